@@ -1,0 +1,112 @@
+"""DeepVoxels: a persistent volume of features and the networks that fill it and render it (paper, section 3.2)."""
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from custom_layers import FeatureExtractor, IntegrationNet, OcclusionNet, RenderingNet, depth_collapse_net
+from projection import Grid, frustum_coordinates, lift, lift_coordinates, project, scale_intrinsics
+from pytorch_prototyping.unet import Unet3d
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What decides the shapes of a model's tensors; the command line's flags of the same names."""
+
+    img_sidelength: int = 512
+    proj_sidelength: int = 64
+    grid_dim: int = 32
+    num_grid_feats: int = 64
+    nf0: int = 64
+    no_occlusion_net: bool = False
+
+    as_dict = asdict
+
+
+@dataclass(frozen=True)
+class SceneGeometry:
+    """Where a scene's grid lies and how its cameras see, but for their poses.
+
+    intrinsics: of the square image of img_sidelength pixels. grid_origin, voxel_size, near_plane: world units.
+    """
+
+    intrinsics: Float[Tensor, "3 3"]
+    grid_origin: tuple[float, float, float]
+    voxel_size: float
+    near_plane: float
+
+
+class Integration(NamedTuple):
+    """The volume after one observation, and the gates of the GRU that led to it."""
+
+    volume: Float[Tensor, "1 f d d d"]
+    update_gate: Float[Tensor, "1 1 d d d"]
+    reset_gate: Float[Tensor, "1 1 d d d"]
+
+
+class Rendering(NamedTuple):
+    """Images in [-1/2, 1/2] and, where the model has an occlusion net, depth along z in world units."""
+
+    images: Float[Tensor, "v 3 s s"]
+    depth: Float[Tensor, "v 1 m m"] | None
+
+
+class DeepVoxels(nn.Module):
+    """Integrate a source view into the persistent volume, inpaint the volume, render target views from it.
+
+    The volume, `deepvoxels`, is a buffer: saved with the weights, changed by `remember` alone.
+    """
+
+    def __init__(self, architecture: Architecture, geometry: SceneGeometry):
+        super().__init__()
+        self.architecture = a = architecture
+        self.grid = Grid(a.grid_dim, geometry.voxel_size, geometry.grid_origin)
+        self.near_plane = geometry.near_plane
+        self.register_buffer("map_intrinsics", scale_intrinsics(
+            geometry.intrinsics, a.proj_sidelength / a.img_sidelength), persistent=False)
+        self.register_buffer("deepvoxels", torch.zeros(1, a.num_grid_feats, a.grid_dim, a.grid_dim, a.grid_dim))
+
+        frustum_depth = 2 * a.grid_dim
+        self.feature_extractor = FeatureExtractor(a.nf0, a.num_grid_feats, a.img_sidelength, a.proj_sidelength)
+        if a.no_occlusion_net:
+            self.depth_collapse_net = depth_collapse_net(a.num_grid_feats, frustum_depth, a.nf0)
+        else:
+            self.occlusion_net = OcclusionNet(a.num_grid_feats, frustum_depth, a.proj_sidelength)
+        collapsed_channels = a.nf0 if a.no_occlusion_net else a.num_grid_feats
+        self.rendering_net = RenderingNet(a.nf0, collapsed_channels, a.proj_sidelength, a.img_sidelength)
+        self.integration_net = IntegrationNet(a.num_grid_feats, a.grid_dim)
+        self.inpainting_net = Unet3d(a.num_grid_feats + 3, a.num_grid_feats, nf0=a.num_grid_feats, num_down=2,
+                                     max_channels=4 * a.num_grid_feats)
+
+    def forward(self, source_image: Float[Tensor, "1 3 s s"], source_cam2world: Float[Tensor, "1 4 4"],
+                target_cam2world: Float[Tensor, "v 4 4"]) -> tuple[Rendering, Integration]:
+        """One training pass: the target views as seen after the source view is integrated."""
+        integration = self.integrate(source_image, source_cam2world)
+        return self.render(self.inpaint(integration.volume), target_cam2world), integration
+
+    def integrate(self, image: Float[Tensor, "1 3 s s"], cam2world: Float[Tensor, "1 4 4"]) -> Integration:
+        """Extracts features of a source view, lifts them to 3D and fuses them with the stored volume."""
+        features = self.feature_extractor(image)
+        uvd = lift_coordinates(cam2world[0], self.map_intrinsics, self.grid)
+        return Integration(*self.integration_net(lift(features, uvd), self.deepvoxels))
+
+    def inpaint(self, volume: Float[Tensor, "1 f d d d"]) -> Float[Tensor, "1 f d d d"]:
+        """Fills the holes of a volume. At test time the result is the same for all frames."""
+        return self.inpainting_net(torch.cat([volume, self.integration_net.coordinates], dim=1))
+
+    def render(self, inpainted: Float[Tensor, "1 f d d d"], cam2world: Float[Tensor, "v 4 4"]) -> Rendering:
+        """Projects an inpainted volume into the target views, all as one batch, and renders them."""
+        a = self.architecture
+        canonical = project(inpainted, frustum_coordinates(
+            cam2world, self.map_intrinsics, self.near_plane, self.grid, a.proj_sidelength))
+        if a.no_occlusion_net:
+            return Rendering(self.rendering_net(self.depth_collapse_net(canonical.flatten(1, 2))), None)
+        collapsed, depth_coordinate = self.occlusion_net(canonical)
+        planes = (depth_coordinate + 0.5) * (2 * a.grid_dim)
+        return Rendering(self.rendering_net(collapsed), self.near_plane + planes * self.grid.voxel_size)
+
+    def remember(self, volume: Float[Tensor, "1 f d d d"]) -> None:
+        """Makes a volume the persistent one. It is never reset, and no gradient flows through it."""
+        self.deepvoxels = volume.detach()

@@ -1,0 +1,106 @@
+"""Convolution blocks that keep a map's size, halve it or double it.
+
+They know nothing about scenes or cameras. Sub-module names (`net.1`, ...) are those of the original's checkpoints.
+"""
+from jaxtyping import Float
+from torch import Tensor, nn
+
+LEAKY_SLOPE = 0.2
+
+
+class Conv2dSame(nn.Module):
+    """2D convolution that keeps height and width (odd kernel): reflection padding, then the convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = True):
+        super().__init__()
+        self.net = nn.Sequential(nn.ReflectionPad2d(kernel_size // 2),
+                                 nn.Conv2d(in_channels, out_channels, kernel_size, bias=bias))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h w"]:
+        return self.net(x)
+
+
+class Conv3dSame(nn.Module):
+    """3D convolution that keeps depth, height and width (odd kernel): replication padding, then the convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = True):
+        super().__init__()
+        self.net = nn.Sequential(nn.ReplicationPad3d(kernel_size // 2),
+                                 nn.Conv3d(in_channels, out_channels, kernel_size, bias=bias))
+
+    def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out d h w"]:
+        return self.net(x)
+
+
+def norm_act_dropout(norm: nn.Module | None, act: nn.Module, dropout: float) -> list[nn.Module]:
+    """What follows a 2D convolution: its norm (if any), the activation, channel dropout (if `dropout` > 0)."""
+    return [layer for layer in (norm, act, nn.Dropout2d(dropout) if dropout else None) if layer is not None]
+
+
+class DownBlock(nn.Module):
+    """Halves a map: 3x3 convolution, then 4x4 of stride 2, both with reflection padding.
+
+    Convolutions have a bias only without `norm`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, middle_channels: int | None = None,
+                 norm: bool = True, dropout: float = 0.0):
+        super().__init__()
+        middle = in_channels if middle_channels is None else middle_channels
+        self.net = nn.Sequential(
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(in_channels, middle, 3, bias=not norm),
+            *norm_act_dropout(nn.BatchNorm2d(middle) if norm else None, nn.LeakyReLU(LEAKY_SLOPE, True), dropout),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(middle, out_channels, 4, stride=2, bias=not norm),
+            *norm_act_dropout(nn.BatchNorm2d(out_channels) if norm else None, nn.LeakyReLU(LEAKY_SLOPE, True), dropout))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h//2 w//2"]:
+        return self.net(x)
+
+
+class UpBlock(nn.Module):
+    """Doubles a map: 4x4 transposed convolution of stride 2, then a 3x3 `Conv2dSame`.
+
+    Convolutions have a bias only without `norm`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, norm: bool = True, dropout: float = 0.0):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=not norm),
+            *norm_act_dropout(nn.BatchNorm2d(out_channels) if norm else None, nn.ReLU(True), dropout),
+            Conv2dSame(out_channels, out_channels, 3, bias=not norm),
+            *norm_act_dropout(nn.BatchNorm2d(out_channels) if norm else None, nn.ReLU(True), dropout))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out 2*h 2*w"]:
+        return self.net(x)
+
+
+class DownBlock3d(nn.Module):
+    """Halves a volume: 4x4x4 convolution of stride 2 with replication padding. A bias only without `norm`."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: bool = True):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.ReplicationPad3d(1),
+            nn.Conv3d(in_channels, out_channels, 4, stride=2, bias=not norm),
+            *([nn.BatchNorm3d(out_channels)] if norm else []),
+            nn.LeakyReLU(LEAKY_SLOPE, True))
+
+    def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out d//2 h//2 w//2"]:
+        return self.net(x)
+
+
+class UpBlock3d(nn.Module):
+    """Doubles a volume: 4x4x4 transposed convolution of stride 2. A bias only without `norm`."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: bool = True):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.ConvTranspose3d(in_channels, out_channels, 4, stride=2, padding=1, bias=not norm),
+            *([nn.BatchNorm3d(out_channels)] if norm else []),
+            nn.ReLU(True))
+
+    def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out 2*d 2*h 2*w"]:
+        return self.net(x)

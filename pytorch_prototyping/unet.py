@@ -1,0 +1,83 @@
+"""U-Nets (Ronneberger et al., 2015) for maps and for volumes, from nested skip blocks."""
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pytorch_prototyping.blocks import (
+    LEAKY_SLOPE,
+    Conv2dSame,
+    Conv3dSame,
+    DownBlock,
+    DownBlock3d,
+    UpBlock,
+    UpBlock3d,
+    norm_act_dropout,
+)
+
+
+class SkipBlock(nn.Module):
+    """One level of a U-Net: down, the levels inside (none for the innermost), up; the input is concatenated in front."""
+
+    def __init__(self, down: nn.Module, inside: nn.Module | None, up: nn.Module):
+        super().__init__()
+        self.model = nn.Sequential(*(block for block in (down, inside, up) if block is not None))
+
+    def forward(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b 2*c *size"]:
+        return torch.cat([x, self.model(x)], dim=1)
+
+
+def nested_skip_blocks(down_block, up_block, nf0: int, num_down: int, max_channels: int) -> SkipBlock:
+    """`num_down` levels, channels doubling from nf0 up to `max_channels`, the innermost without norm.
+
+    The innermost level keeps its number of channels. `down_block` and `up_block` are called with (in_channels,
+    out_channels, norm=...).
+    """
+    channels = [min(nf0 * 2 ** min(level, num_down - 1), max_channels) for level in range(num_down + 1)]
+    block = None
+    for outer, inner in reversed(list(zip(channels, channels[1:], strict=False))):
+        innermost = block is None
+        block = SkipBlock(down_block(outer, inner, norm=not innermost), block,
+                          up_block(inner if innermost else 2 * inner, outer, norm=not innermost))
+    return block
+
+
+class Unet(nn.Module):
+    """2D U-Net at full resolution: 3x3 in-layer to nf0 channels, skip blocks, 3x3 out-layer.
+
+    Height and width must be divisible by 2^num_down. `linear_out` ends in a plain convolution with bias, else norm,
+    ReLU and dropout follow. `dropout` is the probability of channel dropout after every activation, 0 for none.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, nf0: int, num_down: int, max_channels: int,
+                 dropout: float = 0.0, linear_out: bool = False):
+        super().__init__()
+        self.in_layer = nn.Sequential(
+            Conv2dSame(in_channels, nf0, 3, bias=False),
+            *norm_act_dropout(nn.BatchNorm2d(nf0), nn.LeakyReLU(LEAKY_SLOPE, True), dropout))
+        self.unet_block = nested_skip_blocks(
+            lambda *channels, norm: DownBlock(*channels, norm=norm, dropout=dropout),
+            lambda *channels, norm: UpBlock(*channels, norm=norm, dropout=dropout), nf0, num_down, max_channels)
+        self.out_layer = nn.Sequential(
+            Conv2dSame(2 * nf0, out_channels, 3, bias=linear_out),
+            *([] if linear_out else norm_act_dropout(nn.BatchNorm2d(out_channels), nn.ReLU(True), dropout)))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h w"]:
+        return self.out_layer(self.unet_block(self.in_layer(x)))
+
+
+class Unet3d(nn.Module):
+    """3D U-Net: as `Unet`, with one strided convolution down and one transposed convolution up a level, no dropout.
+
+    Depth, height and width must be divisible by 2^num_down.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, nf0: int, num_down: int, max_channels: int):
+        super().__init__()
+        self.in_layer = nn.Sequential(Conv3dSame(in_channels, nf0, 3, bias=False), nn.BatchNorm3d(nf0),
+                                      nn.LeakyReLU(LEAKY_SLOPE, True))
+        self.unet_block = nested_skip_blocks(DownBlock3d, UpBlock3d, nf0, num_down, max_channels)
+        self.out_layer = nn.Sequential(Conv3dSame(2 * nf0, out_channels, 3, bias=False), nn.BatchNorm3d(out_channels),
+                                       nn.ReLU(True))
+
+    def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out d h w"]:
+        return self.out_layer(self.unet_block(self.in_layer(x)))
