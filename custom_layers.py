@@ -1,11 +1,10 @@
 """The sub-networks of DeepVoxels in the paper's order (section 3.2): feature extraction, integration, occlusion
 reasoning, rendering."""
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pytorch_prototyping.blocks import Conv2dSame, Conv3dSame, DownBlock, UpBlock
+from pytorch_prototyping.blocks import Conv2dSame, Conv3dSame, DownBlock, UpBlock, conv3d
 from pytorch_prototyping.unet import Unet, Unet3d
 
 
@@ -78,7 +77,8 @@ class IntegrationNet(nn.Module):
         update_old, reset_old = apply_together(old, self.update_old_net, self.reset_old_net)
         update = torch.sigmoid(update_new + update_old)  # (2)
         reset = torch.sigmoid(reset_new + reset_old)  # (3)
-        candidate = torch.relu(new_candidate + self.old_integration(reset * old))  # (4)
+        (old_candidate,) = apply_together(reset * old, self.old_integration)
+        candidate = torch.relu(new_candidate + old_candidate)  # (4)
         return (1 - update) * state + update * candidate, update, reset  # (5)
 
 
@@ -106,12 +106,26 @@ class OcclusionNet(nn.Module):
         The collapse is the mean over depth of weight x feature: the paper's weighted sum over D_f, as original
         checkpoints expect.
         """
-        views, _, _, height, width = volumes.shape
-        depth = self.depth_coordinates.expand(views, 1, -1, height, width)
-        prepared = self.occlusion_prep(torch.cat([depth, volumes], dim=1))
+        prep_conv, *prep_rest = self.occlusion_prep
+        visibility_conv, softmax = self.softmax_net
+        prepared = self._conv_with_depth(prep_conv, volumes, depth_channel=0)
+        for layer in prep_rest:
+            prepared = layer(prepared)
         reasoned = self.occlusion_net(prepared)
-        visibility = self.softmax_net(torch.cat([prepared, reasoned, depth], dim=1))  # (v, 1, depth, m, m)
-        return (visibility * volumes).mean(dim=2), (visibility * depth).sum(dim=2)
+        seen = torch.cat([prepared, reasoned], dim=1)
+        visibility = softmax(self._conv_with_depth(visibility_conv, seen, depth_channel=seen.shape[1]))
+        return (visibility * volumes).mean(dim=2), (visibility * self.depth_coordinates).sum(dim=2)
+
+    def _conv_with_depth(self, layer: Conv3dSame, x: Float[Tensor, "v c depth m m"], depth_channel: int,
+                         ) -> Float[Tensor, "v c_out depth m m"]:
+        """The layer's convolution of x with the depth coordinate inserted as channel `depth_channel`.
+
+        The coordinate is the same for all columns of all views, so its share is computed for one column.
+        """
+        pad, conv = layer.net
+        before, depth_weight, after = conv.weight.split([depth_channel, 1, conv.in_channels - depth_channel - 1], dim=1)
+        of_depth = conv3d(pad(self.depth_coordinates.to(x.dtype)).expand(-1, -1, -1, 3, 3), depth_weight, conv.bias)
+        return conv3d(pad(x), torch.cat([before, after], dim=1)) + of_depth
 
 
 class RenderingNet(nn.Module):
@@ -161,6 +175,6 @@ def apply_together(x: Float[Tensor, "b c d d d"], *nets: nn.Sequential) -> list[
     """
     convs = [net[1] for net in nets]
     biases = [conv.weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias for conv in convs]
-    together = F.conv3d(nets[0][0](x), torch.cat([conv.weight for conv in convs]), torch.cat(biases))
+    together = conv3d(nets[0][0](x), torch.cat([conv.weight for conv in convs]), torch.cat(biases))
     parts = together.split([conv.out_channels for conv in convs], dim=1)
     return [net[2:](part) for net, part in zip(nets, parts, strict=True)]

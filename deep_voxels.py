@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from custom_layers import FeatureExtractor, IntegrationNet, OcclusionNet, RenderingNet, depth_collapse_net
 from projection import Grid, frustum_coordinates, lift, lift_coordinates, project, scale_intrinsics
+from pytorch_prototyping.blocks import channels_last_
 from pytorch_prototyping.unet import Unet3d
 
 
@@ -79,6 +80,7 @@ class DeepVoxels(nn.Module):
         self.integration_net = IntegrationNet(a.num_grid_feats, a.grid_dim)
         self.inpainting_net = Unet3d(a.num_grid_feats + 3, a.num_grid_feats, nf0=a.num_grid_feats, num_down=2,
                                      max_channels=4 * a.num_grid_feats)
+        channels_last_(self)
 
     def forward(self, source_image: Float[Tensor, "1 3 s s"], source_cam2world: Float[Tensor, "1 4 4"],
                 target_cam2world: Float[Tensor, "v 4 4"]) -> tuple[Rendering, Integration]:
@@ -90,7 +92,8 @@ class DeepVoxels(nn.Module):
         """Extracts features of a source view, lifts them to 3D and fuses them with the stored volume."""
         features = self.feature_extractor(image)
         uvd = lift_coordinates(cam2world[0], self.map_intrinsics, self.grid)
-        return Integration(*self.integration_net(lift(features, uvd), self.deepvoxels))
+        observation = lift(features, uvd).contiguous(memory_format=torch.channels_last_3d)
+        return Integration(*self.integration_net(observation, self.deepvoxels))
 
     def inpaint(self, volume: Float[Tensor, "1 f d d d"]) -> Float[Tensor, "1 f d d d"]:
         """Fills the holes of a volume. At test time the result is the same for all frames."""
@@ -101,6 +104,7 @@ class DeepVoxels(nn.Module):
         a = self.architecture
         canonical = project(inpainted, frustum_coordinates(
             cam2world, self.map_intrinsics, self.near_plane, self.grid, a.proj_sidelength))
+        canonical = canonical.contiguous(memory_format=torch.channels_last_3d)
         if a.no_occlusion_net:
             return Rendering(self.rendering_net(self.depth_collapse_net(canonical.flatten(1, 2))), None)
         collapsed, depth_coordinate = self.occlusion_net(canonical)

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pytorch_prototyping.blocks import LEAKY_SLOPE
+from pytorch_prototyping.blocks import LEAKY_SLOPE, channels_last_
 
 
 class PatchDiscriminator(nn.Module):
@@ -17,6 +17,7 @@ class PatchDiscriminator(nn.Module):
             layers += [nn.ReflectionPad2d(1), nn.Conv2d(in_channels, out_channels, 4, stride=stride),
                        nn.BatchNorm2d(out_channels), nn.Dropout2d(0.5), nn.LeakyReLU(LEAKY_SLOPE, True)]
         self.model = nn.Sequential(*layers, nn.ReflectionPad2d(1), nn.Conv2d(224, 1, 4))
+        channels_last_(self)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h_out w_out"]:
         return self.model(images)

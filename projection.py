@@ -87,11 +87,8 @@ def lift(features: Float[Tensor, "1 f m m"], uvd: Float[Tensor, "d d d 3"]) -> F
     Samples are clamped at the border; voxels outside `lift_mask` take 0.
     """
     dim, side = uvd.shape[0], features.shape[-1]
-    mask = lift_mask(uvd, side)
-    pixels = torch.where(mask[..., None], uvd[..., :2], 0)  # what lies behind the camera may be infinite
-    sample_at = (pixels * (2 / (side - 1)) - 1).view(1, dim * dim, dim, 2).to(features.dtype)
-    samples = F.grid_sample(features, sample_at, mode="bilinear", padding_mode="border", align_corners=True)
-    return samples.view(1, -1, dim, dim, dim) * mask
+    sample_at = _normalized(uvd[..., :2], lift_mask(uvd, side), side).view(1, dim * dim, dim, 2)
+    return _sample(features, sample_at).view(1, -1, dim, dim, dim)
 
 
 def frustum_coordinates(cam2world: Float[Tensor, "v 4 4"], intrinsics: Float[Tensor, "3 3"], near_plane: float,
@@ -118,11 +115,22 @@ def project(volume: Float[Tensor, "1 f d d d"], coordinates: Float[Tensor, "v de
     Trilinear samples, clamped at the border; voxels outside `frustum_mask` take 0.
     """
     dim = volume.shape[-1]
-    mask = frustum_mask(coordinates, dim)
-    sample_at = (coordinates * (2 / (dim - 1)) - 1).to(volume.dtype)
-    samples = F.grid_sample(volume.expand(len(coordinates), -1, -1, -1, -1), sample_at,
-                            mode="bilinear", padding_mode="border", align_corners=True)
-    return samples * mask[:, None]
+    sample_at = _normalized(coordinates, frustum_mask(coordinates, dim), dim)
+    return _sample(volume.expand(len(coordinates), -1, -1, -1, -1), sample_at)
+
+
+def _normalized(coordinates: Float[Tensor, "*n axes"], mask: Bool[Tensor, "*n"], size: int) -> Float[Tensor, "*n axes"]:
+    """Coordinates as `grid_sample` takes them, from -1 to 1: clamped at the border, those outside the mask beyond it.
+
+    The mask goes into the coordinates because there it costs less than in the samples.
+    """
+    clamped = coordinates.clamp(0, size - 1) * (2 / (size - 1)) - 1
+    return torch.where(mask[..., None], clamped, -3)
+
+
+def _sample(values: Float[Tensor, "b f *size"], sample_at: Float[Tensor, "b *n axes"]) -> Float[Tensor, "b f *n"]:
+    """Linear interpolation; 0 where `sample_at` lies outside [-1, 1]."""
+    return F.grid_sample(values, sample_at.to(values.dtype), mode="bilinear", padding_mode="zeros", align_corners=True)
 
 
 def _in_range(x: Tensor, size: int, upper_open: bool = False) -> Tensor:
