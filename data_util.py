@@ -16,6 +16,7 @@ from util import InputError
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 BACKGROUNDS = {"white": 255, "black": 0}
 MAX_TEXT_BYTES = 1 << 20
+BORDER = 5  # the outermost pixels, where padding shows, are in no loss, no metric and no written frame
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,9 @@ def load_intrinsics(path: Path) -> SceneIntrinsics:
     rows = [_numbers(path, number, line, count)
             for number, (line, count) in enumerate(zip(lines, counts, strict=False), start=1)]
     (focal, cx, cy, *_), origin, (near_plane,), (scale,), (height, width) = rows[:5]
-    for line, name, value, valid in [(1, "focal length", focal, focal > 0), (3, "near plane", near_plane, near_plane >= 0),
-                                     (4, "scale", scale, scale > 0), (5, "height", height, height >= 1),
-                                     (5, "width", width, width >= 1)]:
-        if not valid:
+    for line, name, value, least in [(1, "focal length", focal, 1e-9), (3, "near plane", near_plane, 0),
+                                     (4, "scale", scale, 1e-9), (5, "height", height, 1), (5, "width", width, 1)]:
+        if value < least:
             raise InputError(f"{path}:{line}: the {name} is {value:g}, which cannot be")
     return SceneIntrinsics(focal, cx, cy, tuple(origin), near_plane, scale, int(height), int(width),
                            world2cam=len(rows) > 5 and rows[5][0] != 0)
@@ -106,10 +106,13 @@ def load_image(path: Path, background: str = "white") -> UInt8[np.ndarray, "h w 
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: is not a readable image ({error})".replace("\n", " ")) from None
     full = np.iinfo(pixels.dtype).max
+    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
+        return pixels
+    colors = pixels[..., :3] / full
     if pixels.shape[2] == 4:
         alpha = pixels[..., 3:] / full
-        pixels = pixels[..., :3] * alpha + BACKGROUNDS[background] / 255 * full * (1 - alpha)
-    return np.round(pixels * (255 / full)).astype(np.uint8) if full != 255 or pixels.dtype != np.uint8 else pixels
+        colors = colors * alpha + BACKGROUNDS[background] / 255 * (1 - alpha)
+    return np.round(255 * colors).astype(np.uint8)
 
 
 def square_resize(image: UInt8[np.ndarray, "h w 3"], sidelength: int) -> UInt8[np.ndarray, "s s 3"]:
@@ -122,6 +125,19 @@ def square_resize(image: UInt8[np.ndarray, "h w 3"], sidelength: int) -> UInt8[n
         return np.ascontiguousarray(image)
     interpolation = cv2.INTER_AREA if sidelength < square else cv2.INTER_LINEAR
     return cv2.resize(image, (sidelength, sidelength), interpolation=interpolation)
+
+
+def crop_border(images):
+    """Images (..., height, width), tensor or array, without their outermost `BORDER` pixels."""
+    return images[..., BORDER:-BORDER, BORDER:-BORDER]
+
+
+def color_depth(depth: Float[np.ndarray, "*b h w"], nearest: float, farthest: float) -> UInt8[np.ndarray, "*b h w 3"]:
+    """Depth as colours, RGB: yellow at `nearest`, dark blue at `farthest` and beyond."""
+    closeness = np.clip((farthest - depth) / max(farthest - nearest, 1e-12), 0, 1)
+    levels = np.round(255 * closeness).astype(np.uint8)
+    palette = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
+    return palette[levels]
 
 
 def view_directions(cam2world: Float[np.ndarray, "views 4 4"]) -> Float[np.ndarray, "views 3"]:

@@ -1,5 +1,6 @@
 """DeepVoxels: a persistent volume of features and the networks that fill it and render it (paper, section 3.2)."""
-from dataclasses import asdict, dataclass
+from argparse import Namespace
+from dataclasses import asdict, dataclass, fields
 from typing import NamedTuple
 
 import torch
@@ -7,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from custom_layers import FeatureExtractor, IntegrationNet, OcclusionNet, RenderingNet, depth_collapse_net
-from projection import Grid, frustum_coordinates, lift, lift_coordinates, project, scale_intrinsics
+from data_util import SceneIntrinsics
+from projection import SceneGeometry, frustum_coordinates, lift, lift_coordinates, project
 from pytorch_prototyping.blocks import channels_last_
 from pytorch_prototyping.unet import Unet3d
 
@@ -23,20 +25,27 @@ class Architecture:
     nf0: int = 64
     no_occlusion_net: bool = False
 
-    as_dict = asdict
+
+def architecture_of(opt: Namespace) -> Architecture:
+    """The architecture that the command line's options say."""
+    return Architecture(**{field.name: getattr(opt, field.name) for field in fields(Architecture)})
 
 
-@dataclass(frozen=True)
-class SceneGeometry:
-    """Where a scene's grid lies and how its cameras see, but for their poses.
+def describe(architecture: Architecture) -> str:
+    """The architecture as the flags that say it, for messages."""
+    return " ".join(f"--{flag}" if value is True else f"--{flag} {value}"
+                    for flag, value in asdict(architecture).items() if value is not False)
 
-    intrinsics: of the square image of img_sidelength pixels. grid_origin, voxel_size, near_plane: world units.
+
+def scene_geometry(intrinsics: SceneIntrinsics, architecture: Architecture, default_near_plane: float) -> SceneGeometry:
+    """The geometry of a scene as a model of this architecture sees it.
+
+    `default_near_plane` (world units) is used where `intrinsics.txt` says 0.
     """
-
-    intrinsics: Float[Tensor, "3 3"]
-    grid_origin: tuple[float, float, float]
-    voxel_size: float
-    near_plane: float
+    map_matrix = intrinsics.matrix(architecture.proj_sidelength)
+    return SceneGeometry(architecture.grid_dim, intrinsics.scale / architecture.grid_dim, intrinsics.grid_origin,
+                         intrinsics.near_plane or default_near_plane, architecture.proj_sidelength,
+                         *map_matrix[[0, 0, 1], [0, 2, 2]].tolist())
 
 
 class Integration(NamedTuple):
@@ -63,10 +72,7 @@ class DeepVoxels(nn.Module):
     def __init__(self, architecture: Architecture, geometry: SceneGeometry):
         super().__init__()
         self.architecture = a = architecture
-        self.grid = Grid(a.grid_dim, geometry.voxel_size, geometry.grid_origin)
-        self.near_plane = geometry.near_plane
-        self.register_buffer("map_intrinsics", scale_intrinsics(
-            geometry.intrinsics, a.proj_sidelength / a.img_sidelength), persistent=False)
+        self.geometry = geometry
         self.register_buffer("deepvoxels", torch.zeros(1, a.num_grid_feats, a.grid_dim, a.grid_dim, a.grid_dim))
 
         frustum_depth = 2 * a.grid_dim
@@ -91,7 +97,7 @@ class DeepVoxels(nn.Module):
     def integrate(self, image: Float[Tensor, "1 3 s s"], cam2world: Float[Tensor, "1 4 4"]) -> Integration:
         """Extracts features of a source view, lifts them to 3D and fuses them with the stored volume."""
         features = self.feature_extractor(image)
-        uvd = lift_coordinates(cam2world[0], self.map_intrinsics, self.grid)
+        uvd = lift_coordinates(cam2world[0], self.geometry)
         observation = lift(features, uvd).contiguous(memory_format=torch.channels_last_3d)
         return Integration(*self.integration_net(observation, self.deepvoxels))
 
@@ -101,15 +107,14 @@ class DeepVoxels(nn.Module):
 
     def render(self, inpainted: Float[Tensor, "1 f d d d"], cam2world: Float[Tensor, "v 4 4"]) -> Rendering:
         """Projects an inpainted volume into the target views, all as one batch, and renders them."""
-        a = self.architecture
-        canonical = project(inpainted, frustum_coordinates(
-            cam2world, self.map_intrinsics, self.near_plane, self.grid, a.proj_sidelength))
+        canonical = project(inpainted, frustum_coordinates(cam2world, self.geometry))
         canonical = canonical.contiguous(memory_format=torch.channels_last_3d)
-        if a.no_occlusion_net:
+        if self.architecture.no_occlusion_net:
             return Rendering(self.rendering_net(self.depth_collapse_net(canonical.flatten(1, 2))), None)
         collapsed, depth_coordinate = self.occlusion_net(canonical)
-        planes = (depth_coordinate + 0.5) * (2 * a.grid_dim)
-        return Rendering(self.rendering_net(collapsed), self.near_plane + planes * self.grid.voxel_size)
+        frustum_extent = 2 * self.geometry.grid_dim * self.geometry.voxel_size
+        depth = self.geometry.near_plane + (depth_coordinate + 0.5) * frustum_extent
+        return Rendering(self.rendering_net(collapsed), depth)
 
     def remember(self, volume: Float[Tensor, "1 f d d d"]) -> None:
         """Makes a volume the persistent one. It is never reset, and no gradient flows through it."""

@@ -16,7 +16,7 @@ from pytorch_prototyping.blocks import (
 
 
 class SkipBlock(nn.Module):
-    """One level of a U-Net: down, the levels inside (none for the innermost), up; the input is concatenated in front."""
+    """One level of a U-Net: down, the levels inside (the innermost has none), up; its input stays in front of that."""
 
     def __init__(self, down: nn.Module, inside: nn.Module | None, up: nn.Module):
         super().__init__()

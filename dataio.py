@@ -1,0 +1,135 @@
+"""A scene folder as a dataset: its views in memory, and the triplets that training draws from them."""
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from data_util import (
+    SceneIntrinsics,
+    list_images,
+    list_poses,
+    load_image,
+    load_intrinsics,
+    load_pose,
+    nearest_views,
+    square_resize,
+)
+from projection import SceneGeometry, frustum_coordinates, frustum_mask, lift_coordinates, lift_mask
+from util import InputError
+
+NUM_NEIGHBORS = 5
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The views of a scene folder, center-cropped to squares of one sidelength.
+
+    names: the pose files' stems. cam2world: OpenCV axes, world units. images: RGB, 8 bit, None where the folder has
+    poses alone.
+    """
+
+    root: Path
+    names: list[str]
+    cam2world: Float[np.ndarray, "views 4 4"]
+    images: UInt8[Tensor, "views 3 s s"] | None
+    intrinsics: SceneIntrinsics
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def poses(self, views, device: torch.device) -> Float[Tensor, "n 4 4"]:
+        """The poses of the given views as float32 on the device."""
+        return torch.from_numpy(self.cam2world[views]).to(device, torch.float32)
+
+    def pixels(self, views, device: torch.device) -> Float[Tensor, "n 3 s s"]:
+        """The images of the given views, in [-1/2, 1/2], normalised on the device."""
+        return self.images[views].to(device).float() / 255 - 0.5
+
+    def subset(self, views: list[int]) -> "Scene":
+        """The scene with the given views alone."""
+        return replace(self, names=[self.names[i] for i in views], cam2world=self.cam2world[views],
+                       images=None if self.images is None else self.images[views])
+
+
+def load_scene(root: Path, sidelength: int, sampling_pattern: str = "all", background: str = "white",
+               with_images: bool = True) -> Scene:
+    """Reads `root/pose`, `root/intrinsics.txt` and, unless `with_images` is false, `root/rgb`.
+
+    Raises `InputError` for whatever does not hold together, naming the file.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder")
+    intrinsics = load_intrinsics(root / "intrinsics.txt")
+    pose_paths = list_poses(root / "pose")
+    image_paths = list_images(root / "rgb") if with_images else None
+    if with_images and len(image_paths) != len(pose_paths):
+        raise InputError(f"{root}: rgb holds {len(image_paths)} images, pose holds {len(pose_paths)} poses; "
+                         "they pair by sorted order and must be as many")
+    kept = sampled_views(len(pose_paths), sampling_pattern)
+    cam2world = np.stack([load_pose(pose_paths[i]) for i in kept])
+    if intrinsics.world2cam:
+        cam2world = np.linalg.inv(cam2world)
+    images = None
+    if with_images:
+        images = _load_images([image_paths[i] for i in kept], sidelength, background, intrinsics)
+    return Scene(root, [pose_paths[i].stem for i in kept], cam2world, images, intrinsics)
+
+
+def sampled_views(count: int, sampling_pattern: str) -> range:
+    """Which of `count` views a `--sampling_pattern` keeps: all, or with skip_N every (N+1)-th."""
+    if sampling_pattern == "all":
+        return range(count)
+    word, _, number = sampling_pattern.partition("_")
+    if word != "skip" or not number.isascii() or not number.isdigit() or len(number) > 6:
+        raise InputError(f"--sampling_pattern {sampling_pattern}: is unknown; it is 'all' or 'skip_N', such as skip_1")
+    return range(0, count, int(number) + 1)
+
+
+def blind_views(scene: Scene, geometry: SceneGeometry, lifting: bool) -> list[int]:
+    """The views that see nothing of the grid: no voxel of their frustum lies in it or, where they are to be lifted
+    from, no voxel of the grid falls into their feature map."""
+    blind = []
+    for i, pose in enumerate(scene.poses(slice(None), torch.device("cpu"))):
+        sees = frustum_mask(frustum_coordinates(pose[None], geometry), geometry.grid_dim).any()
+        if lifting:
+            sees = sees and lift_mask(lift_coordinates(pose, geometry), geometry.map_sidelength).any()
+        if not sees:
+            blind.append(i)
+    return blind
+
+
+def draw_triplets(cam2world: Float[np.ndarray, "views 4 4"], num_targets: int, seed: int, epoch: int,
+                  ) -> Int[np.ndarray, "views 1+targets"]:
+    """The training corpus of one epoch (paper, section 3.1): rows of source view, target 0, target 1, ...
+
+    Each view is target 0 once, in random order; the other targets are random views; the source is one of the five
+    views nearest to target 0 in viewing direction, not target 0 itself. A function of its arguments alone, so that a
+    resumed run goes on with the triplets that it would have drawn.
+    """
+    views = len(cam2world)
+    generator = np.random.default_rng([seed, epoch])
+    first = generator.permutation(views)
+    others = generator.integers(views, size=(views, num_targets - 1))
+    ranked = nearest_views(cam2world, cam2world, count=NUM_NEIGHBORS + 1)
+    neighbors = np.stack([row[row != view][:NUM_NEIGHBORS] for view, row in enumerate(ranked)])
+    source = neighbors[first, generator.integers(neighbors.shape[1], size=views)]
+    return np.column_stack([source, first, others])
+
+
+def _load_images(paths: list[Path], sidelength: int, background: str, intrinsics: SceneIntrinsics,
+                 ) -> UInt8[Tensor, "views 3 s s"]:
+    images, size = np.empty((len(paths), 3, sidelength, sidelength), dtype=np.uint8), None
+    for i, path in enumerate(paths):
+        image = load_image(path, background)
+        size = image.shape[:2] if size is None else size
+        if image.shape[:2] != size:
+            raise InputError(f"{path}: is {image.shape[1]}x{image.shape[0]} pixels, "
+                             f"{paths[0].name} is {size[1]}x{size[0]}; all must be alike")
+        images[i] = square_resize(image, sidelength).transpose(2, 0, 1)
+    if abs(size[1] / size[0] * intrinsics.height / intrinsics.width - 1) > 0.01:
+        raise InputError(f"{paths[0]}: is {size[1]}x{size[0]} pixels, another shape than the "
+                         f"{intrinsics.width}x{intrinsics.height} of intrinsics.txt")
+    return torch.from_numpy(images)

@@ -1,0 +1,171 @@
+"""DeepVoxels from the command line: learn a scene from posed images, or render a camera path through it.
+
+    python run_deepvoxels.py --train_test train --data_root SCENE/train --logging_root LOGS
+    python run_deepvoxels.py --train_test test --data_root SCENE/test --logging_root LOGS --checkpoint CHECKPOINT
+"""
+import argparse
+import math
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+
+from data_util import BACKGROUNDS
+from deep_voxels import Architecture
+from testing import test
+from training import train
+from util import InputError, load_checkpoint, recorded_architecture
+
+ARCHITECTURE_FLAGS = [field.name for field in fields(Architecture)]
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports a wrong command line as one line. Keeps defaults apart, so that it is known which flags were given."""
+
+    def __init__(self):
+        super().__init__(description=__doc__.splitlines()[0], formatter_class=argparse.RawDescriptionHelpFormatter,
+                         epilog="\n".join(__doc__.splitlines()[2:]), allow_abbrev=False)
+        self.defaults = {}
+
+    def flag(self, name: str, default, help: str, **kwargs) -> None:
+        self.defaults[name] = default
+        shown = "" if default is None or default is False else f" (default: {default})"
+        self.add_argument(f"--{name}", default=argparse.SUPPRESS, help=help + shown, **kwargs)
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def build_parser() -> Parser:
+    parser = Parser()
+    flag = parser.flag
+    flag("train_test", None, "train, or render the poses of a test folder", choices=["train", "test"])
+    flag("data_root", None, "scene folder: pose/, intrinsics.txt and, to train or to measure, rgb/", metavar="DIR")
+    flag("logging_root", None, "where runs are written: logs/ and runs/, or test_traj/", metavar="DIR")
+    flag("experiment_name", "", "name of the run's folder, after the time", metavar="NAME")
+    flag("checkpoint", None, "weights to test, or to start training from; the original's work too", metavar="FILE")
+    flag("resume", None, "checkpoint whose training is continued exactly", metavar="FILE")
+
+    flag("max_epoch", 400, "passes over the training views", type=at_least(int, 0))
+    flag("max_steps", None, "end after so many steps in all, resumed ones counted", type=at_least(int, 1))
+    flag("start_epoch", 0, "epoch to start counting at, with --checkpoint", type=at_least(int, 0))
+    flag("lr", 4e-4, "learning rate of both optimizers", type=at_least(float, 0))
+    flag("l1_weight", 200.0, "weight of the l1 loss against the adversarial loss", type=at_least(float, 0))
+    flag("sampling_pattern", "all", "training views: 'all', or 'skip_N' to leave out N after each kept")
+    flag("num_trgt", 2, "target views a step", type=at_least(int, 1))
+    flag("seed", 0, "seed of the weights, the triplets and dropout", type=at_least(int, 0))
+
+    flag("img_sidelength", 512, "pixels a side of the images, a power of two from 64 to 1024", type=int)
+    flag("proj_sidelength", 64, "pixels a side of the feature maps, a power of two from 8 to img_sidelength", type=int)
+    flag("grid_dim", 32, "voxels a side of the grid, a multiple of 4", type=int)
+    flag("num_grid_feats", 64, "features a voxel", type=at_least(int, 1))
+    flag("nf0", 64, "features of the outermost 2D layers", type=at_least(int, 2))
+    flag("no_occlusion_net", False, "collapse depth without occlusion reasoning", action="store_true")
+    flag("near_plane", math.sqrt(3) / 2, "near plane in world units where intrinsics.txt says 0",
+         type=at_least(float, 1e-6))
+    flag("background", "white", "colour behind transparent pixels", choices=sorted(BACKGROUNDS))
+
+    flag("train_root", None, "training views for the nearest-neighbour comparison of a test "
+         "(default: the folder 'train' beside data_root)", metavar="DIR")
+    flag("device", "auto", "auto, cpu, cuda or cuda:N")
+    flag("precision", "fp32", "arithmetic of the networks", choices=["fp32", "bf16"])
+    flag("compile", False, "compile the networks with torch.compile", action="store_true")
+    flag("log_every", 100, "steps between pictures in tensorboard", type=at_least(int, 1))
+    flag("checkpoint_every", 10000, "steps between checkpoints", type=at_least(int, 1))
+    flag("dry_run", False, "check everything, print the options and stop", action="store_true")
+    return parser
+
+
+def at_least(kind, least):
+    """An argparse type: a finite number of this kind that is not below `least`."""
+    def convert(text: str):
+        value = kind(text)
+        if not least <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} must be finite and at least {least:g}")
+        return value
+
+    convert.__name__ = kind.__name__
+    return convert
+
+
+def resolve_options(arguments: list[str]) -> tuple[argparse.Namespace, dict | None]:
+    """The options of a run and the checkpoint that it starts from, if any.
+
+    A flag that is not given takes its value from the checkpoint where that records it (to resume: every flag; else
+    the architecture), and its default where not.
+    """
+    parser = build_parser()
+    given = vars(parser.parse_args(arguments))
+    for name in ("train_test", "logging_root"):
+        if name not in given:
+            raise InputError(f"--{name} is required")
+    if given.get("resume") and given.get("checkpoint"):
+        raise InputError("--resume and --checkpoint exclude each other: to continue a run, or to take its weights")
+    if given["train_test"] == "test" and not given.get("checkpoint"):
+        raise InputError("--checkpoint is required to test")
+    if given["train_test"] == "test" and given.get("resume"):
+        raise InputError("--resume continues training; a test takes --checkpoint")
+
+    checkpoint, recorded = None, {}
+    source = given.get("resume") or given.get("checkpoint")
+    if source:
+        checkpoint = load_checkpoint(Path(source))
+        architecture = recorded_architecture(checkpoint["model"], Path(source))
+        for flag, value in architecture.items():
+            if given.get(flag, value) != value:
+                raise InputError(f"--{flag} {given[flag]} contradicts {source}, which was trained with "
+                                 f"--{flag} {value}")
+        if given.get("resume"):
+            recorded = {name: value for name, value in checkpoint.get("options", {}).items() if name in parser.defaults}
+        recorded = {**recorded, **architecture, "checkpoint": None, "resume": None, "device": "auto"}
+    opt = argparse.Namespace(**{**parser.defaults, **recorded, **given})
+    validate(opt)
+    opt.device = choose_device(opt.device)
+    return opt, checkpoint
+
+
+def validate(opt: argparse.Namespace) -> None:
+    """Raises `InputError` for values that no model can be built from."""
+    if opt.data_root is None:
+        raise InputError("--data_root is required")
+    for flag, least, most in [("img_sidelength", 64, 1024), ("proj_sidelength", 8, opt.img_sidelength)]:
+        value = getattr(opt, flag)
+        if value & (value - 1) or not least <= value <= most:
+            raise InputError(f"--{flag} {value}: must be a power of two from {least} to {most}")
+    if opt.grid_dim <= 0 or opt.grid_dim % 4:
+        raise InputError(f"--grid_dim {opt.grid_dim}: must be a positive multiple of 4, "
+                         "since the inpainting network halves the grid twice")
+    if opt.no_occlusion_net and opt.nf0 * opt.grid_dim < 8:
+        raise InputError(f"--nf0 {opt.nf0}: is too small for --no_occlusion_net")
+
+
+def choose_device(name: str) -> str:
+    """The device that `--device` means, if it is there."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device {name}: is unknown; it is auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {name}: this machine has {torch.cuda.device_count() or 'no'} CUDA devices "
+                         "that PyTorch can use")
+    return name
+
+
+def main(arguments: list[str] | None = None) -> int:
+    try:
+        opt, checkpoint = resolve_options(sys.argv[1:] if arguments is None else arguments)
+        print(" ".join(f"{name}={value}" for name, value in vars(opt).items() if value is not None))
+        return train(opt, checkpoint) if opt.train_test == "train" else test(opt, checkpoint)
+    except InputError as error:
+        print(f"{os.path.basename(__file__)}: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
