@@ -1,0 +1,96 @@
+"""Images and depth maps of a textured surface, ray-cast on the CPU with Embree.
+
+Lambertian under lights that are fixed in the world, on white. Coordinates of pixels: the first pixel spans 0 to 1, so
+that a principal point of half the size is the image's middle.
+"""
+import cv2
+import numpy as np
+from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore_scene import EmbreeScene
+from jaxtyping import Float, Float32, Int, UInt8
+
+from scenes.surface import Surface
+
+AMBIENT = 0.6
+LIGHTS = np.array([[0.45, 0.25, 0.86], [-0.60, -0.75, 0.28]], np.float32)  # directions towards the lights
+STRENGTHS = np.array([0.42, 0.22], np.float32)
+
+
+class RayCaster:
+    """Casts rays against one surface. Embree's structures cannot be pickled: each process makes its own."""
+
+    def __init__(self, surface: Surface):
+        self.surface = surface
+        self._scene = EmbreeScene()
+        TriangleMesh(self._scene, np.ascontiguousarray(surface.corners))
+
+    def render(self, cam2world: Float[np.ndarray, "4 4"], matrix: Float[np.ndarray, "3 3"], sidelength: int,
+               supersampling: int) -> UInt8[np.ndarray, "s s 3"]:
+        """A square image: rendered `supersampling` times as large, then area-averaged (paper, section 4)."""
+        size = sidelength * supersampling
+        directions = pixel_rays(cam2world, matrix, sidelength, size)
+        triangle, _, weights = self._first_hits(cam2world, directions)
+        hit = triangle >= 0
+        image = np.ones((size * size, 3), np.float32)
+        image[hit] = self._shade(triangle[hit], weights[hit], directions[hit])
+        image = cv2.resize(image.reshape(size, size, 3), (sidelength, sidelength), interpolation=cv2.INTER_AREA)
+        return np.round(image * 255).astype(np.uint8)
+
+    def depth(self, cam2world: Float[np.ndarray, "4 4"], matrix: Float[np.ndarray, "3 3"],
+              sidelength: int) -> Float32[np.ndarray, "s s"]:
+        """The z-depth at the pixels' centers in world units; infinite where there is no surface."""
+        triangle, depth, _ = self._first_hits(cam2world, pixel_rays(cam2world, matrix, sidelength, sidelength))
+        return np.where(triangle >= 0, depth, np.float32(np.inf)).reshape(sidelength, sidelength)
+
+    def _first_hits(self, cam2world: np.ndarray, directions: Float32[np.ndarray, "rays 3"]) -> tuple[
+            Int[np.ndarray, "rays"], Float32[np.ndarray, "rays"], Float32[np.ndarray, "rays 3"]]:
+        """The first triangle along each ray or -1, the ray parameter there, and the weights of its corners."""
+        origins = np.broadcast_to(cam2world[:3, 3].astype(np.float32), directions.shape)
+        hits = self._scene.run(np.ascontiguousarray(origins), directions, output=1)
+        weights = np.stack([1 - hits["u"] - hits["v"], hits["u"], hits["v"]], axis=1)
+        return hits["primID"], hits["tfar"], weights
+
+    def _shade(self, triangle: np.ndarray, weights: np.ndarray,
+               directions: np.ndarray) -> Float32[np.ndarray, "rays 3"]:
+        """Colors in [0, 1]. Thin sheets are lit on the side that is seen."""
+        surface = self.surface
+        normals = _blend(surface.normals[triangle], weights)
+        normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
+        normals *= np.where((normals * directions).sum(1, keepdims=True) > 0, -1, 1).astype(np.float32)
+        light = AMBIENT + np.maximum(normals @ LIGHTS.T, 0) @ STRENGTHS
+        colors, uv = _blend(surface.colors[triangle], weights), _blend(surface.uv[triangle], weights)
+        part = surface.texture[triangle]
+        for index in np.unique(part):
+            own = part == index
+            colors[own] *= sample_texture(surface.textures[index], uv[own])
+        return np.minimum(colors * light[:, None], 1)
+
+
+def pixel_rays(cam2world: Float[np.ndarray, "4 4"], matrix: Float[np.ndarray, "3 3"], sidelength: int,
+               count: int) -> Float32[np.ndarray, "rays 3"]:
+    """World directions of count x count rays evenly over an image of `sidelength` pixels that `matrix` describes.
+
+    Row by row; not of unit length but of unit z in camera axes, so that a ray's parameter is z-depth.
+    """
+    coordinates = (np.arange(count) + 0.5) * (sidelength / count)
+    x = (coordinates - matrix[0, 2]) / matrix[0, 0]
+    y = (coordinates - matrix[1, 2]) / matrix[1, 1]
+    in_camera = np.stack([np.tile(x, count), np.repeat(y, count), np.ones(count * count)], axis=1)
+    return (in_camera @ cam2world[:3, :3].T).astype(np.float32)
+
+
+def sample_texture(texture: UInt8[np.ndarray, "h w 3"],
+                   uv: Float32[np.ndarray, "points 2"]) -> Float32[np.ndarray, "points 3"]:
+    """Bilinear samples in [0, 1] of a texture that repeats; v points upwards."""
+    height, width = texture.shape[:2]
+    x, y = uv[:, 0] * width - 0.5, (1 - uv[:, 1]) * height - 0.5
+    left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    right_share, bottom_share = (x - left)[:, None], (y - top)[:, None]
+    rows, columns = (top % height, (top + 1) % height), (left % width, (left + 1) % width)
+    upper, lower = (texture[row, columns[0]] * (1 - right_share) + texture[row, columns[1]] * right_share
+                    for row in rows)
+    return ((upper * (1 - bottom_share) + lower * bottom_share) / 255).astype(np.float32)
+
+
+def _blend(corner_values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return np.einsum("nkc,nk->nc", corner_values, weights)

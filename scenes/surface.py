@@ -1,0 +1,128 @@
+"""Meshes as arrays that a ray caster can look up: `Surface`, made from any meshes that trimesh holds.
+
+    surface = Surface.from_meshes(fit_unit_cube(load_meshes(Path("bust.glb"))))
+"""
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import trimesh
+from jaxtyping import Float32, Int, UInt8
+from PIL import Image
+
+from util import InputError
+
+SMOOTH_COSINE = np.cos(np.radians(45))
+Y_UP_SUFFIXES = {".glb", ".gltf"}
+
+
+@dataclass(frozen=True)
+class Surface:
+    """Triangles with all that shading needs, one row per triangle and corner.
+
+    corners: world coordinates. normals: unit, outward. uv: texture coordinates, v upwards, repeating beyond [0, 1].
+    colors: RGB in [0, 1] that multiply the texture. texture: index into `textures`, RGB images.
+    """
+
+    corners: Float32[np.ndarray, "faces 3 3"]
+    normals: Float32[np.ndarray, "faces 3 3"]
+    uv: Float32[np.ndarray, "faces 3 2"]
+    colors: Float32[np.ndarray, "faces 3 3"]
+    texture: Int[np.ndarray, "faces"]
+    textures: list[UInt8[np.ndarray, "_ _ 3"]]
+
+    @classmethod
+    def from_meshes(cls, meshes: list[trimesh.Trimesh]) -> "Surface":
+        """Normals are smooth where the surface bends by less than 45 degrees, and the triangle's elsewhere."""
+        parts = [_appearance(mesh) for mesh in meshes]
+        return cls(np.concatenate([mesh.triangles for mesh in meshes]).astype(np.float32),
+                   np.concatenate([_corner_normals(mesh) for mesh in meshes]).astype(np.float32),
+                   np.concatenate([uv for uv, _, _ in parts]).astype(np.float32),
+                   np.concatenate([colors for _, colors, _ in parts]).astype(np.float32),
+                   np.repeat(np.arange(len(meshes)), [len(mesh.faces) for mesh in meshes]),
+                   [texture for _, _, texture in parts])
+
+    def radius(self) -> float:
+        """Of the smallest sphere about the origin that holds the surface."""
+        return float(np.linalg.norm(self.corners, axis=2).max())
+
+    def prefiltered(self, spacing: float) -> "Surface":
+        """The surface with its textures area-averaged to texels about `spacing` (world units) apart, the distance
+        between the samples that the camera takes of it: finer detail would only alias."""
+        textures = []
+        for index, texture in enumerate(self.textures):
+            height, width = texture.shape[:2]
+            own = self.texture == index
+            texel = np.sqrt(_area(self.corners[own]) / max(_area(self.uv[own]) * height * width, 1e-12))
+            ratio = min(texel / spacing, 1.0)
+            size = max(round(width * ratio), 1), max(round(height * ratio), 1)
+            textures.append(cv2.resize(texture, size, interpolation=cv2.INTER_AREA))
+        return Surface(self.corners, self.normals, self.uv, self.colors, self.texture, textures)
+
+
+def load_meshes(path: Path, up: str | None = None) -> list[trimesh.Trimesh]:
+    """The meshes of a file in world coordinates with z up. `up` names the file's own up axis, x, y or z; by default
+    what its format says: y for glTF, else z."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        scene = trimesh.load_scene(path, process=False)
+        meshes = [mesh for mesh in scene.dump() if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)]
+    except Exception as error:  # trimesh's readers raise whatever the damaged bytes lead them to
+        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
+        raise InputError(f"{path}: trimesh cannot read it ({reason})") from None
+    if not meshes:
+        raise InputError(f"{path}: holds no mesh with faces")
+    if not all(np.isfinite(mesh.vertices).all() for mesh in meshes):
+        raise InputError(f"{path}: holds vertices that are not finite")
+    up = up or ("y" if path.suffix.lower() in Y_UP_SUFFIXES else "z")
+    turn = np.roll(np.eye(3), {"x": 2, "y": 1, "z": 0}[up], axis=0)
+    for mesh in meshes:
+        mesh.vertices = mesh.vertices @ turn.T
+    return meshes
+
+
+def fit_unit_cube(meshes: list[trimesh.Trimesh]) -> list[trimesh.Trimesh]:
+    """Copies of the meshes, together centered at the origin and scaled so that their longest side is 1."""
+    low = np.min([mesh.bounds[0] for mesh in meshes], axis=0)
+    high = np.max([mesh.bounds[1] for mesh in meshes], axis=0)
+    if not (high - low).max() > 0:
+        raise InputError("the mesh has no extent")
+    fitted = [mesh.copy() for mesh in meshes]
+    for mesh in fitted:
+        mesh.vertices = (mesh.vertices - (low + high) / 2) / (high - low).max()
+    return fitted
+
+
+def _corner_normals(mesh: trimesh.Trimesh) -> np.ndarray:
+    flat = np.repeat(mesh.face_normals[:, None], 3, axis=1)
+    smooth = mesh.vertex_normals[mesh.faces]
+    bends_little = (flat * smooth).sum(axis=2, keepdims=True) > SMOOTH_COSINE
+    return np.where(bends_little, smooth, flat)
+
+
+def _appearance(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per corner texture coordinates and colors, and the texture; a mesh without one of them gets a neutral one."""
+    uv, white = np.zeros((len(mesh.faces), 3, 2)), np.ones((len(mesh.faces), 3, 3))
+    plain = np.full((1, 1, 3), 255, np.uint8)
+    if mesh.visual.kind == "texture":
+        material = mesh.visual.material
+        image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+        if image is None or mesh.visual.uv is None:
+            return uv, white * np.asarray(material.main_color)[:3] / 255, plain
+        factor = getattr(material, "baseColorFactor", None)
+        tint = np.ones(3) if factor is None else np.asarray(factor)[:3] / 255
+        return mesh.visual.uv[mesh.faces], white * tint, _rgb(image)
+    return uv, mesh.visual.vertex_colors[mesh.faces][..., :3] / 255, plain
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    return np.array(image.convert("RGB"))
+
+
+def _area(triangles: np.ndarray) -> float:
+    """The summed area of triangles given by corners in 2D or 3D."""
+    first, second = (triangles[:, k].astype(np.float64) - triangles[:, 0] for k in (1, 2))
+    gram = (first ** 2).sum(1) * (second ** 2).sum(1) - (first * second).sum(1) ** 2
+    return float(np.sqrt(np.maximum(gram, 0)).sum() / 2)
