@@ -102,7 +102,7 @@ def blind_views(scene: Scene, geometry: SceneGeometry, lifting: bool) -> list[in
 
 
 def draw_triplets(cam2world: Float[np.ndarray, "views 4 4"], num_targets: int, seed: int, epoch: int,
-                  ) -> Int[np.ndarray, "views 1+targets"]:
+                  ) -> Int[np.ndarray, "views _"]:
     """The training corpus of one epoch (paper, section 3.1): rows of source view, target 0, target 1, ...
 
     Each view is target 0 once, in random order; the other targets are random views; the source is one of the five

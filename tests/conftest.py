@@ -1,0 +1,61 @@
+"""Shape annotations are checked while tests run; scene folders small enough to train on in seconds."""
+from jaxtyping import install_import_hook
+
+CHECKED = ["projection", "deep_voxels", "custom_layers", "losses", "dataio", "data_util", "util", "training", "testing",
+           "pytorch_prototyping", "scenes", "baselines", "experiments", "benchmarks"]
+install_import_hook(CHECKED, "beartype.beartype")
+
+import imageio.v2 as imageio  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+SMALL = ["--img_sidelength", "64", "--proj_sidelength", "16", "--grid_dim", "8", "--num_grid_feats", "4", "--nf0", "4",
+         "--device", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def look_at_origin(position) -> np.ndarray:
+    """The cam2world pose of a camera at `position` that looks at the origin, world z up, OpenCV axes."""
+    position = np.asarray(position, dtype=float)
+    z = -position / np.linalg.norm(position)
+    x = np.cross(z, [0, 0, 1])
+    x /= np.linalg.norm(x)
+    pose = np.eye(4)
+    pose[:3] = np.column_stack([x, np.cross(z, x), z, position])
+    return pose
+
+
+def hemisphere_poses(count: int, radius: float = 1.9) -> np.ndarray:
+    angles = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    return np.stack([look_at_origin(radius * np.array([np.cos(a) * 0.8, np.sin(a) * 0.8, 0.6])) for a in angles])
+
+
+def write_scene(folder, views: int, sidelength: int = 64, images: bool = True):
+    """A scene folder: a disc that shifts and changes colour with the camera's angle, on white."""
+    (folder / "pose").mkdir(parents=True)
+    focal, center = sidelength * 1.1, sidelength / 2
+    (folder / "intrinsics.txt").write_text(
+        f"{focal} {center} {center} 0.\n0 0 0\n1.0\n1.0\n{sidelength} {sidelength}\n")
+    row, column = np.mgrid[:sidelength, :sidelength] - sidelength / 2
+    for i, pose in enumerate(hemisphere_poses(views)):
+        (folder / "pose" / f"{i:06d}.txt").write_text(" ".join(map(str, pose.ravel())) + "\n")
+        if images:
+            (folder / "rgb").mkdir(exist_ok=True)
+            image = np.full((sidelength, sidelength, 3), 255, np.uint8)
+            inside = np.hypot(row - 6 * pose[0, 2], column - 6 * pose[1, 2]) < sidelength / 4
+            image[inside] = (100 + 100 * pose[:3, 2]).astype(np.uint8)
+            imageio.imwrite(folder / "rgb" / f"{i:06d}.png", image)
+    return folder
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """`scene/train` of 8 views and `scene/test` of 3."""
+    write_scene(tmp_path / "scene" / "train", views=8)
+    write_scene(tmp_path / "scene" / "test", views=3)
+    return tmp_path / "scene"

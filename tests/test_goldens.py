@@ -1,0 +1,130 @@
+"""The model equals the original's, number by number (tests/golden/README.md says how the goldens came about)."""
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from data_util import crop_border, list_poses, load_intrinsics, load_pose
+from deep_voxels import Architecture, DeepVoxels, scene_geometry
+from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
+from projection import frustum_coordinates, frustum_mask, lift, lift_coordinates, project
+from tests.golden.synthetic_weights import synthetic_image, synthetic_tensor
+
+GOLDEN = Path(__file__).parent / "golden"
+RELATIVE = 2e-5  # of an array's largest value; the project's promise is 1e-4
+
+
+class Case:
+    """One golden folder: the model with its synthetic weights, the poses and the expected arrays."""
+
+    def __init__(self, name: str):
+        folder = GOLDEN / name
+        self.config = json.loads((folder / "config.json").read_text())
+        self.expected = np.load(folder / "golden.npz")
+        shapes = json.loads((folder / "state_dict.json").read_text())
+        architecture = Architecture(**{flag: self.config[flag] for flag in Architecture.__dataclass_fields__})
+        geometry = scene_geometry(load_intrinsics(folder / "intrinsics.txt"), architecture, default_near_plane=0.5)
+        self.model = DeepVoxels(architecture, geometry).eval()
+        self.model.load_state_dict(synthetic_state(shapes["model"]))
+        self.discriminator = PatchDiscriminator().eval()
+        self.discriminator.load_state_dict(synthetic_state(shapes["discriminator"]))
+        self.poses = torch.tensor(np.stack([load_pose(path) for path in list_poses(folder / "pose")])).float()
+
+
+def synthetic_state(shapes: dict) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor(0) if name.endswith("num_batches_tracked")
+            else torch.tensor(synthetic_tensor(name, entry["shape"]))
+            for name, entry in shapes.items() if "alias_of" not in entry}
+
+
+def assert_close(actual: torch.Tensor, expected: np.ndarray):
+    actual = actual.detach().numpy()
+    assert actual.shape == expected.shape
+    assert np.abs(actual - expected).max() <= RELATIVE * np.abs(expected).max()
+
+
+@pytest.fixture(scope="module")
+def occlusion():
+    return Case("occlusion")
+
+
+@pytest.fixture(scope="module")
+def trained(occlusion):
+    """The training case: pose 0 is the source, poses 1 and 2 are the targets."""
+    source = torch.tensor(synthetic_image("source_image", 64))
+    rendering, integration = occlusion.model(source, occlusion.poses[:1], occlusion.poses[1:3])
+    return source, rendering, integration
+
+
+@pytest.mark.parametrize("name", ["occlusion", "no_occlusion"])
+def test_state_dict_has_the_originals_names_and_shapes(name):
+    case, shapes = Case(name), json.loads((GOLDEN / name / "state_dict.json").read_text())
+    for part, module in [("model", case.model), ("discriminator", case.discriminator)]:
+        wanted = {key: tuple(entry["shape"]) for key, entry in shapes[part].items() if "alias_of" not in entry}
+        assert {key: tuple(value.shape) for key, value in module.state_dict().items()} == wanted
+
+
+@pytest.mark.parametrize("name", ["occlusion", "no_occlusion"])
+def test_test_images(name):
+    case = Case(name)
+    with torch.no_grad():
+        rendering = case.model.render(case.model.inpaint(case.model.deepvoxels), case.poses)
+    assert_close(rendering.images, case.expected["test_images"])
+    if name == "no_occlusion":
+        assert rendering.depth is None
+    else:
+        planes = (rendering.depth - 0.95) / (2 * 16 * 0.0625) - 0.5  # back to the network's depth coordinate
+        assert_close(planes, case.expected["test_depth_coords"])
+
+
+def test_lifting(occlusion, trained):
+    model, expected = occlusion.model, occlusion.expected
+    uvd = lift_coordinates(occlusion.poses[0], model.geometry)
+    assert_close(uvd.reshape(-1, 3).T, expected["lift_coords"])
+    features = model.feature_extractor(trained[0])
+    assert_close(features, expected["source_features"])
+    assert_close(lift(features, uvd), expected["lifted_volume"])
+
+
+def test_integration_and_inpainting(occlusion, trained):
+    assert_close(trained[2].volume, occlusion.expected["hidden_state"])
+    assert_close(occlusion.model.inpaint(trained[2].volume), occlusion.expected["inpainted_volume"])
+
+
+def test_projection(occlusion, trained):
+    coordinates = frustum_coordinates(occlusion.poses[1:2], occlusion.model.geometry)
+    inside = frustum_mask(coordinates, 16).flatten()
+    assert np.array_equal(inside.nonzero()[:, 0], occlusion.expected["frustum_indices_0"])
+    assert_close(coordinates.reshape(-1, 3)[inside].T, occlusion.expected["frustum_coords_0"])
+    canonical = project(occlusion.model.inpaint(trained[2].volume), coordinates)
+    assert_close(canonical.mean(dim=1), occlusion.expected["canonical_volume_0_mean_over_features"])
+
+
+def test_training_images(occlusion, trained):
+    assert_close(trained[1].images, occlusion.expected["train_images"])
+    planes = (trained[1].depth - 0.95) / (2 * 16 * 0.0625) - 0.5
+    assert_close(planes, occlusion.expected["train_depth_coords"])
+
+
+def test_losses_and_the_gradient_norm_of_every_parameter(occlusion, trained):
+    config, model, discriminator = occlusion.config, occlusion.model, occlusion.discriminator
+    fake = crop_border(trained[1].images)
+    real = crop_border(torch.cat([torch.tensor(synthetic_image(f"target_image_{i}", 64)) for i in range(2)]))
+    fake_logits, real_logits = discriminator(fake[:1]), discriminator(real[:1])
+    assert_close(torch.sigmoid(fake_logits), occlusion.expected["discriminator_fake_0"])
+    l1, generator = (fake - real).abs().mean(), adversarial_loss(fake_logits, real=True)
+    assert l1.item() == pytest.approx(config["l1"], rel=1e-5)
+    assert generator.item() == pytest.approx(config["gan_generator"], rel=1e-5)
+    assert discriminator_loss(real_logits, fake_logits).item() == pytest.approx(config["gan_discriminator"], rel=1e-5)
+    total = 200 * l1 + generator
+    assert total.item() == pytest.approx(config["generator_loss_200_l1_plus_gan_view0"], rel=1e-5)
+
+    total.backward(retain_graph=True)
+    norms = {name: parameter.grad.norm().item() for name, parameter in model.named_parameters()}
+    # Softmax does not see a bias, so this gradient is 0 but for rounding.
+    assert norms.pop("occlusion_net.softmax_net.0.net.1.bias") < 1e-6
+    expected = {name: norm for name, norm in config["grad_norms"].items() if name in norms}
+    assert len(expected) == len(config["grad_norms"]) - 1 == len(norms)
+    assert norms == pytest.approx(expected, rel=1e-4)
