@@ -43,6 +43,19 @@ def spiral(count: int, radius: float) -> Float[np.ndarray, "count 3"]:
     return radius * _on_sphere(np.sin(progress * np.pi / 2), SPIRAL_RADIANS * progress)
 
 
+def scene_axes(cam2world: Float[np.ndarray, "views 4 4"]) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"],
+                                                                   Float[np.ndarray, "3"]]:
+    """Unit world vectors right, back and up, up being where the photographer held it on average."""
+    up = -cam2world[:, :3, 1].mean(axis=0)
+    if np.linalg.norm(up) < 1e-3:
+        up = np.array([0.0, 0.0, 1.0])
+    up /= np.linalg.norm(up)
+    nearest_axis = np.eye(3)[np.abs(up).argmin()]
+    right = np.cross(nearest_axis, up)
+    right /= np.linalg.norm(right)
+    return right, np.cross(right, up), up
+
+
 def opengl2opencv(cam2world: Float[np.ndarray, "*views 4 4"]) -> Float[np.ndarray, "*views 4 4"]:
     """Poses of cameras with OpenGL axes (y up, z backward) as poses of the same cameras with OpenCV axes; and back."""
     return cam2world * np.array([1, -1, -1, 1])

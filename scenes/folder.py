@@ -5,6 +5,7 @@ in `data_util`.
 """
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -50,6 +51,11 @@ def finish_folder(partial: Path, target: Path) -> None:
 def view_name(index: int) -> str:
     """The name of a view's files without suffix; names sort in the order of the views."""
     return f"{index:06d}"
+
+
+def natural_order(name: str) -> list[int | str]:
+    """A sorting key by which numbers in names compare as numbers: r_2 before r_10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def write_split(folder: Path, intrinsics: SceneIntrinsics, cam2world: Float[np.ndarray, "views 4 4"],

@@ -7,7 +7,6 @@ composed over white, images shrink by area averaging, and views are numbered in 
 (r_2 before r_10), so that the test cameras stay the smooth path they are.
 """
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from jaxtyping import Float
 from data_util import SceneIntrinsics, load_image, square_resize
 from scenes.cameras import near_plane, opengl2opencv
 from scenes.command import Parser, positive_float, positive_int, run
-from scenes.folder import new_folder, write_json, write_split
+from scenes.folder import natural_order, new_folder, write_json, write_split
 from util import InputError
 
 PROG = "scenes.nerf_synthetic"
@@ -61,7 +60,7 @@ def _read_transforms(path: Path) -> tuple[float, list[Path], Float[np.ndarray, "
         raise InputError(f"{path}: no such file")
     try:
         content = json.loads(path.read_text())
-        frames = sorted(content["frames"], key=lambda frame: _natural(frame["file_path"]))
+        frames = sorted(content["frames"], key=lambda frame: natural_order(frame["file_path"]))
         poses = np.array([frame["transform_matrix"] for frame in frames], dtype=np.float64)
         focal_per_width = 0.5 / np.tan(0.5 * float(content["camera_angle_x"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -83,10 +82,6 @@ def _load_square(path: Path) -> np.ndarray:
     if image.shape[0] != image.shape[1]:
         raise InputError(f"{path}: is {image.shape[1]}x{image.shape[0]} pixels, not square as NeRF-synthetic's are")
     return image
-
-
-def _natural(name: str) -> list:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 if __name__ == "__main__":

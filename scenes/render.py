@@ -41,6 +41,7 @@ from util import InputError
 
 PROG = "scenes.render"
 GRID_SCALE = 1.1  # the grid is a little larger than the unit cube, so that no surface lies on its border
+RAYS_PER_PROCESS = 30_000_000  # less is done sooner than another process has started
 IMAGE_MARGIN = 1.05  # room around the object's bounding sphere in the image
 
 
@@ -84,8 +85,8 @@ def _parse(argv: Sequence[str] | None):
     parser.add_argument("--radius", type=positive_float, default=2.0,
                         help="distance of the cameras from the object's center, whose size is 1 (default: 2)")
     parser.add_argument("--seed", type=int, default=0, help="turns the training cameras about the axis (default: 0)")
-    parser.add_argument("--workers", type=positive_int, default=len(os.sched_getaffinity(0)),
-                        help="processes (default: as many as cores)")
+    parser.add_argument("--workers", type=positive_int,
+                        help="processes (default: as many as there are cores, fewer where there is little to do)")
     return parser.parse_args(argv)
 
 
@@ -126,30 +127,55 @@ def _render_views(scene: Path, surface: Surface, cam2world: dict[str, Float[np.n
     missing = [view for view in views if not _image_path(*view[:2]).exists()]
     spacing = (args.radius - 0.5) / (intrinsics.focal * args.supersampling)
     setup = (surface.prefiltered(spacing), intrinsics.matrix(args.sidelength), args.sidelength, args.supersampling)
-    # Processes that start afresh: a fork would inherit OpenCV's threads in a state that hangs.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(args.workers, context, initializer=_start_worker, initargs=setup) as pool, \
-            tqdm(desc="render", total=len(views), initial=len(views) - len(missing), unit="view") as bar:
-        for _ in pool.map(_render_view, missing, chunksize=4):
-            bar.update()
+    rays = len(missing) * (args.sidelength * args.supersampling) ** 2
+    workers = args.workers or min(1 + rays // RAYS_PER_PROCESS, len(os.sched_getaffinity(0)))
+    with tqdm(desc="render", total=len(views), initial=len(views) - len(missing), unit="view") as bar:
+        if workers == 1:
+            renderer = _Renderer(*setup)
+            for view in missing:
+                renderer.render(view)
+                bar.update()
+            return
+        # Processes that start afresh: a fork would inherit OpenCV's threads in a state that hangs.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=setup) as pool:
+            # Workers inherit that Ctrl-C is ignored; it is the parent's to handle.
+            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            finished = pool.map(_render_in_worker, missing, chunksize=4)
+            signal.signal(signal.SIGINT, handler)
+            try:
+                for _ in finished:
+                    bar.update()
+            except KeyboardInterrupt:
+                pool.shutdown(cancel_futures=True)
+                raise
 
 
-def _start_worker(surface: Surface, matrix: Float[np.ndarray, "3 3"], sidelength: int, supersampling: int) -> None:
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+class _Renderer:
+    """Renders views of one surface into their files."""
+
+    def __init__(self, surface: Surface, matrix: Float[np.ndarray, "3 3"], sidelength: int, supersampling: int):
+        self.caster, self.matrix = RayCaster(surface), matrix
+        self.sidelength, self.supersampling = sidelength, supersampling
+
+    def render(self, view: tuple[Path, int, Float[np.ndarray, "4 4"]]) -> None:
+        """The image is written last, as the sign that the view is finished."""
+        folder, index, cam2world = view
+        image = self.caster.render(cam2world, self.matrix, self.sidelength, self.supersampling)
+        if (folder / "depth").is_dir():
+            np.savez_compressed(folder / "depth" / f"{view_name(index)}.npz",
+                                depth=self.caster.depth(cam2world, self.matrix, self.sidelength))
+        write_image(_image_path(folder, index), image)
+
+
+def _start_worker(*setup) -> None:
+    global _renderer
     cv2.setNumThreads(1)  # the processes are the parallelism
-    _worker = RayCaster(surface), matrix, sidelength, supersampling
+    _renderer = _Renderer(*setup)
 
 
-def _render_view(view: tuple[Path, int, Float[np.ndarray, "4 4"]]) -> None:
-    """Renders one view; its image is written last, as the sign that the view is finished."""
-    caster, matrix, sidelength, supersampling = _worker
-    folder, index, cam2world = view
-    image = caster.render(cam2world, matrix, sidelength, supersampling)
-    if (folder / "depth").is_dir():
-        np.savez_compressed(folder / "depth" / f"{view_name(index)}.npz",
-                            depth=caster.depth(cam2world, matrix, sidelength))
-    write_image(_image_path(folder, index), image)
+def _render_in_worker(view: tuple[Path, int, Float[np.ndarray, "4 4"]]) -> None:
+    _renderer.render(view)
 
 
 def _image_path(folder: Path, index: int) -> Path:

@@ -1,0 +1,132 @@
+"""A capture, images with cameras and perhaps sparse points, becomes a scene folder: what all importers share."""
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import trimesh
+from jaxtyping import Float, UInt8
+
+from data_util import SceneIntrinsics, load_image, square_resize
+from scenes.command import Parser, positive_float, positive_int
+from scenes.coverage import judge
+from scenes.folder import new_folder, write_json, write_split
+from scenes.grid import Grid, choose_grid
+from scenes.pinhole import Undistorter, shared_pinhole
+from util import InputError
+
+RIGID_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Capture:
+    """One entry per view, in the order in which they are to be numbered.
+
+    names: for people. cam2world: OpenCV axes. cameras: COLMAP's, with their distortion. points, colors: the sparse
+    points in world coordinates, none where the source has none.
+    """
+
+    images: list[Path]
+    names: list[str]
+    cam2world: Float[np.ndarray, "views 4 4"]
+    cameras: list[pycolmap.Camera]
+    points: Float[np.ndarray, "points 3"]
+    colors: UInt8[np.ndarray, "points 3"]
+
+
+def add_flags(parser: Parser) -> None:
+    """The flags that all importers share."""
+    parser.add_argument("--test_every", type=int, default=8, metavar="N",
+                        help="every Nth view is kept out of training as ground truth of the test scene; 0 keeps none "
+                             "out (default: 8)")
+    parser.add_argument("--sidelength", type=positive_int, metavar="N",
+                        help="center-crop to squares of N pixels, area-averaged (default: the images' own size)")
+    parser.add_argument("--origin", type=float, nargs=3, metavar=("X", "Y", "Z"),
+                        help="center of the voxel grid in world units (default: chosen, and printed)")
+    parser.add_argument("--scale", type=positive_float, help="sidelength of the grid in world units (default: chosen)")
+    parser.add_argument("--near_plane", type=positive_float,
+                        help="distance of the first depth plane in world units (default: chosen)")
+
+
+def write_capture(capture: Capture, target: Path, args: Namespace, source: str) -> None:
+    """Writes target/train, target/test, target/points.ply and target/scene.json, and prints what was chosen."""
+    _validate(capture)
+    camera = shared_pinhole(capture.cameras)
+    plain = SceneIntrinsics(camera.focal_length_x, camera.principal_point_x, camera.principal_point_y, (0.0, 0.0, 0.0),
+                            0.0, 1.0, camera.height, camera.width)
+    square = min(camera.width, camera.height)
+    matrix = plain.matrix(square)
+    grid = choose_grid(capture.cam2world, matrix, square, capture.points,
+                       np.array(args.origin, dtype=np.float64) if args.origin else None, args.scale, args.near_plane)
+    intrinsics = _scene_intrinsics(plain, grid, args.sidelength)
+    splits = split_views(len(capture.images), args.test_every)
+    undistort = Undistorter(camera)
+    with new_folder(target) as folder:
+        for split, chosen in splits.items():
+            write_split(folder / split, intrinsics, capture.cam2world[chosen],
+                        (_image(capture, index, undistort, args.sidelength) for index in chosen))
+        if len(capture.points):
+            trimesh.PointCloud(capture.points, colors=capture.colors).export(folder / "points.ply")
+        write_json(folder / "scene.json", {
+            "source": source, "origin": grid.origin.tolist(), "scale": grid.scale, "near_plane": grid.near_plane,
+            "why": grid.why, "views": {split: [capture.names[index] for index in chosen]
+                                       for split, chosen in splits.items()}})
+    counts = " and ".join(f"{len(chosen)} {split}" for split, chosen in splits.items())
+    print(f"{target}: {counts} views, {len(capture.points)} sparse points\n"
+          f"  origin {' '.join(f'{value:.4g}' for value in grid.origin)}: {grid.why['origin']}\n"
+          f"  scale {grid.scale:.4g}: {grid.why['scale']}\n"
+          f"  near plane {grid.near_plane:.4g}: {grid.why['near_plane']}")
+    verdict = judge(capture.cam2world, matrix, square, grid.origin, grid.scale, grid.near_plane, capture.names)
+    for line in verdict.errors + verdict.warnings:
+        print(f"  warning: {line}")
+
+
+def split_views(count: int, test_every: int) -> dict[str, list[int]]:
+    """The indices of the training and the test views: every `test_every`th from the first is a test view."""
+    if test_every < 0 or test_every == 1:
+        raise InputError(f"--test_every {test_every}: must be 0, or at least 2 so that views are left to train on")
+    test = list(range(0, count, test_every)) if test_every else []
+    train = sorted(set(range(count)) - set(test))
+    return {"train": train, "test": test} if test else {"train": train}
+
+
+def require_files(paths: list[Path], named_by: Path) -> None:
+    """Raises unless every image that a source names is there."""
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise InputError(f"{missing[0]}: no such file, though {named_by} names it"
+                         + (f" ({len(missing)} of {len(paths)} are missing)" if len(missing) > 1 else ""))
+
+
+def _validate(capture: Capture) -> None:
+    if len(capture.images) < 2:
+        raise InputError(f"{capture.images[0]}: is the only view; a scene needs several")
+    for name, pose in zip(capture.names, capture.cam2world, strict=True):
+        rotation = pose[:3, :3]
+        if not np.isfinite(pose).all():
+            raise InputError(f"{name}: its pose holds a number that is not finite")
+        if (not np.allclose(rotation @ rotation.T, np.eye(3), atol=RIGID_TOLERANCE) or np.linalg.det(rotation) < 0
+                or not np.allclose(pose[3], [0, 0, 0, 1], atol=RIGID_TOLERANCE)):
+            raise InputError(f"{name}: its pose is not a rigid transform")
+
+
+def _scene_intrinsics(plain: SceneIntrinsics, grid: Grid, sidelength: int | None) -> SceneIntrinsics:
+    origin = tuple(grid.origin.tolist())
+    if sidelength is None:
+        return SceneIntrinsics(plain.focal, plain.cx, plain.cy, origin, grid.near_plane, grid.scale, plain.height,
+                               plain.width)
+    matrix = plain.matrix(sidelength)
+    return SceneIntrinsics(matrix[0, 0], matrix[0, 2], matrix[1, 2], origin, grid.near_plane, grid.scale, sidelength,
+                           sidelength)
+
+
+def _image(capture: Capture, index: int, undistort: Undistorter,
+           sidelength: int | None) -> UInt8[np.ndarray, "h w 3"]:
+    path, camera = capture.images[index], capture.cameras[index]
+    image = load_image(path)
+    if image.shape[:2] != (camera.height, camera.width):
+        raise InputError(f"{path}: is {image.shape[1]}x{image.shape[0]} pixels, but its camera "
+                         f"{camera.width}x{camera.height}")
+    image = undistort(image, camera)
+    return square_resize(image, sidelength) if sidelength else image

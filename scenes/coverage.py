@@ -1,0 +1,134 @@
+"""What the cameras of a scene see of its grid, as pure geometry: shares, and whether the poses make sense at all.
+
+World units throughout; poses are camera-to-world with OpenCV axes; `matrix` is the 3x3 intrinsic matrix of a square
+image of `sidelength` pixels. The canonical view volume reaches from the near plane two grid sidelengths deep.
+"""
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from scenes.cameras import opengl2opencv
+
+SAMPLES_PER_AXIS = 12
+LEAST_SEEN = 0.02
+LEAST_COVERED = 0.9
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """errors: why training cannot work. warnings: what will cost quality. Lines that name the culprit and the fix."""
+
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def grid_samples(origin: Float[np.ndarray, "3"], scale: float,
+                 per_axis: int = SAMPLES_PER_AXIS) -> Float[np.ndarray, "points 3"]:
+    """The centers of per_axis^3 equal cells of the grid's cube."""
+    axis = ((np.arange(per_axis) + 0.5) / per_axis - 0.5) * scale
+    return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3) + origin
+
+
+def grid_corners(origin: Float[np.ndarray, "3"], scale: float) -> Float[np.ndarray, "8 3"]:
+    """The corners of the grid's cube; bits 2, 1, 0 of the index say on which side along x, y, z."""
+    signs = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
+    return origin + signs * scale / 2
+
+
+def project(points: Float[np.ndarray, "points 3"], cam2world: Float[np.ndarray, "views 4 4"],
+            matrix: Float[np.ndarray, "3 3"]) -> tuple[Float[np.ndarray, "views points 2"],
+                                                       Float[np.ndarray, "views points"]]:
+    """Pixel coordinates and z-depths of world points in each camera. Pixels mean nothing where the depth is not
+    positive."""
+    rotation, center = cam2world[:, :3, :3], cam2world[:, None, :3, 3]
+    in_camera = (points - center) @ rotation  # (views, points, 3); the inverse of a rotation is its transpose
+    depth = in_camera[..., 2]
+    safe = np.where(np.abs(depth) > 1e-12, depth, 1e-12)[..., None]
+    return in_camera[..., :2] / safe * np.diag(matrix)[:2] + matrix[:2, 2], depth
+
+
+def seen(points: Float[np.ndarray, "points 3"], cam2world: Float[np.ndarray, "views 4 4"],
+         matrix: Float[np.ndarray, "3 3"], sidelength: int) -> Bool[np.ndarray, "views points"]:
+    """Whether each point lies in front of each camera and inside its image."""
+    pixels, depth = project(points, cam2world, matrix)
+    return (depth > 0) & (pixels >= 0).all(axis=2) & (pixels <= sidelength).all(axis=2)
+
+
+def seen_share(cam2world: Float[np.ndarray, "views 4 4"], matrix: Float[np.ndarray, "3 3"], sidelength: int,
+               origin: Float[np.ndarray, "3"], scale: float) -> Float[np.ndarray, "views"]:
+    """The share of the grid that projects into each image."""
+    return seen(grid_samples(origin, scale), cam2world, matrix, sidelength).mean(axis=1)
+
+
+def covered_share(cam2world: Float[np.ndarray, "views 4 4"], matrix: Float[np.ndarray, "3 3"], sidelength: int,
+                  origin: Float[np.ndarray, "3"], scale: float, near_plane: float) -> Float[np.ndarray, "views"]:
+    """Of what each view sees of the grid, the share that its depth planes reach; 0 where it sees nothing."""
+    points = grid_samples(origin, scale)
+    visible = seen(points, cam2world, matrix, sidelength)
+    _, depth = project(points, cam2world, matrix)
+    reached = visible & (depth >= near_plane) & (depth <= near_plane + 2 * scale)
+    return reached.sum(axis=1) / np.maximum(visible.sum(axis=1), 1)
+
+
+def misread_poses(cam2world: Float[np.ndarray, "views 4 4"], target: Float[np.ndarray, "3"]) -> str | None:
+    """How the poses look misread, with the fix, or None: most cameras should have the target in front of them.
+
+    OpenGL cameras look along -z, so that read as OpenCV they all turn their back to the scene. World-to-camera matrices
+    read as camera-to-world look anywhere; their inverses look at the target.
+    """
+    alternatives = {
+        "OpenGL or Blender axes (y up, z backward): negate the second and third columns of each matrix":
+            opengl2opencv(cam2world),
+        "world-to-camera: invert each matrix, or add a sixth line holding 1 to intrinsics.txt":
+            np.linalg.inv(cam2world),
+        "world-to-camera with OpenGL axes: invert each matrix, then negate its second and third columns":
+            opengl2opencv(np.linalg.inv(cam2world)),
+    }
+    facing = _facing(cam2world, target)
+    reading, best = max(((reading, _facing(poses, target)) for reading, poses in alternatives.items()),
+                        key=lambda entry: entry[1])
+    if best < facing + 0.4:
+        return None
+    return f"only {facing:.0%} of the cameras look towards the grid; the poses look like {reading} ({best:.0%} then)"
+
+
+def judge(cam2world: Float[np.ndarray, "views 4 4"], matrix: Float[np.ndarray, "3 3"], sidelength: int,
+          origin: Float[np.ndarray, "3"], scale: float, near_plane: float, names: list[str]) -> Verdict:
+    """The checks that training makes before it starts. `names` are the views', for the messages."""
+    verdict = Verdict()
+    sees = seen_share(cam2world, matrix, sidelength, origin, scale)
+    covers = covered_share(cam2world, matrix, sidelength, origin, scale, near_plane)
+    misread = misread_poses(cam2world, origin)
+    if misread:
+        (verdict.errors if (sees > 0).mean() < 0.5 else verdict.warnings).append(misread)
+    if not (sees > 0).any():
+        verdict.errors.append("no view sees the grid: its origin, scale or the poses are wrong")
+    elif not (covers > 0).any():
+        verdict.errors.append(f"no view's depth planes reach the grid: they span {near_plane:.3g} to "
+                              f"{near_plane + 2 * scale:.3g} from the camera; the near plane is wrong")
+    else:
+        blind = [name for name, share in zip(names, sees, strict=True) if share < LEAST_SEEN]
+        if blind:
+            verdict.warnings.append(f"{len(blind)} of {len(names)} views see less than {LEAST_SEEN:.0%} of the grid: "
+                                    f"{_some(blind)}")
+        short = [name for name, share in zip(names, covers, strict=True) if share < LEAST_COVERED and name not in blind]
+        if short:
+            verdict.warnings.append(f"the depth planes of {len(short)} of {len(names)} views miss more than "
+                                    f"{1 - LEAST_COVERED:.0%} of the grid that they see (near plane {near_plane:.3g}, "
+                                    f"scale {scale:.3g}): {_some(short)}")
+    centers = cam2world[:, :3, 3]
+    if len(centers) > 1 and np.ptp(centers, axis=0).max() < 1e-6 * scale:
+        verdict.errors.append("all cameras stand in the same place: there is nothing to learn depth from")
+    return verdict
+
+
+def _facing(cam2world: np.ndarray, target: np.ndarray) -> float:
+    """The share of cameras that have the target within 45 degrees of their viewing direction."""
+    offset = target - cam2world[:, :3, 3]
+    cosine = (offset * cam2world[:, :3, 2]).sum(axis=1) / (np.linalg.norm(offset, axis=1) + 1e-12)
+    return float((cosine > np.cos(np.pi / 4)).mean())
+
+
+def _some(names: list[str], count: int = 5) -> str:
+    return ", ".join(names[:count]) + (f" and {len(names) - count} more" if len(names) > count else "")

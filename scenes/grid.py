@@ -1,0 +1,109 @@
+"""Where to put the voxel grid of a captured scene: origin, scale and near plane, from the cameras and sparse points.
+
+    grid = choose_grid(cam2world, matrix, sidelength, points)
+
+The original left this to the user's eye. Photographers turn around what they mean, so the point that the cameras look
+at, and how far they stand from it, say which of the points belong to the object.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from scenes.coverage import grid_samples, project, seen
+
+REACH = 0.5  # of the distance to the nearer cameras: how far from the center a point may be the object's
+EXTENT_PERCENTILE = 95
+MARGIN = 1.1
+FEWEST_POINTS = 50
+FRUSTUM_SHARE = 0.9  # of the width that the nearer cameras see at the center, where there are no points
+
+
+@dataclass(frozen=True)
+class Grid:
+    """origin: world coordinates of the center; scale: sidelength; near_plane: z-depth; why: a line for each."""
+
+    origin: Float[np.ndarray, "3"]
+    scale: float
+    near_plane: float
+    why: dict[str, str]
+
+
+def choose_grid(cam2world: Float[np.ndarray, "views 4 4"], matrix: Float[np.ndarray, "3 3"], sidelength: int,
+                points: Float[np.ndarray, "points 3"], origin: Float[np.ndarray, "3"] | None = None,
+                scale: float | None = None, near_plane: float | None = None) -> Grid:
+    """The grid for cameras (camera-to-world, OpenCV axes) whose square images `matrix` describes. What is given is
+    kept; the rest is chosen."""
+    why = {name: "given" for name, value in [("origin", origin), ("scale", scale), ("near_plane", near_plane)]
+           if value is not None}
+    focus = focus_point(cam2world) if origin is None else origin
+    reach = REACH * np.percentile(np.linalg.norm(cam2world[:, :3, 3] - focus, axis=1), 10)
+    center, own = _object_points(points, focus, reach, move=origin is None)
+    if origin is None:
+        origin = center
+        why["origin"] = (f"median of the {len(own)} sparse points within {reach:.3g} of it, where the cameras look"
+                         if len(own) else "the point that the cameras look at, as there are too few points around it")
+    if scale is None:
+        scale, why["scale"] = _choose_scale(own, origin, cam2world, matrix, sidelength)
+    if near_plane is None:
+        near_plane, covered = choose_near_plane(cam2world, matrix, sidelength, origin, scale)
+        why["near_plane"] = f"the depth planes from here cover {covered:.1%} of what the views see of the grid"
+    return Grid(np.asarray(origin, dtype=np.float64), float(scale), float(near_plane), why)
+
+
+def focus_point(cam2world: Float[np.ndarray, "views 4 4"]) -> Float[np.ndarray, "3"]:
+    """The point nearest to all viewing axes, by iteratively reweighted least squares: stray cameras count little."""
+    centers, forward = cam2world[:, :3, 3], cam2world[:, :3, 2]
+    across = np.eye(3) - forward[:, :, None] * forward[:, None, :]  # removes the part along the axis
+    weights = np.ones(len(centers))
+    point = centers.mean(axis=0)
+    for _ in range(20):
+        system = (across * weights[:, None, None]).sum(axis=0)
+        # the small term decides where all axes are parallel: stay near the last estimate
+        damping = 1e-6 * np.trace(system) * np.eye(3)
+        point = np.linalg.solve(system + damping, np.einsum("n,nij,nj->i", weights, across, centers) + damping @ point)
+        miss = np.linalg.norm(np.einsum("nij,nj->ni", across, point - centers), axis=1)
+        weights = 1 / (miss + 0.05 * np.median(np.linalg.norm(centers - point, axis=1)) + 1e-12)
+    return point
+
+
+def choose_near_plane(cam2world: Float[np.ndarray, "views 4 4"], matrix: Float[np.ndarray, "3 3"], sidelength: int,
+                      origin: Float[np.ndarray, "3"], scale: float) -> tuple[float, float]:
+    """The near plane from which depth planes over 2 * scale cover most of what the views see of the grid, and the share
+    that they cover. Where a range of near planes covers as much, its middle."""
+    points = grid_samples(origin, scale)
+    visible = seen(points, cam2world, matrix, sidelength)
+    _, depth = project(points, cam2world, matrix)
+    if not visible.any():
+        return float(max(np.median(depth) - scale, 0.01 * scale)), 0.0
+    depths = np.sort(depth[visible])
+    candidates = np.linspace(max(depths[0] - scale, 0.01 * scale), max(depths[-1] - scale, 0.02 * scale), 400)
+    covered = (np.searchsorted(depths, candidates + 2 * scale, side="right")
+               - np.searchsorted(depths, candidates, side="left")) / len(depths)
+    best = candidates[covered >= covered.max() - 1e-9]
+    return float((best[0] + best[-1]) / 2), float(covered.max())
+
+
+def _object_points(points: Float[np.ndarray, "points 3"], focus: Float[np.ndarray, "3"], reach: float,
+                   move: bool) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "own 3"]]:
+    """The center of gravity near the focus and the points within reach of it; the focus and none where few are."""
+    center = focus
+    for _ in range(10 if move else 1):
+        own = points[np.linalg.norm(points - center, axis=1) < reach]
+        if len(own) < FEWEST_POINTS:
+            return focus, points[:0]
+        if move:
+            center = np.median(own, axis=0)
+    return center, own
+
+
+def _choose_scale(own: np.ndarray, origin: np.ndarray, cam2world: np.ndarray, matrix: np.ndarray,
+                  sidelength: int) -> tuple[float, str]:
+    if len(own):
+        reach = np.percentile(np.abs(own - origin).max(axis=1), EXTENT_PERCENTILE)
+        return 2 * reach * MARGIN, (f"{EXTENT_PERCENTILE}% of those points are within {reach:.3g} along every axis; "
+                                    f"twice that and a margin of {MARGIN - 1:.0%}")
+    distance = np.percentile(np.linalg.norm(cam2world[:, :3, 3] - origin, axis=1), 10)
+    # Half the distance at most, so that the grid stays in front of the cameras.
+    width = min(FRUSTUM_SHARE * distance * sidelength / matrix[0, 0], distance)
+    return width, f"what the nearer cameras, {distance:.3g} away, see at the origin"

@@ -1,0 +1,103 @@
+"""One pinhole camera for a whole capture: a scene folder has a single focal length and no distortion.
+
+    target = shared_pinhole(cameras)
+    image = Undistorter(target)(image, camera)
+
+Cameras are COLMAP's, any of its models; pixel coordinates have the first pixel span 0 to 1.
+"""
+import cv2
+import numpy as np
+import pycolmap
+from jaxtyping import Float, UInt8
+
+from util import InputError
+
+SAME_FOCAL = 1e-4  # focal lengths along x and y closer than this, relatively, are one: 0.1 pixels in a thousand
+BORDER_SAMPLES = 64
+
+
+def is_pinhole(camera: pycolmap.Camera) -> bool:
+    """Whether the camera has no distortion and square pixels."""
+    if not (camera.is_perspective_pinhole() and camera.is_undistorted()):
+        return False
+    focal_x, focal_y = camera.focal_length_x, camera.focal_length_y
+    return abs(focal_x - focal_y) <= SAME_FOCAL * focal_x
+
+
+def shared_pinhole(cameras: list[pycolmap.Camera]) -> pycolmap.Camera:
+    """A pinhole camera whose image every one of `cameras` can fill: their own where they agree and need nothing.
+
+    Raises InputError for panoramic camera models.
+    """
+    for camera in cameras:
+        if not camera.is_perspective():
+            raise InputError(f"a camera of model {camera.model_name} has no focal length: it cannot be undistorted")
+    first = cameras[0]
+    if all(is_pinhole(camera) and _same(camera, first) for camera in cameras):
+        return _simple_pinhole(first.focal_length_x, first.principal_point_x, first.principal_point_y, first.width,
+                               first.height)
+    width, height = min(camera.width for camera in cameras), min(camera.height for camera in cameras)
+    middle_x = np.mean([camera.principal_point_x / camera.width for camera in cameras]) * width
+    middle_y = np.mean([camera.principal_point_y / camera.height for camera in cameras]) * height
+    different = list({tuple(camera.params) + (camera.width, camera.height, camera.model_name): camera
+                      for camera in cameras}.values())
+    usual = float(np.mean([camera.mean_focal_length() * min(width / camera.width, height / camera.height)
+                           for camera in different]))
+    low, high = 0.3 * usual, 3 * usual
+    for _ in range(30):  # the widest view that leaves no pixel without a source
+        middle = np.sqrt(low * high)
+        target = _simple_pinhole(middle, middle_x, middle_y, width, height)
+        if all(_fills(camera, target) for camera in different):
+            high = middle
+        else:
+            low = middle
+    return _simple_pinhole(high, middle_x, middle_y, width, height)
+
+
+class Undistorter:
+    """Resamples images of any camera as images of the target camera; those of the target itself pass untouched."""
+
+    def __init__(self, target: pycolmap.Camera):
+        self.target = target
+        self._maps = {}
+
+    def __call__(self, image: UInt8[np.ndarray, "_ _ 3"], camera: pycolmap.Camera) -> UInt8[np.ndarray, "h w 3"]:
+        if is_pinhole(camera) and _same(camera, self.target):
+            return image
+        key = (camera.model_name, camera.width, camera.height, tuple(camera.params))
+        if key not in self._maps:
+            self._maps = {key: self._source_pixels(camera)}  # one camera's is all that stays: they are large
+        return cv2.remap(image, self._maps[key], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+    def _source_pixels(self, camera: pycolmap.Camera) -> Float[np.ndarray, "h w 2"]:
+        """For each pixel of the target where it lies in the camera's image, in OpenCV's centered coordinates."""
+        x, y = np.meshgrid(np.arange(self.target.width) + 0.5, np.arange(self.target.height) + 0.5)
+        pixels = _through(camera, self.target, np.stack([x.reshape(-1), y.reshape(-1)], axis=1))
+        return (pixels - 0.5).astype(np.float32).reshape(self.target.height, self.target.width, 2)
+
+
+def _through(camera: pycolmap.Camera, target: pycolmap.Camera, pixels: np.ndarray) -> np.ndarray:
+    """Pixels of `target` as pixels of `camera`: the same rays."""
+    middle = target.principal_point_x, target.principal_point_y
+    rays = np.concatenate([(pixels - middle) / target.focal_length_x, np.ones((len(pixels), 1))], axis=1)
+    return np.asarray(camera.img_from_cam(rays))
+
+
+def _fills(camera: pycolmap.Camera, target: pycolmap.Camera) -> bool:
+    share = np.linspace(0, 1, BORDER_SAMPLES)
+    width, height = target.width * share, target.height * share
+    border = np.concatenate([np.stack([width, 0 * width], 1), np.stack([width, 0 * width + target.height], 1),
+                             np.stack([0 * height, height], 1), np.stack([0 * height + target.width, height], 1)])
+    pixels = _through(camera, target, border)
+    return bool(np.isfinite(pixels).all() and (pixels >= -0.5).all()
+                and (pixels <= [camera.width + 0.5, camera.height + 0.5]).all())
+
+
+def _same(one: pycolmap.Camera, other: pycolmap.Camera) -> bool:
+    return (one.width, one.height) == (other.width, other.height) and np.allclose(
+        [one.focal_length_x, one.principal_point_x, one.principal_point_y],
+        [other.focal_length_x, other.principal_point_x, other.principal_point_y], rtol=SAME_FOCAL, atol=0)
+
+
+def _simple_pinhole(focal: float, cx: float, cy: float, width: int, height: int) -> pycolmap.Camera:
+    return pycolmap.Camera(model="SIMPLE_PINHOLE", width=width, height=height, params=[focal, cx, cy])

@@ -1,0 +1,71 @@
+"""Structure from motion on photos of one camera, through COLMAP's library on the CPU.
+
+    model = reconstruct(Path("photos"), names, Path("workspace"), matching="exhaustive")
+"""
+import itertools
+import os
+from pathlib import Path
+
+import pycolmap
+from tqdm import tqdm
+
+SEQUENTIAL_OVERLAP = 12
+PAIRS_AT_ONCE = 64
+SEED = 0
+
+
+def reconstruct(image_dir: Path, names: list[str], workspace: Path, matching: str) -> pycolmap.Reconstruction | None:
+    """Cameras and sparse points of the largest consistent set of photos, or None where no two can be related.
+
+    matching: see `image_pairs`. All photos share one camera, whose focal length and one coefficient of radial
+    distortion are estimated. Names hold no spaces. Intermediate files go to `workspace`.
+    """
+    pycolmap.logging.minloglevel = pycolmap.logging.FATAL.value
+    pycolmap.set_random_seed(SEED)
+    database = workspace / "database.db"
+    _extract(database, image_dir, names)
+    _match(database, image_pairs(names, matching), workspace / "pairs.txt")
+    with tqdm(desc="mapping", total=len(names), unit="photo") as bar:
+        options = pycolmap.IncrementalPipelineOptions(min_model_size=3, random_seed=SEED)
+        models = pycolmap.incremental_mapping(database, image_dir, workspace, options,
+                                              initial_image_pair_callback=lambda: bar.update(2),
+                                              next_image_callback=lambda: bar.update(1))
+    return max(models.values(), key=lambda model: model.num_reg_images(), default=None)
+
+
+def image_pairs(names: list[str], matching: str) -> list[tuple[str, str]]:
+    """The pairs of photos to compare: all (`exhaustive`), or each with the next few and then with those at doubling
+    distances (`sequential`), which follows a walk or a video and needs no vocabulary to be downloaded."""
+    if matching == "exhaustive":
+        return list(itertools.combinations(names, 2))
+    steps = [*range(1, SEQUENTIAL_OVERLAP + 1)]
+    while steps[-1] * 2 < len(names):
+        steps.append(steps[-1] * 2)
+    return [(first, second) for step in steps for first, second in zip(names, names[step:], strict=False)]
+
+
+def _extract(database: Path, image_dir: Path, names: list[str]) -> None:
+    """SIFT features, a few photos a call: COLMAP itself reports no progress."""
+    reader = pycolmap.ImageReaderOptions(camera_model="SIMPLE_RADIAL")
+    with tqdm(desc="features", total=len(names), unit="photo") as bar:
+        for some in _batches(names, 2 * (os.cpu_count() or 1)):
+            pycolmap.extract_features(database, image_dir, some, camera_mode=pycolmap.CameraMode.SINGLE,
+                                      reader_options=reader, device=pycolmap.Device.cpu)
+            reader.existing_camera_id = 1  # the first call made it
+            bar.update(len(some))
+
+
+def _match(database: Path, pairs: list[tuple[str, str]], list_path: Path) -> None:
+    verification = pycolmap.TwoViewGeometryOptions()
+    verification.ransac.random_seed = SEED
+    with tqdm(desc="matching", total=len(pairs), unit="pair") as bar:
+        for some in _batches(pairs, PAIRS_AT_ONCE):
+            list_path.write_text("".join(f"{first} {second}\n" for first, second in some))
+            pairing = pycolmap.ImportedPairingOptions(match_list_path=list_path)
+            pycolmap.match_image_pairs(database, pairing_options=pairing, verification_options=verification,
+                                       device=pycolmap.Device.cpu)
+            bar.update(len(some))
+
+
+def _batches(items: list, size: int) -> list[list]:
+    return [items[start:start + size] for start in range(0, len(items), size)]
