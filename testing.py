@@ -25,6 +25,7 @@ VIEWS_AT_ONCE = 4
 VIDEO_SIDELENGTH = 256
 FRAMES_PER_SECOND = 25
 COMPARED_VIEWS = 5
+HIGHEST_PSNR = 100.0  # of equal images, whose infinity would be no JSON
 SSIM = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}  # Wang et al.
 
 
@@ -109,7 +110,7 @@ def write_test(folder: Path, model: DeepVoxels, scene: Scene, training_views: Sc
                 truth = cropped_view(scene, view)
                 frames.append({"name": scene.names[view], **measure(image, truth)})
                 if nearest is not None:
-                    neighbors.append(measure(cropped_view(training_views, nearest[view]), truth))
+                    neighbors.append(measure(cropped_view(training_views, int(nearest[view])), truth))
                 if view in compared:
                     rows.append((scene.names[view], truth, image))
     if depths:
@@ -126,8 +127,10 @@ def write_test(folder: Path, model: DeepVoxels, scene: Scene, training_views: Sc
 
 
 def measure(image: Float[np.ndarray, "h w 3"], truth: Float[np.ndarray, "h w 3"]) -> dict[str, float]:
-    """PSNR in dB and SSIM of an image in [0, 1]."""
-    return {"psnr": float(peak_signal_noise_ratio(truth, image, data_range=1)),
+    """PSNR in dB, at most `HIGHEST_PSNR`, and SSIM of an image in [0, 1]."""
+    with np.errstate(divide="ignore"):  # equal images
+        psnr = float(peak_signal_noise_ratio(truth, image, data_range=1))
+    return {"psnr": min(psnr, HIGHEST_PSNR),
             "ssim": float(structural_similarity(truth, image, channel_axis=2, **SSIM))}
 
 

@@ -176,14 +176,14 @@ def load_training_scene(opt: Namespace) -> tuple[Scene, SceneGeometry]:
     scene = load_scene(Path(opt.data_root), opt.img_sidelength, opt.sampling_pattern, opt.background)
     geometry = scene_geometry(scene.intrinsics, architecture_of(opt), opt.near_plane)
     blind = blind_views(scene, geometry, lifting=True)
-    for view in blind:
-        print(f"warning: {scene.root}/pose/{scene.names[view]}.txt: sees nothing of the grid and is left out",
-              file=sys.stderr)
     if len(blind) == len(scene):
         raise InputError(f"{scene.root}: no camera sees anything of the grid; check origin, scale and near plane in "
                          "intrinsics.txt, and that the poses are camera-to-world")
     if len(scene) - len(blind) < 2:
         raise InputError(f"{scene.root}: has {len(scene) - len(blind)} view to train on, two are the least")
+    for view in blind:
+        print(f"warning: {scene.root}/pose/{scene.names[view]}.txt: sees nothing of the grid and is left out",
+              file=sys.stderr)
     return scene.subset([i for i in range(len(scene)) if i not in blind]), geometry
 
 
@@ -231,7 +231,7 @@ def write_pictures(writer: SummaryWriter, step: int, batch: Batch, rendering: Re
     writer.add_image("output_and_truth", torch.cat(list(pairs), dim=1), step)
     if rendering.depth is not None:
         depth = rendering.depth.detach().float().cpu()[:, 0].numpy()
-        colors = color_depth(depth, depth.min(), depth.max())
+        colors = color_depth(depth, float(depth.min()), float(depth.max()))
         writer.add_image("depth", np.concatenate(list(colors), axis=1), step, dataformats="HWC")
     for name, gate in [("update_gate", integration.update_gate), ("reset_gate", integration.reset_gate)]:
         gate = gate.detach().float().cpu()[0]

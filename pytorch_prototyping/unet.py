@@ -42,7 +42,7 @@ def nested_skip_blocks(down_block, up_block, nf0: int, num_down: int, max_channe
 
 
 class Unet(nn.Module):
-    """2D U-Net at full resolution: 3x3 in-layer to nf0 channels, skip blocks, 3x3 out-layer.
+    """2D U-Net at full resolution: 3x3 in-layer to nf0 channels (at most max_channels), skip blocks, 3x3 out-layer.
 
     Height and width must be divisible by 2^num_down. `linear_out` ends in a plain convolution with bias, else norm,
     ReLU and dropout follow. `dropout` is the probability of channel dropout after every activation, 0 for none.
@@ -51,6 +51,7 @@ class Unet(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, nf0: int, num_down: int, max_channels: int,
                  dropout: float = 0.0, linear_out: bool = False):
         super().__init__()
+        nf0 = min(nf0, max_channels)
         self.in_layer = nn.Sequential(
             Conv2dSame(in_channels, nf0, 3, bias=False),
             *norm_act_dropout(nn.BatchNorm2d(nf0), nn.LeakyReLU(LEAKY_SLOPE, True), dropout))

@@ -1,0 +1,33 @@
+# make demo: a scene, a trained model and its video in a few minutes. make test: ruff and pytest.
+# Both first build .venv from requirements.txt when it is missing or older than that file.
+PYTHON ?= python3
+PY := .venv/bin/python
+
+DEMO ?= demo
+DEMO_STEPS ?= 1500
+DEMO_TRAIN_VIEWS ?= 150
+DEMO_TEST_VIEWS ?= 60
+DEMO_SIZE := --img_sidelength 64 --proj_sidelength 32 --grid_dim 16 --num_grid_feats 16 --nf0 16
+
+.PHONY: demo test clean
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+demo: .venv/installed
+	rm -rf $(DEMO)
+	$(PY) -m scenes.render --out $(DEMO)/cube --sidelength 64 --train_views $(DEMO_TRAIN_VIEWS) \
+		--test_views $(DEMO_TEST_VIEWS)
+	$(PY) run_deepvoxels.py --train_test train --data_root $(DEMO)/cube/train --logging_root $(DEMO) $(DEMO_SIZE) \
+		--max_steps $(DEMO_STEPS) --experiment_name cube
+	$(PY) run_deepvoxels.py --train_test test --data_root $(DEMO)/cube/test --logging_root $(DEMO) \
+		--checkpoint $$(ls $(DEMO)/logs/*/*/*_iter_$(DEMO_STEPS).pth) --experiment_name cube
+
+test: .venv/installed
+	.venv/bin/ruff check .
+	$(PY) -m pytest
+
+clean:
+	rm -rf .venv $(DEMO)

@@ -1,0 +1,131 @@
+"""Seconds and utilisation of a training step and a test frame, against the machine's own matrix-product peak.
+
+    python -m benchmarks.speed --preset small --json speed.json
+
+Utilisation is the GFLOP of the original's arithmetic, fixed for each preset, over time x the peak measured in the
+same run (DESIGN, section 8): arithmetic left out counts as speed, and ratios hold across machines.
+"""
+import argparse
+import json
+import platform
+import resource
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from data_util import SceneIntrinsics
+from deep_voxels import Architecture, scene_geometry
+from scenes.cameras import look_at
+from training import Batch, build_networks, train_step
+
+
+class Preset(NamedTuple):
+    """A model's size, and the GFLOP of the original's training step and test frame at that size."""
+
+    architecture: Architecture
+    train_gflop: float
+    frame_gflop: float
+
+
+PRESETS = {
+    "small": Preset(Architecture(64, 32, 16, 16, 16), 6.6, 1.01),
+    "medium": Preset(Architecture(128, 64, 32, 16, 16), 40.5, 6.46),
+    "paper": Preset(Architecture(512, 64, 32, 64, 64), 1446, 198),
+}
+VIEWS_AT_ONCE = 4
+CAMERA_RADIUS = 2.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks.speed", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=PRESETS, default="small")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--repeats", type=int, default=15, help="measured runs of each, of which the median counts")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    opt = parser.parse_args()
+    figures = measure(opt)
+    for name, value in figures.items():
+        print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value}")
+    if opt.json:
+        opt.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+def measure(opt: Namespace) -> dict[str, float | str]:
+    """All figures of one preset, in one run."""
+    preset, device = PRESETS[opt.preset], torch.device(opt.device)
+    torch.manual_seed(0)
+    options = Namespace(seed=0, lr=4e-4, compile=opt.compile, **vars(preset.architecture))
+    side = preset.architecture.img_sidelength
+    intrinsics = SceneIntrinsics(1.8 * side, side / 2, side / 2, (0.0, 0.0, 0.0), CAMERA_RADIUS - 0.9, 1.0, side, side)
+    geometry = scene_geometry(intrinsics, preset.architecture, default_near_plane=1.0)
+    networks = build_networks(options, geometry, device)
+    poses = camera_ring(8).to(device)
+    images = torch.rand(3, 3, side, side, device=device) - 0.5
+    batch = Batch(images[:1], poses[:1], images[1:], poses[[1, 4]])
+    seconds = Stopwatch(device, opt.repeats)
+
+    peak = max(2 * 2048 ** 3 / seconds(matrix_product(2048, torch.float32, device)) / 1e9 for _ in range(3))
+    step = seconds(lambda: train_step(networks, batch, 200.0, opt.precision))
+    peak = max(peak, 2 * 2048 ** 3 / seconds(matrix_product(2048, torch.float32, device)) / 1e9)
+    model = networks.model.eval()
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=opt.precision == "bf16"):
+        inpainted = model.inpaint(model.deepvoxels)
+        frame = seconds(lambda: model.render(inpainted, poses[:1]))
+        batched = seconds(lambda: model.render(inpainted, poses[:VIEWS_AT_ONCE])) / VIEWS_AT_ONCE
+    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident_bytes()
+    return {"preset": opt.preset, "device": str(device), "precision": opt.precision, "peak_gflops_fp32": peak,
+            "train_step_s": step, "frame_s": frame, "frame_batched_s": batched,
+            "train_gflop": preset.train_gflop, "frame_gflop": preset.frame_gflop,
+            "train_utilisation": preset.train_gflop / step / peak,
+            "frame_utilisation": preset.frame_gflop / batched / peak,
+            "peak_memory_gib": memory / 2 ** 30}
+
+
+class Stopwatch:
+    """Median seconds of a call over `repeats` runs, after two that warm up."""
+
+    def __init__(self, device: torch.device, repeats: int):
+        self.device, self.repeats = device, repeats
+
+    def __call__(self, call: Callable) -> float:
+        times = []
+        for _ in range(self.repeats + 2):
+            start = time.perf_counter()
+            call()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            times.append(time.perf_counter() - start)
+        return median(times[2:])
+
+
+def matrix_product(size: int, dtype: torch.dtype, device: torch.device) -> Callable:
+    a, b = torch.randn(2, size, size, device=device).to(dtype)
+    return lambda: a @ b
+
+
+def camera_ring(count: int) -> torch.Tensor:
+    """Poses on a circle of `CAMERA_RADIUS` above the equator that look at the origin."""
+    angles = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    centers = CAMERA_RADIUS * np.stack([0.8 * np.cos(angles), 0.8 * np.sin(angles), np.full(count, 0.6)], axis=1)
+    return torch.from_numpy(look_at(centers, target=np.zeros(3), up=np.array([0.0, 0.0, 1.0]))).float()
+
+
+def peak_resident_bytes() -> int:
+    """The most memory this process has held so far."""
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+if __name__ == "__main__":
+    sys.exit(main())

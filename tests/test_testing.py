@@ -1,0 +1,123 @@
+"""What a test run writes (DESIGN, section 7), and its metrics against hand-computed values."""
+import json
+
+import cv2
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+import torch
+
+from deep_voxels import Architecture, DeepVoxels
+from run_deepvoxels import main
+from testing import cropped_view, measure
+from tests.test_util import GEOMETRY
+from util import save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A small model with a random volume."""
+    torch.manual_seed(0)
+    model = DeepVoxels(Architecture(64, 16, 8, 4, 4), GEOMETRY)
+    model.remember(torch.randn_like(model.deepvoxels))
+    path = tmp_path_factory.mktemp("checkpoint") / "model.pth"
+    save_checkpoint(path, {"model": model.state_dict()})
+    return path
+
+
+def run_test(checkpoint, data_root, logs, *more):
+    assert main(["--train_test", "test", "--data_root", str(data_root), "--logging_root", str(logs),
+                 "--checkpoint", str(checkpoint), "--device", "cpu", *map(str, more)]) == 0
+    (folder,) = logs.glob("test_traj/*/*")
+    return folder
+
+
+def test_outputs_with_true_images(scene, checkpoint, tmp_path):
+    folder = run_test(checkpoint, scene / "test", tmp_path / "logs")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "comparison.png", "depth", "depth_metric.npz", "img_00000.png", "img_00001.png", "img_00002.png",
+        "metrics.json", "options.json", "video.mp4"]
+    image = cv2.imread(str(folder / "img_00002.png"), cv2.IMREAD_UNCHANGED)
+    assert (image.shape, image.dtype) == ((54, 54, 3), np.uint16)
+
+    depth = np.load(folder / "depth_metric.npz")["depth"]
+    assert (depth.shape, depth.dtype) == ((3, 16, 16), np.float32)
+    pictures = np.stack([cv2.imread(str(folder / "depth" / f"img_{i:05d}.png"), cv2.IMREAD_UNCHANGED)
+                         for i in range(3)])
+    assert pictures.dtype == np.uint16
+    assert (pictures.min(), pictures.max()) == (0, 65535)
+    np.testing.assert_allclose(pictures / 65535, (depth - depth.min()) / np.ptp(depth), atol=1e-4)
+
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["psnr"] == pytest.approx(np.mean([frame["psnr"] for frame in metrics["frames"]]))
+    assert [frame["name"] for frame in metrics["frames"]] == ["000000", "000001", "000002"]
+    assert metrics["protocol"]["border"] == 5
+    truth = imageio.imread(scene / "test" / "rgb" / "000002.png")[5:-5, 5:-5] / 255
+    expected = measure((image[..., ::-1] / 65535).astype(np.float32), truth.astype(np.float32))
+    assert metrics["frames"][2]["psnr"] == pytest.approx(expected["psnr"], abs=1e-3)
+    assert metrics["frames"][2]["ssim"] == pytest.approx(expected["ssim"], abs=1e-3)
+    # test view 0 is training view 0; 1 and 2 lie between training views
+    assert set(metrics["nearest_neighbor"]) == {"psnr", "ssim"}
+
+    frames = imageio.mimread(folder / "video.mp4")
+    assert len(frames) == 3
+    assert frames[0].shape == (256, 512, 3)
+    assert imageio.imread(folder / "comparison.png").shape == (3 * (28 + 256), 3 * 256, 3)
+
+
+def test_outputs_of_poses_alone(scene, checkpoint, tmp_path):
+    for path in (scene / "test" / "rgb").iterdir():
+        path.unlink()
+    (scene / "test" / "rgb").rmdir()
+    folder = run_test(checkpoint, scene / "test", tmp_path / "logs")
+    names = {path.name for path in folder.iterdir()}
+    assert not names & {"metrics.json", "comparison.png"}
+    assert {"img_00002.png", "video.mp4", "depth_metric.npz"} <= names
+
+
+def test_nearest_neighbours_come_from_the_train_root(scene, checkpoint, tmp_path):
+    folder = run_test(checkpoint, scene / "test", tmp_path / "same", "--train_root", scene / "test")
+    assert json.loads((folder / "metrics.json").read_text())["nearest_neighbor"]["ssim"] == pytest.approx(1)
+    (scene / "train").rename(scene / "elsewhere")
+    folder = run_test(checkpoint, scene / "test", tmp_path / "none")
+    assert json.loads((folder / "metrics.json").read_text())["nearest_neighbor"] is None
+
+
+def test_frames_do_not_depend_on_their_batch(scene, checkpoint, tmp_path):
+    """The last of five poses is rendered in a batch of its own."""
+    pose = scene / "test" / "pose"
+    for i in (3, 4):
+        (pose / f"{i:06d}.txt").write_text((pose / "000000.txt").read_text())
+        (scene / "test" / "rgb" / f"{i:06d}.png").write_bytes((scene / "test" / "rgb" / "000000.png").read_bytes())
+    folder = run_test(checkpoint, scene / "test", tmp_path / "logs")
+    first, last = (cv2.imread(str(folder / f"img_0000{i}.png"), cv2.IMREAD_UNCHANGED).astype(int) for i in (0, 4))
+    assert np.abs(first - last).max() <= 16  # of 65535
+
+
+def test_psnr_and_ssim_by_hand():
+    truth = np.full((20, 20, 3), 0.5, np.float32)
+    metrics = measure(truth + np.float32(0.1), truth)
+    assert metrics["psnr"] == pytest.approx(20, abs=1e-4)
+    c1 = 0.01 ** 2
+    assert metrics["ssim"] == pytest.approx((2 * 0.5 * 0.6 + c1) / (0.25 + 0.36 + c1), abs=1e-4)
+
+
+def test_ssim_uses_an_11_tap_gaussian_and_population_covariance():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((11, 11)), rng.random((11, 11))
+    taps = np.exp(-np.arange(-5, 6) ** 2 / (2 * 1.5 ** 2))
+    window = np.outer(taps, taps) / taps.sum() ** 2
+    mean_a, mean_b = (window * a).sum(), (window * b).sum()
+    var_a, var_b = (window * a * a).sum() - mean_a ** 2, (window * b * b).sum() - mean_b ** 2
+    cov = (window * a * b).sum() - mean_a * mean_b
+    c1, c2 = 0.01 ** 2, 0.03 ** 2
+    center = ((2 * mean_a * mean_b + c1) * (2 * cov + c2)
+              / ((mean_a ** 2 + mean_b ** 2 + c1) * (var_a + var_b + c2)))
+    # scikit-image averages over the pixels whose window lies inside: here the center alone
+    three = [np.repeat(x[..., None], 3, axis=2).astype(np.float32) for x in (a, b)]
+    assert measure(*three)["ssim"] == pytest.approx(center, abs=1e-5)
+
+
+def test_the_border_is_cropped(scene):
+    from dataio import load_scene
+    assert cropped_view(load_scene(scene / "test", 64), 0).shape == (54, 54, 3)

@@ -1,0 +1,144 @@
+"""Training: what a step does, and that resuming continues to the bit."""
+import json
+
+import pytest
+import torch
+from tensorboardX.proto.event_pb2 import Event
+
+from dataio import draw_triplets, load_scene
+from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
+from run_deepvoxels import main, resolve_options
+from tests.conftest import SMALL
+from training import build_networks, load_batch, load_training_scene, train_step
+
+CPU = torch.device("cpu")
+
+
+def arguments(scene, logs, *more):
+    return [str(word) for word in ["--train_test", "train", "--data_root", scene / "train", "--logging_root", logs,
+                                   *SMALL, *more]]
+
+
+def final_checkpoint(logs, step):
+    (path,) = logs.glob(f"logs/*/*/model-epoch_*_iter_{step}.pth")
+    return path, torch.load(path, weights_only=True)
+
+
+def assert_same(a, b, where=""):
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def test_resuming_is_bitwise_the_run_in_one_go(scene, tmp_path):
+    """11 of 22 steps end within the second epoch of 8 views."""
+    assert main(arguments(scene, tmp_path / "whole", "--max_steps", 22)) == 0
+    assert main(arguments(scene, tmp_path / "half", "--max_steps", 11)) == 0
+    half, _ = final_checkpoint(tmp_path / "half", 11)
+    assert main(["--train_test", "train", "--logging_root", str(tmp_path / "rest"), "--resume", str(half),
+                 "--max_steps", "22"]) == 0
+    _, whole = final_checkpoint(tmp_path / "whole", 22)
+    _, rest = final_checkpoint(tmp_path / "rest", 22)
+    for part in ("model", "discriminator", "model_optimizer", "discriminator_optimizer", "step", "epoch", "rng"):
+        assert_same(whole[part], rest[part], part)
+
+
+def test_seeds_decide_everything(scene, tmp_path):
+    models = []
+    for name, seed in [("a", 1), ("b", 1), ("c", 2)]:
+        assert main(arguments(scene, tmp_path / name, "--max_steps", 2, "--seed", seed)) == 0
+        models.append(final_checkpoint(tmp_path / name, 2)[1]["model"])
+    assert_same(models[0], models[1])
+    assert not torch.equal(models[0]["deepvoxels"], models[2]["deepvoxels"])
+
+
+def test_checkpoint_starts_from_weights_at_the_given_epoch(scene, tmp_path):
+    assert main(arguments(scene, tmp_path / "first", "--max_steps", 3)) == 0
+    path, first = final_checkpoint(tmp_path / "first", 3)
+    assert main(arguments(scene, tmp_path / "second", "--checkpoint", path, "--start_epoch", 2, "--max_epoch", 3,
+                          "--lr", 0)) == 0
+    _, second = final_checkpoint(tmp_path / "second", 24)
+    weights = [name for name in first["model"] if name.endswith("weight")]
+    assert all(torch.equal(first["model"][name], second["model"][name]) for name in weights)
+    assert not torch.equal(first["model"]["deepvoxels"], second["model"]["deepvoxels"])
+
+
+def test_a_run_leaves_options_checkpoints_and_tensorboard(scene, tmp_path):
+    assert main(arguments(scene, tmp_path, "--max_steps", 20, "--checkpoint_every", 8, "--log_every", 10,
+                          "--experiment_name", "disc")) == 0
+    (logs,) = tmp_path.glob("logs/*/*_disc")
+    assert sorted(path.name for path in logs.iterdir()) == [
+        "model-epoch_0_iter_8.pth", "model-epoch_1_iter_16.pth", "model-epoch_2_iter_20.pth", "options.json"]
+    options = json.loads((logs / "options.json").read_text())
+    assert options["options"]["grid_dim"] == 8
+    assert {"torch", "git_commit", "device", "python"} <= options["machine"].keys()
+    (events,) = tmp_path.glob("runs/*/*_disc/events*")
+    tags = set(tensorboard_tags(events))
+    assert {"l1", "generator", "discriminator", "psnr"} <= tags
+    assert {"source", "output_and_truth", "depth", "update_gate", "reset_gate"} <= tags
+
+
+def tensorboard_tags(path):
+    content, position = path.read_bytes(), 0
+    while position < len(content):
+        length = int.from_bytes(content[position:position + 8], "little")
+        event = Event.FromString(content[position + 12:position + 12 + length])
+        yield from (value.tag for value in event.summary.value)
+        position += length + 16
+
+
+@pytest.fixture
+def step(scene, tmp_path):
+    opt, _ = resolve_options(arguments(scene, tmp_path))
+    views, geometry = load_training_scene(opt)
+    networks = build_networks(opt, geometry, CPU)
+    return networks, load_batch(views, draw_triplets(views.cam2world, 2, 0, 0)[0], CPU)
+
+
+def test_both_gradients_come_from_one_forward_pass(step):
+    """DESIGN, section 5: neither network sees the other's update of the same step."""
+    networks, batch = step
+    for dropout in networks.discriminator.modules():
+        if isinstance(dropout, torch.nn.Dropout2d):
+            dropout.p = 0.0
+    before = {name: value.clone() for name, value in networks.discriminator.state_dict().items()}
+    losses, rendering, _ = train_step(networks, batch, l1_weight=200.0)
+    fresh = PatchDiscriminator()
+    for dropout in fresh.modules():
+        if isinstance(dropout, torch.nn.Dropout2d):
+            dropout.p = 0.0
+    fresh.load_state_dict(before)
+    fake = rendering.images[..., 5:-5, 5:-5].detach()
+    real = batch.target_images[..., 5:-5, 5:-5]
+    fake_logits, real_logits = fresh(fake), fresh(real)
+    torch.testing.assert_close(losses.l1, (fake - real).abs().mean())
+    torch.testing.assert_close(losses.generator, adversarial_loss(fake_logits, real=True))
+    discrimination = discriminator_loss(real_logits, fake_logits)
+    torch.testing.assert_close(losses.discriminator, discrimination)
+    discrimination.backward()
+    for ours, theirs in zip(networks.discriminator.parameters(), fresh.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_training_learns_the_scene(scene, tmp_path):
+    """120 steps halve the l1 loss of the first."""
+    opt, _ = resolve_options(arguments(scene, tmp_path, "--lr", 0.002))
+    views = load_scene(scene / "train", 64)
+    _, geometry = load_training_scene(opt)
+    networks = build_networks(opt, geometry, CPU)
+    l1 = []
+    for epoch in range(15):
+        for triplet in draw_triplets(views.cam2world, 2, 0, epoch):
+            losses, *_ = train_step(networks, load_batch(views, triplet, CPU), l1_weight=200.0)
+            l1.append(losses.l1.item())
+    assert sum(l1[-8:]) < 0.5 * sum(l1[:8])
