@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
-from util import InputError
+from util import InputError, read_text
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 BACKGROUNDS = {"white": 255, "black": 0}
-MAX_TEXT_BYTES = 1 << 20
+MAX_PIXELS = 1 << 27
 BORDER = 5  # the outermost pixels, where padding shows, are in no loss, no metric and no written frame
 
 
@@ -66,7 +66,7 @@ def list_poses(folder: Path) -> list[Path]:
 def load_intrinsics(path: Path) -> SceneIntrinsics:
     """Reads `intrinsics.txt`: `f cx cy [0]`, origin, near plane, scale, `height width`, and an optional sixth line
     that is 1 where the poses are world-to-camera."""
-    lines = [line for line in _read_text(path).splitlines() if line.strip()]
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
     names = ["f cx cy", "the grid's origin x y z", "the near plane", "the scale", "height width"]
     if len(lines) < len(names):
         raise InputError(f"{path}: has {len(lines)} lines, expected {len(names)}; line {len(lines) + 1} should hold "
@@ -86,7 +86,7 @@ def load_intrinsics(path: Path) -> SceneIntrinsics:
 def load_pose(path: Path) -> Float[np.ndarray, "4 4"]:
     """Reads one pose: 16 numbers on one line or 4 lines of 4, a rigid transform."""
     values = []
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         values += _numbers(path, number, line, counts=None)
     if len(values) != 16:
         raise InputError(f"{path}: holds {len(values)} numbers, a pose is 16 (a 4x4 matrix)")
@@ -158,6 +158,8 @@ def nearest_views(cam2world: Float[np.ndarray, "views 4 4"], reference: Float[np
 def _decode(path: Path) -> np.ndarray:
     """Pixels as (height, width, 3 or 4), uint8 or uint16. Pillow reads no 16 bit RGB, OpenCV does."""
     with Image.open(path) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width}x{image.height} pixels are too many")
         if image.format == "PNG" and _png_bit_depth(path) == 16:
             image.verify()
             pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
@@ -179,17 +181,6 @@ def _require_folder(folder: Path) -> Path:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder" if not folder.exists() else f"{folder}: is not a folder")
     return folder
-
-
-def _read_text(path: Path) -> str:
-    try:
-        if path.stat().st_size > MAX_TEXT_BYTES:
-            raise InputError(f"{path}: has {path.stat().st_size} bytes, too many for what it should be")
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error})") from None
 
 
 def _numbers(path: Path, number: int, line: str, counts: tuple[int, ...] | None) -> list[float]:

@@ -1,4 +1,5 @@
 """A scene folder as a dataset: its views in memory, and the triplets that training draws from them."""
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,6 +48,12 @@ class Scene:
     def pixels(self, views, device: torch.device) -> Float[Tensor, "n 3 s s"]:
         """The images of the given views, in [-1/2, 1/2], normalised on the device."""
         return self.images[views].to(device).float() / 255 - 0.5
+
+    def fingerprint(self) -> str:
+        """A hash of poses and images: whether two folders hold the same scene."""
+        digest = hashlib.sha256(self.cam2world.tobytes())
+        digest.update(self.images.numpy())
+        return digest.hexdigest()
 
     def subset(self, views: list[int]) -> "Scene":
         """The scene with the given views alone."""

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch
 
+from checkpoints import latest_checkpoint, load_checkpoint, recorded_architecture
 from data_util import BACKGROUNDS
 from deep_voxels import Architecture
 from testing import test
-from training import train
-from util import InputError, load_checkpoint, recorded_architecture
+from training import FREE_ON_RESUME, train
+from util import InputError
 
 ARCHITECTURE_FLAGS = [field.name for field in fields(Architecture)]
 
@@ -46,7 +47,8 @@ def build_parser() -> Parser:
     flag("logging_root", None, "where runs are written: logs/ and runs/, or test_traj/", metavar="DIR")
     flag("experiment_name", "", "name of the run's folder, after the time", metavar="NAME")
     flag("checkpoint", None, "weights to test, or to start training from; the original's work too", metavar="FILE")
-    flag("resume", None, "checkpoint whose training is continued exactly", metavar="FILE")
+    flag("resume", None, "checkpoint whose training is continued exactly, or 'latest': the newest under logging_root",
+         metavar="FILE")
 
     flag("max_epoch", 400, "passes over the training views", type=at_least(int, 0))
     flag("max_steps", None, "end after so many steps in all, resumed ones counted", type=at_least(int, 1))
@@ -74,6 +76,9 @@ def build_parser() -> Parser:
     flag("compile", False, "compile the networks with torch.compile", action="store_true")
     flag("log_every", 100, "steps between pictures in tensorboard", type=at_least(int, 1))
     flag("checkpoint_every", 10000, "steps between checkpoints", type=at_least(int, 1))
+    flag("checkpoint_minutes", 30.0, "most minutes between checkpoints", type=at_least(float, 0.01))
+    flag("keep_checkpoints", 5, "newest checkpoints of a run that are kept, 0 for all", type=at_least(int, 0))
+    flag("deterministic", False, "on CUDA, deterministic algorithms where PyTorch has them", action="store_true")
     flag("dry_run", False, "check everything, print the options and stop", action="store_true")
     return parser
 
@@ -109,6 +114,8 @@ def resolve_options(arguments: list[str]) -> tuple[argparse.Namespace, dict | No
         raise InputError("--resume continues training; a test takes --checkpoint")
 
     checkpoint, recorded = None, {}
+    if given.get("resume") == "latest":
+        given["resume"] = str(latest_checkpoint(Path(given["logging_root"])))
     source = given.get("resume") or given.get("checkpoint")
     if source:
         checkpoint = load_checkpoint(Path(source))
@@ -118,12 +125,27 @@ def resolve_options(arguments: list[str]) -> tuple[argparse.Namespace, dict | No
                 raise InputError(f"--{flag} {given[flag]} contradicts {source}, which was trained with "
                                  f"--{flag} {value}")
         if given.get("resume"):
-            recorded = {name: value for name, value in checkpoint.get("options", {}).items() if name in parser.defaults}
-        recorded = {**recorded, **architecture, "checkpoint": None, "resume": None, "device": "auto"}
+            recorded = recorded_options(checkpoint, parser, Path(source))
+            for name in given.keys() & recorded.keys() - FREE_ON_RESUME:
+                if given[name] != recorded[name]:
+                    raise InputError(f"--{name} {given[name]} contradicts {source}, which was trained with "
+                                     f"--{name} {recorded[name]}; a resumed run cannot change it")
+        recorded |= architecture
     opt = argparse.Namespace(**{**parser.defaults, **recorded, **given})
     validate(opt)
     opt.device = choose_device(opt.device)
     return opt, checkpoint
+
+
+def recorded_options(checkpoint: dict, parser: Parser, path: Path) -> dict:
+    """The options that a checkpoint's training ran with, but for where and how long, checked as if they were typed."""
+    if not isinstance(checkpoint.get("options"), dict):
+        raise InputError(f"--resume {path}: records no options to continue with; --checkpoint starts from its weights")
+    arguments = []
+    for name, value in checkpoint["options"].items():
+        if name in parser.defaults.keys() - FREE_ON_RESUME | {"data_root", "max_epoch"} and value not in (None, False):
+            arguments += [f"--{name}"] if value is True else [f"--{name}={value}"]
+    return vars(parser.parse_args(arguments))
 
 
 def validate(opt: argparse.Namespace) -> None:
@@ -165,6 +187,8 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"{os.path.basename(__file__)}: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -15,11 +15,12 @@ from jaxtyping import Float
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from tqdm import tqdm
 
+from checkpoints import load_weights
 from data_util import BORDER, color_depth, crop_border, nearest_views
 from dataio import Scene, blind_views, load_scene
 from deep_voxels import DeepVoxels, architecture_of, describe, scene_geometry
 from projection import SceneGeometry
-from util import InputError, describe_machine, load_weights, make_run_folder, write_json
+from util import InputError, describe_machine, make_run_folder, write_json
 
 VIEWS_AT_ONCE = 4
 VIDEO_SIDELENGTH = 256

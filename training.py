@@ -2,38 +2,46 @@
 
     python run_deepvoxels.py --train_test train --data_root SCENE --logging_root LOGS
 """
-import signal
+import json
 import sys
 from argparse import Namespace
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from tensorboardX import SummaryWriter
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from data_util import color_depth, crop_border
+from checkpoints import CheckpointKeeper, load_optimizer, load_weights
+from data_util import crop_border
 from dataio import Scene, blind_views, draw_triplets, load_scene
 from deep_voxels import DeepVoxels, Integration, Rendering, architecture_of, describe, scene_geometry
 from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
 from projection import SceneGeometry
+from training_log import TensorboardLog, log_pictures
 from util import (
-    CHECKPOINT_FORMAT,
     InputError,
+    RunLock,
+    Signals,
     describe_machine,
-    load_weights,
     make_run_folder,
+    read_text,
     restore_rng_states,
     rng_states,
-    save_checkpoint,
+    use_deterministic_algorithms,
     write_json,
 )
 
 PROGRESS_EVERY = 10
+MOST_SKIPPED_STEPS = 5  # in a row, before training gives up
+
+# What a resumed run may change: how long it goes on, where, and what it tells. All else decides what is learned.
+FREE_ON_RESUME = {"train_test", "resume", "checkpoint", "data_root", "logging_root", "experiment_name", "max_epoch",
+                  "max_steps", "log_every", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "device",
+                  "compile", "dry_run", "train_root", "start_epoch"}
 
 
 @dataclass
@@ -44,6 +52,11 @@ class Networks:
     discriminator: PatchDiscriminator
     model_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer
+
+    def __post_init__(self):
+        self.running_statistics = [buffer for network in (self.model, self.discriminator)
+                                   for norm in network.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)
+                                   for buffer in norm.buffers()]
 
 
 class Losses(NamedTuple):
@@ -71,10 +84,22 @@ def load_batch(scene: Scene, triplet, device: torch.device) -> Batch:
                  scene.pixels(targets, device), scene.poses(targets, device))
 
 
-def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: str = "fp32",
-               ) -> tuple[Losses, Rendering, Integration]:
-    """One step: both gradients from one forward pass, then both updates, then the volume is remembered."""
+class Step(NamedTuple):
+    """What a step did. `skipped` names what was not finite; then it changed nothing."""
+
+    losses: Losses
+    rendering: Rendering
+    integration: Integration
+    skipped: str | None
+
+
+def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: str = "fp32") -> Step:
+    """One step: both gradients from one forward pass, then both updates, then the volume is remembered.
+
+    Where a loss or a gradient is not finite, no weight, no running statistic and not the volume is touched.
+    """
     model, discriminator = networks.model, networks.discriminator
+    statistics = [statistic.clone() for statistic in networks.running_statistics]
     with torch.autocast(batch.source_image.device.type, torch.bfloat16, enabled=precision == "bf16"):
         rendering, integration = model(batch.source_image, batch.source_cam2world, batch.target_cam2world)
         fake, real = crop_border(rendering.images), crop_border(batch.target_images)
@@ -87,26 +112,45 @@ def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: st
     networks.discriminator_optimizer.zero_grad()
     (l1_weight * l1 + generator).backward(inputs=list(model.parameters()), retain_graph=True)
     discrimination.backward(inputs=list(discriminator.parameters()))
-    networks.model_optimizer.step()
-    networks.discriminator_optimizer.step()
-    model.remember(integration.volume)
-
     with torch.no_grad():
         psnr = -10 * (fake.float() - real).square().mean(dim=(1, 2, 3)).log10().mean()
-    return Losses(l1.detach(), generator.detach(), discrimination.detach(), psnr), rendering, integration
+    losses = Losses(l1.detach(), generator.detach(), discrimination.detach(), psnr)
+
+    skipped = what_is_not_finite(networks, losses, integration)
+    if skipped:
+        for statistic, before in zip(networks.running_statistics, statistics, strict=True):
+            statistic.copy_(before)
+    else:
+        networks.model_optimizer.step()
+        networks.discriminator_optimizer.step()
+        model.remember(integration.volume)
+    return Step(losses, rendering, integration, skipped)
+
+
+def what_is_not_finite(networks: Networks, losses: Losses, integration: Integration) -> str | None:
+    """Names the losses, gradients or volume of a step that are not finite, or None."""
+    values = {"l1 loss": losses.l1, "generator loss": losses.generator, "discriminator loss": losses.discriminator,
+              "volume": integration.volume.detach().sum()}
+    for name, network in [("model", networks.model), ("discriminator", networks.discriminator)]:
+        values[f"{name}'s gradient"] = nn.utils.get_total_norm([p.grad for p in network.parameters()])
+    finite = torch.stack(list(values.values())).isfinite().tolist()  # the one wait for the device in a step
+    return ", ".join(name for name, ok in zip(values, finite, strict=True) if not ok) or None
 
 
 def train(opt: Namespace, checkpoint: dict | None) -> int:
-    """Trains as the options say and returns the exit code: 0 when done, 130 when Ctrl-C ended it early.
+    """Trains as the options say and returns the exit code: 0 when done, 128 + the signal that ended it early, 1 when
+    its last checkpoint could not be saved or its numbers went wrong.
 
     `checkpoint` is that of `--resume`, to be continued exactly, or of `--checkpoint`, whose weights are the start.
     """
     device = torch.device(opt.device)
+    if opt.deterministic:
+        use_deterministic_algorithms()
     scene, geometry = load_training_scene(opt)
     networks = build_networks(opt, geometry, device)
     first_step = opt.start_epoch * len(scene)
     if opt.resume:
-        first_step = restore(networks, checkpoint, opt)
+        first_step = restore(networks, checkpoint, scene, opt)
     elif opt.checkpoint:
         start_from(networks, checkpoint, opt)
     total_steps = opt.max_epoch * len(scene)
@@ -118,46 +162,84 @@ def train(opt: Namespace, checkpoint: dict | None) -> int:
     if opt.dry_run:
         return 0
 
-    logs, runs = make_run_folder(Path(opt.logging_root), "logs", "runs", name=opt.experiment_name or scene.root.name)
-    write_json(logs / "options.json", {"options": vars(opt), "machine": describe_machine(device)})
+    logs, runs, history = run_folders(opt, scene)
+    lock = RunLock(logs)
+    history.append({"time": datetime.now().isoformat(timespec="seconds"), "first_step": first_step,
+                    "options": vars(opt), "machine": describe_machine(device)})
+    write_json(logs / "options.json", {**history[-1], "history": history})
     print(f"checkpoints: {logs}\ntensorboard: {runs}")
-    with SummaryWriter(str(runs)) as writer, StopRequest() as stop:
-        return run_steps(opt, networks, scene, range(first_step, total_steps), logs, writer, stop)
+    keeper = CheckpointKeeper(logs, opt.checkpoint_every, opt.checkpoint_minutes, opt.keep_checkpoints)
+    with lock, Signals() as signals:
+        return run_steps(opt, networks, scene, range(first_step, total_steps), keeper,
+                         TensorboardLog(runs, first_step + 1), signals)
 
 
-def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, logs: Path, writer: SummaryWriter,
-              stop: "StopRequest") -> int:
+def run_folders(opt: Namespace, scene: Scene) -> tuple[Path, Path, list[dict]]:
+    """The run's folders for checkpoints and for tensorboard, and the history that its `options.json` holds.
+
+    A checkpoint under the logging root is continued in its own folders.
+    """
+    root = Path(opt.logging_root)
+    logs = Path(opt.resume).resolve().parent if opt.resume else None
+    if logs is None or not logs.is_relative_to((root / "logs").resolve()) or not (logs / "options.json").is_file():
+        logs, runs = make_run_folder(root, "logs", "runs", name=opt.experiment_name or scene.root.resolve().name)
+        history = []
+    else:
+        runs = root / "runs" / logs.relative_to((root / "logs").resolve())
+        runs.mkdir(parents=True, exist_ok=True)
+        history = json.loads(read_text(logs / "options.json")).get("history", [])
+    return logs, runs, history
+
+
+def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, keeper: CheckpointKeeper,
+              log: TensorboardLog, signals: Signals) -> int:
     """The training loop. Returns the exit code of `train`."""
-    device, psnr, triplets = torch.device(opt.device), None, None
-    progress = tqdm(total=steps.stop, initial=steps.start, unit="step", dynamic_ncols=True)
+    device, psnr, triplets, skipped = torch.device(opt.device), None, None, 0
     networks.model.train()
     networks.discriminator.train()
-    for step in steps:
-        epoch, position = divmod(step, len(scene))
-        if triplets is None or position == 0:
-            triplets = draw_triplets(scene.cam2world, opt.num_trgt, opt.seed, epoch)
-        batch = load_batch(scene, triplets[position], device)
-        losses, rendering, integration = train_step(networks, batch, opt.l1_weight, opt.precision)
+    with tqdm(total=steps.stop, initial=steps.start, unit="step", dynamic_ncols=True) as progress:
+        for done in range(steps.start + 1, steps.stop + 1):
+            epoch, position = divmod(done - 1, len(scene))
+            if triplets is None or position == 0:
+                triplets = draw_triplets(scene.cam2world, opt.num_trgt, opt.seed, epoch)
+            batch = load_batch(scene, triplets[position], device)
+            step = train_step(networks, batch, opt.l1_weight, opt.precision)
 
-        done = step + 1
-        progress.update()
-        if done % PROGRESS_EVERY == 0 or done == steps.stop:
-            scalars = {name: value.item() for name, value in losses._asdict().items()}
-            psnr = scalars["psnr"] if psnr is None else 0.9 * psnr + 0.1 * scalars["psnr"]
-            progress.set_postfix(loss=f"{opt.l1_weight * scalars['l1'] + scalars['generator']:.2f}",
-                                 psnr=f"{psnr:.2f}")
-            for name, value in scalars.items():
-                writer.add_scalar(name, value, done)
-        if done % opt.log_every == 0:
-            write_pictures(writer, done, batch, rendering, integration)
-        if done % opt.checkpoint_every == 0 and done != steps.stop and not stop.requested:
-            save(opt, networks, logs, done, epoch)
-        if stop.requested:
-            break
-    progress.close()
-    if len(steps):
-        print(f"saved {save(opt, networks, logs, done, epoch)}")
-    return 130 if stop.requested else 0
+            progress.update()
+            if step.skipped:
+                skipped += 1
+                views = ", ".join(scene.names[view] for view in triplets[position])
+                progress.write(f"warning: step {done} was skipped, not finite: {step.skipped} (views {views})",
+                               file=sys.stderr)
+                if skipped == MOST_SKIPPED_STEPS:
+                    progress.write(f"error: {skipped} steps in a row were not finite; the last good checkpoint is "
+                                   f"{keeper.newest}", file=sys.stderr)
+                    return 1
+                continue
+            skipped = 0
+            if done % PROGRESS_EVERY == 0 or done == steps.stop:
+                scalars = {name: value.item() for name, value in step.losses._asdict().items()}
+                psnr = scalars["psnr"] if psnr is None else 0.9 * psnr + 0.1 * scalars["psnr"]
+                progress.set_postfix(loss=f"{opt.l1_weight * scalars['l1'] + scalars['generator']:.2f}",
+                                     psnr=f"{psnr:.2f}")
+                log.scalars(scalars, done)
+            if done % opt.log_every == 0:
+                log_pictures(log, done, batch.source_image, batch.target_images, step.rendering, step.integration)
+
+            last = done == steps.stop or signals.stop is not None
+            if last or signals.save or keeper.due(done):
+                signals.save = False
+                problem = keeper.save(snapshot(opt, networks, scene, done, epoch))
+                if problem:
+                    progress.write(f"{'error' if last else 'warning'}: {problem}", file=sys.stderr)
+                if last:
+                    break
+    if not steps:
+        return 0
+    if keeper.failed:
+        return 1
+    print(f"saved {keeper.newest}")
+    return 0 if signals.stop is None else 128 + signals.stop
 
 
 def build_networks(opt: Namespace, geometry: SceneGeometry, device: torch.device) -> Networks:
@@ -194,63 +276,30 @@ def start_from(networks: Networks, checkpoint: dict, opt: Namespace) -> None:
         load_weights(networks.discriminator, checkpoint["discriminator"], Path(opt.checkpoint), "the discriminator")
 
 
-def restore(networks: Networks, checkpoint: dict, opt: Namespace) -> int:
+def restore(networks: Networks, checkpoint: dict, scene: Scene, opt: Namespace) -> int:
     """Puts everything back as it was when the checkpoint was saved. Returns the number of steps done by then."""
     path = Path(opt.resume)
-    for part in ("model_optimizer", "discriminator_optimizer", "step", "rng"):
-        if part not in checkpoint:
+    parts = {"model_optimizer": dict, "discriminator_optimizer": dict, "step": int, "rng": dict, "scene": str}
+    for part, kind in parts.items():
+        if not isinstance(checkpoint.get(part), kind):
             raise InputError(f"--resume {path}: has no {part!r} to continue with; --checkpoint starts from its weights")
+    if checkpoint["scene"] != scene.fingerprint():
+        raise InputError(f"--data_root {opt.data_root}: is not the scene that {path} was trained on")
     load_weights(networks.model, checkpoint["model"], path, describe(architecture_of(opt)))
     load_weights(networks.discriminator, checkpoint["discriminator"], path, "the discriminator")
-    networks.model_optimizer.load_state_dict(checkpoint["model_optimizer"])
-    networks.discriminator_optimizer.load_state_dict(checkpoint["discriminator_optimizer"])
-    restore_rng_states(checkpoint["rng"])
+    load_optimizer(networks.model_optimizer, checkpoint["model_optimizer"], path)
+    load_optimizer(networks.discriminator_optimizer, checkpoint["discriminator_optimizer"], path)
+    try:
+        restore_rng_states(checkpoint["rng"])
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise InputError(f"--resume {path}: its random generators cannot be restored ({error})") from None
     return checkpoint["step"]
 
 
-def save(opt: Namespace, networks: Networks, logs: Path, step: int, epoch: int) -> Path:
-    """Writes a checkpoint from which `--resume` continues exactly."""
-    path = logs / f"model-epoch_{epoch}_iter_{step}.pth"
-    save_checkpoint(path, {
-        "format_version": CHECKPOINT_FORMAT,
-        "model": networks.model.state_dict(), "discriminator": networks.discriminator.state_dict(),
-        "model_optimizer": networks.model_optimizer.state_dict(),
-        "discriminator_optimizer": networks.discriminator_optimizer.state_dict(),
-        "step": step, "epoch": epoch, "rng": rng_states(), "options": vars(opt)})
-    return path
-
-
-def write_pictures(writer: SummaryWriter, step: int, batch: Batch, rendering: Rendering, integration: Integration,
-                   ) -> None:
-    """Source, output beside truth for every target, depth, and the gates of the GRU, averaged along z, y and x."""
-    def as_rgb(images: Tensor) -> Tensor:
-        return (images.detach().float().cpu() + 0.5).clamp(0, 1)
-
-    writer.add_image("source", as_rgb(batch.source_image[0]), step)
-    pairs = torch.cat([as_rgb(rendering.images), as_rgb(batch.target_images)], dim=3)
-    writer.add_image("output_and_truth", torch.cat(list(pairs), dim=1), step)
-    if rendering.depth is not None:
-        depth = rendering.depth.detach().float().cpu()[:, 0].numpy()
-        colors = color_depth(depth, float(depth.min()), float(depth.max()))
-        writer.add_image("depth", np.concatenate(list(colors), axis=1), step, dataformats="HWC")
-    for name, gate in [("update_gate", integration.update_gate), ("reset_gate", integration.reset_gate)]:
-        gate = gate.detach().float().cpu()[0]
-        writer.add_image(name, torch.cat([gate.mean(dim=axis) for axis in (1, 2, 3)], dim=2), step)
-
-
-class StopRequest:
-    """Turns the first Ctrl-C into a request, so that the step at hand ends and is saved; a second one interrupts."""
-
-    def __init__(self):
-        self.requested = False
-
-    def __enter__(self) -> "StopRequest":
-        self._previous = signal.signal(signal.SIGINT, self._request)
-        return self
-
-    def __exit__(self, *_) -> None:
-        signal.signal(signal.SIGINT, self._previous)
-
-    def _request(self, *_) -> None:
-        self.requested = True
-        signal.signal(signal.SIGINT, self._previous)
+def snapshot(opt: Namespace, networks: Networks, scene: Scene, step: int, epoch: int) -> dict:
+    """The content of a checkpoint from which `--resume` continues exactly."""
+    return {"model": networks.model.state_dict(), "discriminator": networks.discriminator.state_dict(),
+            "model_optimizer": networks.model_optimizer.state_dict(),
+            "discriminator_optimizer": networks.discriminator_optimizer.state_dict(),
+            "step": step, "epoch": epoch, "rng": rng_states(), "scene": scene.fingerprint(),
+            "options": vars(opt)}

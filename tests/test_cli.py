@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from checkpoints import save_checkpoint
 from deep_voxels import Architecture, DeepVoxels
 from run_deepvoxels import main, resolve_options
 from tests.conftest import SMALL, look_at_origin
-from tests.test_util import GEOMETRY
-from util import save_checkpoint
+from tests.test_checkpoints import GEOMETRY
 
 ROOT = Path(__file__).parent.parent
 
@@ -73,7 +73,7 @@ def turned_away(path: Path):
     (lambda root: (root / "pose" / "000002.txt").write_text("3 0 0 0 0 3 0 0 0 0 3 0 0 0 0 1"),
      ["000002.txt", "not a rigid transform"]),
     (lambda root: (root / "intrinsics.txt").write_text("50 32 32\n0 0 0\n"), ["intrinsics.txt", "line 3"]),
-    (lambda root: (root / "intrinsics.txt").write_text("50 32 32\n0 0 0\nnear\n1\n64 64"), ["intrinsics.txt:3: 'near'"]),
+    (lambda root: (root / "intrinsics.txt").write_text("50 32 32\n0 0 0\nnear\n1\n64 64"), ["intrinsics.txt:3: 'near"]),
     (lambda root: (root / "intrinsics.txt").unlink(), ["intrinsics.txt", "no such file"]),
     (lambda root: (root / "rgb" / "000005.png").write_bytes(b"\x89PNG broken"), ["000005.png", "not a readable image"]),
     (lambda root: imageio.imwrite(root / "rgb" / "000005.png", np.zeros((8, 8, 3), np.uint8)), ["000005.png", "8x8"]),
@@ -173,6 +173,6 @@ def test_ctrl_c_saves_and_ends_cleanly(train_arguments, logs):
     output, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert "Traceback" not in error
-    (saved,) = logs.glob("logs/*/*/*.pth")
+    (saved,) = logs.glob("logs/*/*/model-*.pth")
     assert str(saved) in output
     assert torch.load(saved, weights_only=True)["step"] > 0

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from checkpoints import save_checkpoint
 from deep_voxels import Architecture, DeepVoxels
 from run_deepvoxels import main
 from testing import cropped_view, measure
-from tests.test_util import GEOMETRY
-from util import save_checkpoint
+from tests.test_checkpoints import GEOMETRY
 
 
 @pytest.fixture(scope="module")

@@ -1,88 +1,52 @@
-"""Checkpoints, ours and the original's."""
-import json
-from pathlib import Path
+"""Run folders, their lock, and what signals ask for."""
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
-import torch
 
-from deep_voxels import Architecture, DeepVoxels
-from projection import SceneGeometry
-from tests.test_goldens import GOLDEN, synthetic_state
-from util import InputError, load_checkpoint, load_weights, make_run_folder, recorded_architecture, save_checkpoint
-
-GEOMETRY = SceneGeometry(8, 0.125, (0.0, 0.0, 0.0), 1.0, 16, 17.6, 8.0, 8.0)
-
-
-@pytest.mark.parametrize("architecture", [
-    Architecture(64, 16, 8, 4, 4), Architecture(128, 64, 4, 2, 4, True), Architecture(64, 64, 8, 3, 2),
-    Architecture(64, 8, 12, 5, 6)])
-def test_the_architecture_is_read_off_the_tensors(architecture):
-    state = DeepVoxels(architecture, GEOMETRY).state_dict()
-    assert Architecture(**recorded_architecture(state, Path("x"))) == architecture
-
-
-@pytest.mark.parametrize("name", ["occlusion", "no_occlusion"])
-def test_original_checkpoints_with_their_aliases_load(tmp_path, name):
-    """The original stores the weights of many convolutions under two names."""
-    shapes = json.loads((GOLDEN / name / "state_dict.json").read_text())
-    original = {}
-    for part, entries in shapes.items():
-        state = synthetic_state(entries)
-        original[part] = {key: state[entry.get("alias_of", key)] for key, entry in entries.items()}
-    assert any("alias_of" in entry for entry in shapes["model"].values())
-    torch.save(original, tmp_path / "original.pth")
-    checkpoint = load_checkpoint(tmp_path / "original.pth")
-    architecture = Architecture(**recorded_architecture(checkpoint["model"], tmp_path))
-    config = json.loads((GOLDEN / name / "config.json").read_text())
-    assert architecture == Architecture(**{flag: config[flag] for flag in Architecture.__dataclass_fields__})
-    model = DeepVoxels(architecture, GEOMETRY)
-    load_weights(model, checkpoint["model"], tmp_path / "original.pth", "flags")
-    torch.testing.assert_close(model.state_dict()["deepvoxels"], original["model"]["deepvoxels"])
-
-
-@pytest.mark.parametrize(("change", "complaint"), [
-    (lambda state: state.pop("inpainting_net.in_layer.1.bias"), "lacks the tensor 'inpainting_net.in_layer.1.bias'"),
-    (lambda state: state.update(extra=torch.zeros(1)), "has the tensor 'extra'"),
-    (lambda state: state.update({"rendering_net.net.3.weight": torch.zeros(5)}), r"has shape \(5,\)"),
-])
-def test_tensors_that_do_not_fit_are_named_with_the_flags(change, complaint):
-    model = DeepVoxels(Architecture(64, 16, 8, 4, 4), GEOMETRY)
-    state = dict(model.state_dict())
-    change(state)
-    with pytest.raises(InputError, match=complaint + ".*--nf0 4"):
-        load_weights(model, state, Path("checkpoint.pth"), "--nf0 4")
-
-
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 broken"])
-def test_files_that_are_no_checkpoints_are_named(tmp_path, content):
-    path = tmp_path / "model.pth"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match="model.pth") as error:
-        load_checkpoint(path)
-    assert "\n" not in str(error.value)
-
-
-def test_nothing_is_executed_when_a_checkpoint_is_read(tmp_path):
-    class Malicious:
-        def __reduce__(self):
-            return Path.touch, (tmp_path / "executed",)
-
-    torch.save({"model": Malicious()}, tmp_path / "model.pth")
-    with pytest.raises(InputError, match="model.pth"):
-        load_checkpoint(tmp_path / "model.pth")
-    assert not (tmp_path / "executed").exists()
-
-
-def test_a_failed_save_leaves_the_old_checkpoint(tmp_path):
-    path = tmp_path / "model.pth"
-    save_checkpoint(path, {"model": {"step": torch.tensor(1)}})
-    with pytest.raises(Exception, match="pickle"):
-        save_checkpoint(path, {"model": {"step": lambda: None}})
-    assert load_checkpoint(path)["model"]["step"] == 1
-    assert [entry.name for entry in tmp_path.iterdir()] == ["model.pth"]
+from util import InputError, RunLock, Signals, make_run_folder
 
 
 def test_run_folders_never_collide(tmp_path):
     runs = [make_run_folder(tmp_path, "logs", "runs", name="cube") for _ in range(3)]
     assert len({path for folders in runs for path in folders}) == 6
     assert all(folder.is_dir() for folders in runs for folder in folders)
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/etc", "a\nb", "..", "scène\u202e", "x" * 5000, "~", "a\0b"])
+def test_no_name_leads_out_of_the_logging_root(tmp_path, name):
+    (folder,) = make_run_folder(tmp_path / "root", "logs", name=name)
+    assert folder.resolve().parent.parent == (tmp_path / "root" / "logs").resolve()
+    assert [path.name for path in tmp_path.iterdir()] == ["root"]
+
+
+def test_a_logging_root_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="--logging_root"):
+        make_run_folder(tmp_path / "file", "logs", name="x")
+
+
+def test_two_processes_cannot_write_one_run(tmp_path):
+    attempt = [sys.executable, "-c", "import sys, pathlib, util; util.RunLock(pathlib.Path(sys.argv[1]))", tmp_path]
+    with RunLock(tmp_path):
+        refused = subprocess.run(attempt, capture_output=True, text=True, check=False)
+        assert "another process is writing this run" in refused.stderr
+    assert subprocess.run(attempt, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_ask_to_stop_or_to_save(number):
+    before = signal.getsignal(number)
+    with Signals() as signals:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert signals.save
+        assert signals.stop is None
+        os.kill(os.getpid(), number)
+        assert signals.stop == number
+    assert signal.getsignal(number) is before
+
+
+def test_errors_are_one_printable_line():
+    assert str(InputError("a\nb\x1b[31m")) == "a\\nb\\x1b[31m"

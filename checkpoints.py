@@ -1,0 +1,255 @@
+"""Checkpoints: written so that none is ever lost, read as files that nobody vouches for.
+
+A checkpoint is a dict of tensors and plain values that `torch.load(weights_only=True)` reads: `model` and
+`discriminator` as the original's, both optimizers, step, epoch, random generators, options and a checksum.
+"""
+import hashlib
+import os
+import time
+import zipfile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from util import InputError
+
+CHECKPOINT_FORMAT = 1
+LATEST = "latest.pth"
+MOST_VALUES = 1_000_000  # a checkpoint of the paper's model holds about 5,000
+
+
+def save_checkpoint(path: Path, checkpoint: dict) -> None:
+    """Writes a checkpoint so that `path` holds either the old file or the complete new one, never a part of it."""
+    checkpoint = {**checkpoint, "format_version": CHECKPOINT_FORMAT}
+    checkpoint["checksum"] = checksum(checkpoint)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with open(part, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        sync_folder(path.parent)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+class CheckpointKeeper:
+    """Decides when a run saves, keeps its newest checkpoints and `latest.pth`, and outlives a disk that is full."""
+
+    def __init__(self, folder: Path, every_steps: int, every_minutes: float, keep: int):
+        self.folder, self.every_steps, self.every_minutes, self.keep = folder, every_steps, every_minutes, keep
+        self.newest = newest_checkpoint(folder)
+        self.failed = False
+        self._tried = time.monotonic()
+        for unfinished in folder.glob(".*.pth.part"):
+            unfinished.unlink()
+
+    def due(self, step: int) -> bool:
+        """Whether it is time: every so many steps or minutes, and a minute after a failure."""
+        minutes = (time.monotonic() - self._tried) / 60
+        return step % self.every_steps == 0 or minutes >= (min(1, self.every_minutes) if self.failed
+                                                          else self.every_minutes)
+
+    def save(self, checkpoint: dict) -> str | None:
+        """Saves the checkpoint of `checkpoint["step"]`. Returns what went wrong, if anything; nothing is lost then."""
+        path = self.folder / f"model-epoch_{checkpoint['epoch']}_iter_{checkpoint['step']}.pth"
+        try:
+            save_checkpoint(path, checkpoint)
+            link = self.folder / f".{LATEST}.part"
+            link.unlink(missing_ok=True)
+            link.symlink_to(path.name)
+            os.replace(link, self.folder / LATEST)
+            self.newest = path
+            self._remove_old()
+        except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+            self.failed = True
+            return f"{path} could not be saved: {str(error).splitlines()[0]}"
+        finally:
+            self._tried = time.monotonic()
+        self.failed = False
+        return None
+
+    def _remove_old(self) -> None:
+        if self.keep:
+            for path in sorted(run_checkpoints(self.folder), key=lambda path: path.stat().st_mtime_ns)[:-self.keep]:
+                path.unlink()
+
+
+def run_checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints in a run's folder."""
+    return [path for path in folder.glob("model-epoch_*_iter_*.pth") if path.is_file()]
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that a run's `latest.pth` points at, if it has one."""
+    latest = folder / LATEST
+    return latest.resolve() if latest.is_file() else None
+
+
+def latest_checkpoint(logging_root: Path) -> Path:
+    """The newest complete checkpoint under a logging root: what `--resume latest` means."""
+    newest = [path for run in logging_root.glob(f"logs/*/*/{LATEST}") if (path := newest_checkpoint(run.parent))]
+    if not newest:
+        raise InputError(f"--resume latest: there is no checkpoint under {logging_root}/logs")
+    return max(newest, key=lambda path: path.stat().st_mtime_ns)
+
+
+def load_checkpoint(path: Path) -> dict:
+    """Reads a checkpoint, ours or the original's, onto the CPU.
+
+    Only tensors and plain values are ever unpickled, and no more memory is taken than the file is large. A file that
+    is damaged, or whose checksum does not fit its content, raises `InputError`.
+    """
+    try:
+        _refuse_inflated(path)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: is a folder, not a checkpoint") from None
+    except InputError:
+        raise
+    except Exception as error:  # torch raises a dozen kinds for files that are not checkpoints
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"{path}: is not a checkpoint that can be read ({reason})") from None
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model"), dict):
+        raise InputError(f"{path}: is not a DeepVoxels checkpoint: it has no 'model'")
+    if checkpoint.get("format_version", CHECKPOINT_FORMAT) != CHECKPOINT_FORMAT:
+        raise InputError(f"{path}: has checkpoint format {checkpoint['format_version']}, "
+                         f"this program reads {CHECKPOINT_FORMAT}")
+    try:
+        recorded = checkpoint.pop("checksum", None)
+        if checksum(checkpoint) != recorded and (recorded is not None or "format_version" in checkpoint):
+            raise InputError(f"{path}: is damaged: its content does not fit its checksum")
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: is not a checkpoint that can be read ({error})") from None
+    for part in ("model", "discriminator"):
+        state = checkpoint.get(part, {})
+        if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+            raise InputError(f"{path}: its {part!r} is not a dict of tensors")
+        checkpoint[part] = without_aliases(state)
+    return checkpoint
+
+
+def checksum(content) -> str:
+    """SHA-256 of a checkpoint's content: the types, names and values of nested dicts, lists, tensors and scalars.
+
+    Raises TypeError for anything else, ValueError for more values than a checkpoint can have or tensors larger than
+    their storage.
+    """
+    digest, left = hashlib.sha256(), [MOST_VALUES]
+
+    def add(value) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise ValueError("it nests too many values")
+        digest.update(f"{type(value).__name__}:".encode())
+        if isinstance(value, dict):
+            for key, entry in value.items():
+                add(key)
+                add(entry)
+        elif isinstance(value, (list, tuple)):
+            for entry in value:
+                add(entry)
+        elif isinstance(value, Tensor):
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                raise ValueError("it has a tensor that is larger than its storage")
+            digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        elif value is None or isinstance(value, (bool, int, float, str)):
+            digest.update(repr(value).encode("utf-8", "surrogatepass"))
+        else:
+            raise TypeError(f"it holds a {type(value).__name__}")
+        digest.update(b";")
+
+    add(content)
+    return digest.hexdigest()
+
+
+def without_aliases(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict without the second names under which original checkpoints store the weights of `Conv2dSame`."""
+    def is_alias(name: str) -> bool:
+        if name.endswith("out_layer_weight"):
+            return name.removesuffix("_weight") + ".0.net.1.weight" in state
+        module, _, tensor = name.rpartition(".")
+        return f"{module}.net.1.{tensor}" in state
+
+    return {name: value for name, value in state.items() if not is_alias(name)}
+
+
+def recorded_architecture(state: dict[str, Tensor], path: Path) -> dict[str, int | bool]:
+    """The architecture flags with which the model of this state dict was built, read off its tensors' shapes."""
+    def shape(name: str, dims: int) -> torch.Size:
+        if not isinstance(state.get(name), Tensor):
+            raise InputError(f"{path}: is not a complete DeepVoxels checkpoint: it has no tensor {name!r}")
+        if state[name].dim() != dims:
+            raise InputError(f"{path}: its tensor {name!r} has {state[name].dim()} dimensions, not {dims}")
+        return state[name].shape
+
+    volume = shape("deepvoxels", 5)
+    # The map's U-Net has one skip block a halving down to 1x1, each nested one "model.1." deeper.
+    depth, block = 1, "feature_extractor.net.1.unet_block.model."
+    while any(name.startswith(block + "1.model.") for name in state):
+        depth, block = depth + 1, block + "1.model."
+    halvings = len({name.split(".")[4] for name in state if name.startswith("feature_extractor.net.0.downs.")})
+    first_layer = "0.downs.0.net.1" if halvings else "1.in_layer.0.net.1"
+    return {"img_sidelength": 2 ** (depth + halvings), "proj_sidelength": 2 ** depth, "grid_dim": volume[-1],
+            "num_grid_feats": volume[1], "nf0": shape(f"feature_extractor.net.{first_layer}.weight", 4)[0],
+            "no_occlusion_net": any(name.startswith("depth_collapse_net.") for name in state)}
+
+
+def load_weights(module: nn.Module, state: dict[str, Tensor], path: Path, flags: str) -> None:
+    """Loads a state dict whole or raises `InputError`, which names the first tensor that does not fit and `flags`,
+    those that the module was built with."""
+    wanted = module.state_dict()
+    for name, tensor in wanted.items():
+        found = state.get(name)
+        if not isinstance(found, Tensor):
+            raise InputError(f"{path}: lacks the tensor {name!r}, which the model of {flags} has")
+        if found.shape != tensor.shape:
+            raise InputError(f"{path}: its tensor {name!r} has shape {tuple(found.shape)}, "
+                             f"the model of {flags} needs {tuple(tensor.shape)}")
+        if found.dtype != tensor.dtype:
+            raise InputError(f"{path}: its tensor {name!r} is of {found.dtype}, not {tensor.dtype}")
+        if not found.isfinite().all():
+            raise InputError(f"{path}: its tensor {name!r} holds values that are not finite")
+    for name in state:
+        if name not in wanted:
+            raise InputError(f"{path}: has the tensor {name!r}, which the model of {flags} has not")
+    module.load_state_dict(state)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, path: Path) -> None:
+    """Loads an optimizer's state or raises `InputError` if it is not that of the same parameters."""
+    try:
+        optimizer.load_state_dict(state)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                moments = optimizer.state[parameter]
+                if any(moments[name].shape != parameter.shape for name in ("exp_avg", "exp_avg_sq")):
+                    raise ValueError("a moment has another shape than its parameter")
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"{path}: its optimizer state is not that of this model ({reason})") from None
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in the folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_inflated(path: Path) -> None:
+    """torch stores its records uncompressed; a file that says otherwise could unpack to any size."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+        if any(record.compress_type != zipfile.ZIP_STORED for record in records) or \
+                sum(record.file_size for record in records) > path.stat().st_size:
+            raise InputError(f"{path}: is not a checkpoint: it holds compressed records")
