@@ -12,8 +12,10 @@ on where it was when the same command is given again.
 import json
 import multiprocessing
 import os
+import pickle
 import signal
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -135,20 +137,27 @@ def _render_views(scene: Path, surface: Surface, cam2world: dict[str, Float[np.n
             for view in missing:
                 renderer.render(view)
                 bar.update()
-            return
-        # Processes that start afresh: a fork would inherit OpenCV's threads in a state that hangs.
+        else:
+            for _ in _in_parallel(missing, setup, workers):
+                bar.update()
+
+
+def _in_parallel(views: list, setup: tuple, workers: int) -> Iterator[None]:
+    """Renders views in processes that start afresh: a fork would inherit OpenCV's threads in a state that hangs."""
+    with tempfile.TemporaryDirectory() as folder:
+        # The surface travels in a file: through the pipe to a process that is still starting, it would keep us waiting.
+        path = Path(folder) / "setup.pickle"
+        path.write_bytes(pickle.dumps(setup))
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=setup) as pool:
+        with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(path,)) as pool:
             # Workers inherit that Ctrl-C is ignored; it is the parent's to handle.
             handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-            finished = pool.map(_render_in_worker, missing, chunksize=4)
+            finished = pool.map(_render_in_worker, views)
             signal.signal(signal.SIGINT, handler)
             try:
-                for _ in finished:
-                    bar.update()
-            except KeyboardInterrupt:
+                yield from finished
+            finally:
                 pool.shutdown(cancel_futures=True)
-                raise
 
 
 class _Renderer:
@@ -168,10 +177,10 @@ class _Renderer:
         write_image(_image_path(folder, index), image)
 
 
-def _start_worker(*setup) -> None:
+def _start_worker(setup: Path) -> None:
     global _renderer
     cv2.setNumThreads(1)  # the processes are the parallelism
-    _renderer = _Renderer(*setup)
+    _renderer = _Renderer(*pickle.loads(setup.read_bytes()))
 
 
 def _render_in_worker(view: tuple[Path, int, Float[np.ndarray, "4 4"]]) -> None:
