@@ -45,13 +45,13 @@ def pedestal() -> list[trimesh.Trimesh]:
     """A fluted column between two slabs, with a lettered plate at its foot and a marbled ball on top."""
     stone = grained(TEXTURE_SIZE, 20, (222, 214, 198), (150, 138, 124), stretch=1)
     dark = grained(TEXTURE_SIZE // 2, 22, (70, 96, 88), (206, 214, 204), stretch=1)
-    steps = [_box((0, 0, 0.04), (0.52, 0.52, 0.08), stone), _box((0, 0, 0.11), (0.44, 0.44, 0.06), stone)]
-    block = [_box((0, 0, 0.22), (0.36, 0.36, 0.16), stone)]
+    steps = [_box((0.0, 0.0, 0.04), (0.52, 0.52, 0.08), stone), _box((0.0, 0.0, 0.11), (0.44, 0.44, 0.06), stone)]
+    block = [_box((0.0, 0.0, 0.22), (0.36, 0.36, 0.16), stone)]
     plates = [_plate(letter_panel(letter, color, TEXTURE_SIZE // 2, 24 + number), 0.14, 0.181, 0.22, number)
               for number, (letter, color) in enumerate([("N", (160, 60, 50)), ("E", (50, 90, 150)),
                                                         ("S", (70, 130, 80)), ("W", (190, 140, 50))])]
     column = _turned(np.array([[0.155, 0.30], [0.14, 0.33], [0.115, 0.62], [0.15, 0.66]]), stone, flutes=16, depth=0.12)
-    capital = [_box((0, 0, 0.68), (0.34, 0.34, 0.04), stone), _box((0, 0, 0.715), (0.40, 0.40, 0.03), stone)]
+    capital = [_box((0.0, 0.0, 0.68), (0.34, 0.34, 0.04), stone), _box((0.0, 0.0, 0.715), (0.40, 0.40, 0.03), stone)]
     angles = np.linspace(-np.pi / 2, np.pi / 2, 65)
     ball = _turned(np.stack([0.135 * np.cos(angles), 0.865 + 0.135 * np.sin(angles)], axis=1), dark)
     return [*steps, *block, *plates, column, *capital, ball]
@@ -66,9 +66,9 @@ def chair() -> list[trimesh.Trimesh]:
     parts += [_box((x, 0.23, 0.72), (0.05, 0.05, 0.56), wood) for x in (-0.23, 0.23)]
     parts += [_box((x, -0.23, 0.54), (0.04, 0.04, 0.20), wood) for x in (-0.235, 0.235)]
     parts += [_box((x, -0.01, 0.655), (0.06, 0.52, 0.03), wood) for x in (-0.235, 0.235)]
-    parts += [_box((0, 0, 0.40), (0.52, 0.52, 0.04), wood), _box((0, 0.23, 0.62), (0.42, 0.03, 0.05), wood)]
+    parts += [_box((0.0, 0.0, 0.40), (0.52, 0.52, 0.04), wood), _box((0.0, 0.23, 0.62), (0.42, 0.03, 0.05), wood)]
     parts += [_box((x, 0.23, 0.73), (0.035, 0.025, 0.17), wood) for x in (-0.15, -0.05, 0.05, 0.15)]
-    parts += [_box((0, 0.23, 0.90), (0.42, 0.03, 0.18), wood), _box((0, -0.01, 0.445), (0.40, 0.40, 0.05), wood)]
+    parts += [_box((0.0, 0.23, 0.90), (0.42, 0.03, 0.18), wood), _box((0.0, -0.01, 0.445), (0.40, 0.40, 0.05), wood)]
     top = np.array([[-0.19, -0.20, 0.471], [0.19, -0.20, 0.471], [0.19, 0.18, 0.471], [-0.19, 0.18, 0.471]])
     backrest = np.array([[-0.08, 0.214, 0.82], [0.08, 0.214, 0.82], [0.08, 0.214, 0.98], [-0.08, 0.214, 0.98]])
     return [*parts, _sheet(top, cushion), _sheet(backrest, board)]
@@ -140,5 +140,6 @@ def _sheet(corners: Float[np.ndarray, "4 3"], texture: UInt8[np.ndarray, "h w 3"
 
 
 def _textured(vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray, texture: np.ndarray) -> trimesh.Trimesh:
-    visual = trimesh.visual.TextureVisuals(uv=uv, image=Image.fromarray(texture))
+    material = trimesh.visual.material.PBRMaterial(baseColorTexture=Image.fromarray(texture))
+    visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
     return trimesh.Trimesh(vertices, faces, visual=visual, process=False)
