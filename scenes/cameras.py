@@ -43,6 +43,22 @@ def spiral(count: int, radius: float) -> Float[np.ndarray, "count 3"]:
     return radius * _on_sphere(np.sin(progress * np.pi / 2), SPIRAL_RADIANS * progress)
 
 
+def focus_point(cam2world: Float[np.ndarray, "views 4 4"]) -> Float[np.ndarray, "3"]:
+    """The point nearest to all viewing axes, by iteratively reweighted least squares: stray cameras count little."""
+    centers, forward = cam2world[:, :3, 3], cam2world[:, :3, 2]
+    across = np.eye(3) - forward[:, :, None] * forward[:, None, :]  # removes the part along the axis
+    weights = np.ones(len(centers))
+    point = centers.mean(axis=0)
+    for _ in range(20):
+        system = (across * weights[:, None, None]).sum(axis=0)
+        # the small term decides where all axes are parallel: stay near the last estimate
+        damping = 1e-6 * np.trace(system) * np.eye(3)
+        point = np.linalg.solve(system + damping, np.einsum("n,nij,nj->i", weights, across, centers) + damping @ point)
+        miss = np.linalg.norm(np.einsum("nij,nj->ni", across, point - centers), axis=1)
+        weights = 1 / (miss + 0.05 * np.median(np.linalg.norm(centers - point, axis=1)) + 1e-12)
+    return point
+
+
 def scene_axes(cam2world: Float[np.ndarray, "views 4 4"]) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"],
                                                                    Float[np.ndarray, "3"]]:
     """Unit world vectors right, back and up, up being where the photographer held it on average."""

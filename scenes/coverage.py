@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float
 
-from scenes.cameras import opengl2opencv
+from scenes.cameras import focus_point, opengl2opencv
 
 SAMPLES_PER_AXIS = 12
 LEAST_SEEN = 0.02
@@ -75,7 +75,7 @@ def misread_poses(cam2world: Float[np.ndarray, "views 4 4"], target: Float[np.nd
     """How the poses look misread, with the fix, or None: most cameras should have the target in front of them.
 
     OpenGL cameras look along -z, so that read as OpenCV they all turn their back to the scene. World-to-camera matrices
-    read as camera-to-world look anywhere; their inverses look at the target.
+    read as camera-to-world look anywhere; their inverses look at the target, and meet there.
     """
     alternatives = {
         "OpenGL or Blender axes (y up, z backward): negate the second and third columns of each matrix":
@@ -86,8 +86,8 @@ def misread_poses(cam2world: Float[np.ndarray, "views 4 4"], target: Float[np.nd
             opengl2opencv(np.linalg.inv(cam2world)),
     }
     facing = _facing(cam2world, target)
-    reading, best = max(((reading, _facing(poses, target)) for reading, poses in alternatives.items()),
-                        key=lambda entry: entry[1])
+    credible = {reading: _facing(poses, target) for reading, poses in alternatives.items() if _meet(poses, target)}
+    reading, best = max(credible.items(), key=lambda entry: entry[1], default=("", 0.0))
     if best < facing + 0.4:
         return None
     return f"only {facing:.0%} of the cameras look towards the grid; the poses look like {reading} ({best:.0%} then)"
@@ -128,6 +128,12 @@ def _facing(cam2world: np.ndarray, target: np.ndarray) -> float:
     offset = target - cam2world[:, :3, 3]
     cosine = (offset * cam2world[:, :3, 2]).sum(axis=1) / (np.linalg.norm(offset, axis=1) + 1e-12)
     return float((cosine > np.cos(np.pi / 4)).mean())
+
+
+def _meet(cam2world: np.ndarray, target: np.ndarray) -> bool:
+    """Whether the viewing axes come together nearer to the target than the cameras stand."""
+    distance = np.median(np.linalg.norm(cam2world[:, :3, 3] - target, axis=1))
+    return bool(np.linalg.norm(focus_point(cam2world) - target) < 0.5 * distance)
 
 
 def _some(names: list[str], count: int = 5) -> str:

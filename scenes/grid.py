@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from scenes.cameras import focus_point
 from scenes.coverage import grid_samples, project, seen
 
 REACH = 0.5  # of the distance to the nearer cameras: how far from the center a point may be the object's
@@ -49,22 +50,6 @@ def choose_grid(cam2world: Float[np.ndarray, "views 4 4"], matrix: Float[np.ndar
         near_plane, covered = choose_near_plane(cam2world, matrix, sidelength, origin, scale)
         why["near_plane"] = f"the depth planes from here cover {covered:.1%} of what the views see of the grid"
     return Grid(np.asarray(origin, dtype=np.float64), float(scale), float(near_plane), why)
-
-
-def focus_point(cam2world: Float[np.ndarray, "views 4 4"]) -> Float[np.ndarray, "3"]:
-    """The point nearest to all viewing axes, by iteratively reweighted least squares: stray cameras count little."""
-    centers, forward = cam2world[:, :3, 3], cam2world[:, :3, 2]
-    across = np.eye(3) - forward[:, :, None] * forward[:, None, :]  # removes the part along the axis
-    weights = np.ones(len(centers))
-    point = centers.mean(axis=0)
-    for _ in range(20):
-        system = (across * weights[:, None, None]).sum(axis=0)
-        # the small term decides where all axes are parallel: stay near the last estimate
-        damping = 1e-6 * np.trace(system) * np.eye(3)
-        point = np.linalg.solve(system + damping, np.einsum("n,nij,nj->i", weights, across, centers) + damping @ point)
-        miss = np.linalg.norm(np.einsum("nij,nj->ni", across, point - centers), axis=1)
-        weights = 1 / (miss + 0.05 * np.median(np.linalg.norm(centers - point, axis=1)) + 1e-12)
-    return point
 
 
 def choose_near_plane(cam2world: Float[np.ndarray, "views 4 4"], matrix: Float[np.ndarray, "3 3"], sidelength: int,

@@ -1,0 +1,221 @@
+"""Other people's formats: round trips of a rendered scene, distortion, splits, and what a user can get wrong."""
+import json
+
+import cv2
+import numpy as np
+import pycolmap
+import pytest
+from scipy.spatial.transform import Rotation
+
+from data_util import list_images, list_poses, load_image, load_intrinsics, load_pose
+from scenes import colmap, nerf_synthetic, render, transforms_json
+from scenes.cameras import opengl2opencv
+from scenes.capture import split_views
+from scenes.folder import write_image
+from scenes.pinhole import Undistorter, shared_pinhole
+from util import InputError
+
+SIZE = 48
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory):
+    """A rendered training folder of 9 views, its poses and focal length."""
+    out = tmp_path_factory.mktemp("rendered") / "cube"
+    render.main(["--out", str(out), "--sidelength", str(SIZE), "--train_views", "9", "--test_views", "1"])
+    poses = np.stack([load_pose(path) for path in list_poses(out / "train" / "pose")])
+    return out / "train", poses, load_intrinsics(out / "train" / "intrinsics.txt").focal
+
+
+def export_colmap(folder, model, poses, focal):
+    """The rendered views as a COLMAP text model with two points."""
+    model.mkdir(parents=True)
+    (model / "cameras.txt").write_text(f"1 SIMPLE_PINHOLE {SIZE} {SIZE} {focal!r} {SIZE / 2} {SIZE / 2}\n")
+    lines = []
+    for number, (path, pose) in enumerate(zip(list_images(folder / "rgb"), poses, strict=True), start=1):
+        world2cam = np.linalg.inv(pose)
+        x, y, z, w = Rotation.from_matrix(world2cam[:3, :3]).as_quat()
+        numbers = " ".join(repr(float(value)) for value in (w, x, y, z, *world2cam[:3, 3]))
+        lines.append(f"{number} {numbers} 1 {path.name}\n1.0 1.0 1 2.0 2.0 2\n")
+    (model / "images.txt").write_text("".join(lines))
+    (model / "points3D.txt").write_text("1 0.1 0.2 0.3 255 0 0 0.5 1 0 2 0\n2 0 0 0 0 255 0 0.5 1 1 2 1\n")
+
+
+def export_transforms(folder, path, poses, focal, **more):
+    frames = [{"file_path": str(image), "transform_matrix": opengl2opencv(pose).tolist()}
+              for image, pose in zip(list_images(folder / "rgb"), poses, strict=True)]
+    path.write_text(json.dumps({"fl_x": focal, "fl_y": focal, "cx": SIZE / 2, "cy": SIZE / 2, "w": SIZE, "h": SIZE,
+                                "frames": frames, **more}))
+
+
+@pytest.mark.parametrize("source", ["colmap text", "colmap binary", "transforms.json"])
+def test_round_trip_gives_the_same_poses_and_images(tmp_path, rendered, source):
+    folder, poses, focal = rendered
+    target = tmp_path / "scene"
+    if source == "transforms.json":
+        export_transforms(folder, tmp_path / "transforms.json", poses, focal)
+        transforms_json.main([str(tmp_path), str(target), "--test_every", "4"])
+    else:
+        export_colmap(folder, tmp_path / "sparse" / "0", poses, focal)
+        if source == "colmap binary":
+            (tmp_path / "binary").mkdir()
+            pycolmap.Reconstruction(tmp_path / "sparse" / "0").write_binary(tmp_path / "binary")
+        model = tmp_path / "binary" if source == "colmap binary" else tmp_path
+        colmap.main([str(model), str(target), "--images", str(folder / "rgb"), "--test_every", "4"])
+    splits = {"train": [1, 2, 3, 5, 6, 7], "test": [0, 4, 8]}
+    for split, chosen in splits.items():
+        imported = np.stack([load_pose(path) for path in list_poses(target / split / "pose")])
+        np.testing.assert_allclose(imported, poses[chosen], atol=1e-5)
+        for path, index in zip(list_images(target / split / "rgb"), chosen, strict=True):
+            np.testing.assert_array_equal(load_image(path), load_image(list_images(folder / "rgb")[index]))
+        intrinsics = load_intrinsics(target / split / "intrinsics.txt")
+        assert intrinsics.focal == pytest.approx(focal, rel=1e-9)
+        assert (intrinsics.cx, intrinsics.cy, intrinsics.height) == (SIZE / 2, SIZE / 2, SIZE)
+        # few points: the grid comes from the cameras, which look at the origin from a distance of 2
+        np.testing.assert_allclose(intrinsics.grid_origin, 0, atol=1e-6)
+        assert 1.0 < intrinsics.scale < 2.3
+    record = json.loads((target / "scene.json").read_text())
+    assert set(record["why"]) == {"origin", "scale", "near_plane"} and len(record["views"]["test"]) == 3
+    assert (target / "points.ply").exists() == (source != "transforms.json")
+
+
+def test_given_grid_is_kept(tmp_path, rendered):
+    folder, poses, focal = rendered
+    export_transforms(folder, tmp_path / "transforms.json", poses, focal)
+    transforms_json.main([str(tmp_path), str(tmp_path / "scene"), "--origin", "0.1", "0", "-0.1", "--scale", "1.5",
+                          "--near_plane", "0.7", "--test_every", "0", "--sidelength", "16"])
+    intrinsics = load_intrinsics(tmp_path / "scene" / "train" / "intrinsics.txt")
+    assert (intrinsics.grid_origin, intrinsics.scale, intrinsics.near_plane) == ((0.1, 0.0, -0.1), 1.5, 0.7)
+    assert intrinsics.focal == pytest.approx(focal / 3) and intrinsics.width == 16
+    assert not (tmp_path / "scene" / "test").exists()
+
+
+@pytest.mark.parametrize(("model", "distortion"), [("OPENCV", [-0.2, 0.05, 0.001, -0.002]),
+                                                   ("OPENCV_FISHEYE", [0.05, -0.01, 0.002, 0.0])])
+def test_undistortion_is_opencvs(model, distortion):
+    """A point of the world lands where a pinhole camera sees it, by OpenCV's own distortion functions."""
+    width, height = 320, 240
+    camera = pycolmap.Camera(model=model, width=width, height=height, params=[200, 205, 165, 118, *distortion])
+    target = shared_pinhole([camera])
+    rays = np.array([[x, y, 1.0] for x in (-0.4, 0, 0.3) for y in (-0.3, 0.05, 0.25)])
+    matrix = np.array([[200.0, 0, 165], [0, 205, 118], [0, 0, 1]])
+    distort = cv2.fisheye.projectPoints if model == "OPENCV_FISHEYE" else cv2.projectPoints
+    seen_at = distort(rays[:, None], np.zeros(3), np.zeros(3), matrix, np.array(distortion))[0].reshape(-1, 2)
+    photo = np.zeros((height, width, 3), np.uint8)
+    for number, (x, y) in enumerate(seen_at):
+        grid_x, grid_y = np.meshgrid(np.arange(width) + 0.5 - x, np.arange(height) + 0.5 - y)
+        photo[..., number % 3] |= (200 * np.exp(-(grid_x ** 2 + grid_y ** 2) / 8)).astype(np.uint8)
+    image = Undistorter(target)(photo, camera).astype(float)
+    assert (target.width, target.height) == (width, height)
+    for number, ray in enumerate(rays):
+        expected = ray[:2] * target.focal_length_x + [target.principal_point_x, target.principal_point_y]
+        x, y = np.meshgrid(np.arange(width) + 0.5 - expected[0], np.arange(height) + 0.5 - expected[1])
+        near = image[..., number % 3] * (np.hypot(x, y) < 8)
+        offset = [(near * axis).sum() / near.sum() for axis in (x, y)]
+        np.testing.assert_allclose(offset, 0, atol=0.15)
+
+
+def test_undistorted_images_are_filled_to_the_border():
+    for k1 in (-0.25, 0.2):
+        camera = pycolmap.Camera(model="SIMPLE_RADIAL", width=200, height=150, params=[150, 100, 75, k1])
+        photo = np.full((150, 200, 3), 200, np.uint8)
+        target = shared_pinhole([camera])
+        maps = Undistorter(target)._source_pixels(camera)
+        assert maps.min() > -1.5 and maps[..., 0].max() < 200.5 and maps[..., 1].max() < 150.5
+        assert (Undistorter(target)(photo, camera) == 200).all()
+
+
+def test_frames_may_have_their_own_intrinsics(tmp_path):
+    """Two frames of one disc, through different focal lengths, become images of one camera."""
+    frames = []
+    for number, focal in enumerate([60.0, 90.0]):
+        image = np.zeros((64, 64, 3), np.uint8)
+        cv2.circle(image, (32, 32), round(0.2 * focal), (255, 255, 255), -1)
+        write_image(tmp_path / f"{number}.png", image)
+        pose = np.eye(4)
+        pose[:3, 3] = number * 0.01, 0, 2
+        frames.append({"file_path": str(number), "transform_matrix": pose.tolist(), "fl_x": focal, "w": 64, "h": 64})
+    (tmp_path / "transforms.json").write_text(json.dumps({"frames": frames}))
+    transforms_json.main([str(tmp_path), str(tmp_path / "scene"), "--test_every", "0"])
+    shares = [(load_image(path) > 128).mean() for path in list_images(tmp_path / "scene" / "train" / "rgb")]
+    focal = load_intrinsics(tmp_path / "scene" / "train" / "intrinsics.txt").focal
+    assert focal == pytest.approx(90, rel=0.02)
+    np.testing.assert_allclose(shares, np.pi * (0.2 * focal / 64) ** 2, rtol=0.06)
+
+
+def test_every_nth_view_is_a_test_view():
+    assert split_views(5, 2) == {"train": [1, 3], "test": [0, 2, 4]}
+    assert split_views(3, 0) == {"train": [0, 1, 2]}
+    with pytest.raises(InputError, match="--test_every"):
+        split_views(3, 1)
+
+
+def test_nerf_synthetic_is_converted_and_numbered_in_natural_order(tmp_path):
+    """OpenGL to OpenCV, alpha over white, area averaging, the near plane of the issue: radius - sqrt(3)/2 * scale."""
+    pose = np.eye(4)
+    pose[:3, 3] = 0, 0, 4
+    for split in ("train", "test"):
+        (tmp_path / "lego" / split).mkdir(parents=True)
+        for number in (10, 2):
+            pixels = np.zeros((8, 8, 4), np.uint8)
+            pixels[:4, :, :] = number, 0, 0, 255  # BGRA: the upper half blue, the lower transparent
+            cv2.imwrite(str(tmp_path / "lego" / split / f"r_{number}.png"), pixels)
+        frames = [{"file_path": f"./{split}/r_{number}", "transform_matrix": (pose + number * 0).tolist()}
+                  for number in (10, 2)]
+        (tmp_path / "lego" / f"transforms_{split}.json").write_text(
+            json.dumps({"camera_angle_x": 2 * np.arctan(0.5), "frames": frames}))
+    nerf_synthetic.main([str(tmp_path / "lego"), str(tmp_path / "scene"), "--sidelength", "4"])
+    intrinsics = load_intrinsics(tmp_path / "scene" / "test" / "intrinsics.txt")
+    assert intrinsics.focal == pytest.approx(4) and intrinsics.scale == 2.6
+    assert intrinsics.near_plane == pytest.approx(4 - np.sqrt(3) / 2 * 2.6)
+    first = load_image(list_images(tmp_path / "scene" / "test" / "rgb")[0])
+    assert first.shape == (4, 4, 3) and (first[0] == [0, 0, 2]).all() and (first[3] == 255).all()
+    written = load_pose(list_poses(tmp_path / "scene" / "test" / "pose")[0])
+    np.testing.assert_allclose(written[:3, :3], np.diag([1, -1, -1]))
+
+
+def broken_transforms(tmp_path, change):
+    for number in range(3):
+        write_image(tmp_path / f"{number}.png", np.zeros((8, 8, 3), np.uint8))
+    content = {"fl_x": 8, "w": 8, "h": 8, "frames": [
+        {"file_path": f"{number}.png", "transform_matrix": np.eye(4).tolist()} for number in range(3)]}
+    change(content)
+    (tmp_path / "transforms.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(("change", "culprit"), [
+    (lambda content: content.update(frames=[]), "transforms.json: has no frames"),
+    (lambda content: content.update(frames=[{}]), "transforms.json: frame 0 has no file_path"),
+    (lambda content: content["frames"][1].update(file_path="gone.png"), "gone.png: no such file"),
+    (lambda content: content["frames"][1].update(transform_matrix=[[float("nan")] * 4] * 4), "1.png"),
+    (lambda content: content["frames"][2].update(transform_matrix=(np.eye(4) * 2).tolist()), "2.png"),
+    (lambda content: content["frames"][2].update(transform_matrix=[1, 2]), "2.png"),
+    (lambda content: content.update(fl_x="wide"), "transforms.json: the intrinsics"),
+    (lambda content: content.update(w=9), "png: is 8x8"),
+    (lambda content: content.update(camera_model="PANORAMA"), "camera_model PANORAMA"),
+    (lambda content: content.update(frames=content["frames"][:1]), "only view"),
+])
+def test_broken_transforms_are_named_and_leave_nothing(tmp_path, change, culprit):
+    broken_transforms(tmp_path, change)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match=culprit) as error:
+        transforms_json.main([str(tmp_path), str(tmp_path / "scene")])
+    assert "\n" not in str(error.value)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_broken_colmap_folders_are_named(tmp_path, rendered):
+    folder, poses, focal = rendered
+    with pytest.raises(InputError, match="holds no COLMAP model"):
+        colmap.main([str(tmp_path), str(tmp_path / "scene")])
+    export_colmap(folder, tmp_path / "sparse", poses, focal)
+    with pytest.raises(InputError, match="000000.png: no such file"):
+        (tmp_path / "images").mkdir()
+        colmap.main([str(tmp_path), str(tmp_path / "scene")])
+    (tmp_path / "sparse" / "cameras.txt").write_text("1 SIMPLE_PINHOLE what\n")
+    with pytest.raises(InputError, match="sparse"):
+        colmap.main([str(tmp_path), str(tmp_path / "scene")])
+    (tmp_path / "sparse" / "images.txt").write_text("")
+    with pytest.raises(InputError, match="sparse"):
+        colmap.main([str(tmp_path), str(tmp_path / "scene")])
+    assert not (tmp_path / "scene").exists()
