@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from checkpoints import latest_checkpoint, load_checkpoint, recorded_architecture
+from baselines import MODELS, UNTRAINED, recorded_model
+from checkpoints import latest_checkpoint, load_checkpoint
 from data_util import BACKGROUNDS
 from deep_voxels import Architecture
 from testing import test
@@ -50,6 +51,7 @@ def build_parser() -> Parser:
     flag("resume", None, "checkpoint whose training is continued exactly, or 'latest': the newest under logging_root",
          metavar="FILE")
 
+    flag("model", "deepvoxels", "the method; the others are the paper's baselines", choices=list(MODELS))
     flag("max_epoch", 400, "passes over the training views", type=at_least(int, 0))
     flag("max_steps", None, "end after so many steps in all, resumed ones counted", type=at_least(int, 1))
     flag("start_epoch", 0, "epoch to start counting at, with --checkpoint", type=at_least(int, 0))
@@ -69,8 +71,8 @@ def build_parser() -> Parser:
          type=at_least(float, 1e-6))
     flag("background", "white", "colour behind transparent pixels", choices=sorted(BACKGROUNDS))
 
-    flag("train_root", None, "training views for the nearest-neighbour comparison of a test "
-         "(default: the folder 'train' beside data_root)", metavar="DIR")
+    flag("train_root", None, "training views of a test: source views of the baselines, and for the nearest-neighbour "
+         "comparison (default: the folder 'train' beside data_root)", metavar="DIR")
     flag("device", "auto", "auto, cpu, cuda or cuda:N")
     flag("precision", "fp32", "arithmetic of the networks", choices=["fp32", "bf16"])
     flag("compile", False, "compile the networks with torch.compile", action="store_true")
@@ -108,7 +110,7 @@ def resolve_options(arguments: list[str]) -> tuple[argparse.Namespace, dict | No
             raise InputError(f"--{name} is required")
     if given.get("resume") and given.get("checkpoint"):
         raise InputError("--resume and --checkpoint exclude each other: to continue a run, or to take its weights")
-    if given["train_test"] == "test" and not given.get("checkpoint"):
+    if given["train_test"] == "test" and not given.get("checkpoint") and given.get("model") not in UNTRAINED:
         raise InputError("--checkpoint is required to test")
     if given["train_test"] == "test" and given.get("resume"):
         raise InputError("--resume continues training; a test takes --checkpoint")
@@ -119,8 +121,8 @@ def resolve_options(arguments: list[str]) -> tuple[argparse.Namespace, dict | No
     source = given.get("resume") or given.get("checkpoint")
     if source:
         checkpoint = load_checkpoint(Path(source))
-        architecture = recorded_architecture(checkpoint["model"], Path(source))
-        for flag, value in architecture.items():
+        model = recorded_model(checkpoint, Path(source))
+        for flag, value in model.items():
             if given.get(flag, value) != value:
                 raise InputError(f"--{flag} {given[flag]} contradicts {source}, which was trained with "
                                  f"--{flag} {value}")
@@ -130,7 +132,7 @@ def resolve_options(arguments: list[str]) -> tuple[argparse.Namespace, dict | No
                 if given[name] != recorded[name]:
                     raise InputError(f"--{name} {given[name]} contradicts {source}, which was trained with "
                                      f"--{name} {recorded[name]}; a resumed run cannot change it")
-        recorded |= architecture
+        recorded |= model
     opt = argparse.Namespace(**{**parser.defaults, **recorded, **given})
     validate(opt)
     opt.device = choose_device(opt.device)
@@ -152,6 +154,8 @@ def validate(opt: argparse.Namespace) -> None:
     """Raises `InputError` for values that no model can be built from."""
     if opt.data_root is None:
         raise InputError("--data_root is required")
+    if opt.train_test == "train" and opt.model in UNTRAINED:
+        raise InputError(f"--model {opt.model}: has nothing to train; test it with --train_test test --train_root DIR")
     for flag, least, most in [("img_sidelength", 64, 1024), ("proj_sidelength", 8, opt.img_sidelength)]:
         value = getattr(opt, flag)
         if value & (value - 1) or not least <= value <= most:

@@ -3,8 +3,9 @@
     python run_deepvoxels.py --train_test test --data_root SCENE/test --logging_root LOGS --checkpoint CHECKPOINT
 """
 import sys
+import zipfile
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -13,12 +14,15 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch import nn
 from tqdm import tqdm
 
+from baselines import FROM_SOURCE, build_model
+from baselines.width import count_parameters
 from checkpoints import load_weights
 from data_util import BORDER, color_depth, crop_border, nearest_views
 from dataio import Scene, blind_views, load_scene
-from deep_voxels import DeepVoxels, architecture_of, describe, scene_geometry
+from deep_voxels import DeepVoxels, Rendering, architecture_of, describe, scene_geometry
 from projection import SceneGeometry
 from util import InputError, describe_machine, make_run_folder, write_json
 
@@ -30,7 +34,7 @@ HIGHEST_PSNR = 100.0  # of equal images, whose infinity would be no JSON
 SSIM = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}  # Wang et al.
 
 
-def test(opt: Namespace, checkpoint: dict) -> int:
+def test(opt: Namespace, checkpoint: dict | None) -> int:
     """Renders every pose of `--data_root` and returns the exit code, 0."""
     device = torch.device(opt.device)
     root = Path(opt.data_root)
@@ -40,57 +44,112 @@ def test(opt: Namespace, checkpoint: dict) -> int:
     for view in blind_views(scene, geometry, lifting=False):
         raise InputError(f"{root}/pose/{scene.names[view]}.txt: sees nothing of the grid; check origin, scale and near "
                          "plane in intrinsics.txt, and that the poses are camera-to-world")
-    training_views = load_training_views(opt, root) if measured else None
-    model = DeepVoxels(architecture_of(opt), geometry)
-    load_weights(model, checkpoint["model"], Path(opt.checkpoint), describe(model.architecture))
+    training_views = load_training_views(opt, root) if measured or opt.model in FROM_SOURCE else None
+    if training_views is None and opt.model in FROM_SOURCE:
+        raise InputError(f"--train_root is required to test --model {opt.model}, which renders from training views")
+    true_depth = load_true_depth(root, scene, opt.proj_sidelength) if measured else None
+    model = build_model(opt.model, architecture_of(opt), geometry)
+    if checkpoint:
+        load_weights(model, checkpoint["model"], Path(opt.checkpoint), describe(architecture_of(opt)))
     model.to(device).eval()
     if opt.compile:
-        model.render = torch.compile(model.render)
+        model.compile()
+        if isinstance(model, DeepVoxels):
+            model.render = torch.compile(model.render)
     if opt.dry_run:
         print(f"{root}: {len(scene)} poses, {'with' if measured else 'without'} true images")
         return 0
 
     (folder,) = make_run_folder(Path(opt.logging_root), "test_traj",
-                                name=opt.experiment_name or "_".join(Path(opt.checkpoint).parts[-2:]))
+                                name=opt.experiment_name or "_".join(Path(opt.checkpoint or opt.model).parts[-2:]))
     write_json(folder / "options.json", {"options": vars(opt), "machine": describe_machine(device)})
-    metrics = write_test(folder, model, scene, training_views, opt)
+    metrics = write_test(folder, model, geometry, scene, training_views, true_depth, opt)
     if metrics:
         neighbor = metrics["nearest_neighbor"]
         print(f"PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}" + (
             f"; nearest neighbour: PSNR {neighbor['psnr']:.2f} dB, SSIM {neighbor['ssim']:.3f}" if neighbor else ""))
+        if metrics["depth"]:
+            print(f"depth: mean error {metrics['depth']['mean_absolute_error']:.4f} world units, "
+                  f"{100 * metrics['depth']['within_one_voxel']:.1f} % of the object within one voxel")
         print(f"look at {folder / 'comparison.png'}")
     print(f"look at {folder / 'video.mp4'}")
     return 0
 
 
 def load_training_views(opt: Namespace, test_root: Path) -> Scene | None:
-    """The training views for the nearest-neighbour comparison: `--train_root`, or `train` beside the test folder."""
+    """The training views that a test compares with and baselines render from: `--train_root`, or `train` beside the
+    test folder, of these what `--sampling_pattern` keeps."""
     root = Path(opt.train_root) if opt.train_root else test_root.resolve().parent / "train"
     if not opt.train_root and not root.is_dir():
         print(f"warning: {root} is not there and --train_root is not given; nearest neighbours are not measured",
               file=sys.stderr)
         return None
-    return load_scene(root, opt.img_sidelength, background=opt.background)
+    return load_scene(root, opt.img_sidelength, opt.sampling_pattern, opt.background)
 
 
-def render_path(model: DeepVoxels, scene: Scene, precision: str, device: torch.device,
+def load_true_depth(root: Path, scene: Scene, sidelength: int) -> Float[np.ndarray, "views m m"] | None:
+    """The z-depth of `root/depth/*.npz` in world units, on maps of this sidelength; None where there is none.
+
+    A map's pixel has the mean of the depths that it covers. It is infinite where not all of these are the object's:
+    at a silhouette, depth has no mean.
+    """
+    paths = sorted((root / "depth").glob("*.npz"))
+    if not paths:
+        return None
+    if len(paths) != len(scene):
+        raise InputError(f"{root / 'depth'}: holds {len(paths)} depth maps for {len(scene)} poses")
+    maps = []
+    for path in paths:
+        try:
+            depth = np.load(path)["depth"].astype(np.float32)
+            height, width = depth.shape
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path}: is not a depth map, an array (height, width) named 'depth' ({error})") from None
+        square = min(height, width)
+        top, left = (height - square) // 2, (width - square) // 2
+        depth = depth[top:top + square, left:left + square]
+        covered = np.isfinite(depth)
+        share, mean = (cv2.resize(values.astype(np.float32), (sidelength, sidelength), interpolation=cv2.INTER_AREA)
+                       for values in (covered, np.where(covered, depth, 0)))
+        maps.append(np.where(share > 0.999, mean, np.float32(np.inf)))
+    return np.stack(maps)
+
+
+def view_renderer(model: nn.Module, scene: Scene, training_views: Scene | None, device: torch.device,
+                  ) -> Callable[[list[int]], Rendering]:
+    """What renders the given views of a scene.
+
+    DeepVoxels renders its volume, inpainted once. A baseline is given the training view nearest in viewing direction
+    to each view (paper, section 4: the top-1 neighbour).
+    """
+    if isinstance(model, DeepVoxels):
+        inpainted = model.inpaint(model.deepvoxels)
+        return lambda views: model.render(inpainted, scene.poses(views, device))
+    if training_views is None:
+        return lambda views: model(None, None, scene.poses(views, device))[0]
+    nearest = nearest_views(scene.cam2world, training_views.cam2world, 1)[:, 0]
+    return lambda views: model(training_views.pixels(nearest[views], device),
+                               training_views.poses(nearest[views], device), scene.poses(views, device))[0]
+
+
+def render_path(model: nn.Module, scene: Scene, training_views: Scene | None, precision: str, device: torch.device,
                 ) -> Iterator[tuple[int, Float[np.ndarray, "h w 3"], Float[np.ndarray, "m m"] | None]]:
     """Yields (view, image, depth) for every pose: images in [0, 1] with the border cropped, depth in world units.
 
-    The volume is inpainted once; views are rendered in batches.
+    Views are rendered in batches.
     """
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        inpainted = model.inpaint(model.deepvoxels)
+        render = view_renderer(model, scene, training_views, device)
         for start in range(0, len(scene), VIEWS_AT_ONCE):
-            views = range(start, min(start + VIEWS_AT_ONCE, len(scene)))
-            rendering = model.render(inpainted, scene.poses(list(views), device))
+            views = list(range(start, min(start + VIEWS_AT_ONCE, len(scene))))
+            rendering = render(views)
             images = (crop_border(rendering.images).float() + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
             depths = [None] * len(views) if rendering.depth is None else rendering.depth[:, 0].float().cpu().numpy()
             yield from zip(views, images, depths, strict=True)
 
 
-def write_test(folder: Path, model: DeepVoxels, scene: Scene, training_views: Scene | None, opt: Namespace,
-               ) -> dict | None:
+def write_test(folder: Path, model: nn.Module, geometry: SceneGeometry, scene: Scene, training_views: Scene | None,
+               true_depth: Float[np.ndarray, "views m m"] | None, opt: Namespace) -> dict | None:
     """Writes frames, depth, video and, where the scene has images, `metrics.json` and `comparison.png`.
 
     Returns the metrics.
@@ -101,12 +160,12 @@ def write_test(folder: Path, model: DeepVoxels, scene: Scene, training_views: Sc
     nearest = None if training_views is None else nearest_views(scene.cam2world, training_views.cam2world, 1)[:, 0]
     with imageio.get_writer(folder / "video.mp4", fps=FRAMES_PER_SECOND, macro_block_size=2,
                             ffmpeg_log_level="error") as video:
-        path = render_path(model, scene, opt.precision, torch.device(opt.device))
+        path = render_path(model, scene, training_views, opt.precision, torch.device(opt.device))
         for view, image, depth in tqdm(path, total=len(scene), unit="frame", dynamic_ncols=True):
             write_png16(folder / f"img_{view:05d}.png", image)
             if depth is not None:
                 depths.append(depth)
-            video.append_data(video_frame(image, depth, model.geometry))
+            video.append_data(video_frame(image, depth, geometry))
             if measured:
                 truth = cropped_view(scene, view)
                 frames.append({"name": scene.names[view], **measure(image, truth)})
@@ -120,8 +179,12 @@ def write_test(folder: Path, model: DeepVoxels, scene: Scene, training_views: Sc
         return None
     write_comparison(folder / "comparison.png", rows)
     metrics = {**mean_of(frames), "nearest_neighbor": mean_of(neighbors) if neighbors else None,
+               "depth": None if true_depth is None or not depths else
+               measure_depth(np.stack(depths), true_depth, geometry.voxel_size),
+               "model": opt.model, "parameters": count_parameters(model),
                "protocol": {"border": BORDER, "background": opt.background, "sidelength": opt.img_sidelength,
-                            "ssim": {**SSIM, "window": 11}, "psnr": "per frame on [0, 1] images, then averaged"},
+                            "ssim": {**SSIM, "window": 11}, "psnr": "per frame on [0, 1] images, then averaged",
+                            "depth": "along z, over map pixels that lie wholly on the object"},
                "frames": frames}
     write_json(folder / "metrics.json", metrics)
     return metrics
@@ -133,6 +196,17 @@ def measure(image: Float[np.ndarray, "h w 3"], truth: Float[np.ndarray, "h w 3"]
         psnr = float(peak_signal_noise_ratio(truth, image, data_range=1))
     return {"psnr": min(psnr, HIGHEST_PSNR),
             "ssim": float(structural_similarity(truth, image, channel_axis=2, **SSIM))}
+
+
+def measure_depth(depth: Float[np.ndarray, "views m m"], truth: Float[np.ndarray, "views m m"], voxel_size: float,
+                  ) -> dict[str, float | int] | None:
+    """The errors of depth (world units) over the object's pixels, where the truth is finite; None without any."""
+    on_object = np.isfinite(truth)
+    if not on_object.any():
+        return None
+    error = np.abs(depth[on_object] - truth[on_object])
+    return {"mean_absolute_error": float(error.mean()), "within_one_voxel": float((error <= voxel_size).mean()),
+            "voxel_size": float(voxel_size), "pixels": int(on_object.sum())}
 
 
 def mean_of(frames: list[dict]) -> dict[str, float]:

@@ -15,10 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from baselines import build_model
+from baselines.width import count_parameters
 from checkpoints import CheckpointKeeper, load_optimizer, load_weights
 from data_util import crop_border
 from dataio import Scene, blind_views, draw_triplets, load_scene
-from deep_voxels import DeepVoxels, Integration, Rendering, architecture_of, describe, scene_geometry
+from deep_voxels import Integration, Rendering, architecture_of, describe, scene_geometry
 from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
 from projection import SceneGeometry
 from training_log import TensorboardLog, log_pictures
@@ -48,7 +50,7 @@ FREE_ON_RESUME = {"train_test", "resume", "checkpoint", "data_root", "logging_ro
 class Networks:
     """What training changes."""
 
-    model: DeepVoxels
+    model: nn.Module
     discriminator: PatchDiscriminator
     model_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer
@@ -89,7 +91,7 @@ class Step(NamedTuple):
 
     losses: Losses
     rendering: Rendering
-    integration: Integration
+    integration: Integration | None
     skipped: str | None
 
 
@@ -123,14 +125,16 @@ def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: st
     else:
         networks.model_optimizer.step()
         networks.discriminator_optimizer.step()
-        model.remember(integration.volume)
+        if integration is not None:
+            model.remember(integration.volume)
     return Step(losses, rendering, integration, skipped)
 
 
-def what_is_not_finite(networks: Networks, losses: Losses, integration: Integration) -> str | None:
+def what_is_not_finite(networks: Networks, losses: Losses, integration: Integration | None) -> str | None:
     """Names the losses, gradients or volume of a step that are not finite, or None."""
-    values = {"l1 loss": losses.l1, "generator loss": losses.generator, "discriminator loss": losses.discriminator,
-              "volume": integration.volume.detach().sum()}
+    values = {"l1 loss": losses.l1, "generator loss": losses.generator, "discriminator loss": losses.discriminator}
+    if integration is not None:
+        values["volume"] = integration.volume.detach().sum()
     for name, network in [("model", networks.model), ("discriminator", networks.discriminator)]:
         values[f"{name}'s gradient"] = nn.utils.get_total_norm([p.grad for p in network.parameters()])
     finite = torch.stack(list(values.values())).isfinite().tolist()  # the one wait for the device in a step
@@ -157,7 +161,7 @@ def train(opt: Namespace, checkpoint: dict | None) -> int:
     if opt.max_steps is not None:
         total_steps = min(total_steps, opt.max_steps)
     print(f"{scene.root}: {len(scene)} views at {opt.img_sidelength} pixels; "
-          f"{sum(p.numel() for p in networks.model.parameters()) / 1e6:.1f} M parameters on {device}; "
+          f"{opt.model} of {count_parameters(networks.model) / 1e6:.2f} M parameters on {device}; "
           f"steps {first_step} to {total_steps}")
     if opt.dry_run:
         return 0
@@ -245,7 +249,7 @@ def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, ke
 def build_networks(opt: Namespace, geometry: SceneGeometry, device: torch.device) -> Networks:
     """Fresh networks, initialised from `--seed`, and their optimizers."""
     torch.manual_seed(opt.seed)
-    networks = DeepVoxels(architecture_of(opt), geometry).to(device), PatchDiscriminator().to(device)
+    networks = build_model(opt.model, architecture_of(opt), geometry).to(device), PatchDiscriminator().to(device)
     if opt.compile:
         for network in networks:
             network.compile()

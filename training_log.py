@@ -45,7 +45,7 @@ class TensorboardLog:
 
 
 def log_pictures(log: TensorboardLog, step: int, source: Tensor, targets: Tensor, rendering: Rendering,
-                 integration: Integration) -> None:
+                 integration: Integration | None) -> None:
     """Source, output beside truth for every target, depth, and the gates of the GRU, averaged along z, y and x.
 
     source (1, 3, s, s) and targets (v, 3, s, s) in [-1/2, 1/2].
@@ -59,6 +59,8 @@ def log_pictures(log: TensorboardLog, step: int, source: Tensor, targets: Tensor
     if rendering.depth is not None:
         depth = torch.cat(list(rendering.depth[:, 0].detach().float().cpu())).numpy()
         log.picture("depth", color_depth(depth, float(depth.min()), float(depth.max())) / 255, step)
+    if integration is None:
+        return
     for name, gate in [("update_gate", integration.update_gate), ("reset_gate", integration.reset_gate)]:
         gate = gate.detach().float().cpu()[0, 0]
         log.picture(name, torch.cat([gate.mean(dim=axis) for axis in range(3)], dim=1)[..., None].numpy(), step)

@@ -65,7 +65,7 @@ def measure(opt: Namespace) -> dict[str, float | str]:
     """All figures of one preset, in one run."""
     preset, device = PRESETS[opt.preset], torch.device(opt.device)
     torch.manual_seed(0)
-    options = Namespace(seed=0, lr=4e-4, compile=opt.compile, **vars(preset.architecture))
+    options = Namespace(model="deepvoxels", seed=0, lr=4e-4, compile=opt.compile, **vars(preset.architecture))
     side = preset.architecture.img_sidelength
     intrinsics = SceneIntrinsics(1.8 * side, side / 2, side / 2, (0.0, 0.0, 0.0), CAMERA_RADIUS - 0.9, 1.0, side, side)
     geometry = scene_geometry(intrinsics, preset.architecture, default_near_plane=1.0)

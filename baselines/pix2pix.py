@@ -1,0 +1,55 @@
+"""Pix2Pix (Isola et al., 'Image-to-image translation with conditional adversarial networks', 2017), as the paper
+compares with it: a picture of viewing directions is translated into colours.
+
+    python run_deepvoxels.py --train_test train --model pix2pix --data_root SCENE/train --logging_root LOGS
+
+The paper's (section 4): the input is "the per-pixel view direction, i.e., the normalized, worldspace vector from camera
+origin to each pixel", the output the image. That the network is a U-Net down to 1x1 is Isola et al.'s. Ours: its
+blocks, channel rule and dropout, which are those of DeepVoxels' rendering network, and that the discriminator sees the
+image alone, as it does for every method here, since the paper trains all with the same loss.
+"""
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from baselines.width import deepvoxels_parameters, matching_width, outermost_width
+from deep_voxels import Architecture, Rendering
+from projection import SceneGeometry, image2world
+from pytorch_prototyping.blocks import channels_last_
+from pytorch_prototyping.unet import Unet
+
+DROPOUT = 0.1
+
+
+class Pix2Pix(nn.Module):
+    """The viewing directions of the target's pixels to the target image. It takes a source view and ignores it."""
+
+    def __init__(self, architecture: Architecture, geometry: SceneGeometry):
+        super().__init__()
+        self.geometry, self.img_sidelength = geometry, architecture.img_sidelength
+        self.net = network(matching_width(lambda width: network(width, self.img_sidelength),
+                                          deepvoxels_parameters(architecture)), self.img_sidelength)
+        channels_last_(self)
+
+    def forward(self, source_image: Float[Tensor, "n 3 s s"] | None, source_cam2world: Float[Tensor, "n 4 4"] | None,
+                target_cam2world: Float[Tensor, "v 4 4"]) -> tuple[Rendering, None]:
+        """Images in [-1/2, 1/2]."""
+        directions = pixel_directions(target_cam2world, self.geometry, self.img_sidelength)
+        return Rendering(torch.tanh(self.net(directions)) / 2, None), None
+
+
+def network(width: int, img_sidelength: int) -> Unet:
+    """A U-Net down to 1x1 with at most `width` channels."""
+    return Unet(3, 3, nf0=outermost_width(width), num_down=img_sidelength.bit_length() - 1, max_channels=width,
+                dropout=DROPOUT, linear_out=True)
+
+
+def pixel_directions(cam2world: Float[Tensor, "v 4 4"], geometry: SceneGeometry, sidelength: int,
+                     ) -> Float[Tensor, "v 3 s s"]:
+    """Unit vectors in world axes from each camera to the pixels of its image, of `sidelength` pixels a side."""
+    pixels = torch.arange(sidelength, device=cam2world.device, dtype=cam2world.dtype)
+    map_pixels = pixels * (geometry.map_sidelength / sidelength)
+    v, u = torch.meshgrid(map_pixels, map_pixels, indexing="ij")
+    points = image2world(torch.stack([u, v, torch.ones_like(u)], dim=-1), cam2world, geometry)
+    directions = points - cam2world[:, None, None, :3, 3]
+    return (directions / directions.norm(dim=-1, keepdim=True)).permute(0, 3, 1, 2)

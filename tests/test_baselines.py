@@ -1,0 +1,221 @@
+"""The paper's comparison methods (section 4, 'Baselines') behind the same commands as the model."""
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from baselines import FROM_SOURCE, MODELS, UNTRAINED, build_model
+from baselines.pix2pix import Pix2Pix, pixel_directions
+from baselines.tatarchenko import pose_vector
+from baselines.width import count_parameters, deepvoxels_parameters, matching_width
+from baselines.worrall import relative_rotation, turn
+from data_util import SceneIntrinsics
+from dataio import load_scene
+from deep_voxels import Architecture, scene_geometry
+from projection import SceneGeometry, invert_rigid
+from run_deepvoxels import main
+from tests.conftest import SMALL, hemisphere_poses
+
+TRAINED = [name for name in MODELS if name not in UNTRAINED]
+BASELINES = [name for name in TRAINED if name != "deepvoxels"]
+TINY = Architecture(64, 16, 8, 4, 4)
+GEOMETRY = SceneGeometry(8, 0.125, (0.1, 0.2, 0.3), 1.0, 16, 17.6, 8.0, 7.0)
+POSES = torch.from_numpy(hemisphere_poses(6)).float()
+
+
+def run(*arguments):
+    return main([str(argument) for argument in arguments])
+
+
+def test_the_paper_compares_with_four():
+    assert list(MODELS) == ["deepvoxels", "nearest_neighbor", "tatarchenko", "worrall", "pix2pix"]
+    assert {"nearest_neighbor", "tatarchenko", "worrall"} == FROM_SOURCE
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize(("architecture", "tolerance"), [
+    (TINY, 0.07), (Architecture(64, 32, 16, 16, 16), 0.01), (Architecture(128, 64, 32, 16, 16), 0.01),
+    (Architecture(), 0.01), (Architecture(no_occlusion_net=True), 0.01)])
+def test_parameters_are_equal_or_slightly_more(name, architecture, tolerance):
+    """Paper, section 4: 'all baselines having equally or slightly more parameters than our model'."""
+    with torch.device("meta"):
+        parameters = count_parameters(build_model(name, architecture, GEOMETRY))
+    assert 1 <= parameters / deepvoxels_parameters(architecture) <= 1 + tolerance
+
+
+def test_the_width_is_the_least_that_suffices():
+    for parameters in (1, 60, 601, 6000):
+        width = matching_width(lambda width: torch.nn.Linear(width, 10, bias=False), parameters)
+        assert 10 * width >= parameters
+        assert 10 * (width - 1) < parameters or width <= 8
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_source_for_all_targets_or_one_for_each(name):
+    """In training one source is shown for both targets; it gives what showing it twice gives."""
+    model = build_model(name, TINY, GEOMETRY).eval()
+    image = torch.rand(1, 3, 64, 64) - 0.5
+    with torch.no_grad():
+        shared, nothing = model(image, POSES[:1], POSES[1:3])
+        each, _ = model(image.expand(2, -1, -1, -1), POSES[:1].expand(2, -1, -1), POSES[1:3])
+    assert nothing is None
+    assert shared.depth is None
+    assert shared.images.shape == (2, 3, 64, 64)
+    assert shared.images.abs().max() <= 0.5
+    torch.testing.assert_close(shared.images, each.images, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_every_parameter_is_trained(name):
+    model = build_model(name, TINY, GEOMETRY)
+    model(torch.rand(1, 3, 64, 64) - 0.5, POSES[:1], POSES[1:3])[0].images.square().mean().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_viewing_directions_are_unit_vectors_through_the_pixels():
+    directions = pixel_directions(POSES, GEOMETRY, 64)
+    assert directions.shape == (6, 3, 64, 64)
+    torch.testing.assert_close(directions.norm(dim=1), torch.ones(6, 64, 64))
+    # the pixel at the principal point, (8, 7) of the map and (32, 28) of the image, looks along the camera's z axis
+    torch.testing.assert_close(directions[:, :, 28, 32], POSES[:, :3, 2])
+    # and the one 64 * 1.1 pixels to its right, had the image one, under 45 degrees: here half as far
+    in_camera = torch.einsum("vji,vj->vi", POSES[:, :3, :3], directions[:, :, 28, 32 + 22])
+    expected = torch.tensor([22 / 70.4, 0, 1])
+    torch.testing.assert_close(in_camera, (expected / expected.norm()).expand(6, -1), atol=1e-6, rtol=1e-5)
+
+
+def test_viewing_directions_do_not_depend_on_the_feature_map():
+    intrinsics = SceneIntrinsics(300.0, 200.0, 170.0, (0.0, 0.0, 0.0), 1.0, 1.0, 400, 400)
+    directions = [pixel_directions(POSES, scene_geometry(intrinsics, Architecture(64, side), 1.0), 64)
+                  for side in (16, 64)]
+    torch.testing.assert_close(*directions)
+
+
+def test_pix2pix_sees_the_direction_alone():
+    """Not the source, and not where the camera stands."""
+    model = Pix2Pix(TINY, GEOMETRY).eval()
+    moved = POSES[1:3].clone()
+    moved[:, :3, 3] += 0.5
+    with torch.no_grad():
+        images = [model(source, None if source is None else POSES[:1], targets)[0].images
+                  for source, targets in [(None, POSES[1:3]), (torch.zeros(1, 3, 64, 64), moved)]]
+    torch.testing.assert_close(*images, atol=1e-4, rtol=1e-4)
+
+
+def test_the_latent_turns_from_the_source_to_the_target():
+    """A direction of the world has, in each camera's axes, coordinates that the relative rotation carries over."""
+    up = torch.tensor([0.0, 0.0, 1.0, 0.0])
+    in_source, in_targets = invert_rigid(POSES[:1]) @ up, invert_rigid(POSES[1:]) @ up
+    rotation = relative_rotation(POSES[:1], POSES[1:])
+    sets = in_source[:, :3].repeat(5, 4)
+    torch.testing.assert_close(turn(sets, rotation), in_targets[:, :3].repeat(1, 4))
+    torch.testing.assert_close(turn(sets, relative_rotation(POSES[1:], POSES[1:])), sets, atol=1e-6, rtol=1e-6)
+
+
+def test_pose_vectors_are_relative_to_the_grid():
+    pose = torch.eye(4)[None].clone()
+    pose[0, :3, 3] = torch.tensor([1.1, 0.2, -0.7])
+    expected = torch.tensor([1.0, 0, 0, 1.0, 0, 1, 0, 0, 0, 0, 1, -1])
+    torch.testing.assert_close(pose_vector(pose, GEOMETRY), expected[None])
+
+
+def train(scene, logs, name):
+    assert run("--train_test", "train", "--model", name, "--data_root", scene / "train", "--logging_root", logs, *SMALL,
+               "--max_steps", 2) == 0
+    (checkpoint,) = logs.glob("logs/*/*/*_iter_2.pth")
+    return checkpoint
+
+
+def render(scene, logs, *more):
+    assert run("--train_test", "test", "--data_root", scene / "test", "--logging_root", logs, *more) == 0
+    (folder,) = logs.glob("test_traj/*/*")
+    return folder, json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_the_same_commands_train_resume_and_test(scene, tmp_path, name):
+    checkpoint = train(scene, tmp_path, name)
+    assert run("--train_test", "train", "--resume", checkpoint, "--logging_root", tmp_path, "--max_steps", 3) == 0
+    (resumed,) = tmp_path.glob("logs/*/*/*_iter_3.pth")
+    folder, metrics = render(scene, tmp_path, "--checkpoint", resumed, "--device", "cpu")
+    assert metrics["model"] == name
+    assert metrics["parameters"] >= deepvoxels_parameters(TINY)
+    assert metrics["depth"] is None
+    assert {"img_00002.png", "video.mp4", "comparison.png"} <= {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", sorted(FROM_SOURCE - UNTRAINED))
+def test_in_testing_the_source_is_the_nearest_training_view(scene, tmp_path, name):
+    """Paper, section 4: 'At test time, the previous two baselines receive the top-1 nearest neighbor'."""
+    checkpoint = train(scene, tmp_path, name)
+    folder, _ = render(scene, tmp_path, "--checkpoint", checkpoint, "--device", "cpu")
+    views, paths = load_scene(scene / "train", 64), load_scene(scene / "test", 64)
+    geometry = scene_geometry(views.intrinsics, TINY, 3 ** 0.5 / 2)
+    model = build_model(name, TINY, geometry)
+    model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
+    cpu = torch.device("cpu")
+    with torch.no_grad():
+        # the eight training views are 45 degrees apart, test view 1 is at 120 degrees: number 3 is nearest
+        expected = model.eval()(views.pixels([3], cpu), views.poses([3], cpu), paths.poses([1], cpu))[0].images
+    image = cv2.imread(str(folder / "img_00001.png"), cv2.IMREAD_UNCHANGED)[..., ::-1] / 65535
+    np.testing.assert_allclose(image, expected[0, :, 5:-5, 5:-5].permute(1, 2, 0) + 0.5, atol=1e-3)
+
+
+def test_nearest_neighbor_is_tested_without_a_checkpoint(scene, tmp_path):
+    folder, metrics = render(scene, tmp_path, "--model", "nearest_neighbor", *SMALL)
+    assert metrics["parameters"] == 0
+    for name in ("psnr", "ssim"):
+        assert metrics[name] == pytest.approx(metrics["nearest_neighbor"][name], abs=1e-4)
+    image = cv2.imread(str(folder / "img_00001.png"), cv2.IMREAD_UNCHANGED)
+    view = cv2.imread(str(scene / "train" / "rgb" / "000003.png"))[5:-5, 5:-5]
+    np.testing.assert_allclose(image / 65535, view / 255, atol=1e-4)
+
+
+def test_sources_are_views_that_training_kept(scene, tmp_path):
+    _, metrics = render(scene, tmp_path, "--model", "nearest_neighbor", *SMALL, "--sampling_pattern", "skip_7")
+    (scene / "train" / "rgb").rename(scene / "all")
+    (scene / "train" / "rgb").mkdir()
+    for i in range(8):
+        (scene / "train" / "rgb" / f"{i}.png").write_bytes((scene / "all" / "000000.png").read_bytes())
+    _, one_view = render(scene, tmp_path / "one", "--model", "nearest_neighbor", *SMALL)
+    assert metrics["psnr"] == pytest.approx(one_view["psnr"])
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--train_test", "train", "--model", "nearest_neighbor"], ["nearest_neighbor", "nothing to train"]),
+    (["--train_test", "train", "--model", "nerf"], ["nerf"]),
+    (["--train_test", "test", "--model", "pix2pix"], ["--checkpoint"]),
+])
+def test_what_a_user_can_get_wrong(scene, tmp_path, capfd, arguments, words):
+    try:
+        code = run(*arguments, "--data_root", scene / "train", "--logging_root", tmp_path / "logs")
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert all(word in error for word in words)
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_checkpoint_knows_its_model(scene, tmp_path, capfd):
+    checkpoint = train(scene, tmp_path, "pix2pix")
+    test = ["--train_test", "test", "--data_root", scene / "test", "--logging_root", tmp_path / "more", "--checkpoint",
+            checkpoint]
+    capfd.readouterr()
+    for flag, given, recorded in [("--model", "worrall", "pix2pix"), ("--nf0", "8", "4")]:
+        assert run(*test, flag, given) == 2
+        error = capfd.readouterr().err
+        assert f"{flag} {given}" in error
+        assert f"{flag} {recorded}" in error
+
+
+def test_baselines_that_start_from_a_view_need_one(scene, tmp_path, capfd):
+    (scene / "train").rename(scene / "elsewhere")
+    arguments = ["--train_test", "test", "--model", "nearest_neighbor", "--data_root", scene / "test",
+                 "--logging_root", tmp_path / "logs", *SMALL]
+    assert run(*arguments) == 2
+    assert "--train_root" in capfd.readouterr().err
+    assert run(*arguments, "--train_root", scene / "elsewhere") == 0
