@@ -9,7 +9,7 @@ DEMO_TRAIN_VIEWS ?= 150
 DEMO_TEST_VIEWS ?= 60
 DEMO_SIZE := --img_sidelength 64 --proj_sidelength 32 --grid_dim 16 --num_grid_feats 16 --nf0 16
 
-.PHONY: demo test clean
+.PHONY: demo test test-long clean
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
@@ -28,6 +28,9 @@ demo: .venv/installed
 test: .venv/installed
 	.venv/bin/ruff check .
 	$(PY) -m pytest
+
+test-long: .venv/installed
+	$(PY) -m pytest -m long -s
 
 clean:
 	rm -rf .venv $(DEMO)

@@ -21,12 +21,13 @@ MOST_VALUES = 1_000_000  # a checkpoint of the paper's model holds about 5,000
 
 def save_checkpoint(path: Path, checkpoint: dict) -> None:
     """Writes a checkpoint so that `path` holds either the old file or the complete new one, never a part of it."""
-    checkpoint = {**checkpoint, "format_version": CHECKPOINT_FORMAT}
-    checkpoint["checksum"] = checksum(checkpoint)
+    content = {name: value for name, value in checkpoint.items() if name != "checksum"}
+    content["format_version"] = CHECKPOINT_FORMAT
+    content["checksum"] = checksum(content)
     part = path.with_name(f".{path.name}.part")
     try:
         with open(part, "wb") as file:
-            torch.save(checkpoint, file)
+            torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -128,7 +129,8 @@ def load_checkpoint(path: Path) -> dict:
         raise InputError(f"{path}: is not a checkpoint that can be read ({error})") from None
     for part in ("model", "discriminator"):
         state = checkpoint.get(part, {})
-        if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        if not isinstance(state, dict) or not all(isinstance(name, str) and isinstance(value, Tensor)
+                                                  for name, value in state.items()):
             raise InputError(f"{path}: its {part!r} is not a dict of tensors")
         checkpoint[part] = without_aliases(state)
     return checkpoint

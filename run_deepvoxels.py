@@ -145,7 +145,8 @@ def recorded_options(checkpoint: dict, parser: Parser, path: Path) -> dict:
         raise InputError(f"--resume {path}: records no options to continue with; --checkpoint starts from its weights")
     arguments = []
     for name, value in checkpoint["options"].items():
-        if name in parser.defaults.keys() - FREE_ON_RESUME | {"data_root", "max_epoch"} and value not in (None, False):
+        inherited = name in parser.defaults and (name not in FREE_ON_RESUME or name in ("data_root", "max_epoch"))
+        if inherited and value is not None and value is not False:
             arguments += [f"--{name}"] if value is True else [f"--{name}={value}"]
     return vars(parser.parse_args(arguments))
 

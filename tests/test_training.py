@@ -85,18 +85,20 @@ def test_a_run_leaves_options_checkpoints_and_tensorboard(scene, tmp_path):
     assert options["options"]["grid_dim"] == 8
     assert {"torch", "git_commit", "device", "python"} <= options["machine"].keys()
     (events,) = tmp_path.glob("runs/*/*_disc/events*")
-    tags = set(tensorboard_tags(events))
+    tags = {value.tag for event in tensorboard_events(events) for value in event.summary.value}
     assert {"l1", "generator", "discriminator", "psnr"} <= tags
     assert {"source", "output_and_truth", "depth", "update_gate", "reset_gate"} <= tags
 
 
-def tensorboard_tags(path):
-    content, position = path.read_bytes(), 0
-    while position < len(content):
-        length = int.from_bytes(content[position:position + 8], "little")
-        event = Event.FromString(content[position + 12:position + 12 + length])
-        yield from (value.tag for value in event.summary.value)
-        position += length + 16
+def tensorboard_events(path) -> list[Event]:
+    """The events of a file; a last one that was cut off is left out."""
+    content, position, events = path.read_bytes(), 0, []
+    while position + 12 <= len(content):
+        end = position + 12 + int.from_bytes(content[position:position + 8], "little")
+        if end + 4 <= len(content):
+            events.append(Event.FromString(content[position + 12:end]))
+        position = end + 4
+    return events
 
 
 @pytest.fixture
