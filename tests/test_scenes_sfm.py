@@ -110,5 +110,6 @@ def test_photos_lying_on_their_side_are_turned_upright(tmp_path):
     photo.save(tmp_path / "a.jpg", exif=exif)
     photo.save(tmp_path / "b.jpg")
     upright = tmp_path / "upright"
-    names = [colmap_wrapper._place_upright(tmp_path / name, upright, index) for index, name in enumerate(["a.jpg", "b.jpg"])]
+    photos = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    names = [colmap_wrapper._place_upright(photo, upright, index) for index, photo in enumerate(photos)]
     assert [load_image(upright / name).shape[:2] for name in names] == [(60, 40), (40, 60)]
