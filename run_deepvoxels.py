@@ -18,7 +18,7 @@ from data_util import BACKGROUNDS
 from deep_voxels import Architecture
 from testing import test
 from training import FREE_ON_RESUME, train
-from util import InputError
+from util import InputError, one_line
 
 ARCHITECTURE_FLAGS = [field.name for field in fields(Architecture)]
 
@@ -52,23 +52,23 @@ def build_parser() -> Parser:
          metavar="FILE")
 
     flag("model", "deepvoxels", "the method; the others are the paper's baselines", choices=list(MODELS))
-    flag("max_epoch", 400, "passes over the training views", type=at_least(int, 0))
-    flag("max_steps", None, "end after so many steps in all, resumed ones counted", type=at_least(int, 1))
-    flag("start_epoch", 0, "epoch to start counting at, with --checkpoint", type=at_least(int, 0))
-    flag("lr", 4e-4, "learning rate of both optimizers", type=at_least(float, 0))
-    flag("l1_weight", 200.0, "weight of the l1 loss against the adversarial loss", type=at_least(float, 0))
+    flag("max_epoch", 400, "passes over the training views", type=number(int, 0))
+    flag("max_steps", None, "end after so many steps in all, resumed ones counted", type=number(int, 1))
+    flag("start_epoch", 0, "epoch to start counting at, with --checkpoint", type=number(int, 0))
+    flag("lr", 4e-4, "learning rate of both optimizers", type=number(float, 0))
+    flag("l1_weight", 200.0, "weight of the l1 loss against the adversarial loss", type=number(float, 0))
     flag("sampling_pattern", "all", "training views: 'all', or 'skip_N' to leave out N after each kept")
-    flag("num_trgt", 2, "target views a step", type=at_least(int, 1))
-    flag("seed", 0, "seed of the weights, the triplets and dropout", type=at_least(int, 0))
+    flag("num_trgt", 2, "target views a step", type=number(int, 1, 64))
+    flag("seed", 0, "seed of the weights, the triplets and dropout", type=number(int, 0, 2 ** 63))
 
     flag("img_sidelength", 512, "pixels a side of the images, a power of two from 64 to 1024", type=int)
     flag("proj_sidelength", 64, "pixels a side of the feature maps, a power of two from 8 to img_sidelength", type=int)
     flag("grid_dim", 32, "voxels a side of the grid, a multiple of 4", type=int)
-    flag("num_grid_feats", 64, "features a voxel", type=at_least(int, 1))
-    flag("nf0", 64, "features of the outermost 2D layers", type=at_least(int, 2))
+    flag("num_grid_feats", 64, "features a voxel", type=number(int, 1, 1024))
+    flag("nf0", 64, "features of the outermost 2D layers", type=number(int, 2, 1024))
     flag("no_occlusion_net", False, "collapse depth without occlusion reasoning", action="store_true")
     flag("near_plane", math.sqrt(3) / 2, "near plane in world units where intrinsics.txt says 0",
-         type=at_least(float, 1e-6))
+         type=number(float, 1e-6))
     flag("background", "white", "colour behind transparent pixels", choices=sorted(BACKGROUNDS))
 
     flag("train_root", None, "training views of a test: source views of the baselines, and for the nearest-neighbour "
@@ -76,21 +76,21 @@ def build_parser() -> Parser:
     flag("device", "auto", "auto, cpu, cuda or cuda:N")
     flag("precision", "fp32", "arithmetic of the networks", choices=["fp32", "bf16"])
     flag("compile", False, "compile the networks with torch.compile", action="store_true")
-    flag("log_every", 100, "steps between pictures in tensorboard", type=at_least(int, 1))
-    flag("checkpoint_every", 10000, "steps between checkpoints", type=at_least(int, 1))
-    flag("checkpoint_minutes", 30.0, "most minutes between checkpoints", type=at_least(float, 0.01))
-    flag("keep_checkpoints", 5, "newest checkpoints of a run that are kept, 0 for all", type=at_least(int, 0))
+    flag("log_every", 100, "steps between pictures in tensorboard", type=number(int, 1))
+    flag("checkpoint_every", 10000, "steps between checkpoints", type=number(int, 1))
+    flag("checkpoint_minutes", 30.0, "most minutes between checkpoints", type=number(float, 0.01))
+    flag("keep_checkpoints", 5, "newest checkpoints of a run that are kept, 0 for all", type=number(int, 0))
     flag("deterministic", False, "on CUDA, deterministic algorithms where PyTorch has them", action="store_true")
     flag("dry_run", False, "check everything, print the options and stop", action="store_true")
     return parser
 
 
-def at_least(kind, least):
-    """An argparse type: a finite number of this kind that is not below `least`."""
+def number(kind, least, most=math.inf):
+    """An argparse type: a finite number of this kind from `least` to `most`."""
     def convert(text: str):
         value = kind(text)
-        if not least <= value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} must be finite and at least {least:g}")
+        if not least <= value <= most or value == math.inf:
+            raise argparse.ArgumentTypeError(f"{text} is not a number from {least:g} to {most:g}")
         return value
 
     convert.__name__ = kind.__name__
@@ -106,7 +106,7 @@ def resolve_options(arguments: list[str]) -> tuple[argparse.Namespace, dict | No
     parser = build_parser()
     given = vars(parser.parse_args(arguments))
     for name in ("train_test", "logging_root"):
-        if name not in given:
+        if not given.get(name):
             raise InputError(f"--{name} is required")
     if given.get("resume") and given.get("checkpoint"):
         raise InputError("--resume and --checkpoint exclude each other: to continue a run, or to take its weights")
@@ -153,7 +153,7 @@ def recorded_options(checkpoint: dict, parser: Parser, path: Path) -> dict:
 
 def validate(opt: argparse.Namespace) -> None:
     """Raises `InputError` for values that no model can be built from."""
-    if opt.data_root is None:
+    if not opt.data_root:
         raise InputError("--data_root is required")
     if opt.train_test == "train" and opt.model in UNTRAINED:
         raise InputError(f"--model {opt.model}: has nothing to train; test it with --train_test test --train_root DIR")
@@ -161,8 +161,8 @@ def validate(opt: argparse.Namespace) -> None:
         value = getattr(opt, flag)
         if value & (value - 1) or not least <= value <= most:
             raise InputError(f"--{flag} {value}: must be a power of two from {least} to {most}")
-    if opt.grid_dim <= 0 or opt.grid_dim % 4:
-        raise InputError(f"--grid_dim {opt.grid_dim}: must be a positive multiple of 4, "
+    if not 4 <= opt.grid_dim <= 512 or opt.grid_dim % 4:
+        raise InputError(f"--grid_dim {opt.grid_dim}: must be a multiple of 4 from 4 to 512, "
                          "since the inpainting network halves the grid twice")
     if opt.no_occlusion_net and opt.nf0 * opt.grid_dim < 8:
         raise InputError(f"--nf0 {opt.nf0}: is too small for --no_occlusion_net")
@@ -185,6 +185,7 @@ def choose_device(name: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be valid text
     try:
         opt, checkpoint = resolve_options(sys.argv[1:] if arguments is None else arguments)
         print(" ".join(f"{name}={value}" for name, value in vars(opt).items() if value is not None))
@@ -192,6 +193,12 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"{os.path.basename(__file__)}: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"{os.path.basename(__file__)}: error: {one_line(str(error))}", file=sys.stderr)
+        return 2
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        print(f"{os.path.basename(__file__)}: error: out of memory: {one_line(str(error))}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 

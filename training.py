@@ -30,6 +30,7 @@ from util import (
     Signals,
     describe_machine,
     make_run_folder,
+    one_line,
     read_text,
     restore_rng_states,
     rng_states,
@@ -210,24 +211,22 @@ def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, ke
             step = train_step(networks, batch, opt.l1_weight, opt.precision)
 
             progress.update()
+            skipped = skipped + 1 if step.skipped else 0
             if step.skipped:
-                skipped += 1
-                views = ", ".join(scene.names[view] for view in triplets[position])
+                views = ", ".join(one_line(scene.names[view]) for view in triplets[position])
                 progress.write(f"warning: step {done} was skipped, not finite: {step.skipped} (views {views})",
                                file=sys.stderr)
                 if skipped == MOST_SKIPPED_STEPS:
                     progress.write(f"error: {skipped} steps in a row were not finite; the last good checkpoint is "
                                    f"{keeper.newest}", file=sys.stderr)
                     return 1
-                continue
-            skipped = 0
-            if done % PROGRESS_EVERY == 0 or done == steps.stop:
+            elif done % PROGRESS_EVERY == 0 or done == steps.stop:
                 scalars = {name: value.item() for name, value in step.losses._asdict().items()}
                 psnr = scalars["psnr"] if psnr is None else 0.9 * psnr + 0.1 * scalars["psnr"]
                 progress.set_postfix(loss=f"{opt.l1_weight * scalars['l1'] + scalars['generator']:.2f}",
                                      psnr=f"{psnr:.2f}")
                 log.scalars(scalars, done)
-            if done % opt.log_every == 0:
+            if done % opt.log_every == 0 and not step.skipped:
                 log_pictures(log, done, batch.source_image, batch.target_images, step.rendering, step.integration)
 
             last = done == steps.stop or signals.stop is not None
@@ -268,7 +267,7 @@ def load_training_scene(opt: Namespace) -> tuple[Scene, SceneGeometry]:
     if len(scene) - len(blind) < 2:
         raise InputError(f"{scene.root}: has {len(scene) - len(blind)} view to train on, two are the least")
     for view in blind:
-        print(f"warning: {scene.root}/pose/{scene.names[view]}.txt: sees nothing of the grid and is left out",
+        print(f"warning: {scene.root}/pose/{one_line(scene.names[view])}.txt: sees nothing of the grid and is left out",
               file=sys.stderr)
     return scene.subset([i for i in range(len(scene)) if i not in blind]), geometry
 

@@ -21,7 +21,12 @@ class InputError(Exception):
     """A file, flag or folder of the user's is wrong. The message is one line that names it; commands exit with 2."""
 
     def __init__(self, message: str):
-        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    """The text with whatever does not print, line ends included, written as escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def read_text(path: Path) -> str:
