@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(f"--{name}", default=argparse.SUPPRESS, help=help + shown, **kwargs)
 
     def error(self, message: str):
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {one_line(message)}\n")
 
 
 def build_parser() -> Parser:
