@@ -87,6 +87,13 @@ def near_plane(centers: Float[np.ndarray, "views 3"], grid_origin: Float[np.ndar
     return float(max(nearest - np.sqrt(3) / 2 * scale, 0.01 * scale))
 
 
+def is_rigid(pose: Float[np.ndarray, "4 4"]) -> bool:
+    """Whether a matrix is a finite rotation and translation, to the tolerance with which pose files are read."""
+    rotation = pose[:3, :3]
+    return bool(np.isfinite(pose).all() and np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3)
+                and np.linalg.det(rotation) > 0 and np.allclose(pose[3], [0, 0, 0, 1], atol=1e-4))
+
+
 def _on_sphere(height: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
     ring = np.sqrt(1 - height ** 2)
     return np.stack([ring * np.cos(azimuth), ring * np.sin(azimuth), height], axis=1)

@@ -9,14 +9,13 @@ import trimesh
 from jaxtyping import Float, UInt8
 
 from data_util import SceneIntrinsics, load_image, square_resize
-from scenes.command import Parser, positive_float, positive_int
+from scenes.cameras import is_rigid
+from scenes.command import Parser, finite_float, non_negative_int, positive_float, positive_int
 from scenes.coverage import judge
 from scenes.folder import new_folder, write_json, write_split
 from scenes.grid import Grid, choose_grid
 from scenes.pinhole import Undistorter, shared_pinhole
 from util import InputError
-
-RIGID_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,12 @@ class Capture:
 
 def add_flags(parser: Parser) -> None:
     """The flags that all importers share."""
-    parser.add_argument("--test_every", type=int, default=8, metavar="N",
+    parser.add_argument("--test_every", type=non_negative_int, default=8, metavar="N",
                         help="every Nth view is kept out of training as ground truth of the test scene; 0 keeps none "
                              "out (default: 8)")
     parser.add_argument("--sidelength", type=positive_int, metavar="N",
                         help="center-crop to squares of N pixels, area-averaged (default: the images' own size)")
-    parser.add_argument("--origin", type=float, nargs=3, metavar=("X", "Y", "Z"),
+    parser.add_argument("--origin", type=finite_float, nargs=3, metavar=("X", "Y", "Z"),
                         help="center of the voxel grid in world units (default: chosen, and printed)")
     parser.add_argument("--scale", type=positive_float, help="sidelength of the grid in world units (default: chosen)")
     parser.add_argument("--near_plane", type=positive_float,
@@ -84,7 +83,7 @@ def write_capture(capture: Capture, target: Path, args: Namespace, source: str) 
 
 def split_views(count: int, test_every: int) -> dict[str, list[int]]:
     """The indices of the training and the test views: every `test_every`th from the first is a test view."""
-    if test_every < 0 or test_every == 1:
+    if test_every == 1:
         raise InputError(f"--test_every {test_every}: must be 0, or at least 2 so that views are left to train on")
     test = list(range(0, count, test_every)) if test_every else []
     train = sorted(set(range(count)) - set(test))
@@ -103,12 +102,10 @@ def _validate(capture: Capture) -> None:
     if len(capture.images) < 2:
         raise InputError(f"{capture.images[0]}: is the only view; a scene needs several")
     for name, pose in zip(capture.names, capture.cam2world, strict=True):
-        rotation = pose[:3, :3]
-        if not np.isfinite(pose).all():
-            raise InputError(f"{name}: its pose holds a number that is not finite")
-        if (not np.allclose(rotation @ rotation.T, np.eye(3), atol=RIGID_TOLERANCE) or np.linalg.det(rotation) < 0
-                or not np.allclose(pose[3], [0, 0, 0, 1], atol=RIGID_TOLERANCE)):
-            raise InputError(f"{name}: its pose is not a rigid transform")
+        if not is_rigid(pose):
+            raise InputError(f"{name}: its pose is not a rigid transform of finite numbers")
+    if np.ptp(capture.cam2world[:, :3, 3], axis=0).max() == 0:
+        raise InputError(f"{capture.images[0].parent}: all views were taken from the same place; a scene needs several")
 
 
 def _scene_intrinsics(plain: SceneIntrinsics, grid: Grid, sidelength: int | None) -> SceneIntrinsics:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from data_util import SceneIntrinsics, load_image, square_resize
-from scenes.cameras import near_plane, opengl2opencv
+from scenes.cameras import is_rigid, near_plane, opengl2opencv
 from scenes.command import Parser, positive_float, positive_int, run
 from scenes.folder import natural_order, new_folder, write_json, write_split
 from util import InputError
@@ -62,13 +62,18 @@ def _read_transforms(path: Path) -> tuple[float, list[Path], Float[np.ndarray, "
         content = json.loads(path.read_text())
         frames = sorted(content["frames"], key=lambda frame: natural_order(frame["file_path"]))
         poses = np.array([frame["transform_matrix"] for frame in frames], dtype=np.float64)
-        focal_per_width = 0.5 / np.tan(0.5 * float(content["camera_angle_x"]))
+        focal_per_width = 0.5 / max(np.tan(0.5 * float(content["camera_angle_x"])), 1e-12)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: is not a NeRF-synthetic file ({type(error).__name__}: {error})") from None
     if not frames:
         raise InputError(f"{path}: has no frames")
-    if poses.shape[1:] != (4, 4) or not np.isfinite(poses).all():
-        raise InputError(f"{path}: holds a transform_matrix that is not 4x4 finite numbers")
+    if not 0 < focal_per_width < 1e6:
+        raise InputError(f"{path}: camera_angle_x is {content['camera_angle_x']}, not an angle between 0 and pi")
+    if poses.shape[1:] != (4, 4):
+        raise InputError(f"{path}: holds a transform_matrix that is not 4x4 numbers")
+    for frame, pose in zip(frames, poses, strict=True):
+        if not is_rigid(pose):
+            raise InputError(f"{path}: the transform_matrix of {frame['file_path']} is not a rigid transform")
     files = [path.parent / frame["file_path"] for frame in frames]
     files = [file if file.suffix else file.with_suffix(".png") for file in files]
     for file in files:

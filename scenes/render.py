@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from data_util import SceneIntrinsics
 from scenes.cameras import hemisphere, look_at, near_plane, spiral
-from scenes.command import Parser, positive_float, positive_int, run
+from scenes.command import Parser, non_negative_int, positive_float, positive_int, run
 from scenes.folder import (
     finish_folder,
     refuse_existing,
@@ -86,7 +86,7 @@ def _parse(argv: Sequence[str] | None):
     parser.add_argument("--test_views", type=positive_int, default=1000, help="default: 1000")
     parser.add_argument("--radius", type=positive_float, default=2.0,
                         help="distance of the cameras from the object's center, whose size is 1 (default: 2)")
-    parser.add_argument("--seed", type=int, default=0, help="turns the training cameras about the axis (default: 0)")
+    parser.add_argument("--seed", type=non_negative_int, default=0, help="turns the training cameras (default: 0)")
     parser.add_argument("--workers", type=positive_int,
                         help="processes (default: as many as there are cores, fewer where there is little to do)")
     return parser.parse_args(argv)
@@ -112,7 +112,10 @@ def _start_or_continue(args) -> Path:
                 "origin": [0.0, 0.0, 0.0], "scale": GRID_SCALE}
     record = partial / "scene.json"
     if record.is_file():
-        earlier = json.loads(record.read_text())
+        try:
+            earlier = json.loads(record.read_text())
+        except ValueError:
+            raise InputError(f"{record}: is damaged; delete {partial} to start again") from None
         changed = [name for name in settings if earlier.get(name) != settings[name]]
         if changed:
             raise InputError(f"{partial}: holds unfinished work of other settings ({changed[0]} was "

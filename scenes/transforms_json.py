@@ -4,8 +4,8 @@
 
 Intrinsics may be shared or each frame's own; distortion (k1..k4, p1, p2; OPENCV, FULL_OPENCV or OPENCV_FISHEYE) is
 undone with OpenCV's equations. Poses are camera-to-world with OpenGL axes, as the format says; they are kept in its
-world coordinates. Sparse points come from `ply_file_path` where the file names one. Frames without a pose's file
-extension are PNG. Views are numbered by the order of their file names.
+world coordinates. Sparse points come from `ply_file_path` where the file names one. File names without an
+extension mean PNG. Views are numbered by the order of their file names.
 """
 import json
 from collections.abc import Sequence
@@ -81,10 +81,8 @@ def _pose(frame: dict, path: Path) -> np.ndarray:
 def _camera(values: dict, image: Path, path: Path) -> pycolmap.Camera:
     """The camera of one frame, from its own values or the shared ones."""
     try:
-        if "w" in values and "h" in values:
-            width, height = int(values["w"]), int(values["h"])
-        else:
-            height, width = load_image(image).shape[:2]
+        given = "w" in values and "h" in values
+        height, width = (int(values["h"]), int(values["w"])) if given else load_image(image).shape[:2]
         if "fl_x" in values:
             focal_x = float(values["fl_x"])
         elif "camera_angle_x" in values:
@@ -97,7 +95,7 @@ def _camera(values: dict, image: Path, path: Path) -> pycolmap.Camera:
         distortion = [float(values.get(name, 0)) for name in DISTORTION[model]]
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: the intrinsics of {values['file_path']} are not numbers ({error})") from None
-    if not (focal_x > 0 and focal_y > 0 and np.isfinite([focal_x, focal_y, *center, *distortion]).all()):
+    if not (min(focal_x, focal_y, width, height) > 0 and np.isfinite([focal_x, focal_y, *center, *distortion]).all()):
         raise InputError(f"{path}: the intrinsics of {values['file_path']} are not positive, finite numbers")
     return pycolmap.Camera(model=model, width=width, height=height, params=[focal_x, focal_y, *center, *distortion])
 

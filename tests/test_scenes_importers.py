@@ -178,7 +178,8 @@ def broken_transforms(tmp_path, change):
     for number in range(3):
         write_image(tmp_path / f"{number}.png", np.zeros((8, 8, 3), np.uint8))
     content = {"fl_x": 8, "w": 8, "h": 8, "frames": [
-        {"file_path": f"{number}.png", "transform_matrix": np.eye(4).tolist()} for number in range(3)]}
+        {"file_path": f"{number}.png", "transform_matrix": (np.eye(4) + number * np.eye(4, k=3)).tolist()}
+        for number in range(3)]}
     change(content)
     (tmp_path / "transforms.json").write_text(json.dumps(content))
 
@@ -191,6 +192,8 @@ def broken_transforms(tmp_path, change):
     (lambda content: content["frames"][2].update(transform_matrix=(np.eye(4) * 2).tolist()), "2.png"),
     (lambda content: content["frames"][2].update(transform_matrix=[1, 2]), "2.png"),
     (lambda content: content.update(fl_x="wide"), "transforms.json: the intrinsics"),
+    (lambda content: [frame.update(transform_matrix=np.eye(4).tolist()) for frame in content["frames"]], "same place"),
+    (lambda content: content.update(w=0), "transforms.json: the intrinsics"),
     (lambda content: content.update(w=9), "png: is 8x8"),
     (lambda content: content.update(camera_model="PANORAMA"), "camera_model PANORAMA"),
     (lambda content: content.update(frames=content["frames"][:1]), "only view"),
