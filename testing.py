@@ -13,7 +13,6 @@ import imageio.v2 as imageio
 import numpy as np
 import torch
 from jaxtyping import Float
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
 from tqdm import tqdm
 
@@ -192,6 +191,8 @@ def write_test(folder: Path, model: nn.Module, geometry: SceneGeometry, scene: S
 
 def measure(image: Float[np.ndarray, "h w 3"], truth: Float[np.ndarray, "h w 3"]) -> dict[str, float]:
     """PSNR in dB, at most `HIGHEST_PSNR`, and SSIM of an image in [0, 1]."""
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity  # seconds, which training need not wait
+
     with np.errstate(divide="ignore"):  # equal images
         psnr = float(peak_signal_noise_ratio(truth, image, data_range=1))
     return {"psnr": min(psnr, HIGHEST_PSNR),

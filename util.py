@@ -7,11 +7,11 @@ import re
 import signal
 import subprocess
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor
 
 MAX_TEXT_BYTES = 1 << 20
@@ -89,6 +89,10 @@ class RunLock:
     def __exit__(self, *_) -> None:
         self._file.close()
 
+    def fileno(self) -> int:
+        """The file descriptor whose owners hold the lock: a child that inherits it does so too."""
+        return self._file.fileno()
+
 
 class Signals:
     """SIGINT and SIGTERM as a request to stop after the step at hand, SIGUSR1 as one to save.
@@ -140,6 +144,6 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
     """Versions, device and git commit: what a run's `options.json` says about where it ran."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True,
                             check=False).stdout.strip()
-    return {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
+    return {"python": platform.python_version(), "torch": torch.__version__, "torchvision": version("torchvision"),
             "numpy": np.__version__, "git_commit": commit or "unknown", "threads": torch.get_num_threads(),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"}
