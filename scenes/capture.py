@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pycolmap
-import trimesh
 from jaxtyping import Float, UInt8
 
 from data_util import SceneIntrinsics, load_image, square_resize
@@ -15,6 +14,7 @@ from scenes.coverage import judge
 from scenes.folder import new_folder, write_json, write_split
 from scenes.grid import Grid, choose_grid
 from scenes.pinhole import Undistorter, shared_pinhole
+from scenes.points import save_points
 from util import InputError
 
 
@@ -66,7 +66,7 @@ def write_capture(capture: Capture, target: Path, args: Namespace, source: str) 
             write_split(folder / split, intrinsics, capture.cam2world[chosen],
                         (_image(capture, index, undistort, args.sidelength) for index in chosen))
         if len(capture.points):
-            trimesh.PointCloud(capture.points, colors=capture.colors).export(folder / "points.ply")
+            save_points(folder / "points.ply", capture.points, capture.colors)
         write_json(folder / "scene.json", {
             "source": source, "origin": grid.origin.tolist(), "scale": grid.scale, "near_plane": grid.near_plane,
             "why": grid.why, "views": {split: [capture.names[index] for index in chosen]

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import trimesh
 from jaxtyping import Float
 from PIL import Image
 
@@ -22,6 +21,7 @@ from scenes.check_picture import draw_check
 from scenes.command import Parser, run
 from scenes.coverage import covered_share, judge, seen_share
 from scenes.folder import write_image
+from scenes.points import load_points
 from util import InputError
 
 PROG = "scenes.check"
@@ -79,7 +79,7 @@ def sparse_points(folder: Path) -> Float[np.ndarray, "points 3"]:
     """The points kept beside the scene (points.ply), none where there are none."""
     for path in (folder / "points.ply", folder.absolute().parent / "points.ply"):
         if path.is_file():
-            return np.asarray(trimesh.load(path).vertices, dtype=np.float64)
+            return load_points(path)[0]
     return np.zeros((0, 3))
 
 

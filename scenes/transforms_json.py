@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pycolmap
-import trimesh
 
 from data_util import load_image
 from scenes.cameras import opengl2opencv
 from scenes.capture import Capture, add_flags, require_files, write_capture
 from scenes.command import Parser, run
 from scenes.folder import natural_order, refuse_existing
+from scenes.points import load_points
 from util import InputError
 
 PROG = "scenes.transforms_json"
@@ -57,7 +57,9 @@ def read_transforms(path: Path) -> Capture:
     require_files(images, path)
     poses = np.stack([_pose(frame, path) for frame in frames])
     cameras = [_camera({**content, **frame}, image, path) for frame, image in zip(frames, images, strict=True)]
-    points, colors = _points(path.parent / content["ply_file_path"] if content.get("ply_file_path") else None)
+    points, colors = np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
+    if content.get("ply_file_path"):
+        points, colors = load_points(path.parent / str(content["ply_file_path"]))
     return Capture(images, [frame["file_path"] for frame in frames], opengl2opencv(poses), cameras, points, colors)
 
 
@@ -113,23 +115,6 @@ def _model(values: dict, path: Path) -> str:
     if named == "OPENCV_FISHEYE":
         return named
     return "FULL_OPENCV" if any(float(values.get(name, 0)) for name in ("k3", "k4", "k5", "k6")) else "OPENCV"
-
-
-def _points(path: Path | None) -> tuple[np.ndarray, np.ndarray]:
-    if path is None:
-        return np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file, though transforms.json names it as ply_file_path")
-    try:
-        cloud = trimesh.load(path)
-        points = np.asarray(cloud.vertices, dtype=np.float64)
-        colors = np.asarray(cloud.visual.vertex_colors if len(cloud.visual.vertex_colors) else cloud.colors)
-    except Exception as error:  # trimesh's readers raise whatever the damaged bytes lead them to
-        raise InputError(f"{path}: is not a readable point cloud ({type(error).__name__})") from None
-    if colors.shape[:1] != points.shape[:1]:
-        colors = np.full((len(points), 3), 128)
-    finite = np.isfinite(points).all(axis=1)
-    return points[finite], colors[finite, :3].astype(np.uint8)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pycolmap
 import pytest
+import trimesh
 from scipy.spatial.transform import Rotation
 
 from data_util import list_images, list_poses, load_image, load_intrinsics, load_pose
@@ -222,3 +223,19 @@ def test_broken_colmap_folders_are_named(tmp_path, rendered):
     with pytest.raises(InputError, match="sparse"):
         colmap.main([str(tmp_path), str(tmp_path / "scene")])
     assert not (tmp_path / "scene").exists()
+
+
+@pytest.mark.parametrize("colored", [True, False])
+def test_sparse_points_of_nerfstudio_choose_the_grid(tmp_path, rendered, colored):
+    folder, poses, focal = rendered
+    points = np.random.default_rng(0).uniform(-0.4, 0.4, (300, 3)) + [0.1, 0, 0]
+    colors = np.tile(np.uint8([10, 200, 30, 255]), (300, 1)) if colored else None
+    trimesh.PointCloud(points, colors=colors).export(tmp_path / "sparse.ply")
+    export_transforms(folder, tmp_path / "transforms.json", poses, focal, ply_file_path="sparse.ply")
+    transforms_json.main([str(tmp_path / "transforms.json"), str(tmp_path / "scene")])
+    intrinsics = load_intrinsics(tmp_path / "scene" / "train" / "intrinsics.txt")
+    np.testing.assert_allclose(intrinsics.grid_origin, [0.1, 0, 0], atol=0.08)
+    assert 0.75 < intrinsics.scale < 1.1
+    kept = trimesh.load(tmp_path / "scene" / "points.ply")
+    np.testing.assert_allclose(kept.vertices, points, atol=1e-5)
+    assert not colored or (kept.colors[:, :3] == [10, 200, 30]).all()

@@ -1,0 +1,31 @@
+"""Sparse points of a scene as PLY files."""
+from pathlib import Path
+
+import numpy as np
+import trimesh
+from jaxtyping import Float, UInt8
+
+from util import InputError
+
+UNCOLORED = 128
+
+
+def load_points(path: Path) -> tuple[Float[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"]]:
+    """The finite points of a file and their RGB colors, grey where it has none."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        cloud = trimesh.load(path)
+        points = np.asarray(cloud.vertices, dtype=np.float64).reshape(-1, 3)
+        colors = np.asarray(cloud.visual.vertex_colors)
+    except Exception as error:  # trimesh's readers raise whatever the damaged bytes lead them to
+        raise InputError(f"{path}: is not a readable point cloud ({type(error).__name__})") from None
+    if colors.shape[:1] != points.shape[:1]:
+        colors = np.full((len(points), 3), UNCOLORED)
+    finite = np.isfinite(points).all(axis=1)
+    return points[finite], colors[finite, :3].astype(np.uint8)
+
+
+def save_points(path: Path, points: Float[np.ndarray, "points 3"], colors: UInt8[np.ndarray, "points 3"]) -> None:
+    """Writes colored points as binary PLY."""
+    trimesh.PointCloud(points, colors=colors).export(path)
