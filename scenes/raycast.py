@@ -73,10 +73,10 @@ def pixel_rays(cam2world: Float[np.ndarray, "4 4"], matrix: Float[np.ndarray, "3
     Row by row; not of unit length but of unit z in camera axes, so that a ray's parameter is z-depth.
     """
     coordinates = (np.arange(count) + 0.5) * (sidelength / count)
-    x = (coordinates - matrix[0, 2]) / matrix[0, 0]
-    y = (coordinates - matrix[1, 2]) / matrix[1, 1]
-    in_camera = np.stack([np.tile(x, count), np.repeat(y, count), np.ones(count * count)], axis=1)
-    return (in_camera @ cam2world[:3, :3].T).astype(np.float32)
+    right, down, forward = cam2world[:3, :3].T
+    across = np.outer((coordinates - matrix[0, 2]) / matrix[0, 0], right)
+    along = np.outer((coordinates - matrix[1, 2]) / matrix[1, 1], down) + forward
+    return (along.astype(np.float32)[:, None] + across.astype(np.float32)).reshape(-1, 3)
 
 
 def sample_texture(texture: UInt8[np.ndarray, "h w 3"],
