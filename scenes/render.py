@@ -15,6 +15,7 @@ import os
 import pickle
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -182,8 +183,15 @@ class _Renderer:
 
 def _start_worker(setup: Path) -> None:
     global _renderer
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)  # the processes are the parallelism
     _renderer = _Renderer(*pickle.loads(setup.read_bytes()))
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot tell its workers, who would wait for it forever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _render_in_worker(view: tuple[Path, int, Float[np.ndarray, "4 4"]]) -> None:
