@@ -4,9 +4,10 @@ compares with it: a picture of viewing directions is translated into colours.
     python run_deepvoxels.py --train_test train --model pix2pix --data_root SCENE/train --logging_root LOGS
 
 The paper's (section 4): the input is "the per-pixel view direction, i.e., the normalized, worldspace vector from camera
-origin to each pixel", the output the image. That the network is a U-Net down to 1x1 is Isola et al.'s. Ours: its
-blocks, channel rule and dropout, which are those of DeepVoxels' rendering network, and that the discriminator sees the
-image alone, as it does for every method here, since the paper trains all with the same loss.
+origin to each pixel", the output the image. Isola et al.'s: a U-Net down to 1x1, and that each image is normalised by
+its own statistics, in testing as in training. Ours: the U-Net's blocks and channel rule, which are those of DeepVoxels'
+rendering network; that there is no dropout, which slowed learning; and that the discriminator sees the image alone, as
+it does for every method here, since the paper trains all with the same loss.
 """
 import torch
 from jaxtyping import Float
@@ -17,8 +18,6 @@ from deep_voxels import Architecture, Rendering
 from projection import SceneGeometry, image2world
 from pytorch_prototyping.blocks import channels_last_
 from pytorch_prototyping.unet import Unet
-
-DROPOUT = 0.1
 
 
 class Pix2Pix(nn.Module):
@@ -39,9 +38,14 @@ class Pix2Pix(nn.Module):
 
 
 def network(width: int, img_sidelength: int) -> Unet:
-    """A U-Net down to 1x1 with at most `width` channels."""
-    return Unet(3, 3, nf0=outermost_width(width), num_down=img_sidelength.bit_length() - 1, max_channels=width,
-                dropout=DROPOUT, linear_out=True)
+    """A U-Net down to 1x1 with at most `width` channels and instance normalisation."""
+    unet = Unet(3, 3, nf0=outermost_width(width), num_down=img_sidelength.bit_length() - 1, max_channels=width,
+                linear_out=True)
+    for module in list(unet.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, nn.InstanceNorm2d(child.num_features, affine=True))
+    return unet
 
 
 def pixel_directions(cam2world: Float[Tensor, "v 4 4"], geometry: SceneGeometry, sidelength: int,
