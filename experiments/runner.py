@@ -1,0 +1,199 @@
+"""The runs of an experiment: each trained and tested by run_deepvoxels.py in a folder of its own, once.
+
+A run is done when its test has written `metrics.json`. What is done is skipped, what was stopped is resumed, what fails
+is a gap: so the same command, given again, goes on.
+"""
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from baselines import UNTRAINED
+from checkpoints import latest_checkpoint
+from data_util import list_images
+from util import InputError, RunLock, read_text, write_json
+
+ROOT = Path(__file__).parent.parent
+RECORD = "experiment.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model, trained on one scene from one seed, and tested.
+
+    scene: its name. data: its folder. variant: what the experiment varies, the model's name or a value.
+    flags: those of run_deepvoxels.py that hold for this run besides the experiment's.
+    """
+
+    scene: str
+    data: Path
+    variant: str
+    seed: int
+    model: str = "deepvoxels"
+    flags: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.scene}-{self.variant}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished run measured, the folder with its frames, and the seconds that its commands took in all."""
+
+    folder: Path
+    metrics: dict
+    seconds: float
+
+
+class Experiment:
+    """An output folder and the settings that all its runs share."""
+
+    def __init__(self, name: str, out: Path, scenes: list[Path], steps: int, flags: list[str]):
+        """Checks the scenes and makes the folder, or goes on in the one of an earlier, equal command."""
+        self.out, self.steps, self.flags = out, steps, flags
+        self.scenes = scenes_by_name(scenes)
+        settings = {"experiment": name, "steps": steps, "flags": flags}
+        known_scenes = self._earlier_scenes(settings)
+        for scene, data in self.scenes.items():
+            if known_scenes.setdefault(scene, str(data)) != str(data):
+                raise InputError(f"{out}: has results of another scene named {scene}, {known_scenes[scene]}")
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--out {out}: cannot be made ({error.strerror})") from None
+        self._lock = RunLock(out)
+        write_json(out / RECORD, {**settings, "scenes": known_scenes})
+
+    def _earlier_scenes(self, settings: dict) -> dict[str, str]:
+        """The scenes of earlier commands in this folder, which must have had the same settings."""
+        if not (self.out / RECORD).is_file():
+            if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
+                raise InputError(f"--out {self.out}: exists and is no experiment's; name another folder")
+            return {}
+        try:
+            earlier = json.loads(read_text(self.out / RECORD))
+            scenes = dict(earlier["scenes"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.out / RECORD}: is not an experiment's record ({error})") from None
+        for setting, value in settings.items():
+            if earlier.get(setting) != value:
+                raise InputError(f"--out {self.out}: holds an experiment with {setting} {earlier.get(setting)}, not "
+                                 f"{value}; name another folder")
+        return scenes
+
+    def run_all(self, runs: Sequence[Run]) -> tuple[dict[Run, Result], dict[Run, str]]:
+        """Runs what is missing. Returns the results, and why the runs without one failed."""
+        missing = [run for run in runs if self.result(run) is None]
+        print(f"{len(runs) - len(missing)} of {len(runs)} runs are done", flush=True)
+        for scene in self.scenes:
+            self._check_first([run for run in missing if run.scene == scene])
+        failed = {}
+        for number, run in enumerate(missing, start=1):
+            print(f"[{number}/{len(missing)}] {run.name}: see {self.folder(run) / 'log.txt'}", flush=True)
+            problem = self._execute(run)
+            result = self.result(run)
+            if problem or result is None:
+                failed[run] = problem or "wrote no metrics"
+                print(f"  failed: {failed[run]}", flush=True)
+            else:
+                print(f"  PSNR {result.metrics['psnr']:.2f} dB, SSIM {result.metrics['ssim']:.3f} after "
+                      f"{result.seconds:.0f} s", flush=True)
+        return {run: result for run in runs if (result := self.result(run))}, failed
+
+    def folder(self, run: Run) -> Path:
+        """The logging root of a run."""
+        return self.out / "runs" / run.name
+
+    def result(self, run: Run) -> Result | None:
+        """What a run measured, if it is done."""
+        done = sorted(self.folder(run).glob("test_traj/*/*/metrics.json"))
+        if not done:
+            return None
+        seconds = sum((command["seconds"] for command in self._commands(run)), start=0.0)
+        return Result(done[-1].parent, json.loads(done[-1].read_text()), seconds)
+
+    def _check_first(self, runs: list[Run]) -> None:
+        """Refuses flags and scenes with which no run can begin, before hours are spent on others."""
+        if not runs or self.folder(runs[0]).exists():
+            return
+        check = self._command_line(runs[0], "test" if runs[0].model in UNTRAINED else "train") + ["--dry_run"]
+        ended = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, check=False)
+        if ended.returncode == 2:
+            raise InputError(ended.stderr.strip().splitlines()[-1].partition("error: ")[2])
+
+    def _execute(self, run: Run) -> str | None:
+        """Trains and tests, going on where an earlier command was stopped. Returns what went wrong, if anything."""
+        self.folder(run).mkdir(parents=True, exist_ok=True)
+        checkpoint = []
+        if run.model not in UNTRAINED:
+            begun = any(self.folder(run).glob("logs/*/*/latest.pth"))
+            problem = self._call(run, [*self._command_line(run, "train"), *(["--resume", "latest"] if begun else [])])
+            if problem:
+                return problem
+            checkpoint = ["--checkpoint", str(latest_checkpoint(self.folder(run).absolute()))]
+        return self._call(run, [*self._command_line(run, "test"), *checkpoint])
+
+    def _command_line(self, run: Run, train_test: str) -> list[str]:
+        data = run.data.absolute()
+        # As many epochs as steps: --max_steps is what ends training.
+        roots = (["--data_root", f"{data / 'train'}", "--max_steps", f"{self.steps}", "--max_epoch", f"{self.steps}"]
+                 if train_test == "train" else ["--data_root", f"{data / 'test'}", "--train_root", f"{data / 'train'}"])
+        return [sys.executable, "run_deepvoxels.py", "--train_test", train_test, "--model", run.model, *roots,
+                "--logging_root", f"{self.folder(run).absolute()}", "--seed", f"{run.seed}", *self.flags, *run.flags]
+
+    def _call(self, run: Run, command: list[str]) -> str | None:
+        """Runs a command to its end, its output into `log.txt`, and notes it in `commands.json`.
+
+        When this process is stopped, the command is asked to stop, which lets training save, and waited for. It
+        inherits the lock, so that one that outlives this process keeps others away.
+        """
+        begin = time.monotonic()
+        with open(self.folder(run) / "log.txt", "a", encoding="utf-8") as log:
+            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT,
+                                       stdin=subprocess.DEVNULL, pass_fds=[self._lock.fileno()],
+                                       start_new_session=True)  # so that Ctrl-C reaches it once, through this process
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                process.terminate()
+                process.wait()
+                raise
+            finally:
+                if process.poll() is None:  # interrupted a second time
+                    process.kill()
+                write_json(self.folder(run) / "commands.json", {"commands": [*self._commands(run), {
+                    "command": " ".join(command[1:]), "seconds": round(time.monotonic() - begin, 1),
+                    "exit_code": process.poll()}]})
+        if process.returncode == 0:
+            return None
+        return f"exit code {process.returncode}: {last_line(self.folder(run) / 'log.txt')}"
+
+    def _commands(self, run: Run) -> list[dict]:
+        path = self.folder(run) / "commands.json"
+        return json.loads(path.read_text())["commands"] if path.is_file() else []
+
+
+def scenes_by_name(scenes: list[Path]) -> dict[str, Path]:
+    """The scenes' absolute folders by name. Raises `InputError` for one that cannot be trained on and measured."""
+    by_name = {}
+    for scene in scenes:
+        data = scene.resolve()
+        if not data.is_dir():
+            raise InputError(f"{scene}: no such folder")
+        for part, use in [("train", "to train on"), ("test", "to measure with")]:
+            if not (data / part / "rgb").is_dir() or not list_images(data / part / "rgb"):
+                raise InputError(f"{scene}: has no images {use} ({part}/rgb)")
+        if data.name in by_name:
+            raise InputError(f"{scene}: another scene is named {data.name} too; rename one")
+        by_name[data.name] = data
+    return by_name
+
+
+def last_line(path: Path) -> str:
+    """The last line of a log that holds something, at most 200 characters of it."""
+    lines = [line for line in path.read_text(errors="replace").replace("\r", "\n").splitlines() if line.strip()]
+    return lines[-1].strip()[:200] if lines else "no output"

@@ -1,0 +1,110 @@
+"""How DeepVoxels depends on the number of training images, the size of its grid and errors in the poses.
+
+    python -m experiments.sensitivity --scenes data/cube --steps 3000 --out results/sensitivity
+        --img_sidelength 64 --proj_sidelength 32 --grid_dim 16 --num_grid_feats 16 --nf0 16
+
+Each study varies one thing and leaves the others as the flags say: `images` keeps every (N+1)-th training view
+(--skip), `grid` takes other numbers of voxels a side (--grid_dims), `noise` turns the training cameras at random
+(--degrees, as scenes.noise does, drawn anew for each seed). Writes a curve of each, images.png, grid.png and noise.png,
+and sensitivity.json. Given again, the command runs what is missing.
+"""
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_util import list_poses
+from dataio import sampled_views
+from deep_voxels import Architecture
+from experiments.command import experiment_parser, number, parse, whole_number
+from experiments.plot import Curve, write_plot
+from experiments.results import summarize
+from experiments.runner import Experiment, Run
+from scenes import noise
+from scenes.command import Parser, positive_int, run
+from util import write_json
+
+PROG = "experiments.sensitivity"
+X_LABELS = {"images": "training images", "grid": "voxels a side", "noise": "pose noise, degrees"}
+UNCHANGED = "base"  # the variant in which nothing is varied: one run for all studies
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(add_arguments(experiment_parser(PROG, __doc__)), argv, reserved={"--sampling_pattern"})
+    experiment = Experiment("sensitivity", args.out, args.scenes, args.steps, args.flags)
+    studies = {study: {scene: [(x, [STUDIES[study](args, scene, data, x, seed) for seed in args.seeds])
+                               for x in values(args, study)]
+                       for scene, data in experiment.scenes.items()} for study in args.studies}
+    groups = [group for scenes in studies.values() for points in scenes.values() for _, group in points]
+    results, failed = experiment.run_all(list(dict.fromkeys(run for group in groups for run in group)))
+
+    content = {"steps": args.steps, "seeds": args.seeds, "flags": args.flags, "studies": {}}
+    for study, scenes in studies.items():
+        points = {scene: [{"x": shown_x(study, experiment.scenes[scene], x), **summarize(group, results, failed)}
+                          for x, group in group_list] for scene, group_list in scenes.items()}
+        content["studies"][study] = {"x": X_LABELS[study], "scenes": points}
+        curves = [curve for scene, line in points.items() if (curve := psnr_curve(scene, line)).x]
+        if curves:
+            write_plot(args.out / f"{study}.png", f"PSNR after {args.steps} steps", X_LABELS[study], "PSNR, dB", curves)
+            print(f"look at {args.out / f'{study}.png'}")
+    write_json(args.out / "sensitivity.json", content)
+
+
+def add_arguments(parser: Parser) -> Parser:
+    parser.add_argument("--studies", nargs="+", choices=list(STUDIES), default=list(STUDIES), help="default: all")
+    parser.add_argument("--skip", type=whole_number, nargs="+", default=[0, 1, 3], metavar="N",
+                        help="training views left out after each kept (default: 0 1 3)")
+    parser.add_argument("--grid_dims", type=positive_int, nargs="+", default=[8, 16, 32], metavar="D",
+                        help="voxels a side (default: 8 16 32)")
+    parser.add_argument("--degrees", type=number, nargs="+", default=[0, 1, 3], metavar="DEG",
+                        help="standard deviation of the cameras' angles (default: 0 1 3)")
+    return parser
+
+
+def values(args, study: str) -> list[int] | list[float]:
+    """What a study varies, in ascending order of what its curve shows."""
+    return {"images": sorted(set(args.skip), reverse=True), "grid": sorted(set(args.grid_dims)),
+            "noise": sorted(set(args.degrees))}[study]
+
+
+def images_run(args, scene: str, data: Path, skip: int, seed: int) -> Run:
+    if skip == 0:
+        return Run(scene, data, UNCHANGED, seed)
+    return Run(scene, data, f"skip_{skip}", seed, flags=("--sampling_pattern", f"skip_{skip}"))
+
+
+def grid_run(args, scene: str, data: Path, grid_dim: int, seed: int) -> Run:
+    flags = Parser(PROG, None)
+    flags.add_argument("--grid_dim", type=int, default=Architecture.grid_dim)
+    if grid_dim == flags.parse_known_args(args.flags)[0].grid_dim:
+        return Run(scene, data, UNCHANGED, seed)
+    return Run(scene, data, f"grid_{grid_dim}", seed, flags=("--grid_dim", str(grid_dim)))
+
+
+def noise_run(args, scene: str, data: Path, degrees: float, seed: int) -> Run:
+    """The noisy copy of the scene is made here, once."""
+    if degrees == 0:
+        return Run(scene, data, UNCHANGED, seed)
+    copy = args.out / "scenes" / f"{scene}-noise_{degrees:g}-seed{seed}"
+    if not copy.exists():
+        noise.main(["--scene", str(data), "--out", str(copy), "--degrees", str(degrees), "--seed", str(seed)])
+    return Run(scene, copy, f"noise_{degrees:g}", seed)
+
+
+STUDIES = {"images": images_run, "grid": grid_run, "noise": noise_run}
+
+
+def shown_x(study: str, data: Path, x: int | float) -> int | float:
+    """Where a value stands on the curve: for left-out views, the number of those kept."""
+    if study != "images":
+        return x
+    return len(sampled_views(len(list_poses(data / "train" / "pose")), f"skip_{x}"))
+
+
+def psnr_curve(scene: str, points: list[dict]) -> Curve:
+    """The PSNR of every point of which a seed finished."""
+    finished = [point for point in points if point["seeds"]]
+    return Curve(scene, [float(point["x"]) for point in finished],
+                 [[seed["psnr"] for seed in point["seeds"].values()] for point in finished])
+
+
+if __name__ == "__main__":
+    run(PROG, main)

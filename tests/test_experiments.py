@@ -1,0 +1,290 @@
+"""The paper's evaluation as commands: what is missing is run, what is done is skipped, what fails is a gap."""
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+
+from baselines import MODELS
+from experiments import occlusion, sensitivity, table1
+from experiments.pictures import row
+from experiments.plot import Curve, round_marks, write_plot
+from experiments.runner import Experiment, last_line
+from scenes.command import run as run_command
+from testing import write_png16
+from tests.conftest import SMALL, write_scene
+from util import InputError, RunLock
+
+ROOT = Path(__file__).parent.parent
+
+
+def start(*arguments) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-m", "experiments.table1", *map(str, arguments)], cwd=ROOT, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_table1_with_every_method_stopped_half_way_and_finished(scene, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--scenes", scene, "--steps", 3, "--out", out, *SMALL]
+    process = start(*arguments)
+    deadline = time.time() + 120
+    while not (out / "runs" / "scene-worrall-seed0" / "log.txt").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.time() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "Traceback" not in error
+    assert not (out / "table.md").exists()
+    done = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/test_traj/*/*/metrics.json")}
+    assert [path.relative_to(out).parts[1] for path in sorted(done)] == [
+        "scene-nearest_neighbor-seed0", "scene-tatarchenko-seed0"]
+
+    process = start(*arguments)
+    output, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    assert output.startswith("2 of 5 runs are done")
+    assert all(path.stat().st_mtime_ns == modified for path, modified in done.items())
+    assert {path.name for path in out.iterdir()} - {".lock"} == {
+        "experiment.json", "runs", "table.md", "table.json", "figure.png", "scene.mp4"}
+    table = json.loads((out / "table.json").read_text())["scenes"]["scene"]
+    assert list(table) == list(table1.NAMES)
+    for model, summary in table.items():
+        metrics = json.loads((Path(summary["seeds"]["0"]["folder"]) / "metrics.json").read_text())
+        assert (metrics["model"], metrics["psnr"]) == (model, summary["psnr"])
+        assert summary["parameters"] >= table["deepvoxels"]["parameters"] or model == "nearest_neighbor"
+    text = (out / "table.md").read_text()
+    assert f"{table['pix2pix']['psnr']:.2f} / {table['pix2pix']['ssim']:.2f}" in text
+    assert "30.55 / 0.97" in text  # the paper's mean
+    assert imageio.imread(out / "figure.png").shape == (24 + 3 * 192, 6 * 192, 3)
+    frames = imageio.mimread(out / "scene.mp4")
+    assert (len(frames), frames[0].shape) == (3, (24 + 192, 6 * 192, 3))
+
+
+@pytest.fixture
+def fake_commands(monkeypatch):
+    """Runs take no time: a test writes gray frames and metrics, a training a checkpoint. Gives the list of their
+    command lines, and the function whose `fail` holds texts: commands that contain one fail."""
+    commands = []
+
+    def call(experiment, run, command):
+        words = dict(zip(command, command[1:], strict=False))
+        commands.append(" ".join(command[2:]))
+        if any(word in commands[-1] for word in call.fail):
+            return "exit code 1: out of luck"
+        if words["--train_test"] == "train":
+            logs = experiment.folder(run) / "logs" / "01_01" / "run"
+            logs.mkdir(parents=True, exist_ok=True)
+            (logs / "model-epoch_0_iter_3.pth").touch()
+            if not (logs / "latest.pth").exists():
+                (logs / "latest.pth").symlink_to("model-epoch_0_iter_3.pth")
+            return None
+        folder = experiment.folder(run) / "test_traj" / "01_01" / "run"
+        folder.mkdir(parents=True)
+        for view in range(3):
+            write_png16(folder / f"img_{view:05d}.png", np.full((54, 54, 3), 0.5))
+        np.savez(folder / "depth_metric.npz", depth=np.full((3, 16, 16), 1.5, np.float32))
+        (folder / "metrics.json").write_text(json.dumps({
+            "psnr": 20.0 + run.seed, "ssim": 0.5, "parameters": 7, "model": run.model,
+            "depth": {"mean_absolute_error": 0.1, "within_one_voxel": 0.75, "voxel_size": 0.05},
+            "protocol": {"sidelength": 64, "background": "white"}}))
+        return None
+
+    call.fail = []
+    monkeypatch.setattr(Experiment, "_call", call)
+    monkeypatch.setattr(Experiment, "_check_first", lambda experiment, runs: None)
+    return commands, call
+
+
+def arguments(scene, out, *more):
+    return [str(word) for word in ["--scenes", scene, "--steps", 3, "--out", out, *SMALL, *more]]
+
+
+def test_scenes_models_and_seeds_may_be_added(scene, tmp_path, fake_commands):
+    commands, _ = fake_commands
+    out = tmp_path / "out"
+    table1.main(arguments(scene, out, "--models", "pix2pix"))
+    assert len(commands) == 2
+    assert "--max_steps 3 " in commands[0]
+    assert "--grid_dim 8" in commands[1]
+    assert commands[1].endswith("model-epoch_0_iter_3.pth")
+    table1.main(arguments(scene, out, "--models", "pix2pix", "nearest_neighbor", "--seeds", 0, 4))
+    assert len(commands) == 2 + 1 + 2  # nothing in nearest neighbours is random: once, without training
+    table = json.loads((out / "table.json").read_text())["scenes"]["scene"]
+    assert table["pix2pix"]["psnr"] == 22
+    assert list(table["pix2pix"]["seeds"]) == ["0", "4"]
+    assert list(table["nearest_neighbor"]["seeds"]) == ["0"]
+    write_scene(tmp_path / "other" / "train", views=4)
+    write_scene(tmp_path / "other" / "test", views=3)
+    table1.main(["--scenes", str(scene), *arguments(tmp_path / "other", out, "--models", "pix2pix")[1:]])
+    assert len(commands) == 7
+    assert "| Pix2Pix (Isola et al.) | 0.00 M | **20.00 / 0.50** | **20.00 / 0.50** | 20.00 / 0.50 |" in (
+        out / "table.md").read_text()
+
+
+def test_a_failed_run_is_a_marked_gap_and_is_tried_again(scene, tmp_path, fake_commands, capsys):
+    commands, call = fake_commands
+    out = tmp_path / "out"
+    call.fail = ["--train_test test --model worrall"]
+    table1.main(arguments(scene, out, "--seeds", 0, 1))
+    text = (out / "table.md").read_text()
+    assert re.search(r"Worrall et al. \| – \| – \(failed\) \| – \|", text)
+    assert "- scene, Worrall et al., seed 1: exit code 1: out of luck" in text
+    assert "| DeepVoxels | 0.00 M | **20.50 / 0.50** | 20.50 / 0.50 |" in text
+    assert (out / "figure.png").exists()
+
+    call.fail, commands[:] = ["worrall-seed0"], []
+    table1.main(arguments(scene, out, "--seeds", 0, 1))
+    assert len(commands) == 3
+    assert commands[1].endswith("--resume latest")  # its training had not failed
+    text = (out / "table.md").read_text()
+    assert "21.00 / 0.50** (1 of 2 seeds)" in text
+    assert "- scene, Worrall et al., seed 0: exit code 1: out of luck" in text
+
+
+def test_occlusion_compares_with_and_without(scene, tmp_path, fake_commands):
+    commands, _ = fake_commands
+    (scene / "test" / "depth").mkdir()
+    for i in range(3):
+        np.savez(scene / "test" / "depth" / f"{i}.npz", depth=np.linspace(1, 2, 64 * 64).reshape(64, 64))
+    occlusion.main(arguments(scene, tmp_path / "out", "--seeds", 3))
+    assert ["--no_occlusion_net" in command for command in commands] == [False, False, True, True]
+    text = (tmp_path / "out" / "occlusion.md").read_text()
+    assert "| scene | with | 0.00 M | 23.00 / 0.50 | 2.00 | 75.0 % |" in text
+    assert json.loads((tmp_path / "out" / "occlusion.json").read_text())["scenes"]["scene"]["without"]["psnr"] == 23
+    assert imageio.imread(tmp_path / "out" / "figure.png").shape == (24 + 3 * 192, 5 * 192, 3)
+
+
+def test_sensitivity_varies_one_thing_at_a_time(scene, tmp_path, fake_commands):
+    commands, _ = fake_commands
+    out = tmp_path / "out"
+    sensitivity.main(arguments(scene, out, "--skip", 0, 1, 3, "--grid_dims", 4, 8, "--degrees", 0, 2.5))
+    trained = [command for command in commands if "--train_test train" in command]
+    assert len(trained) == 5  # the unvaried run serves all three studies
+    assert sum("--sampling_pattern skip_" in command for command in trained) == 2
+    assert sum(command.endswith("--grid_dim 4") for command in trained) == 1
+    (noisy,) = (command for command in trained if "noise" in command)
+    copy = out / "scenes" / "scene-noise_2.5-seed0"
+    assert f"--data_root {copy / 'train'}" in noisy
+    assert (copy / "train" / "pose" / "000003.txt").read_text() != (scene / "train" / "pose" / "000003.txt").read_text()
+    assert (copy / "test" / "pose" / "000002.txt").read_text() == (scene / "test" / "pose" / "000002.txt").read_text()
+    studies = json.loads((out / "sensitivity.json").read_text())["studies"]
+    assert {study: [point["x"] for point in studies[study]["scenes"]["scene"]] for study in studies} == {
+        "images": [2, 4, 8], "grid": [4, 8], "noise": [0, 2.5]}
+    assert {path.name for path in out.glob("*.png")} == {"images.png", "grid.png", "noise.png"}
+    sensitivity.main(arguments(scene, out, "--skip", 0, 1, 3, "--grid_dims", 4, 8, "--degrees", 0, 2.5))
+    assert len(commands) == 10
+
+
+def refused(capfd, command, *words):
+    with pytest.raises(SystemExit) as end:
+        run_command(command[0].PROG, command[0].main, list(map(str, command[1:])))
+    assert end.value.code == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1, error
+    assert error.startswith(f"{command[0].PROG}: error: ")
+    for word in words:
+        assert word in error, error
+
+
+@pytest.mark.parametrize(("break_scene", "words"), [
+    (lambda root: (root / "test" / "rgb").rename(root / "elsewhere"), ["no images to measure with (test/rgb)"]),
+    (lambda root: [path.unlink() for path in (root / "test" / "rgb").iterdir()], ["no images to measure with"]),
+    (lambda root: (root / "train").rename(root / "elsewhere"), ["no images to train on (train/rgb)"]),
+    (lambda root: root.rename(root.with_name("elsewhere")), ["no such folder"]),
+])
+def test_scenes_that_cannot_be_measured_are_refused(scene, tmp_path, capfd, break_scene, words):
+    break_scene(scene)
+    refused(capfd, [table1, *arguments(scene, tmp_path / "out")], str(scene), *words)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("more", "words"), [
+    (["--models", "nerf"], ["nerf", "deepvoxels"]),
+    (["--seed", "3"], ["--seed", "the experiment sets it"]),
+    (["--max_steps=3"], ["--max_steps", "the experiment sets it"]),
+    (["--seeds", "1", "1"], ["--seeds"]),
+    (["--seeds", "-1"], ["-1"]),
+    (["--steps", "0"], ["steps"]),
+    (["--gird_dim", "16"], ["--gird_dim"]),
+    (["--nf0", "none"], ["nf0", "none"]),
+])
+def test_wrong_arguments_are_refused_before_anything_runs(scene, tmp_path, capfd, more, words):
+    refused(capfd, [table1, *arguments(scene, tmp_path / "out", *more)], *words)
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_arguments_that_only_one_experiment_sets(scene, tmp_path, capfd):
+    refused(capfd, [occlusion, *arguments(scene, tmp_path / "out", "--no_occlusion_net")], "--no_occlusion_net")
+    refused(capfd, [sensitivity, *arguments(scene, tmp_path / "out", "--sampling_pattern", "skip_1")],
+            "--sampling_pattern")
+    refused(capfd, [sensitivity, *arguments(scene, tmp_path / "out", "--degrees", "-1")], "-1")
+
+
+def test_the_folder_of_another_experiment_is_refused(scene, tmp_path, fake_commands, capfd):
+    out = tmp_path / "out"
+    table1.main(arguments(scene, out, "--models", "pix2pix"))
+    capfd.readouterr()
+    refused(capfd, [occlusion, *arguments(scene, out)], str(out), "table1", "another folder")
+    refused(capfd, [table1, *arguments(scene, out, "--nf0", 8)], str(out), "flags")
+    refused(capfd, [table1, *arguments(scene, out, "--steps", 4)], str(out), "steps 3, not 4")
+    scene.rename(tmp_path / "moved")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "moved").rename(tmp_path / "elsewhere" / "scene")
+    refused(capfd, [table1, *arguments(tmp_path / "elsewhere" / "scene", out)], str(out), str(scene))
+    refused(capfd, [table1, *arguments(tmp_path / "elsewhere" / "scene", tmp_path / "elsewhere")], "no experiment's")
+    (out / "experiment.json").write_text("{}")
+    refused(capfd, [table1, *arguments(tmp_path / "elsewhere" / "scene", out)], "experiment.json")
+
+
+def test_two_processes_do_not_share_a_folder(scene, tmp_path):
+    (tmp_path / "out").mkdir()
+    lock = RunLock(tmp_path / "out")
+    (tmp_path / "out" / "experiment.json").write_text(json.dumps(
+        {"experiment": "table1", "steps": 3, "flags": [], "scenes": {}}))
+    with lock, pytest.raises(InputError, match="another process"):
+        Experiment("table1", tmp_path / "out", [scene], 3, [])
+
+
+def test_the_reason_of_a_failure_is_the_last_line_of_its_log(tmp_path):
+    (tmp_path / "log.txt").write_text("50%|##\r60%|###\nrun.py: error: no such thing\n\n")
+    assert last_line(tmp_path / "log.txt") == "run.py: error: no such thing"
+    (tmp_path / "log.txt").write_text("")
+    assert last_line(tmp_path / "log.txt") == "no output"
+
+
+def test_missing_pictures_are_gray():
+    pictures = row([np.zeros((54, 54, 3), np.uint8), None])
+    assert pictures.shape == (192, 384, 3)
+    assert (pictures[:, :192] == 0).all()
+    assert (pictures[:, 192:] == 235).all()
+
+
+@pytest.mark.parametrize(("low", "high", "expected"), [
+    (0.0, 4.0, [0, 1, 2, 3, 4]), (17.3, 21.9, [16, 18, 20, 22]), (0.2, 0.9, [0.2, 0.4, 0.6, 0.8, 1.0])])
+def test_axes_have_round_marks_around_the_values(low, high, expected):
+    assert round_marks(low, high) == expected
+
+
+def test_a_plot_of_one_point_and_of_many(tmp_path):
+    write_plot(tmp_path / "plot.png", "title", "x", "y", [Curve("one", [3.0], [[20.0]])])
+    blank = imageio.imread(tmp_path / "plot.png")
+    write_plot(tmp_path / "plot.png", "title", "x", "y", [
+        Curve("cube", [1.0, 2.0, 4.0], [[20.0, 21.0], [22.0], [25.0]]), Curve("lego", [1.0, 4.0], [[18.0], [19.0]])])
+    assert (imageio.imread(tmp_path / "plot.png") != blank).any()
+
+
+def test_the_papers_table_is_quoted_right():
+    """Its means are those of its scenes, to the rounding of its figures."""
+    assert set(table1.PAPER) == set(table1.NAMES) == set(MODELS)
+    for row_ in table1.PAPER.values():
+        assert np.mean([psnr for psnr, _ in row_[:4]]) == pytest.approx(row_[4][0], abs=0.011)
+        assert np.mean([ssim for _, ssim in row_[:4]]) == pytest.approx(row_[4][1], abs=0.011)
