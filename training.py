@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ from dataio import Scene, blind_views, draw_triplets, load_scene
 from deep_voxels import Integration, Rendering, architecture_of, describe, scene_geometry
 from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
 from projection import SceneGeometry
+from scenes.coverage import judge
 from training_log import TensorboardLog, log_pictures
 from util import (
     InputError,
@@ -257,15 +259,26 @@ def build_networks(opt: Namespace, geometry: SceneGeometry, device: torch.device
 
 
 def load_training_scene(opt: Namespace) -> tuple[Scene, SceneGeometry]:
-    """The training views that see the grid; those that do not are named in a warning and left out."""
+    """The training views that see the grid; those that do not are named in a warning and left out.
+
+    Refuses what cannot work, with the reason (the checks of `scenes.check`, in brief).
+    """
     scene = load_scene(Path(opt.data_root), opt.img_sidelength, opt.sampling_pattern, opt.background)
     geometry = scene_geometry(scene.intrinsics, architecture_of(opt), opt.near_plane)
+    with np.errstate(all="ignore"):  # numbers beyond all measure end in a verdict, not in numpy's warnings
+        verdict = judge(scene.cam2world, scene.intrinsics.matrix(opt.img_sidelength), opt.img_sidelength,
+                        np.array(scene.intrinsics.grid_origin), scene.intrinsics.scale, geometry.near_plane,
+                        scene.names)
+    if verdict.errors:
+        raise InputError(f"{scene.root}: {'; '.join(verdict.errors)}")
     blind = blind_views(scene, geometry, lifting=True)
     if len(blind) == len(scene):
         raise InputError(f"{scene.root}: no camera sees anything of the grid; check origin, scale and near plane in "
                          "intrinsics.txt, and that the poses are camera-to-world")
     if len(scene) - len(blind) < 2:
         raise InputError(f"{scene.root}: has {len(scene) - len(blind)} view to train on, two are the least")
+    for warning in verdict.warnings:
+        print(f"warning: {scene.root}: {one_line(warning)}", file=sys.stderr)
     for view in blind:
         print(f"warning: {scene.root}/pose/{one_line(scene.names[view])}.txt: sees nothing of the grid and is left out",
               file=sys.stderr)

@@ -77,7 +77,7 @@ def turned_away(path: Path):
     (lambda root: (root / "intrinsics.txt").unlink(), ["intrinsics.txt", "no such file"]),
     (lambda root: (root / "rgb" / "000005.png").write_bytes(b"\x89PNG broken"), ["000005.png", "not a readable image"]),
     (lambda root: imageio.imwrite(root / "rgb" / "000005.png", np.zeros((8, 8, 3), np.uint8)), ["000005.png", "8x8"]),
-    (lambda root: [turned_away(path) for path in (root / "pose").iterdir()], ["no camera sees anything"]),
+    (lambda root: [turned_away(path) for path in (root / "pose").iterdir()], ["no view sees the grid"]),
     (lambda root: [path.unlink() for path in (root / "pose").iterdir()], ["pose", "no pose files"]),
 ])
 def test_broken_scenes(scene, train_arguments, assert_refused, break_scene, words):
