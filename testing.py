@@ -4,6 +4,7 @@
 """
 import sys
 import zipfile
+import zlib
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,7 +103,7 @@ def load_true_depth(root: Path, scene: Scene, sidelength: int) -> Float[np.ndarr
         try:
             depth = np.load(path)["depth"].astype(np.float32)
             height, width = depth.shape
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{path}: is not a depth map, an array (height, width) named 'depth' ({error})") from None
         square = min(height, width)
         top, left = (height - square) // 2, (width - square) // 2

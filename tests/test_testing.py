@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from checkpoints import save_checkpoint
+from dataio import load_scene
 from deep_voxels import Architecture, DeepVoxels
 from run_deepvoxels import main
-from testing import cropped_view, measure
+from testing import cropped_view, load_true_depth, measure, measure_depth
 from tests.test_checkpoints import GEOMETRY
 
 
@@ -119,5 +120,65 @@ def test_ssim_uses_an_11_tap_gaussian_and_population_covariance():
 
 
 def test_the_border_is_cropped(scene):
-    from dataio import load_scene
     assert cropped_view(load_scene(scene / "test", 64), 0).shape == (54, 54, 3)
+
+
+def write_depths(scene, depths):
+    (scene / "test" / "depth").mkdir()
+    for i, depth in enumerate(depths):
+        np.savez_compressed(scene / "test" / "depth" / f"{i:06d}.npz", depth=np.asarray(depth, np.float32))
+
+
+def test_true_depth_is_averaged_over_map_pixels_that_lie_wholly_on_the_object(scene):
+    depth = np.full((64, 96), np.inf)  # the crop to a square leaves columns 16 to 79
+    depth[:, :16] = 7
+    depth[8:16, 16:32] = np.arange(16) % 4 + 1
+    depth[8:16, 29] = np.inf
+    write_depths(scene, [depth] * 3)
+    maps = load_true_depth(scene / "test", load_scene(scene / "test", 64), 16)
+    assert maps.shape == (3, 16, 16)
+    finite = np.isfinite(maps[0])
+    assert finite.sum() == 2 * 3
+    assert finite[2:4, :3].all()
+    np.testing.assert_allclose(maps[0][finite], 2.5)
+
+
+def test_depth_errors_by_hand():
+    """Over the object's pixels alone: the background's depth is not determined (paper, Figure 5)."""
+    truth = np.array([[[1.0, 2.0], [3.0, np.inf]]], np.float32)
+    depth = np.array([[[1.1, 1.5], [3.0, 9.0]]], np.float32)
+    errors = measure_depth(depth, truth, voxel_size=0.25)
+    assert errors["mean_absolute_error"] == pytest.approx(0.2)
+    assert errors["within_one_voxel"] == pytest.approx(2 / 3)
+    assert errors["pixels"] == 3
+    assert measure_depth(depth, np.full_like(truth, np.inf), voxel_size=0.25) is None
+
+
+def test_depth_is_measured_where_it_is_known(scene, checkpoint, tmp_path):
+    folder = run_test(checkpoint, scene / "test", tmp_path / "unknown")
+    assert json.loads((folder / "metrics.json").read_text())["depth"] is None
+    write_depths(scene, [np.full((64, 64), 1.5)] * 3)
+    folder = run_test(checkpoint, scene / "test", tmp_path / "known")
+    depth = np.load(folder / "depth_metric.npz")["depth"]
+    errors = json.loads((folder / "metrics.json").read_text())["depth"]
+    assert errors["mean_absolute_error"] == pytest.approx(np.abs(depth - 1.5).mean(), rel=1e-5)
+    assert errors["within_one_voxel"] == pytest.approx((np.abs(depth - 1.5) <= 0.125).mean())
+    assert (errors["voxel_size"], errors["pixels"]) == (0.125, 3 * 16 * 16)
+
+
+@pytest.mark.parametrize(("break_depth", "words"), [
+    (lambda folder: (folder / "000001.npz").unlink(), "2 depth maps for 3 poses"),
+    (lambda folder: (folder / "000001.npz").write_bytes(b"PK broken"), "000001.npz"),
+    (lambda folder: (folder / "000001.npz").write_bytes(b""), "000001.npz"),
+    (lambda folder: np.savez(folder / "000001.npz", z=np.ones((64, 64))), "000001.npz"),
+    (lambda folder: np.savez(folder / "000001.npz", depth=np.ones(64)), "000001.npz"),
+])
+def test_broken_depth_maps_are_named(scene, checkpoint, tmp_path, capfd, break_depth, words):
+    write_depths(scene, [np.ones((64, 64))] * 3)
+    break_depth(scene / "test" / "depth")
+    assert main(["--train_test", "test", "--data_root", str(scene / "test"), "--logging_root", str(tmp_path / "logs"),
+                 "--checkpoint", str(checkpoint), "--device", "cpu"]) == 2
+    error = capfd.readouterr().err
+    assert error.count("\n") == 1
+    assert words in error
+    assert not (tmp_path / "logs").exists()
