@@ -14,7 +14,7 @@ import numpy as np
 from data_util import color_depth
 from dataio import Scene
 from experiments.command import experiment_parser, parse
-from experiments.pictures import frame, test_views, true_picture, write_figure
+from experiments.pictures import frame, load_test_views, true_picture, write_figure
 from experiments.results import GAP, cell, failures, markdown_table, summarize
 from experiments.runner import Experiment, Result, Run
 from scenes.command import run
@@ -73,7 +73,7 @@ def write_pictures(experiment: Experiment, results: dict[tuple[str, str], Result
         full, flat = (results[scene, variant] for variant in VARIANTS)
         if not full and not flat:
             continue
-        views = test_views(data, full or flat)
+        views = load_test_views(data, full or flat)
         true_depth, depth = depths(full, views, data) if full else (None, None)
         for view in np.linspace(0, len(views) - 1, min(VIEWS_SHOWN, len(views)) + 2).round().astype(int)[1:-1]:
             rows.append([true_picture(views, int(view)), None if true_depth is None else true_depth[view],

@@ -16,7 +16,7 @@ CAPTION_HEIGHT = 24
 NOTHING = 235  # the gray of a picture that is missing
 
 
-def test_views(data: Path, result: Result) -> Scene:
+def load_test_views(data: Path, result: Result) -> Scene:
     """The test views of a scene as a run was measured with."""
     protocol = result.metrics["protocol"]
     return load_scene(data / "test", protocol["sidelength"], background=protocol["background"])

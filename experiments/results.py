@@ -1,5 +1,6 @@
 """Numbers of an experiment: averages over seeds, and their cells in a table."""
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -18,9 +19,10 @@ def summarize(runs: Sequence[Run], results: dict[Run, Result], failed: dict[Run,
     summary["depth"] = {name: float(np.mean([depth[name] for depth in depths]))
                         for name in ("mean_absolute_error", "within_one_voxel", "voxel_size")} if depths else None
     summary["parameters"] = next((result.metrics["parameters"] for result in done.values()), None)
-    summary["seeds"] = {str(seed): {"psnr": result.metrics["psnr"], "ssim": result.metrics["ssim"],
-                                    "depth": result.metrics["depth"], "seconds": result.seconds,
-                                    "folder": str(result.folder)} for seed, result in done.items()}
+    summary["seeds"] = {str(seed): {
+        "psnr": result.metrics["psnr"], "ssim": result.metrics["ssim"], "depth": result.metrics["depth"],
+        "seconds": result.seconds, "frames": str(Path("runs", *result.folder.parts[-4:]))}  # under the output folder
+        for seed, result in done.items()}
     summary["failed"] = {str(run.seed): failed.get(run, "was not run") for run in runs if run not in results}
     return summary
 

@@ -4,6 +4,7 @@ A run is done when its test has written `metrics.json`. What is done is skipped,
 is a gap: so the same command, given again, goes on.
 """
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -166,7 +167,7 @@ class Experiment:
                 if process.poll() is None:  # interrupted a second time
                     process.kill()
                 write_json(self.folder(run) / "commands.json", {"commands": [*self._commands(run), {
-                    "command": " ".join(command[1:]), "seconds": round(time.monotonic() - begin, 1),
+                    "command": shlex.join(["python", *command[1:]]), "seconds": round(time.monotonic() - begin, 1),
                     "exit_code": process.poll()}]})
         if process.returncode == 0:
             return None

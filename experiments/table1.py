@@ -12,7 +12,7 @@ import numpy as np
 
 from baselines import MODELS, UNTRAINED
 from experiments.command import experiment_parser, parse
-from experiments.pictures import frame, test_views, true_picture, write_figure, write_path_video
+from experiments.pictures import frame, load_test_views, true_picture, write_figure, write_path_video
 from experiments.results import GAP, cell, failures, markdown_table, summarize
 from experiments.runner import Experiment, Result, Run
 from scenes.command import run
@@ -89,7 +89,7 @@ def write_pictures(experiment: Experiment, models: list[str], results: dict[tupl
         finished = [result for result in of_models if result]
         if not finished:
             continue
-        views = test_views(data, finished[0])
+        views = load_test_views(data, finished[0])
         for view in np.linspace(0, len(views) - 1, min(VIEWS_SHOWN, len(views)) + 2).round().astype(int)[1:-1]:
             rows.append([true_picture(views, int(view)), *(frame(result, int(view)) for result in of_models)])
         write_path_video(experiment.out / f"{scene}.mp4", columns, views, of_models)

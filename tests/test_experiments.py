@@ -58,7 +58,7 @@ def test_table1_with_every_method_stopped_half_way_and_finished(scene, tmp_path)
     table = json.loads((out / "table.json").read_text())["scenes"]["scene"]
     assert list(table) == list(table1.NAMES)
     for model, summary in table.items():
-        metrics = json.loads((Path(summary["seeds"]["0"]["folder"]) / "metrics.json").read_text())
+        metrics = json.loads((out / summary["seeds"]["0"]["frames"] / "metrics.json").read_text())
         assert (metrics["model"], metrics["psnr"]) == (model, summary["psnr"])
         assert summary["parameters"] >= table["deepvoxels"]["parameters"] or model == "nearest_neighbor"
     text = (out / "table.md").read_text()
