@@ -33,7 +33,8 @@ class Pix2Pix(nn.Module):
     def forward(self, source_image: Float[Tensor, "n 3 s s"] | None, source_cam2world: Float[Tensor, "n 4 4"] | None,
                 target_cam2world: Float[Tensor, "v 4 4"]) -> tuple[Rendering, None]:
         """Images in [-1/2, 1/2]."""
-        directions = pixel_directions(target_cam2world, self.geometry, self.img_sidelength)
+        with torch.autocast(target_cam2world.device.type, enabled=False):  # neighbouring pixels are one in bfloat16
+            directions = pixel_directions(target_cam2world, self.geometry, self.img_sidelength)
         return Rendering(torch.tanh(self.net(directions)) / 2, None), None
 
 
