@@ -11,6 +11,8 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+torch.set_num_threads(1)  # networks this small are no faster with more
+
 SMALL = ["--img_sidelength", "64", "--proj_sidelength", "16", "--grid_dim", "8", "--num_grid_feats", "4", "--nf0", "4",
          "--device", "cpu"]
 

@@ -83,7 +83,8 @@ def test_the_same_seed_gives_the_same_frames(scene, tmp_path):
         path, _ = final_checkpoint(tmp_path / run, 3)
         assert main(["--train_test", "test", "--data_root", str(scene / "test"), "--logging_root",
                      str(tmp_path / run), "--checkpoint", str(path), "--device", "cpu"]) == 0
-        frames.append({(path.parent.name == "depth", path.name): path.read_bytes() for path in (tmp_path / run).glob("test_traj/*/*/**/*.png")})
+        frames.append({(path.parent.name == "depth", path.name): path.read_bytes()
+                       for path in (tmp_path / run).glob("test_traj/*/*/**/*.png")})
     assert len(frames[0]) == 3 + 3 + 1
     assert frames[0] == frames[1]
 
