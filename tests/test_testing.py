@@ -13,6 +13,7 @@ from deep_voxels import Architecture, DeepVoxels
 from run_deepvoxels import main
 from testing import cropped_view, load_true_depth, measure, measure_depth
 from tests.test_checkpoints import GEOMETRY
+from tests.test_goldens import GOLDEN, synthetic_state
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +183,31 @@ def test_broken_depth_maps_are_named(scene, checkpoint, tmp_path, capfd, break_d
     assert error.count("\n") == 1
     assert words in error
     assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize("name", ["occlusion", "no_occlusion"])
+def test_an_original_checkpoint_renders_the_goldens_from_the_command_line(tmp_path, name):
+    """The golden folders are test folders: frames and metric depth are the original's."""
+    shapes = json.loads((GOLDEN / name / "state_dict.json").read_text())
+    original = {}
+    for part, entries in shapes.items():
+        state = synthetic_state(entries)
+        original[part] = {key: state[entry.get("alias_of", key)] for key, entry in entries.items()}
+    torch.save(original, tmp_path / "original.pth")
+    folder = run_test(tmp_path / "original.pth", GOLDEN / name, tmp_path / "logs")
+    golden = np.load(GOLDEN / name / "golden.npz")
+    for i, expected in enumerate(golden["test_images"]):
+        frame = cv2.imread(str(folder / f"img_{i:05d}.png"), cv2.IMREAD_UNCHANGED)[..., ::-1] / 65535
+        np.testing.assert_allclose(frame, expected[:, 5:-5, 5:-5].transpose(1, 2, 0) + 0.5, atol=3e-5)
+    if name == "occlusion":
+        depth = np.load(folder / "depth_metric.npz")["depth"]
+        np.testing.assert_allclose(depth, (golden["test_depth_coords"][:, 0] + 0.5) * 2 + 0.95, atol=1e-5)
+    else:
+        assert not (folder / "depth").exists()
+
+
+def test_an_original_checkpoint_starts_training(scene, tmp_path):
+    model = DeepVoxels(Architecture(64, 16, 8, 4, 4), GEOMETRY)
+    torch.save({"model": model.state_dict()}, tmp_path / "original.pth")  # as the original, without a discriminator
+    assert main(["--train_test", "train", "--data_root", str(scene / "train"), "--logging_root", str(tmp_path / "logs"),
+                 "--checkpoint", str(tmp_path / "original.pth"), "--device", "cpu", "--max_steps", "1"]) == 0
