@@ -13,17 +13,19 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from data_util import SceneIntrinsics
 from deep_voxels import Architecture, scene_geometry
 from scenes.cameras import look_at
-from training import Batch, build_networks, train_step
+from training import Batch, Networks, build_networks, train_step
 
 
 class Preset(NamedTuple):
@@ -40,6 +42,7 @@ PRESETS = {
     "paper": Preset(Architecture(512, 64, 32, 64, 64), 1446, 198),
 }
 VIEWS_AT_ONCE = 4
+MATRIX = 2048
 CAMERA_RADIUS = 2.0
 
 
@@ -55,13 +58,18 @@ def main() -> int:
     opt = parser.parse_args()
     figures = measure(opt)
     for name, value in figures.items():
-        print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value}")
+        if name == "parts_s":
+            print("of a training step:")
+            for part, seconds in value.items():
+                print(f"  {part:22} {seconds:.4g} s  {seconds / sum(value.values()):4.0%}")
+        else:
+            print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value}")
     if opt.json:
         opt.json.write_text(json.dumps(figures, indent=1) + "\n")
     return 0
 
 
-def measure(opt: Namespace) -> dict[str, float | str]:
+def measure(opt: Namespace) -> dict:
     """All figures of one preset, in one run."""
     preset, device = PRESETS[opt.preset], torch.device(opt.device)
     torch.manual_seed(0)
@@ -75,21 +83,33 @@ def measure(opt: Namespace) -> dict[str, float | str]:
     batch = Batch(images[:1], poses[:1], images[1:], poses[[1, 4]])
     seconds = Stopwatch(device, opt.repeats)
 
-    peak = max(2 * 2048 ** 3 / seconds(matrix_product(2048, torch.float32, device)) / 1e9 for _ in range(3))
-    step = seconds(lambda: train_step(networks, batch, 200.0, opt.precision))
-    peak = max(peak, 2 * 2048 ** 3 / seconds(matrix_product(2048, torch.float32, device)) / 1e9)
+    def train():
+        train_step(networks, batch, 200.0, opt.precision)
+
+    def peak_gflops(dtype: torch.dtype) -> float:
+        return 2 * MATRIX ** 3 / seconds(matrix_product(MATRIX, dtype, device)) / 1e9
+
+    peaks = [peak_gflops(torch.float32) for _ in range(3)]
+    step = seconds(train)
+    parts = time_parts(networks, train, device, opt.repeats)
+    peaks += [peak_gflops(torch.float32)]
+    peak = max(peaks)
+    train_gflop = count_gflop(train)
     model = networks.model.eval()
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=opt.precision == "bf16"):
         inpainted = model.inpaint(model.deepvoxels)
         frame = seconds(lambda: model.render(inpainted, poses[:1]))
         batched = seconds(lambda: model.render(inpainted, poses[:VIEWS_AT_ONCE])) / VIEWS_AT_ONCE
+        frame_gflop = count_gflop(lambda: model.render(inpainted, poses[:1]))
     memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident_bytes()
     return {"preset": opt.preset, "device": str(device), "precision": opt.precision, "peak_gflops_fp32": peak,
+            f"peak_gflops_{opt.precision}": peak if opt.precision == "fp32" else peak_gflops(torch.bfloat16),
             "train_step_s": step, "frame_s": frame, "frame_batched_s": batched,
-            "train_gflop": preset.train_gflop, "frame_gflop": preset.frame_gflop,
+            "train_gflop": train_gflop, "frame_gflop": frame_gflop,
+            "original_train_gflop": preset.train_gflop, "original_frame_gflop": preset.frame_gflop,
             "train_utilisation": preset.train_gflop / step / peak,
             "frame_utilisation": preset.frame_gflop / batched / peak,
-            "peak_memory_gib": memory / 2 ** 30}
+            "peak_memory_gib": memory / 2 ** 30, "parts_s": parts}
 
 
 class Stopwatch:
@@ -107,6 +127,50 @@ class Stopwatch:
                 torch.cuda.synchronize(self.device)
             times.append(time.perf_counter() - start)
         return median(times[2:])
+
+
+def count_gflop(call: Callable) -> float:
+    """The GFLOP of a call's convolutions and matrix products, as torch counts them."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops() / 1e9
+
+
+def time_parts(networks: Networks, step: Callable, device: torch.device, repeats: int) -> dict[str, float]:
+    """Median seconds of a training step's parts, by hooks at the networks' borders; what lies between two of them is
+    lifting, projection, or losses and backward."""
+    model, laps = networks.model, []
+    between = {"integration_net": "lifting", "occlusion_net": "projection"}
+
+    def border(name: str) -> Callable:
+        def lap(*_) -> None:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            laps.append((name, time.perf_counter()))
+        return lap
+
+    modules = {name: getattr(model, name) for name in ("feature_extractor", "integration_net", "inpainting_net",
+                                                       "occlusion_net", "rendering_net")}
+    handles = []
+    for name, module in {**modules, "discriminator": networks.discriminator}.items():
+        handles += [module.register_forward_pre_hook(border(between.get(name, "other"))),
+                    module.register_forward_hook(border(name))]
+    for optimizer in (networks.model_optimizer, networks.discriminator_optimizer):
+        handles += [optimizer.register_step_pre_hook(border("losses and backward")),
+                    optimizer.register_step_post_hook(border("optimizers"))]
+    runs = []
+    for _ in range(repeats):
+        laps.clear()
+        border("start")()
+        step()
+        border("other")()
+        totals = {}
+        for (_, before), (name, after) in pairwise(laps):
+            totals[name] = totals.get(name, 0.0) + after - before
+        runs.append(totals)
+    for handle in handles:
+        handle.remove()
+    return {name: median(run[name] for run in runs) for name in runs[0]}
 
 
 def matrix_product(size: int, dtype: torch.dtype, device: torch.device) -> Callable:

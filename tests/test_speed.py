@@ -17,4 +17,10 @@ def test_figures_are_consistent(tmp_path, monkeypatch):
     assert figures["frame_utilisation"] == pytest.approx(
         1.01 / figures["frame_batched_s"] / figures["peak_gflops_fp32"])
     assert 0 < figures["train_utilisation"] < 1.5
+    # counted on this code's arithmetic, about that of the original
+    assert 0.5 * 6.6 < figures["train_gflop"] < 1.2 * 6.6
+    assert 0.5 * 1.01 < figures["frame_gflop"] < 1.2 * 1.01
+    parts = figures["parts_s"]
+    assert {"feature_extractor", "lifting", "integration_net", "inpainting_net", "projection", "occlusion_net",
+            "rendering_net", "discriminator", "losses and backward", "optimizers"} <= parts.keys()
     assert 0.1 < figures["peak_memory_gib"] < 12
