@@ -43,11 +43,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished run measured, the folder with its frames, and the seconds that its commands took in all."""
+    """What a finished run measured, the folder with its frames, and the seconds that its commands took in all; None
+    where one was killed together with what measured its time."""
 
     folder: Path
     metrics: dict
-    seconds: float
+    seconds: float | None
 
 
 class Experiment:
@@ -101,8 +102,8 @@ class Experiment:
                 failed[run] = problem or "wrote no metrics"
                 print(f"  failed: {failed[run]}", flush=True)
             else:
-                print(f"  PSNR {result.metrics['psnr']:.2f} dB, SSIM {result.metrics['ssim']:.3f} after "
-                      f"{result.seconds:.0f} s", flush=True)
+                print(f"  PSNR {result.metrics['psnr']:.2f} dB, SSIM {result.metrics['ssim']:.3f}"
+                      + ("" if result.seconds is None else f" after {result.seconds:.0f} s"), flush=True)
         return {run: result for run in runs if (result := self.result(run))}, failed
 
     def folder(self, run: Run) -> Path:
@@ -114,8 +115,9 @@ class Experiment:
         done = sorted(self.folder(run).glob("test_traj/*/*/metrics.json"))
         if not done:
             return None
-        seconds = sum((command["seconds"] for command in self._commands(run)), start=0.0)
-        return Result(done[-1].parent, json.loads(done[-1].read_text()), seconds)
+        seconds = [command["seconds"] for command in self._commands(run)]
+        return Result(done[-1].parent, json.loads(done[-1].read_text()),
+                      None if None in seconds else sum(seconds, start=0.0))
 
     def _check_first(self, runs: list[Run]) -> None:
         """Refuses flags and scenes with which no run can begin, before hours are spent on others."""
@@ -152,7 +154,13 @@ class Experiment:
         When this process is stopped, the command is asked to stop, which lets training save, and waited for. It
         inherits the lock, so that one that outlives this process keeps others away.
         """
-        begin = time.monotonic()
+        begin, earlier = time.monotonic(), self._commands(run)
+
+        def note(seconds: float | None, exit_code: int | None) -> None:
+            write_json(self.folder(run) / "commands.json", {"commands": [*earlier, {
+                "command": shlex.join(["python", *command[1:]]), "seconds": seconds, "exit_code": exit_code}]})
+
+        note(None, None)
         with open(self.folder(run) / "log.txt", "a", encoding="utf-8") as log:
             process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT,
                                        stdin=subprocess.DEVNULL, pass_fds=[self._lock.fileno()],
@@ -166,9 +174,7 @@ class Experiment:
             finally:
                 if process.poll() is None:  # interrupted a second time
                     process.kill()
-                write_json(self.folder(run) / "commands.json", {"commands": [*self._commands(run), {
-                    "command": shlex.join(["python", *command[1:]]), "seconds": round(time.monotonic() - begin, 1),
-                    "exit_code": process.poll()}]})
+                note(round(time.monotonic() - begin, 1), process.poll())
         if process.returncode == 0:
             return None
         return f"exit code {process.returncode}: {last_line(self.folder(run) / 'log.txt')}"

@@ -16,7 +16,7 @@ from baselines import MODELS
 from experiments import occlusion, sensitivity, table1
 from experiments.pictures import row
 from experiments.plot import Curve, round_marks, write_plot
-from experiments.runner import Experiment, last_line
+from experiments.runner import Experiment, Run, last_line
 from scenes.command import run as run_command
 from testing import write_png16
 from tests.conftest import SMALL, write_scene
@@ -252,6 +252,25 @@ def test_two_processes_do_not_share_a_folder(scene, tmp_path):
         {"experiment": "table1", "steps": 3, "flags": [], "scenes": {}}))
     with lock, pytest.raises(InputError, match="another process"):
         Experiment("table1", tmp_path / "out", [scene], 3, [])
+
+
+def test_commands_are_noted_with_their_time_and_end(scene, tmp_path):
+    """A command without an end was killed together with the experiment: then the run's time is not known."""
+    experiment = Experiment("table1", tmp_path / "out", [scene], 3, [])
+    run = Run("scene", scene, "pix2pix", 0, "pix2pix")
+    folder = experiment.folder(run)
+    (folder / "test_traj" / "01_01" / "run").mkdir(parents=True)
+    (folder / "test_traj" / "01_01" / "run" / "metrics.json").write_text('{"psnr": 20.0}')
+    assert experiment._call(run, [sys.executable, "-c", "print('begun')"]) is None
+    assert experiment._call(run, [sys.executable, "-c", "exit('out of luck')"]) == "exit code 1: out of luck"
+    noted = json.loads((folder / "commands.json").read_text())["commands"]
+    assert [command["exit_code"] for command in noted] == [0, 1]
+    assert noted[1]["command"] == """python -c 'exit('"'"'out of luck'"'"')'"""
+    assert (folder / "log.txt").read_text().startswith("begun")
+    assert experiment.result(run).seconds == sum(command["seconds"] for command in noted)
+    noted[0]["seconds"] = None
+    (folder / "commands.json").write_text(json.dumps({"commands": noted}))
+    assert experiment.result(run).seconds is None
 
 
 def test_the_reason_of_a_failure_is_the_last_line_of_its_log(tmp_path):
