@@ -34,7 +34,8 @@ def invert_rigid(pose: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
     rotation_t = pose[..., :3, :3].mT
     inverse = pose.clone()
     inverse[..., :3, :3] = rotation_t
-    inverse[..., :3, 3:] = -rotation_t @ pose[..., :3, 3:]
+    with torch.autocast(pose.device.type, enabled=False):
+        inverse[..., :3, 3:] = -rotation_t @ pose[..., :3, 3:]
     return inverse
 
 
@@ -45,7 +46,8 @@ def world2image(points: Float[Tensor, "*n 3"], cam2world: Float[Tensor, "4 4"], 
     Points with depth <= 0 lie behind the camera; their u and v mean nothing and may be infinite.
     """
     world2cam = invert_rigid(cam2world)
-    x, y, depth = (points @ world2cam[:3, :3].T + world2cam[:3, 3]).unbind(-1)
+    with torch.autocast(points.device.type, enabled=False):  # half a voxel is lost in bfloat16
+        x, y, depth = (points @ world2cam[:3, :3].T + world2cam[:3, 3]).unbind(-1)
     return torch.stack([geometry.focal * x / depth + geometry.cx, geometry.focal * y / depth + geometry.cy, depth], -1)
 
 
@@ -55,7 +57,8 @@ def image2world(uvd: Float[Tensor, "*n 3"], cam2world: Float[Tensor, "b 4 4"], g
     u, v, depth = uvd.unbind(-1)
     in_camera = torch.stack([(u - geometry.cx) / geometry.focal * depth, (v - geometry.cy) / geometry.focal * depth,
                              depth], dim=-1)
-    in_world = in_camera.reshape(1, -1, 3) @ cam2world[:, :3, :3].mT + cam2world[:, None, :3, 3]
+    with torch.autocast(uvd.device.type, enabled=False):
+        in_world = in_camera.reshape(1, -1, 3) @ cam2world[:, :3, :3].mT + cam2world[:, None, :3, 3]
     return in_world.view(-1, *uvd.shape)
 
 

@@ -150,3 +150,11 @@ def test_gradients():
 def test_float32_stays_float32():
     assert lift_coordinates(POSE.float(), GEOMETRY).dtype == torch.float32
     assert frustum_coordinates(POSE.float()[None], GEOMETRY).dtype == torch.float32
+
+
+def test_coordinates_keep_their_precision_under_autocast():
+    pose = POSE.float()
+    expected = lift_coordinates(pose, GEOMETRY), frustum_coordinates(pose[None], GEOMETRY)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = lift_coordinates(pose, GEOMETRY), frustum_coordinates(pose[None], GEOMETRY)
+    torch.testing.assert_close(actual, expected, atol=0, rtol=0)
