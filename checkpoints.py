@@ -238,6 +238,18 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, path: Path) ->
         raise InputError(f"{path}: its optimizer state is not that of this model ({reason})") from None
 
 
+def rng_states() -> dict[str, Tensor | list[Tensor]]:
+    """The states of the random generators that training draws from (dropout)."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+
+
+def restore_rng_states(states: dict[str, Tensor | list[Tensor]]) -> None:
+    """The inverse of `rng_states`; generators of devices that are not here are left alone."""
+    torch.set_rng_state(states["cpu"])
+    for device, state in zip(range(torch.cuda.device_count()), states["cuda"], strict=False):
+        torch.cuda.set_rng_state(state, device)
+
+
 def sync_folder(folder: Path) -> None:
     """Makes a rename in the folder survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

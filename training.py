@@ -3,6 +3,7 @@
     python run_deepvoxels.py --train_test train --data_root SCENE --logging_root LOGS
 """
 import json
+import os
 import sys
 from argparse import Namespace
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from baselines import build_model
 from baselines.width import count_parameters
-from checkpoints import CheckpointKeeper, load_optimizer, load_weights
+from checkpoints import CheckpointKeeper, load_optimizer, load_weights, restore_rng_states, rng_states
 from data_util import crop_border
 from dataio import Scene, blind_views, draw_triplets, load_scene
 from deep_voxels import Integration, Rendering, architecture_of, describe, scene_geometry
@@ -34,9 +35,6 @@ from util import (
     make_run_folder,
     one_line,
     read_text,
-    restore_rng_states,
-    rng_states,
-    use_deterministic_algorithms,
     write_json,
 )
 
@@ -319,3 +317,9 @@ def snapshot(opt: Namespace, networks: Networks, scene: Scene, step: int, epoch:
             "discriminator_optimizer": networks.discriminator_optimizer.state_dict(),
             "step": step, "epoch": epoch, "rng": rng_states(), "scene": scene.fingerprint(),
             "options": vars(opt)}
+
+
+def use_deterministic_algorithms() -> None:
+    """Makes PyTorch choose deterministic algorithms, and warn where it has none (on CUDA, those of `grid_sample`)."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)

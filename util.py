@@ -1,4 +1,4 @@
-"""What every part leans on: user errors, text files, run folders and their lock, signals, random generators."""
+"""What every part leans on: user errors, text files, a scene's intrinsics, run folders and their lock, signals."""
 import fcntl
 import json
 import os
@@ -6,13 +6,13 @@ import platform
 import re
 import signal
 import subprocess
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
+from jaxtyping import Float
 
 MAX_TEXT_BYTES = 1 << 20
 
@@ -39,6 +39,73 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text ({error})") from None
+
+
+def parse_numbers(path: Path, number: int, line: str, counts: tuple[int, ...] | None) -> list[float]:
+    """The finite numbers of one line, as many as one of `counts` says."""
+    values = []
+    for word in line.split():
+        try:
+            value = float(word)
+        except ValueError:
+            raise InputError(f"{path}:{number}: {word[:40]!r} is not a number") from None
+        if not np.isfinite(value):
+            raise InputError(f"{path}:{number}: {word[:40]!r} is not a finite number")
+        values.append(value)
+    if counts is not None and len(values) not in counts:
+        raise InputError(f"{path}:{number}: holds {len(values)} numbers, expected {' or '.join(map(str, counts))}")
+    return values
+
+
+@dataclass(frozen=True)
+class SceneIntrinsics:
+    """What `intrinsics.txt` says, in the pixels of the image size that it names.
+
+    focal, cx, cy: pixels. grid_origin: world coordinates of the grid's center. near_plane: world units, 0 where the
+    default is to be used. scale: the grid's sidelength in world units. world2cam: the pose files hold the inverse.
+    """
+
+    focal: float
+    cx: float
+    cy: float
+    grid_origin: tuple[float, float, float]
+    near_plane: float
+    scale: float
+    height: int
+    width: int
+    world2cam: bool = False
+
+    def matrix(self, sidelength: int) -> Float[np.ndarray, "3 3"]:
+        """The intrinsic matrix of the image after the center crop to a square and scaling to `sidelength` pixels.
+
+        The crop keeps the shorter side; the principal point moves with it (DESIGN: non-square images).
+        """
+        square = min(self.height, self.width)
+        ratio = sidelength / square
+        left, top = (self.width - square) // 2, (self.height - square) // 2
+        return np.array([[self.focal * ratio, 0, (self.cx - left) * ratio],
+                         [0, self.focal * ratio, (self.cy - top) * ratio],
+                         [0, 0, 1]], dtype=np.float64)
+
+
+def load_intrinsics(path: Path) -> SceneIntrinsics:
+    """Reads `intrinsics.txt`: `f cx cy [0]`, origin, near plane, scale, `height width`, and an optional sixth line
+    that is 1 where the poses are world-to-camera."""
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
+    names = ["f cx cy", "the grid's origin x y z", "the near plane", "the scale", "height width"]
+    if len(lines) < len(names):
+        raise InputError(f"{path}: has {len(lines)} lines, expected {len(names)}; line {len(lines) + 1} should hold "
+                         f"{names[len(lines)]}")
+    counts = [(3, 4), (3,), (1,), (1,), (2,), (1,)]
+    rows = [parse_numbers(path, number, line, count)
+            for number, (line, count) in enumerate(zip(lines, counts, strict=False), start=1)]
+    (focal, cx, cy, *_), origin, (near_plane,), (scale,), (height, width) = rows[:5]
+    for line, name, value, least in [(1, "focal length", focal, 1e-9), (3, "near plane", near_plane, 0),
+                                     (4, "scale", scale, 1e-9), (5, "height", height, 1), (5, "width", width, 1)]:
+        if value < least:
+            raise InputError(f"{path}:{line}: the {name} is {value:g}, which cannot be")
+    return SceneIntrinsics(focal, cx, cy, tuple(origin), near_plane, scale, int(height), int(width),
+                           world2cam=len(rows) > 5 and rows[5][0] != 0)
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -122,26 +189,10 @@ class Signals:
             os._exit(128 + number)
 
 
-def rng_states() -> dict[str, Tensor | list[Tensor]]:
-    """The states of the random generators that training draws from (dropout)."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
-
-
-def restore_rng_states(states: dict[str, Tensor | list[Tensor]]) -> None:
-    """The inverse of `rng_states`; generators of devices that are not here are left alone."""
-    torch.set_rng_state(states["cpu"])
-    for device, state in zip(range(torch.cuda.device_count()), states["cuda"], strict=False):
-        torch.cuda.set_rng_state(state, device)
-
-
-def use_deterministic_algorithms() -> None:
-    """Makes PyTorch choose deterministic algorithms, and warn where it has none (on CUDA, those of `grid_sample`)."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-def describe_machine(device: torch.device) -> dict[str, str | int]:
+def describe_machine(device: "torch.device") -> dict[str, str | int]:
     """Versions, device and git commit: what a run's `options.json` says about where it ran."""
+    import torch  # here, since whoever makes scenes has no use for it
+
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True,
                             check=False).stdout.strip()
     return {"python": platform.python_version(), "torch": torch.__version__, "torchvision": version("torchvision"),

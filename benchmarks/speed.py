@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from data_util import SceneIntrinsics
 from deep_voxels import Architecture, scene_geometry
 from scenes.cameras import look_at
 from training import Batch, Networks, build_networks, train_step
+from util import SceneIntrinsics
 
 
 class Preset(NamedTuple):

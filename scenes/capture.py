@@ -7,7 +7,7 @@ import numpy as np
 import pycolmap
 from jaxtyping import Float, UInt8
 
-from data_util import SceneIntrinsics, load_image, square_resize
+from data_util import load_image, square_resize
 from scenes.cameras import is_rigid
 from scenes.command import Parser, finite_float, non_negative_int, positive_float, positive_int
 from scenes.coverage import judge
@@ -15,7 +15,7 @@ from scenes.folder import new_folder, write_json, write_split
 from scenes.grid import Grid, choose_grid
 from scenes.pinhole import Undistorter, shared_pinhole
 from scenes.points import save_points
-from util import InputError
+from util import InputError, SceneIntrinsics
 
 
 @dataclass(frozen=True)

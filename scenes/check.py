@@ -16,13 +16,13 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from data_util import SceneIntrinsics, list_images, list_poses, load_intrinsics, load_pose
+from data_util import list_images, list_poses, load_pose
 from scenes.check_picture import draw_check
 from scenes.command import Parser, run
 from scenes.coverage import covered_share, judge, seen_share
 from scenes.folder import write_image
 from scenes.points import load_points
-from util import InputError
+from util import InputError, SceneIntrinsics, load_intrinsics
 
 PROG = "scenes.check"
 DEFAULT_NEAR_PLANE = np.sqrt(3) / 2  # where the file says 0

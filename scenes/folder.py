@@ -16,8 +16,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
-from data_util import SceneIntrinsics
-from util import InputError
+from util import InputError, SceneIntrinsics
 
 
 @contextmanager

@@ -25,7 +25,6 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from data_util import SceneIntrinsics
 from scenes.cameras import hemisphere, look_at, near_plane, spiral
 from scenes.command import Parser, non_negative_int, positive_float, positive_int, run
 from scenes.folder import (
@@ -40,7 +39,7 @@ from scenes.folder import (
 from scenes.objects import OBJECTS
 from scenes.raycast import RayCaster
 from scenes.surface import Surface, fit_unit_cube, load_meshes
-from util import InputError
+from util import InputError, SceneIntrinsics
 
 PROG = "scenes.render"
 GRID_SCALE = 1.1  # the grid is a little larger than the unit cube, so that no surface lies on its border

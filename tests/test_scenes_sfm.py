@@ -6,7 +6,7 @@ import trimesh
 from PIL import Image
 
 import colmap_wrapper
-from data_util import list_images, list_poses, load_image, load_intrinsics, load_pose
+from data_util import list_images, list_poses, load_image, load_pose
 from scenes.cameras import look_at
 from scenes.folder import write_image
 from scenes.objects import OBJECTS
@@ -14,7 +14,7 @@ from scenes.raycast import RayCaster
 from scenes.sfm import image_pairs
 from scenes.surface import Surface
 from scenes.textures import letter_panel, noise
-from util import InputError
+from util import InputError, load_intrinsics
 
 SIZE, FOCAL, RADIUS = 320, 400.0, 2.0
 
