@@ -25,7 +25,8 @@ from tests.test_training import arguments, assert_same, final_checkpoint, tensor
 from util import InputError
 
 STEPS = 40
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+# A progress bar that nobody reads must not fill its pipe, or the process would wait for ever.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_MININTERVAL": "1"}
 IN_CHECKPOINT = ("model", "discriminator", "model_optimizer", "discriminator_optimizer", "step", "epoch", "rng")
 
 
