@@ -341,21 +341,27 @@ def test_soak(tmp_path):
     from tests.conftest import write_scene
     write_scene(tmp_path / "scene" / "train", views=20)
     write_scene(tmp_path / "scene" / "test", views=500, images=False)
-    process = start([sys.executable, "run_deepvoxels.py", *arguments(tmp_path / "scene", tmp_path / "logs"),
-                     "--max_steps", "3000", "--checkpoint_every", "500", "--log_every", "100"])
-    samples = observe(process)
+    logs = tmp_path / "logs"
+    process = start([sys.executable, "run_deepvoxels.py", *arguments(tmp_path / "scene", logs), "--max_steps", "3000",
+                     "--checkpoint_every", "500", "--log_every", "100"])
+    wait_for(lambda: checkpoints(logs), process, seconds=120)
+    assert_steady("training", observe(process))
     assert finish(process)[0] == 0
-    path, _ = final_checkpoint(tmp_path / "logs", 3000)
+    path, _ = final_checkpoint(logs, 3000)
     process = start([sys.executable, "run_deepvoxels.py", "--train_test", "test", "--data_root",
-                     str(tmp_path / "scene" / "test"), "--logging_root", str(tmp_path / "logs"),
-                     "--checkpoint", str(path)])
-    frames = observe(process)
+                     str(tmp_path / "scene" / "test"), "--logging_root", str(logs), "--checkpoint", str(path)])
+    wait_for(lambda: list(logs.glob("test_traj/*/*/img_00050.png")), process)
+    assert_steady("testing", observe(process))
     assert finish(process)[0] == 0
-    for name, observed in [("training", samples), ("testing", frames)]:
-        warm, late = observed[len(observed) // 3], observed[-len(observed) // 20 - 1]
-        print(f"{name}: {warm[0] / 2 ** 20:.1f} MiB and {warm[1]} files, then {late[0] / 2 ** 20:.1f} and {late[1]}")
-        assert late[0] < 1.02 * warm[0]
-        assert late[1] <= warm[1]
+
+
+def assert_steady(name, observed):
+    """From the first observation on, when all is warm, to the last, just before the process ends."""
+    warm, late = observed[0], observed[-2]
+    print(f"{name}: {warm[0] / 2 ** 20:.1f} MiB and {warm[1]} files, then {late[0] / 2 ** 20:.1f} and {late[1]}; "
+          f"at most {max(memory for memory, _ in observed) / 2 ** 20:.1f} and {max(files for _, files in observed)}")
+    assert late[0] < 1.02 * warm[0]
+    assert late[1] <= warm[1]
 
 
 def observe(process) -> list[tuple[int, int]]:
