@@ -24,6 +24,7 @@ from data_util import BORDER, color_depth, crop_border, nearest_views
 from dataio import Scene, blind_views, load_scene
 from deep_voxels import DeepVoxels, Rendering, architecture_of, describe, scene_geometry
 from projection import SceneGeometry
+from pytorch_prototyping.blocks import fold_batch_norms_
 from util import InputError, describe_machine, make_run_folder, write_json
 
 VIEWS_AT_ONCE = 4
@@ -51,7 +52,7 @@ def test(opt: Namespace, checkpoint: dict | None) -> int:
     model = build_model(opt.model, architecture_of(opt), geometry)
     if checkpoint:
         load_weights(model, checkpoint["model"], Path(opt.checkpoint), describe(architecture_of(opt)))
-    model.to(device).eval()
+    fold_batch_norms_(model.to(device).eval())
     if opt.compile:
         model.compile()
         if isinstance(model, DeepVoxels):

@@ -23,6 +23,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from deep_voxels import Architecture, scene_geometry
+from pytorch_prototyping.blocks import fold_batch_norms_
 from scenes.cameras import look_at
 from training import Batch, Networks, build_networks, train_step
 from util import SceneIntrinsics
@@ -95,7 +96,7 @@ def measure(opt: Namespace) -> dict:
     peaks += [peak_gflops(torch.float32)]
     peak = max(peaks)
     train_gflop = count_gflop(train)
-    model = networks.model.eval()
+    model = fold_batch_norms_(networks.model.eval())
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=opt.precision == "bf16"):
         inpainted = model.inpaint(model.deepvoxels)
         frame = seconds(lambda: model.render(inpainted, poses[:1]))

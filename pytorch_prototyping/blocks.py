@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 LEAKY_SLOPE = 0.2
 
@@ -123,6 +124,20 @@ def conv3d(x: Float[Tensor, "b c d h w"], weight: Float[Tensor, "c_out c k k k"]
             halves = torch.cat([x[:, :, :half + kernel - 1], x[:, :, half:]])
             return torch.cat(F.conv3d(halves, weight, bias).split(1), dim=2)
     return F.conv3d(x, weight, bias)
+
+
+def fold_batch_norms_(module: nn.Module) -> nn.Module:
+    """Replaces every batch norm that directly follows a convolution by an equal change of the convolution's weights.
+
+    For evaluation alone: what is left has no statistics to learn.
+    """
+    for layers in [part for part in module.modules() if isinstance(part, nn.Sequential)]:
+        for i in range(len(layers) - 1):
+            holder, index = (layers[i].net, 1) if isinstance(layers[i], (Conv2dSame, Conv3dSame)) else (layers, i)
+            if isinstance(layers[i + 1], nn.modules.batchnorm._BatchNorm) and hasattr(holder[index], "kernel_size"):
+                holder[index] = fuse_conv_bn_eval(holder[index], layers[i + 1], transpose=holder[index].transposed)
+                layers[i + 1] = nn.Identity()
+    return channels_last_(module)
 
 
 def channels_last_(module: nn.Module) -> nn.Module:
