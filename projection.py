@@ -51,15 +51,11 @@ def world2image(points: Float[Tensor, "*n 3"], cam2world: Float[Tensor, "4 4"], 
     return torch.stack([geometry.focal * x / depth + geometry.cx, geometry.focal * y / depth + geometry.cy, depth], -1)
 
 
-def image2world(uvd: Float[Tensor, "*n 3"], cam2world: Float[Tensor, "b 4 4"], geometry: SceneGeometry,
-                ) -> Float[Tensor, "b *n 3"]:
-    """The inverse of equation (1): (u, v, depth) to world points, for each of b cameras."""
+def image2camera(uvd: Float[Tensor, "*n 3"], geometry: SceneGeometry) -> Float[Tensor, "*n 3"]:
+    """The inverse of equation (1) but for the pose: (u, v, depth) to points in the camera's own axes."""
     u, v, depth = uvd.unbind(-1)
-    in_camera = torch.stack([(u - geometry.cx) / geometry.focal * depth, (v - geometry.cy) / geometry.focal * depth,
-                             depth], dim=-1)
-    with torch.autocast(uvd.device.type, enabled=False):
-        in_world = in_camera.reshape(1, -1, 3) @ cam2world[:, :3, :3].mT + cam2world[:, None, :3, 3]
-    return in_world.view(-1, *uvd.shape)
+    return torch.stack([(u - geometry.cx) / geometry.focal * depth, (v - geometry.cy) / geometry.focal * depth, depth],
+                       dim=-1)
 
 
 def world2grid(points: Float[Tensor, "*n 3"], geometry: SceneGeometry) -> Float[Tensor, "*n 3"]:
@@ -106,7 +102,12 @@ def frustum_coordinates(cam2world: Float[Tensor, "v 4 4"], geometry: SceneGeomet
     planes = geometry.near_plane + geometry.voxel_size * torch.arange(2 * geometry.grid_dim, **like)
     pixels = torch.arange(geometry.map_sidelength, **like)
     depth, v, u = torch.meshgrid(planes, pixels, pixels, indexing="ij")
-    return world2grid(image2world(torch.stack([u, v, depth], dim=-1), cam2world, geometry), geometry)
+    in_camera = image2camera(torch.stack([u, v, depth], dim=-1), geometry)
+    # Camera to grid is one affine map: the grid's units go into the pose, not into every point.
+    axes, center = cam2world[:, :3, :3] / geometry.voxel_size, world2grid(cam2world[:, :3, 3], geometry)
+    with torch.autocast(cam2world.device.type, enabled=False):
+        in_grid = torch.baddbmm(center[:, None], in_camera.view(1, -1, 3).expand(len(axes), -1, -1), axes.mT)
+    return in_grid.view(-1, *in_camera.shape)
 
 
 def frustum_mask(coordinates: Float[Tensor, "*n 3"], grid_dim: int) -> Bool[Tensor, "*n"]:
@@ -130,8 +131,8 @@ def _normalized(coordinates: Float[Tensor, "*n axes"], mask: Bool[Tensor, "*n"],
 
     The mask goes into the coordinates because there it costs less than in the samples.
     """
-    clamped = coordinates.clamp(0, size - 1) * (2 / (size - 1)) - 1
-    return torch.where(mask[..., None], clamped, -3)
+    normalized = coordinates.clamp(0, size - 1).mul_(2 / (size - 1)).sub_(1)
+    return normalized.masked_fill_(~mask[..., None], -3)
 
 
 def _sample(values: Float[Tensor, "b f *size"], sample_at: Float[Tensor, "b *n axes"]) -> Float[Tensor, "b f *n"]:

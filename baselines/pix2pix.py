@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from baselines.width import deepvoxels_parameters, matching_width, outermost_width
 from deep_voxels import Architecture, Rendering
-from projection import SceneGeometry, image2world
+from projection import SceneGeometry, image2camera
 from pytorch_prototyping.blocks import channels_last_
 from pytorch_prototyping.unet import Unet
 
@@ -55,6 +55,6 @@ def pixel_directions(cam2world: Float[Tensor, "v 4 4"], geometry: SceneGeometry,
     pixels = torch.arange(sidelength, device=cam2world.device, dtype=cam2world.dtype)
     map_pixels = pixels * (geometry.map_sidelength / sidelength)
     v, u = torch.meshgrid(map_pixels, map_pixels, indexing="ij")
-    points = image2world(torch.stack([u, v, torch.ones_like(u)], dim=-1), cam2world, geometry)
-    directions = points - cam2world[:, None, None, :3, 3]
+    in_camera = image2camera(torch.stack([u, v, torch.ones_like(u)], dim=-1), geometry)
+    directions = in_camera @ cam2world[:, None, :3, :3].mT  # (v, s, s, 3)
     return (directions / directions.norm(dim=-1, keepdim=True)).permute(0, 3, 1, 2)
