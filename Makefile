@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 
 DEMO ?= demo
-DEMO_STEPS ?= 1500
+DEMO_STEPS ?= 2000
 DEMO_TRAIN_VIEWS ?= 150
 DEMO_TEST_VIEWS ?= 60
 DEMO_SIZE := --img_sidelength 64 --proj_sidelength 32 --grid_dim 16 --num_grid_feats 16 --nf0 16
