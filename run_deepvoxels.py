@@ -128,10 +128,11 @@ def resolve_options(arguments: list[str]) -> tuple[argparse.Namespace, dict | No
                                  f"--{flag} {value}")
         if given.get("resume"):
             recorded = recorded_options(checkpoint, parser, Path(source))
-            for name in given.keys() & recorded.keys() - FREE_ON_RESUME:
-                if given[name] != recorded[name]:
+            for name in given.keys() - FREE_ON_RESUME:
+                trained_with = recorded.get(name, parser.defaults[name])
+                if given[name] != trained_with:
                     raise InputError(f"--{name} {given[name]} contradicts {source}, which was trained with "
-                                     f"--{name} {recorded[name]}; a resumed run cannot change it")
+                                     f"--{name} {trained_with}; a resumed run cannot change it")
         recorded |= model
     opt = argparse.Namespace(**{**parser.defaults, **recorded, **given})
     validate(opt)

@@ -9,7 +9,7 @@ import torch
 from checkpoints import load_checkpoint, load_weights, recorded_architecture, save_checkpoint
 from deep_voxels import Architecture, DeepVoxels
 from projection import SceneGeometry
-from tests.test_goldens import GOLDEN, synthetic_state
+from tests.test_goldens import GOLDEN, original_checkpoint
 from util import InputError
 
 GEOMETRY = SceneGeometry(8, 0.125, (0.0, 0.0, 0.0), 1.0, 16, 17.6, 8.0, 8.0)
@@ -26,12 +26,7 @@ def test_the_architecture_is_read_off_the_tensors(architecture):
 @pytest.mark.parametrize("name", ["occlusion", "no_occlusion"])
 def test_original_checkpoints_with_their_aliases_load(tmp_path, name):
     """The original stores the weights of many convolutions under two names."""
-    shapes = json.loads((GOLDEN / name / "state_dict.json").read_text())
-    original = {}
-    for part, entries in shapes.items():
-        state = synthetic_state(entries)
-        original[part] = {key: state[entry.get("alias_of", key)] for key, entry in entries.items()}
-    assert any("alias_of" in entry for entry in shapes["model"].values())
+    original = original_checkpoint(name)
     torch.save(original, tmp_path / "original.pth")
     checkpoint = load_checkpoint(tmp_path / "original.pth")
     architecture = Architecture(**recorded_architecture(checkpoint["model"], tmp_path))

@@ -40,6 +40,14 @@ def synthetic_state(shapes: dict) -> dict[str, torch.Tensor]:
             for name, entry in shapes.items() if "alias_of" not in entry}
 
 
+def original_checkpoint(name: str) -> dict[str, dict[str, torch.Tensor]]:
+    """A golden folder's weights as the original stores them: many convolutions under two names."""
+    shapes = json.loads((GOLDEN / name / "state_dict.json").read_text())
+    states = {part: synthetic_state(entries) for part, entries in shapes.items()}
+    return {part: {key: states[part][entry.get("alias_of", key)] for key, entry in entries.items()}
+            for part, entries in shapes.items()}
+
+
 def assert_close(actual: torch.Tensor, expected: np.ndarray):
     actual = actual.detach().numpy()
     assert actual.shape == expected.shape

@@ -13,7 +13,7 @@ from deep_voxels import Architecture, DeepVoxels
 from run_deepvoxels import main
 from testing import cropped_view, load_true_depth, measure, measure_depth
 from tests.test_checkpoints import GEOMETRY
-from tests.test_goldens import GOLDEN, synthetic_state
+from tests.test_goldens import GOLDEN, original_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -188,12 +188,7 @@ def test_broken_depth_maps_are_named(scene, checkpoint, tmp_path, capfd, break_d
 @pytest.mark.parametrize("name", ["occlusion", "no_occlusion"])
 def test_an_original_checkpoint_renders_the_goldens_from_the_command_line(tmp_path, name):
     """The golden folders are test folders: frames and metric depth are the original's."""
-    shapes = json.loads((GOLDEN / name / "state_dict.json").read_text())
-    original = {}
-    for part, entries in shapes.items():
-        state = synthetic_state(entries)
-        original[part] = {key: state[entry.get("alias_of", key)] for key, entry in entries.items()}
-    torch.save(original, tmp_path / "original.pth")
+    torch.save(original_checkpoint(name), tmp_path / "original.pth")
     folder = run_test(tmp_path / "original.pth", GOLDEN / name, tmp_path / "logs")
     golden = np.load(GOLDEN / name / "golden.npz")
     for i, expected in enumerate(golden["test_images"]):
