@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from util import InputError
+from util import InputError, one_line
 
 CHECKPOINT_FORMAT = 1
 LATEST = "latest.pth"
@@ -67,7 +67,7 @@ class CheckpointKeeper:
             self._remove_old()
         except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
             self.failed = True
-            return f"{path} could not be saved: {str(error).splitlines()[0]}"
+            return f"{path} could not be saved: {one_line(str(error))}"
         finally:
             self._tried = time.monotonic()
         self.failed = False

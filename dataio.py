@@ -1,6 +1,7 @@
 """A scene folder as a dataset: its views in memory, and the triplets that training draws from them."""
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ class Scene:
         """The images of the given views, in [-1/2, 1/2], normalised on the device."""
         return self.images[views].to(device).float() / 255 - 0.5
 
+    @cached_property
     def fingerprint(self) -> str:
         """A hash of poses and images: whether two folders hold the same scene."""
         digest = hashlib.sha256(self.cam2world.tobytes())

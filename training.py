@@ -192,7 +192,11 @@ def run_folders(opt: Namespace, scene: Scene) -> tuple[Path, Path, list[dict]]:
     else:
         runs = root / "runs" / logs.relative_to((root / "logs").resolve())
         runs.mkdir(parents=True, exist_ok=True)
-        history = json.loads(read_text(logs / "options.json")).get("history", [])
+        try:
+            history = list(json.loads(read_text(logs / "options.json"))["history"])
+        except (KeyError, TypeError, ValueError):
+            raise InputError(f"{logs / 'options.json'}: is damaged; without it {opt.resume} can be resumed under "
+                             "another --logging_root") from None
     return logs, runs, history
 
 
@@ -218,7 +222,7 @@ def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, ke
                                file=sys.stderr)
                 if skipped == MOST_SKIPPED_STEPS:
                     progress.write(f"error: {skipped} steps in a row were not finite; the last good checkpoint is "
-                                   f"{keeper.newest}", file=sys.stderr)
+                                   f"{keeper.newest or 'none yet'}", file=sys.stderr)
                     return 1
             elif done % PROGRESS_EVERY == 0 or done == steps.stop:
                 scalars = {name: value.item() for name, value in step.losses._asdict().items()}
@@ -270,11 +274,9 @@ def load_training_scene(opt: Namespace) -> tuple[Scene, SceneGeometry]:
     if verdict.errors:
         raise InputError(f"{scene.root}: {'; '.join(verdict.errors)}")
     blind = blind_views(scene, geometry, lifting=True)
-    if len(blind) == len(scene):
-        raise InputError(f"{scene.root}: no camera sees anything of the grid; check origin, scale and near plane in "
-                         "intrinsics.txt, and that the poses are camera-to-world")
     if len(scene) - len(blind) < 2:
-        raise InputError(f"{scene.root}: has {len(scene) - len(blind)} view to train on, two are the least")
+        raise InputError(f"{scene.root}: has {len(scene) - len(blind)} views that see the grid, two are the least to "
+                         "train on; check origin, scale and near plane in intrinsics.txt")
     for warning in verdict.warnings:
         print(f"warning: {scene.root}: {one_line(warning)}", file=sys.stderr)
     for view in blind:
@@ -297,7 +299,7 @@ def restore(networks: Networks, checkpoint: dict, scene: Scene, opt: Namespace) 
     for part, kind in parts.items():
         if not isinstance(checkpoint.get(part), kind):
             raise InputError(f"--resume {path}: has no {part!r} to continue with; --checkpoint starts from its weights")
-    if checkpoint["scene"] != scene.fingerprint():
+    if checkpoint["scene"] != scene.fingerprint:
         raise InputError(f"--data_root {opt.data_root}: is not the scene that {path} was trained on")
     load_weights(networks.model, checkpoint["model"], path, describe(architecture_of(opt)))
     load_weights(networks.discriminator, checkpoint["discriminator"], path, "the discriminator")
@@ -315,7 +317,7 @@ def snapshot(opt: Namespace, networks: Networks, scene: Scene, step: int, epoch:
     return {"model": networks.model.state_dict(), "discriminator": networks.discriminator.state_dict(),
             "model_optimizer": networks.model_optimizer.state_dict(),
             "discriminator_optimizer": networks.discriminator_optimizer.state_dict(),
-            "step": step, "epoch": epoch, "rng": rng_states(), "scene": scene.fingerprint(),
+            "step": step, "epoch": epoch, "rng": rng_states(), "scene": scene.fingerprint,
             "options": vars(opt)}
 
 

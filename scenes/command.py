@@ -3,7 +3,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from util import InputError
+from util import InputError, one_line
 
 
 class Parser(argparse.ArgumentParser):
@@ -13,7 +13,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def error(self, message: str):
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {one_line(message)}\n")
 
 
 def positive_int(text: str) -> int:
@@ -62,5 +62,5 @@ def run(prog: str, main: Callable[[Sequence[str] | None], None], argv: Sequence[
         message = f"{error.filename}: {error.strerror}"
     else:
         return
-    print(f"{prog}: error: {message}", file=sys.stderr)
+    print(f"{prog}: error: {one_line(message)}", file=sys.stderr)
     sys.exit(2)

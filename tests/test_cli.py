@@ -95,7 +95,7 @@ def test_broken_scenes(scene, train_arguments, assert_refused, break_scene, word
     (["--img_sidelength", 2048], ["--img_sidelength 2048"]),
     (["--proj_sidelength", 128], ["--proj_sidelength 128"]),
     (["--sampling_pattern", "every_3"], ["--sampling_pattern every_3", "skip_N"]),
-    (["--sampling_pattern", "skip_100"], ["1 view"]),
+    (["--sampling_pattern", "skip_100"], ["1 views that see"]),
     (["--lr", "nan"], ["lr", "nan"]),
     (["--num_trgt", 0], ["num_trgt"]),
     (["--device", "tpu"], ["--device tpu"]),

@@ -233,6 +233,19 @@ def test_a_resumed_run_records_its_history(undisturbed, tmp_path):
     assert [(entry["first_step"], entry["options"]["log_every"]) for entry in history] == [(0, 100), (2, 7)]
 
 
+def test_a_damaged_record_of_options_is_named(scene, tmp_path, capfd):
+    assert main(arguments(scene, tmp_path, "--max_steps", 2)) == 0
+    (options,) = tmp_path.glob("logs/*/*/options.json")
+    for content in ("{", "[]", "{}", '{"history": 3}'):
+        options.write_text(content)
+        capfd.readouterr()
+        assert main(["--train_test", "train", "--logging_root", str(tmp_path), "--resume", "latest",
+                     "--max_steps", "3"]) == 2
+        error = capfd.readouterr().err
+        assert "options.json: is damaged" in error
+        assert error.count("\n") == 1
+
+
 def test_only_the_newest_checkpoints_are_kept(scene, tmp_path):
     assert main(arguments(scene, tmp_path, "--max_steps", 10, "--checkpoint_every", 2, "--keep_checkpoints", 2)) == 0
     assert sorted(path.name for path in checkpoints(tmp_path)) == [
