@@ -3,6 +3,7 @@ import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +15,21 @@ from projection import SceneGeometry, frustum_coordinates, frustum_mask, lift_co
 from util import InputError, SceneIntrinsics, load_intrinsics
 
 NUM_NEIGHBORS = 5
+
+
+class Views(NamedTuple):
+    """A scene's views on a device. Picking some copies nothing from the host, and so waits for nothing."""
+
+    images: UInt8[Tensor, "views 3 s s"]
+    cam2world: Float[Tensor, "views 4 4"]
+
+    def pixels(self, picked) -> Float[Tensor, "n 3 s s"]:
+        """The images of the views with these indices, in [-1/2, 1/2]."""
+        return torch.stack([self.images[int(view)] for view in picked]).float() / 255 - 0.5
+
+    def poses(self, picked) -> Float[Tensor, "n 4 4"]:
+        """The poses of the views with these indices."""
+        return torch.stack([self.cam2world[int(view)] for view in picked])
 
 
 @dataclass(frozen=True)
@@ -33,13 +49,13 @@ class Scene:
     def __len__(self) -> int:
         return len(self.names)
 
-    def poses(self, views, device: torch.device) -> Float[Tensor, "n 4 4"]:
-        """The poses of the given views as float32 on the device."""
-        return torch.from_numpy(self.cam2world[views]).to(device, torch.float32)
+    def poses(self, device: torch.device) -> Float[Tensor, "views 4 4"]:
+        """The poses as float32 on the device."""
+        return torch.from_numpy(self.cam2world).to(device, torch.float32)
 
-    def pixels(self, views, device: torch.device) -> Float[Tensor, "n 3 s s"]:
-        """The images of the given views, in [-1/2, 1/2], normalised on the device."""
-        return self.images[views].to(device).float() / 255 - 0.5
+    def on(self, device: torch.device) -> Views:
+        """Images, still in 8 bits, and poses on the device."""
+        return Views(self.images.to(device), self.poses(device))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -92,7 +108,7 @@ def blind_views(scene: Scene, geometry: SceneGeometry, lifting: bool) -> list[in
     """The views that see nothing of the grid: no voxel of their frustum lies in it or, where they are to be lifted
     from, no voxel of the grid falls into their feature map."""
     blind = []
-    for i, pose in enumerate(scene.poses(slice(None), torch.device("cpu"))):
+    for i, pose in enumerate(scene.poses(torch.device("cpu"))):
         sees = frustum_mask(frustum_coordinates(pose[None], geometry), geometry.grid_dim).any()
         if lifting:
             sees = sees and lift_mask(lift_coordinates(pose, geometry), geometry.map_sidelength).any()

@@ -117,20 +117,20 @@ def load_true_depth(root: Path, scene: Scene, sidelength: int) -> Float[np.ndarr
 
 
 def view_renderer(model: nn.Module, scene: Scene, training_views: Scene | None, device: torch.device,
-                  ) -> Callable[[list[int]], Rendering]:
-    """What renders the given views of a scene.
+                  ) -> Callable[[slice], Rendering]:
+    """What renders a slice of a scene's views.
 
     DeepVoxels renders its volume, inpainted once. A baseline is given the training view nearest in viewing direction
     to each view (paper, section 4: the top-1 neighbour).
     """
+    poses = scene.poses(device)
     if isinstance(model, DeepVoxels):
         inpainted = model.inpaint(model.deepvoxels)
-        return lambda views: model.render(inpainted, scene.poses(views, device))
+        return lambda views: model.render(inpainted, poses[views])
     if training_views is None:
-        return lambda views: model(None, None, scene.poses(views, device))[0]
-    nearest = nearest_views(scene.cam2world, training_views.cam2world, 1)[:, 0]
-    return lambda views: model(training_views.pixels(nearest[views], device),
-                               training_views.poses(nearest[views], device), scene.poses(views, device))[0]
+        return lambda views: model(None, None, poses[views])[0]
+    nearest, sources = nearest_views(scene.cam2world, training_views.cam2world, 1)[:, 0], training_views.on(device)
+    return lambda views: model(sources.pixels(nearest[views]), sources.poses(nearest[views]), poses[views])[0]
 
 
 def render_path(model: nn.Module, scene: Scene, training_views: Scene | None, precision: str, device: torch.device,
@@ -142,8 +142,8 @@ def render_path(model: nn.Module, scene: Scene, training_views: Scene | None, pr
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         render = view_renderer(model, scene, training_views, device)
         for start in range(0, len(scene), VIEWS_AT_ONCE):
-            views = list(range(start, min(start + VIEWS_AT_ONCE, len(scene))))
-            rendering = render(views)
+            views = range(start, min(start + VIEWS_AT_ONCE, len(scene)))
+            rendering = render(slice(views.start, views.stop))
             images = (crop_border(rendering.images).float() + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
             depths = [None] * len(views) if rendering.depth is None else rendering.depth[:, 0].float().cpu().numpy()
             yield from zip(views, images, depths, strict=True)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -21,7 +21,7 @@ from baselines import build_model
 from baselines.width import count_parameters
 from checkpoints import CheckpointKeeper, load_optimizer, load_weights, restore_rng_states, rng_states
 from data_util import crop_border
-from dataio import Scene, blind_views, draw_triplets, load_scene
+from dataio import Scene, Views, blind_views, draw_triplets, load_scene
 from deep_voxels import Integration, Rendering, architecture_of, describe, scene_geometry
 from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
 from projection import SceneGeometry
@@ -57,9 +57,10 @@ class Networks:
     discriminator_optimizer: torch.optim.Optimizer
 
     def __post_init__(self):
-        self.running_statistics = [buffer for network in (self.model, self.discriminator)
-                                   for norm in network.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)
-                                   for buffer in norm.buffers()]
+        norms = [norm for network in (self.model, self.discriminator) for norm in network.modules()
+                 if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
+        self.running_statistics = [[statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)],
+                                   [norm.num_batches_tracked for norm in norms]]  # one list a dtype
 
 
 class Losses(NamedTuple):
@@ -80,29 +81,32 @@ class Batch(NamedTuple):
     target_cam2world: Float[Tensor, "v 4 4"]
 
 
-def load_batch(scene: Scene, triplet, device: torch.device) -> Batch:
+def load_batch(views: Views, triplet) -> Batch:
     """The views of a triplet (source, target 0, target 1, ...) of view indices."""
     source, targets = triplet[:1], triplet[1:]
-    return Batch(scene.pixels(source, device), scene.poses(source, device),
-                 scene.pixels(targets, device), scene.poses(targets, device))
+    return Batch(views.pixels(source), views.poses(source), views.pixels(targets), views.poses(targets))
+
+
+CHECKED = ("l1 loss", "generator loss", "discriminator loss", "model's gradient", "discriminator's gradient", "volume")
 
 
 class Step(NamedTuple):
-    """What a step did. `skipped` names what was not finite; then it changed nothing."""
+    """What a step did. `finite` says it of what `CHECKED` names; where one is false, the step changed nothing."""
 
     losses: Losses
     rendering: Rendering
     integration: Integration | None
-    skipped: str | None
+    finite: Bool[Tensor, "checks"]
 
 
 def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: str = "fp32") -> Step:
     """One step: both gradients from one forward pass, then both updates, then the volume is remembered.
 
-    Where a loss or a gradient is not finite, no weight, no running statistic and not the volume is touched.
+    Where a loss or a gradient is not finite, no weight, no running statistic and not the volume is touched. This is
+    decided on the device: nothing here waits for it.
     """
     model, discriminator = networks.model, networks.discriminator
-    statistics = [statistic.clone() for statistic in networks.running_statistics]
+    statistics_before = [joined(statistics) for statistics in networks.running_statistics]
     with torch.autocast(batch.source_image.device.type, torch.bfloat16, enabled=precision == "bf16"):
         rendering, integration = model(batch.source_image, batch.source_cam2world, batch.target_cam2world)
         fake, real = crop_border(rendering.images), crop_border(batch.target_images)
@@ -119,27 +123,57 @@ def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: st
         psnr = -10 * (fake.float() - real).square().mean(dim=(1, 2, 3)).log10().mean()
     losses = Losses(l1.detach(), generator.detach(), discrimination.detach(), psnr)
 
-    skipped = what_is_not_finite(networks, losses, integration)
-    if skipped:
-        for statistic, before in zip(networks.running_statistics, statistics, strict=True):
-            statistic.copy_(before)
-    else:
-        networks.model_optimizer.step()
-        networks.discriminator_optimizer.step()
-        if integration is not None:
-            model.remember(integration.volume)
-    return Step(losses, rendering, integration, skipped)
-
-
-def what_is_not_finite(networks: Networks, losses: Losses, integration: Integration | None) -> str | None:
-    """Names the losses, gradients or volume of a step that are not finite, or None."""
-    values = {"l1 loss": losses.l1, "generator loss": losses.generator, "discriminator loss": losses.discriminator}
+    finite = what_is_finite(networks, losses, integration)
+    all_finite = finite.all()
+    for optimizer in (networks.model_optimizer, networks.discriminator_optimizer):
+        optimizer.found_inf = 1 - all_finite.float()  # with 1 fused Adam updates nothing, as it does for a GradScaler
+        optimizer.step()
+    for statistics, before in zip(networks.running_statistics, statistics_before, strict=True):
+        kept = torch.where(all_finite, joined(statistics), before).split([one.numel() for one in statistics])
+        torch._foreach_copy_(statistics, [part.view_as(one) for part, one in zip(kept, statistics, strict=True)])
     if integration is not None:
-        values["volume"] = integration.volume.detach().sum()
-    for name, network in [("model", networks.model), ("discriminator", networks.discriminator)]:
-        values[f"{name}'s gradient"] = nn.utils.get_total_norm([p.grad for p in network.parameters()])
-    finite = torch.stack(list(values.values())).isfinite().tolist()  # the one wait for the device in a step
-    return ", ".join(name for name, ok in zip(values, finite, strict=True) if not ok) or None
+        model.remember(torch.where(all_finite, integration.volume.detach(), model.deepvoxels))
+    return Step(losses, rendering, integration, finite)
+
+
+def joined(tensors: list[Tensor]) -> Tensor:
+    """Tensors as one vector, so that a few hundred small ones take few operations."""
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def what_is_finite(networks: Networks, losses: Losses, integration: Integration | None) -> Bool[Tensor, "checks"]:
+    """Whether the losses, the gradients and the volume, if there is one, are finite: in the order of `CHECKED`."""
+    values = [losses.l1, losses.generator, losses.discriminator]
+    for network in (networks.model, networks.discriminator):
+        values.append(nn.utils.get_total_norm([parameter.grad for parameter in network.parameters()]))
+    if integration is not None:
+        values.append(integration.volume.detach().sum())
+    return torch.stack(values).isfinite()
+
+
+class SkippedSteps:
+    """Names the steps that were skipped, when the host asks: until then it need not wait for the device."""
+
+    def __init__(self):
+        self.in_a_row = 0
+        self._unread = []  # step, triplet and flags
+
+    def add(self, done: int, triplet: Int[np.ndarray, "views"], finite: Bool[Tensor, "checks"]) -> None:
+        self._unread.append((done, triplet, finite))
+
+    def read(self, names: list[str]) -> list[str]:
+        """A line for each step that was skipped since the last call, up to `MOST_SKIPPED_STEPS` in a row."""
+        flags, lines = torch.stack([finite for *_, finite in self._unread]).tolist(), []
+        for (done, triplet, _), finite in zip(self._unread, flags, strict=True):
+            self.in_a_row = 0 if all(finite) else self.in_a_row + 1
+            if self.in_a_row:
+                what = ", ".join(name for name, ok in zip(CHECKED, finite, strict=False) if not ok)
+                views = ", ".join(one_line(names[view]) for view in triplet)
+                lines.append(f"step {done} was skipped, not finite: {what} (views {views})")
+            if self.in_a_row == MOST_SKIPPED_STEPS:
+                break
+        self._unread.clear()
+        return lines
 
 
 def train(opt: Namespace, checkpoint: dict | None) -> int:
@@ -203,7 +237,7 @@ def run_folders(opt: Namespace, scene: Scene) -> tuple[Path, Path, list[dict]]:
 def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, keeper: CheckpointKeeper,
               log: TensorboardLog, signals: Signals) -> int:
     """The training loop. Returns the exit code of `train`."""
-    device, psnr, triplets, skipped = torch.device(opt.device), None, None, 0
+    views, psnr, triplets, skipped = scene.on(torch.device(opt.device)), None, None, SkippedSteps()
     networks.model.train()
     networks.discriminator.train()
     with tqdm(total=steps.stop, initial=steps.start, unit="step", dynamic_ncols=True) as progress:
@@ -211,36 +245,37 @@ def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, ke
             epoch, position = divmod(done - 1, len(scene))
             if triplets is None or position == 0:
                 triplets = draw_triplets(scene.cam2world, opt.num_trgt, opt.seed, epoch)
-            batch = load_batch(scene, triplets[position], device)
+            batch = load_batch(views, triplets[position])
             step = train_step(networks, batch, opt.l1_weight, opt.precision)
+            skipped.add(done, triplets[position], step.finite)
 
             progress.update()
-            skipped = skipped + 1 if step.skipped else 0
-            if step.skipped:
-                views = ", ".join(one_line(scene.names[view]) for view in triplets[position])
-                progress.write(f"warning: step {done} was skipped, not finite: {step.skipped} (views {views})",
-                               file=sys.stderr)
-                if skipped == MOST_SKIPPED_STEPS:
-                    progress.write(f"error: {skipped} steps in a row were not finite; the last good checkpoint is "
-                                   f"{keeper.newest or 'none yet'}", file=sys.stderr)
-                    return 1
-            elif done % PROGRESS_EVERY == 0 or done == steps.stop:
-                scalars = {name: value.item() for name, value in step.losses._asdict().items()}
+            last = done == steps.stop or signals.stop is not None
+            tell, picture = done % PROGRESS_EVERY == 0 or done == steps.stop, done % opt.log_every == 0
+            save = last or signals.save or keeper.due(done)
+            if not (tell or picture or save):
+                continue  # without a wait for the device
+            for line in skipped.read(scene.names):
+                progress.write(f"warning: {line}", file=sys.stderr)
+            if skipped.in_a_row == MOST_SKIPPED_STEPS:
+                progress.write(f"error: {MOST_SKIPPED_STEPS} steps in a row were not finite; the last good checkpoint "
+                               f"is {keeper.newest or 'none yet'}", file=sys.stderr)
+                return 1
+            if tell and not skipped.in_a_row:
+                scalars = dict(zip(Losses._fields, torch.stack(step.losses).tolist(), strict=True))
                 psnr = scalars["psnr"] if psnr is None else 0.9 * psnr + 0.1 * scalars["psnr"]
                 progress.set_postfix(loss=f"{opt.l1_weight * scalars['l1'] + scalars['generator']:.2f}",
                                      psnr=f"{psnr:.2f}")
                 log.scalars(scalars, done)
-            if done % opt.log_every == 0 and not step.skipped:
+            if picture and not skipped.in_a_row:
                 log_pictures(log, done, batch.source_image, batch.target_images, step.rendering, step.integration)
-
-            last = done == steps.stop or signals.stop is not None
-            if last or signals.save or keeper.due(done):
+            if save:
                 signals.save = False
                 problem = keeper.save(snapshot(opt, networks, scene, done, epoch))
                 if problem:
                     progress.write(f"{'error' if last else 'warning'}: {problem}", file=sys.stderr)
-                if last:
-                    break
+            if last:
+                break
     if not steps:
         return 0
     if keeper.failed:

@@ -155,10 +155,10 @@ def test_in_testing_the_source_is_the_nearest_training_view(scene, tmp_path, nam
     geometry = scene_geometry(views.intrinsics, TINY, 3 ** 0.5 / 2)
     model = build_model(name, TINY, geometry)
     model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
-    cpu = torch.device("cpu")
+    views, poses = views.on(torch.device("cpu")), paths.poses(torch.device("cpu"))
     with torch.no_grad():
         # the eight training views are 45 degrees apart, test view 1 is at 120 degrees: number 3 is nearest
-        expected = model.eval()(views.pixels([3], cpu), views.poses([3], cpu), paths.poses([1], cpu))[0].images
+        expected = model.eval()(views.pixels([3]), views.poses([3]), poses[1:2])[0].images
     image = cv2.imread(str(folder / "img_00001.png"), cv2.IMREAD_UNCHANGED)[..., ::-1] / 65535
     np.testing.assert_allclose(image, expected[0, :, 5:-5, 5:-5].permute(1, 2, 0) + 0.5, atol=1e-3)
 

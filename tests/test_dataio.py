@@ -16,11 +16,11 @@ def test_a_scene_is_kept_as_bytes_and_normalised_on_demand(scene):
     views = load_scene(scene / "train", sidelength=32)
     assert len(views) == 8
     assert views.images.dtype == torch.uint8
-    pixels = views.pixels([0, 3], CPU)
+    pixels = views.on(CPU).pixels([0, 3])
     assert pixels.shape == (2, 3, 32, 32)
     assert pixels.min() >= -0.5
     assert pixels.max() == 0.5  # the white background
-    torch.testing.assert_close(views.poses([2], CPU)[0], torch.tensor(hemisphere_poses(8)[2]).float())
+    torch.testing.assert_close(views.on(CPU).poses([2])[0], torch.tensor(hemisphere_poses(8)[2]).float())
 
 
 def test_world_to_camera_poses_are_inverted_where_the_file_says_so(scene):

@@ -1,15 +1,27 @@
 """Training: what a step does, and that resuming continues to the bit."""
 import json
+import sys
 
+import numpy as np
 import pytest
 import torch
 from tensorboardX.proto.event_pb2 import Event
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dataio import draw_triplets, load_scene
 from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
 from run_deepvoxels import main, resolve_options
 from tests.conftest import SMALL
-from training import build_networks, load_batch, load_training_scene, train_step
+from training import (
+    CHECKED,
+    MOST_SKIPPED_STEPS,
+    SkippedSteps,
+    build_networks,
+    load_batch,
+    load_training_scene,
+    train_step,
+)
 
 CPU = torch.device("cpu")
 
@@ -106,7 +118,7 @@ def step(scene, tmp_path):
     opt, _ = resolve_options(arguments(scene, tmp_path))
     views, geometry = load_training_scene(opt)
     networks = build_networks(opt, geometry, CPU)
-    return networks, load_batch(views, draw_triplets(views.cam2world, 2, 0, 0)[0], CPU)
+    return networks, load_batch(views.on(CPU), draw_triplets(views.cam2world, 2, 0, 0)[0])
 
 
 def test_both_gradients_come_from_one_forward_pass(step):
@@ -116,8 +128,8 @@ def test_both_gradients_come_from_one_forward_pass(step):
         if isinstance(dropout, torch.nn.Dropout2d):
             dropout.p = 0.0
     before = {name: value.clone() for name, value in networks.discriminator.state_dict().items()}
-    losses, rendering, _, skipped = train_step(networks, batch, l1_weight=200.0)
-    assert skipped is None
+    losses, rendering, _, finite = train_step(networks, batch, l1_weight=200.0)
+    assert finite.all()
     fresh = PatchDiscriminator()
     for dropout in fresh.modules():
         if isinstance(dropout, torch.nn.Dropout2d):
@@ -135,6 +147,73 @@ def test_both_gradients_come_from_one_forward_pass(step):
         torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-6, rtol=1e-4)
 
 
+class NoWaiting(TorchFunctionMode):
+    """Fails where a value leaves the device or a host's tensor enters it, both of which wait on CUDA."""
+
+    WAITS = {"item", "tolist", "numpy", "cpu", "cuda", "nonzero", "equal", "__bool__", "__int__", "__float__",
+             "__index__", "__array__", "tensor", "as_tensor", "from_numpy", "masked_select", "unique"}
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", "")
+        assert name not in self.WAITS, name
+        within_torch = sys._getframe(1).f_globals["__name__"].startswith("torch.")  # it moves only what is elsewhere
+        assert name != "to" or within_torch or not any(isinstance(to, (str, torch.device)) for to in args), "to(device)"
+        return function(*args, **(kwargs or {}))
+
+
+class NoWaitingInside(TorchDispatchMode):
+    """The same for what operations do inside."""
+
+    WAITS = {"_local_scalar_dense", "is_nonzero", "item", "equal", "nonzero", "masked_select", "_unique2"}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        assert name not in self.WAITS, name
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("model", ["deepvoxels", "pix2pix"])
+def test_no_training_step_waits_for_the_device(scene, tmp_path, model, precision):
+    opt, _ = resolve_options(arguments(scene, tmp_path, "--model", model))
+    views, geometry = load_training_scene(opt)
+    networks, views = build_networks(opt, geometry, CPU), views.on(CPU)
+    with NoWaiting(), NoWaitingInside():
+        for _ in range(2):  # the first one sets up what later ones reuse
+            step = train_step(networks, load_batch(views, np.array([0, 1, 2])), 200.0, precision)
+    assert step.finite.all()
+
+
+def test_skipped_steps_are_named_whenever_they_are_read():
+    """Five in a row count although they are read in two parts; what comes after them is not told."""
+    skipped, good = SkippedSteps(), torch.ones(len(CHECKED), dtype=torch.bool)
+    bad = good.clone()
+    bad[[0, 5]] = False
+    names = ["a", "b", "c"]
+    for step, finite in enumerate([good, bad, good, bad, bad], start=1):
+        skipped.add(step, np.array([2, 0]), finite)
+    assert skipped.read(names) == [f"step {step} was skipped, not finite: l1 loss, volume (views c, a)"
+                                   for step in (2, 4, 5)]
+    for step, finite in enumerate([bad, bad, bad, good], start=6):
+        skipped.add(step, np.array([1]), finite)
+    assert len(skipped.read(names)) == 3
+    assert skipped.in_a_row == MOST_SKIPPED_STEPS
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_no_training_step_waits_for_cuda(scene, tmp_path):
+    opt, _ = resolve_options(arguments(scene, tmp_path))
+    device = torch.device("cuda")
+    views, geometry = load_training_scene(opt)
+    networks, views = build_networks(opt, geometry, device), views.on(device)
+    train_step(networks, load_batch(views, np.array([0, 1, 2])), 200.0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train_step(networks, load_batch(views, np.array([0, 1, 2])), 200.0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_training_learns_the_scene(scene, tmp_path):
     """120 steps halve the l1 loss of the first."""
     opt, _ = resolve_options(arguments(scene, tmp_path, "--lr", 0.002))
@@ -144,5 +223,5 @@ def test_training_learns_the_scene(scene, tmp_path):
     l1 = []
     for epoch in range(15):
         for triplet in draw_triplets(views.cam2world, 2, 0, epoch):
-            l1.append(train_step(networks, load_batch(views, triplet, CPU), l1_weight=200.0).losses.l1.item())
+            l1.append(train_step(networks, load_batch(views.on(CPU), triplet), l1_weight=200.0).losses.l1.item())
     assert sum(l1[-8:]) < 0.5 * sum(l1[:8])

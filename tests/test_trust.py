@@ -15,7 +15,7 @@ from tests.conftest import write_scene
 from tests.test_cli import ROOT
 from tests.test_reliability import ENVIRONMENT, checkpoints, command, finish, start, wait_for
 from tests.test_training import arguments, assert_same, final_checkpoint
-from training import build_networks, load_batch, load_training_scene, train_step
+from training import CHECKED, build_networks, load_batch, load_training_scene, train_step
 from util import InputError
 
 CPU = torch.device("cpu")
@@ -28,15 +28,15 @@ def test_a_step_that_is_not_finite_changes_nothing(scene, tmp_path, precision, p
     views, geometry = load_training_scene(opt)
     networks = build_networks(opt, geometry, CPU)
     triplets = draw_triplets(views.cam2world, 2, 0, 0)
-    good = load_batch(views, triplets[0], CPU)
-    assert train_step(networks, good, 200.0, precision).skipped is None
+    good = load_batch(views.on(CPU), triplets[0])
+    assert train_step(networks, good, 200.0, precision).finite.all()
     before = snapshot(networks)
     bad = getattr(good, poison).clone()
     bad[0, 0, 20, 20] = float("nan")
-    skipped = train_step(networks, good._replace(**{poison: bad}), 200.0, precision).skipped
-    assert "loss" in skipped
+    finite = train_step(networks, good._replace(**{poison: bad}), 200.0, precision).finite
+    assert not finite[CHECKED.index("l1 loss")]
     assert_same(before, snapshot(networks))
-    assert train_step(networks, good, 200.0, precision).skipped is None
+    assert train_step(networks, good, 200.0, precision).finite.all()
 
 
 def snapshot(networks):
