@@ -75,10 +75,11 @@ class IntegrationNet(nn.Module):
         update_new, reset_new, new_candidate = apply_together(
             new, self.update_new_net, self.reset_new_net, self.new_integration)
         update_old, reset_old = apply_together(old, self.update_old_net, self.reset_old_net)
-        update = torch.sigmoid(update_new + update_old)  # (2)
-        reset = torch.sigmoid(reset_new + reset_old)  # (3)
+        # What autocast computed in bfloat16 is mixed in float32.
+        update = torch.sigmoid(update_new.float() + update_old)  # (2)
+        reset = torch.sigmoid(reset_new.float() + reset_old)  # (3)
         (old_candidate,) = apply_together(reset * old, self.old_integration)
-        candidate = torch.relu(new_candidate + old_candidate)  # (4)
+        candidate = torch.relu(new_candidate.float() + old_candidate)  # (4)
         return (1 - update) * state + update * candidate, update, reset  # (5)
 
 
@@ -113,7 +114,7 @@ class OcclusionNet(nn.Module):
             prepared = layer(prepared)
         reasoned = self.occlusion_net(prepared)
         seen = torch.cat([prepared, reasoned], dim=1)
-        visibility = softmax(self._conv_with_depth(visibility_conv, seen, depth_channel=seen.shape[1]))
+        visibility = softmax(self._conv_with_depth(visibility_conv, seen, depth_channel=seen.shape[1]).float())
         return (visibility * volumes).mean(dim=2), (visibility * self.depth_coordinates).sum(dim=2)
 
     def _conv_with_depth(self, layer: Conv3dSame, x: Float[Tensor, "v c depth m m"], depth_channel: int,

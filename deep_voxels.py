@@ -98,7 +98,7 @@ class DeepVoxels(nn.Module):
         """Extracts features of a source view, lifts them to 3D and fuses them with the stored volume."""
         features = self.feature_extractor(image)
         uvd = lift_coordinates(cam2world[0], self.geometry)
-        observation = lift(features, uvd).contiguous(memory_format=torch.channels_last_3d)
+        observation = lift(features.float(), uvd).contiguous(memory_format=torch.channels_last_3d)
         return Integration(*self.integration_net(observation, self.deepvoxels))
 
     def inpaint(self, volume: Float[Tensor, "1 f d d d"]) -> Float[Tensor, "1 f d d d"]:
@@ -107,7 +107,7 @@ class DeepVoxels(nn.Module):
 
     def render(self, inpainted: Float[Tensor, "1 f d d d"], cam2world: Float[Tensor, "v 4 4"]) -> Rendering:
         """Projects an inpainted volume into the target views, all as one batch, and renders them."""
-        canonical = project(inpainted, frustum_coordinates(cam2world, self.geometry))
+        canonical = project(inpainted.float(), frustum_coordinates(cam2world, self.geometry))
         canonical = canonical.contiguous(memory_format=torch.channels_last_3d)
         if self.architecture.no_occlusion_net:
             return Rendering(self.rendering_net(self.depth_collapse_net(canonical.flatten(1, 2))), None)

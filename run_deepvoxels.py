@@ -16,6 +16,7 @@ from baselines import MODELS, UNTRAINED, recorded_model
 from checkpoints import latest_checkpoint, load_checkpoint
 from data_util import BACKGROUNDS
 from deep_voxels import Architecture
+from precision import PRECISIONS
 from testing import test
 from training import FREE_ON_RESUME, train
 from util import InputError, one_line
@@ -74,7 +75,7 @@ def build_parser() -> Parser:
     flag("train_root", None, "training views of a test: source views of the baselines, and for the nearest-neighbour "
          "comparison (default: the folder 'train' beside data_root)", metavar="DIR")
     flag("device", "auto", "auto, cpu, cuda or cuda:N")
-    flag("precision", "fp32", "arithmetic of the networks", choices=["fp32", "bf16"])
+    flag("precision", "fp32", "arithmetic of the convolutions; tf32 on CUDA alone", choices=PRECISIONS)
     flag("compile", False, "compile the networks with torch.compile", action="store_true")
     flag("log_every", 100, "steps between pictures in tensorboard", type=number(int, 1))
     flag("checkpoint_every", 10000, "steps between checkpoints", type=number(int, 1))
@@ -137,6 +138,8 @@ def resolve_options(arguments: list[str]) -> tuple[argparse.Namespace, dict | No
     opt = argparse.Namespace(**{**parser.defaults, **recorded, **given})
     validate(opt)
     opt.device = choose_device(opt.device)
+    if opt.precision == "tf32" and opt.device == "cpu":
+        raise InputError("--precision tf32: is arithmetic of CUDA devices, not of --device cpu")
     return opt, checkpoint
 
 

@@ -23,6 +23,7 @@ from checkpoints import load_weights
 from data_util import BORDER, color_depth, crop_border, nearest_views
 from dataio import Scene, blind_views, load_scene
 from deep_voxels import DeepVoxels, Rendering, architecture_of, describe, scene_geometry
+from precision import autocast, set_arithmetic
 from projection import SceneGeometry
 from pytorch_prototyping.blocks import fold_batch_norms_
 from util import InputError, describe_machine, make_run_folder, write_json
@@ -38,6 +39,7 @@ SSIM = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, 
 def test(opt: Namespace, checkpoint: dict | None) -> int:
     """Renders every pose of `--data_root` and returns the exit code, 0."""
     device = torch.device(opt.device)
+    set_arithmetic(opt.precision, opt.deterministic)
     root = Path(opt.data_root)
     measured = (root / "rgb").is_dir()
     scene = load_scene(root, opt.img_sidelength, background=opt.background, with_images=measured)
@@ -139,7 +141,7 @@ def render_path(model: nn.Module, scene: Scene, training_views: Scene | None, pr
 
     Views are rendered in batches.
     """
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with torch.inference_mode(), autocast(precision, device):
         render = view_renderer(model, scene, training_views, device)
         for start in range(0, len(scene), VIEWS_AT_ONCE):
             views = range(start, min(start + VIEWS_AT_ONCE, len(scene)))

@@ -3,7 +3,6 @@
     python run_deepvoxels.py --train_test train --data_root SCENE --logging_root LOGS
 """
 import json
-import os
 import sys
 from argparse import Namespace
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from data_util import crop_border
 from dataio import Scene, Views, blind_views, draw_triplets, load_scene
 from deep_voxels import Integration, Rendering, architecture_of, describe, scene_geometry
 from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
+from precision import autocast, set_arithmetic
 from projection import SceneGeometry
 from scenes.coverage import judge
 from training_log import TensorboardLog, log_pictures
@@ -107,7 +107,7 @@ def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: st
     """
     model, discriminator = networks.model, networks.discriminator
     statistics_before = [joined(statistics) for statistics in networks.running_statistics]
-    with torch.autocast(batch.source_image.device.type, torch.bfloat16, enabled=precision == "bf16"):
+    with autocast(precision, batch.source_image.device):
         rendering, integration = model(batch.source_image, batch.source_cam2world, batch.target_cam2world)
         fake, real = crop_border(rendering.images), crop_border(batch.target_images)
         fake_logits, real_logits = discriminator(fake), discriminator(real)
@@ -183,8 +183,7 @@ def train(opt: Namespace, checkpoint: dict | None) -> int:
     `checkpoint` is that of `--resume`, to be continued exactly, or of `--checkpoint`, whose weights are the start.
     """
     device = torch.device(opt.device)
-    if opt.deterministic:
-        use_deterministic_algorithms()
+    set_arithmetic(opt.precision, opt.deterministic)
     scene, geometry = load_training_scene(opt)
     networks = build_networks(opt, geometry, device)
     first_step = opt.start_epoch * len(scene)
@@ -354,9 +353,3 @@ def snapshot(opt: Namespace, networks: Networks, scene: Scene, step: int, epoch:
             "discriminator_optimizer": networks.discriminator_optimizer.state_dict(),
             "step": step, "epoch": epoch, "rng": rng_states(), "scene": scene.fingerprint,
             "options": vars(opt)}
-
-
-def use_deterministic_algorithms() -> None:
-    """Makes PyTorch choose deterministic algorithms, and warn where it has none (on CUDA, those of `grid_sample`)."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)

@@ -98,6 +98,7 @@ def test_broken_scenes(scene, train_arguments, assert_refused, break_scene, word
     (["--sampling_pattern", "skip_100"], ["1 views that see"]),
     (["--lr", "nan"], ["lr", "nan"]),
     (["--num_trgt", 0], ["num_trgt"]),
+    (["--precision", "tf32"], ["--precision tf32", "--device cpu"]),
     (["--device", "tpu"], ["--device tpu"]),
     (["--device", "cuda:77"], ["--device cuda:77"]),
     (["--no_such_flag"], ["--no_such_flag"]),
