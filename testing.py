@@ -6,7 +6,9 @@ import sys
 import zipfile
 import zlib
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -14,7 +16,7 @@ import imageio.v2 as imageio
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from baselines import FROM_SOURCE, build_model
@@ -29,6 +31,8 @@ from pytorch_prototyping.blocks import fold_batch_norms_
 from util import InputError, describe_machine, make_run_folder, write_json
 
 VIEWS_AT_ONCE = 4
+WRITERS = 4  # threads that write and measure frames while the next ones are rendered
+MOST_WAITING = 16  # frames that wait for them, so that memory stays bounded
 VIDEO_SIDELENGTH = 256
 FRAMES_PER_SECOND = 25
 COMPARED_VIEWS = 5
@@ -139,16 +143,38 @@ def render_path(model: nn.Module, scene: Scene, training_views: Scene | None, pr
                 ) -> Iterator[tuple[int, Float[np.ndarray, "h w 3"], Float[np.ndarray, "m m"] | None]]:
     """Yields (view, image, depth) for every pose: images in [0, 1] with the border cropped, depth in world units.
 
-    Views are rendered in batches.
+    Views are rendered in batches. A batch is handed out after the next one is begun, so that a GPU always has work.
     """
+    behind = None
     with torch.inference_mode(), autocast(precision, device):
         render = view_renderer(model, scene, training_views, device)
         for start in range(0, len(scene), VIEWS_AT_ONCE):
             views = range(start, min(start + VIEWS_AT_ONCE, len(scene)))
             rendering = render(slice(views.start, views.stop))
-            images = (crop_border(rendering.images).float() + 0.5).clamp(0, 1).permute(0, 2, 3, 1).cpu().numpy()
-            depths = [None] * len(views) if rendering.depth is None else rendering.depth[:, 0].float().cpu().numpy()
-            yield from zip(views, images, depths, strict=True)
+            images = to_host((crop_border(rendering.images).float() + 0.5).clamp(0, 1).permute(0, 2, 3, 1))
+            depths = None if rendering.depth is None else to_host(rendering.depth[:, 0].float())
+            if behind:
+                yield from arrived(*behind)
+            behind = views, images, depths
+        yield from arrived(*behind)
+
+
+def to_host(values: Tensor) -> Callable[[], np.ndarray]:
+    """Starts a copy to the host. What is returned waits for it, but not for what the device is given to do after."""
+    copy = values.to("cpu", non_blocking=True)
+    event = torch.cuda.current_stream(values.device).record_event() if values.is_cuda else None
+
+    def wait() -> np.ndarray:
+        if event:
+            event.synchronize()
+        return copy.numpy()
+
+    return wait
+
+
+def arrived(views: range, images: Callable[[], np.ndarray], depths: Callable[[], np.ndarray] | None) -> Iterator[tuple]:
+    """A batch's views, images and depths, once they are on the host."""
+    return zip(views, images(), [None] * len(views) if depths is None else depths(), strict=True)
 
 
 def write_test(folder: Path, model: nn.Module, geometry: SceneGeometry, scene: Scene, training_views: Scene | None,
@@ -158,30 +184,40 @@ def write_test(folder: Path, model: nn.Module, geometry: SceneGeometry, scene: S
     Returns the metrics.
     """
     measured = scene.images is not None
-    depths, frames, neighbors, rows = [], [], [], []
+    depths, written, waiting, rows = [], [], deque(), []
     compared = set(np.linspace(0, len(scene) - 1, min(COMPARED_VIEWS, len(scene))).round().astype(int).tolist())
     nearest = None if training_views is None else nearest_views(scene.cam2world, training_views.cam2world, 1)[:, 0]
-    with imageio.get_writer(folder / "video.mp4", fps=FRAMES_PER_SECOND, macro_block_size=2,
-                            ffmpeg_log_level="error") as video:
+
+    def write_frame(view: int, image: Float[np.ndarray, "h w 3"]) -> tuple[dict | None, dict | None]:
+        """Writes a frame and returns its metrics and those of the nearest training view."""
+        write_png16(folder / f"img_{view:05d}.png", image)
+        if not measured:
+            return None, None
+        truth = cropped_view(scene, view)
+        return ({"name": scene.names[view], **measure(image, truth)},
+                None if nearest is None else measure(cropped_view(training_views, int(nearest[view])), truth))
+
+    with (ThreadPoolExecutor(WRITERS) as writers,
+          imageio.get_writer(folder / "video.mp4", fps=FRAMES_PER_SECOND, macro_block_size=2,
+                             ffmpeg_log_level="error") as video):
         path = render_path(model, scene, training_views, opt.precision, torch.device(opt.device))
         for view, image, depth in tqdm(path, total=len(scene), unit="frame", dynamic_ncols=True):
-            write_png16(folder / f"img_{view:05d}.png", image)
+            waiting.append(writers.submit(write_frame, view, image))
+            if len(waiting) > MOST_WAITING:
+                written.append(waiting.popleft().result())
             if depth is not None:
                 depths.append(depth)
             video.append_data(video_frame(image, depth, geometry))
-            if measured:
-                truth = cropped_view(scene, view)
-                frames.append({"name": scene.names[view], **measure(image, truth)})
-                if nearest is not None:
-                    neighbors.append(measure(cropped_view(training_views, int(nearest[view])), truth))
-                if view in compared:
-                    rows.append((scene.names[view], truth, image))
+            if measured and view in compared:
+                rows.append((scene.names[view], cropped_view(scene, view), image))
+        written += [frame.result() for frame in waiting]
     if depths:
         write_depth(folder, np.stack(depths))
     if not measured:
         return None
     write_comparison(folder / "comparison.png", rows)
-    metrics = {**mean_of(frames), "nearest_neighbor": mean_of(neighbors) if neighbors else None,
+    frames, neighbors = zip(*written, strict=True)
+    metrics = {**mean_of(frames), "nearest_neighbor": None if nearest is None else mean_of(neighbors),
                "depth": None if true_depth is None or not depths else
                measure_depth(np.stack(depths), true_depth, geometry.voxel_size),
                "model": opt.model, "parameters": count_parameters(model),
@@ -214,7 +250,7 @@ def measure_depth(depth: Float[np.ndarray, "views m m"], truth: Float[np.ndarray
             "voxel_size": float(voxel_size), "pixels": int(on_object.sum())}
 
 
-def mean_of(frames: list[dict]) -> dict[str, float]:
+def mean_of(frames: Sequence[dict]) -> dict[str, float]:
     """The metrics averaged over frames."""
     return {name: float(np.mean([frame[name] for frame in frames])) for name in ("psnr", "ssim")}
 

@@ -1,5 +1,7 @@
 """What a test run writes (DESIGN, section 7), and its metrics against hand-computed values."""
 import json
+import threading
+import time
 
 import cv2
 import imageio.v2 as imageio
@@ -7,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+import testing
 from checkpoints import save_checkpoint
 from dataio import load_scene
 from deep_voxels import Architecture, DeepVoxels
 from run_deepvoxels import main
 from testing import cropped_view, load_true_depth, measure, measure_depth
+from tests.conftest import write_scene
 from tests.test_checkpoints import GEOMETRY
 from tests.test_goldens import GOLDEN, original_checkpoint
 
@@ -65,6 +69,46 @@ def test_outputs_with_true_images(scene, checkpoint, tmp_path):
     assert len(frames) == 3
     assert frames[0].shape == (256, 512, 3)
     assert imageio.imread(folder / "comparison.png").shape == (3 * (28 + 256), 3 * 256, 3)
+
+
+def test_a_frame_that_cannot_be_written_is_named(scene, checkpoint, tmp_path, monkeypatch, capfd):
+    write = cv2.imwrite
+    monkeypatch.setattr(cv2, "imwrite", lambda path, image: "img_00001" not in path and write(path, image))
+    assert main(["--train_test", "test", "--data_root", str(scene / "test"), "--logging_root", str(tmp_path / "logs"),
+                 "--checkpoint", str(checkpoint), "--device", "cpu"]) == 2
+    *_, error = capfd.readouterr().err.splitlines()
+    assert error.startswith("run_deepvoxels.py: error: ")
+    assert "img_00001.png: could not be written" in error
+    assert not list(tmp_path.glob("logs/test_traj/*/*/metrics.json"))
+
+
+def test_frames_wait_in_bounded_number(scene, checkpoint, tmp_path, monkeypatch):
+    """While the writers are slow, rendering waits; frames still are measured in order."""
+    write_scene(tmp_path / "many", views=12)
+    monkeypatch.setattr(testing, "MOST_WAITING", 2)
+    write, lock, unwritten, most = testing.write_png16, threading.Lock(), [0], [0]
+
+    def slow(path, image):
+        time.sleep(0.02)
+        write(path, image)
+        with lock:
+            unwritten[0] -= 1
+
+    def rendered(*arguments):
+        for frame in render_path(*arguments):
+            with lock:
+                unwritten[0] += 1
+                most[0] = max(most[0], unwritten[0])
+            yield frame
+
+    monkeypatch.setattr(testing, "write_png16", slow)
+    render_path = testing.render_path
+    monkeypatch.setattr(testing, "render_path", rendered)
+    monkeypatch.setattr(testing, "write_depth", lambda folder, depth: None)
+    folder = run_test(checkpoint, tmp_path / "many", tmp_path / "logs", "--train_root", scene / "train")
+    assert most[0] <= 2 + 1 + testing.WRITERS
+    frames = json.loads((folder / "metrics.json").read_text())["frames"]
+    assert [frame["name"] for frame in frames] == [f"{view:06d}" for view in range(12)]
 
 
 def test_outputs_of_poses_alone(scene, checkpoint, tmp_path):
