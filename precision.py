@@ -8,12 +8,16 @@ import os
 
 import torch
 
+from util import InputError
+
 PRECISIONS = ["fp32", "tf32", "bf16"]
 
 
-def set_arithmetic(precision: str, deterministic: bool = False) -> None:
+def set_arithmetic(precision: str, device: torch.device, deterministic: bool = False) -> None:
     """Makes PyTorch compute as the options say. Deterministic algorithms: where it has them; it warns where not (on
     CUDA, those of `grid_sample`)."""
+    if precision == "tf32" and device.type != "cuda":
+        raise InputError(f"--precision tf32: is arithmetic of CUDA devices, not of --device {device}")
     torch.backends.cuda.matmul.allow_tf32 = False  # cameras are matrix products
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.benchmark = not deterministic  # shapes are fixed, so the fastest algorithm is sought once

@@ -138,8 +138,6 @@ def resolve_options(arguments: list[str]) -> tuple[argparse.Namespace, dict | No
     opt = argparse.Namespace(**{**parser.defaults, **recorded, **given})
     validate(opt)
     opt.device = choose_device(opt.device)
-    if opt.precision == "tf32" and opt.device == "cpu":
-        raise InputError("--precision tf32: is arithmetic of CUDA devices, not of --device cpu")
     return opt, checkpoint
 
 

@@ -43,7 +43,7 @@ SSIM = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, 
 def test(opt: Namespace, checkpoint: dict | None) -> int:
     """Renders every pose of `--data_root` and returns the exit code, 0."""
     device = torch.device(opt.device)
-    set_arithmetic(opt.precision, opt.deterministic)
+    set_arithmetic(opt.precision, device, opt.deterministic)
     root = Path(opt.data_root)
     measured = (root / "rgb").is_dir()
     scene = load_scene(root, opt.img_sidelength, background=opt.background, with_images=measured)

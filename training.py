@@ -183,7 +183,7 @@ def train(opt: Namespace, checkpoint: dict | None) -> int:
     `checkpoint` is that of `--resume`, to be continued exactly, or of `--checkpoint`, whose weights are the start.
     """
     device = torch.device(opt.device)
-    set_arithmetic(opt.precision, opt.deterministic)
+    set_arithmetic(opt.precision, device, opt.deterministic)
     scene, geometry = load_training_scene(opt)
     networks = build_networks(opt, geometry, device)
     first_step = opt.start_epoch * len(scene)

@@ -5,14 +5,13 @@
 Utilisation is the GFLOP of the original's arithmetic, fixed for each preset, over time x the peak measured in the
 same run (DESIGN, section 8): arithmetic left out counts as speed, and ratios hold across machines.
 """
-import argparse
 import json
 import platform
 import resource
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -20,12 +19,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from deep_voxels import Architecture, scene_geometry
+from precision import PRECISIONS, autocast, set_arithmetic
 from pytorch_prototyping.blocks import fold_batch_norms_
 from scenes.cameras import look_at
-from training import Batch, Networks, build_networks, train_step
+from scenes.command import Parser, positive_int, run
+from training import PROGRESS_EVERY, Batch, Networks, build_networks, train_step
 from util import SceneIntrinsics
 
 
@@ -43,23 +45,19 @@ PRESETS = {
     "paper": Preset(Architecture(512, 64, 32, 64, 64), 1446, 198),
 }
 VIEWS_AT_ONCE = 4
-MATRIX = 2048
+MATRIX = {"cpu": 2048, "cuda": 8192}  # large enough that starting the product takes no time
 CAMERA_RADIUS = 2.0
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks.speed", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser("benchmarks.speed", __doc__)
     parser.add_argument("--preset", choices=PRESETS, default="small")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--repeats", type=int, default=15, help="measured runs of each, of which the median counts")
+    add_options(parser, repeats=15)
     parser.add_argument("--json", type=Path, help="file for the figures")
-    opt = parser.parse_args()
+    opt = parser.parse_args(argv)
     figures = measure(opt)
     for name, value in figures.items():
-        if name == "parts_s":
+        if name == "parts_s" and value:
             print("of a training step:")
             for part, seconds in value.items():
                 print(f"  {part:22} {seconds:.4g} s  {seconds / sum(value.values()):4.0%}")
@@ -67,66 +65,90 @@ def main() -> int:
             print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value}")
     if opt.json:
         opt.json.write_text(json.dumps(figures, indent=1) + "\n")
-    return 0
+
+
+def add_options(parser: Parser, repeats: int) -> None:
+    """The options of what measures speed."""
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--repeats", type=positive_int, default=repeats,
+                        help=f"measured runs of each, of which the median counts (default: {repeats})")
 
 
 def measure(opt: Namespace) -> dict:
     """All figures of one preset, in one run."""
+    set_arithmetic(opt.precision, torch.device(opt.device))
     preset, device = PRESETS[opt.preset], torch.device(opt.device)
-    torch.manual_seed(0)
-    options = Namespace(model="deepvoxels", seed=0, lr=4e-4, compile=opt.compile, **vars(preset.architecture))
-    side = preset.architecture.img_sidelength
-    intrinsics = SceneIntrinsics(1.8 * side, side / 2, side / 2, (0.0, 0.0, 0.0), CAMERA_RADIUS - 0.9, 1.0, side, side)
-    geometry = scene_geometry(intrinsics, preset.architecture, default_near_plane=1.0)
-    networks = build_networks(options, geometry, device)
-    poses = camera_ring(8).to(device)
-    images = torch.rand(3, 3, side, side, device=device) - 0.5
-    batch = Batch(images[:1], poses[:1], images[1:], poses[[1, 4]])
     seconds = Stopwatch(device, opt.repeats)
+    networks, train, poses = training(preset.architecture, opt)
 
-    def train():
-        train_step(networks, batch, 200.0, opt.precision)
+    def peak_gflops(precision: str) -> float:
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        size, dtype = MATRIX[device.type], torch.bfloat16 if precision == "bf16" else torch.float32
+        peak = 2 * size ** 3 / seconds(matrix_product(size, dtype, device)) / 1e9
+        torch.backends.cuda.matmul.allow_tf32 = False
+        return peak
 
-    def peak_gflops(dtype: torch.dtype) -> float:
-        return 2 * MATRIX ** 3 / seconds(matrix_product(MATRIX, dtype, device)) / 1e9
-
-    peaks = [peak_gflops(torch.float32) for _ in range(3)]
+    peaks = [peak_gflops("fp32") for _ in range(3)]
     step = seconds(train)
-    parts = time_parts(networks, train, device, opt.repeats)
-    peaks += [peak_gflops(torch.float32)]
+    # What is compiled spans the parts.
+    parts = None if opt.compile else time_parts(networks, train, device, opt.repeats)
+    peaks += [peak_gflops("fp32")]
     peak = max(peaks)
-    train_gflop = count_gflop(train)
-    model = fold_batch_norms_(networks.model.eval())
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=opt.precision == "bf16"):
-        inpainted = model.inpaint(model.deepvoxels)
-        frame = seconds(lambda: model.render(inpainted, poses[:1]))
-        batched = seconds(lambda: model.render(inpainted, poses[:VIEWS_AT_ONCE])) / VIEWS_AT_ONCE
-        frame_gflop = count_gflop(lambda: model.render(inpainted, poses[:1]))
+    figures = {"preset": opt.preset, "device": str(device), "precision": opt.precision, "compile": opt.compile,
+               "peak_gflops_fp32": peak,
+               f"peak_gflops_{opt.precision}": peak if opt.precision == "fp32" else peak_gflops(opt.precision),
+               "train_step_s": step, "train_gflop": count_gflop(train),
+               **time_frames(networks.model, poses, seconds, opt),
+               "original_train_gflop": preset.train_gflop, "original_frame_gflop": preset.frame_gflop}
     memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident_bytes()
-    return {"preset": opt.preset, "device": str(device), "precision": opt.precision, "peak_gflops_fp32": peak,
-            f"peak_gflops_{opt.precision}": peak if opt.precision == "fp32" else peak_gflops(torch.bfloat16),
-            "train_step_s": step, "frame_s": frame, "frame_batched_s": batched,
-            "train_gflop": train_gflop, "frame_gflop": frame_gflop,
-            "original_train_gflop": preset.train_gflop, "original_frame_gflop": preset.frame_gflop,
-            "train_utilisation": preset.train_gflop / step / peak,
-            "frame_utilisation": preset.frame_gflop / batched / peak,
+    return {**figures, "train_utilisation": preset.train_gflop / step / peak,
+            "frame_utilisation": preset.frame_gflop / figures["frame_batched_s"] / peak,
             "peak_memory_gib": memory / 2 ** 30, "parts_s": parts}
 
 
+def training(architecture: Architecture, opt: Namespace) -> tuple[Networks, Callable, torch.Tensor]:
+    """Fresh networks of this size, a call that trains them one step, and poses to render."""
+    device, side = torch.device(opt.device), architecture.img_sidelength
+    torch.manual_seed(0)
+    options = Namespace(model="deepvoxels", seed=0, lr=4e-4, compile=opt.compile, **vars(architecture))
+    intrinsics = SceneIntrinsics(1.8 * side, side / 2, side / 2, (0.0, 0.0, 0.0), CAMERA_RADIUS - 0.9, 1.0, side, side)
+    networks = build_networks(options, scene_geometry(intrinsics, architecture, default_near_plane=1.0), device)
+    poses = camera_ring(8).to(device)
+    images = torch.rand(3, 3, side, side, device=device) - 0.5
+    batch = Batch(images[:1], poses[:1], images[1:], poses[[1, 4]])
+    return networks, lambda: train_step(networks, batch, 200.0, opt.precision), poses
+
+
+def time_frames(model: nn.Module, poses: torch.Tensor, seconds: "Stopwatch", opt: Namespace) -> dict[str, float]:
+    """Seconds and GFLOP of a frame, as `testing.py` renders it. The model cannot be trained after that."""
+    model = fold_batch_norms_(model.eval())
+    with torch.inference_mode(), autocast(opt.precision, poses.device):
+        inpainted = model.inpaint(model.deepvoxels)
+        render = torch.compile(model.render) if opt.compile else model.render
+        return {"frame_s": seconds(lambda: render(inpainted, poses[:1])),
+                "frame_batched_s": seconds(lambda: render(inpainted, poses[:VIEWS_AT_ONCE])) / VIEWS_AT_ONCE,
+                "frame_gflop": count_gflop(lambda: model.render(inpainted, poses[:1]))}
+
+
 class Stopwatch:
-    """Median seconds of a call over `repeats` runs, after two that warm up."""
+    """Median seconds of a call over `repeats` runs, after two that warm up. On CUDA a run is `PROGRESS_EVERY` calls,
+    since training waits for the device no more often."""
 
     def __init__(self, device: torch.device, repeats: int):
         self.device, self.repeats = device, repeats
+        self.calls = PROGRESS_EVERY if device.type == "cuda" else 1
 
     def __call__(self, call: Callable) -> float:
         times = []
         for _ in range(self.repeats + 2):
             start = time.perf_counter()
-            call()
+            for _ in range(self.calls):
+                call()
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
-            times.append(time.perf_counter() - start)
+            times.append((time.perf_counter() - start) / self.calls)
         return median(times[2:])
 
 
@@ -139,9 +161,8 @@ def count_gflop(call: Callable) -> float:
 
 def time_parts(networks: Networks, step: Callable, device: torch.device, repeats: int) -> dict[str, float]:
     """Median seconds of a training step's parts, by hooks at the networks' borders; what lies between two of them is
-    lifting, projection, or losses and backward."""
+    lifting, projection, or backward (with the losses)."""
     model, laps = networks.model, []
-    between = {"integration_net": "lifting", "occlusion_net": "projection"}
 
     def border(name: str) -> Callable:
         def lap(*_) -> None:
@@ -150,14 +171,16 @@ def time_parts(networks: Networks, step: Callable, device: torch.device, repeats
             laps.append((name, time.perf_counter()))
         return lap
 
-    modules = {name: getattr(model, name) for name in ("feature_extractor", "integration_net", "inpainting_net",
-                                                       "occlusion_net", "rendering_net")}
     handles = []
-    for name, module in {**modules, "discriminator": networks.discriminator}.items():
-        handles += [module.register_forward_pre_hook(border(between.get(name, "other"))),
-                    module.register_forward_hook(border(name))]
-    for optimizer in (networks.model_optimizer, networks.discriminator_optimizer):
-        handles += [optimizer.register_step_pre_hook(border("losses and backward")),
+    for module, name, before in [(model.feature_extractor, "feature extraction", "other"),
+                                 (model.integration_net, "integration", "lifting"),
+                                 (model.inpainting_net, "inpainting", "other"),
+                                 (model.occlusion_net, "occlusion", "projection"),
+                                 (model.rendering_net, "rendering", "other"),
+                                 (networks.discriminator, "discriminator", "other")]:
+        handles += [module.register_forward_pre_hook(border(before)), module.register_forward_hook(border(name))]
+    for optimizer, before in [(networks.model_optimizer, "backward"), (networks.discriminator_optimizer, "other")]:
+        handles += [optimizer.register_step_pre_hook(border(before)),
                     optimizer.register_step_post_hook(border("optimizers"))]
     runs = []
     for _ in range(repeats):
@@ -193,4 +216,4 @@ def peak_resident_bytes() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run("benchmarks.speed", main, sys.argv[1:])

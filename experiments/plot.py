@@ -22,12 +22,19 @@ class Curve:
 
 
 def write_plot(path: Path, title: str, x_label: str, y_label: str, curves: list[Curve]) -> None:
-    """Draws the curves' means as points and lines, with whiskers from least to greatest value."""
+    """Writes `draw_plot`'s picture."""
+    imageio.imwrite(path, draw_plot(title, x_label, y_label, curves))
+
+
+def draw_plot(title: str, x_label: str, y_label: str, curves: list[Curve], log: bool = False) -> np.ndarray:
+    """The curves' means as points and lines, with whiskers from least to greatest value; `log`: on logarithmic axes."""
     picture = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
     x_marks = sorted({x for curve in curves for x in curve.x})
-    y_marks = round_marks(*bounds([value for curve in curves for values in curve.values for value in values]))
-    to_column = scale(*bounds(x_marks), LEFT + 20, RIGHT - 20)
-    to_row = scale(y_marks[0], y_marks[-1], BOTTOM, TOP)
+    y_bounds = bounds([value for curve in curves for values in curve.values for value in values])
+    y_marks = powers_of_ten(*y_bounds) if log else round_marks(*y_bounds)
+    axis = np.log10 if log else float
+    to_column = scale(*bounds(x_marks), LEFT + 20, RIGHT - 20, axis)
+    to_row = scale(y_marks[0], y_marks[-1], BOTTOM, TOP, axis)
     for y in y_marks:
         cv2.line(picture, (LEFT, to_row(y)), (RIGHT, to_row(y)), GRID, 1)
         write(picture, f"{y:g}", LEFT - 8, to_row(y) + 5, align=1.0)
@@ -47,7 +54,7 @@ def write_plot(path: Path, title: str, x_label: str, y_label: str, curves: list[
             cv2.circle(picture, points[-1], 4, color, -1, cv2.LINE_AA)
         cv2.polylines(picture, [np.array(points, np.int32).reshape(-1, 1, 2)], False, color, 2, cv2.LINE_AA)
         write(picture, curve.name, LEFT + 10 + 140 * (i % 4), HEIGHT - 10 - 16 * (i // 4), color=color)
-    imageio.imwrite(path, picture)
+    return picture
 
 
 def write(picture: np.ndarray, text: str, column: int, row: int, align: float = 0.0, size: float = 0.45,
@@ -73,6 +80,12 @@ def round_marks(low: float, high: float) -> list[float]:
     return [round(i * step, 10) for i in range(first, last + 1)]
 
 
-def scale(low: float, high: float, first: int, last: int):
-    """The linear map from values to pixels."""
-    return lambda value: round(first + (value - low) / (high - low) * (last - first))
+def powers_of_ten(low: float, high: float) -> list[float]:
+    """Powers of ten that enclose a range of positive numbers."""
+    first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
+    return [10.0 ** i for i in range(first, max(last, first + 1) + 1)]
+
+
+def scale(low: float, high: float, first: int, last: int, axis=float):
+    """The map from values to pixels, linear in `axis` of the value."""
+    return lambda value: round(first + (axis(value) - axis(low)) / (axis(high) - axis(low)) * (last - first))

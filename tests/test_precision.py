@@ -49,8 +49,8 @@ def test_in_bf16_all_but_the_convolutions_is_float32(scene, tmp_path):
 def test_tf32_is_for_those_who_ask(precision, convolutions):
     """PyTorch's own default for convolutions is TF32."""
     try:
-        set_arithmetic(precision)
+        set_arithmetic(precision, torch.device("cuda"))
         assert torch.backends.cudnn.allow_tf32 is convolutions
         assert torch.backends.cuda.matmul.allow_tf32 is False
     finally:
-        set_arithmetic("fp32")
+        set_arithmetic("fp32", CPU)

@@ -1,16 +1,15 @@
 """The benchmark's figures (DESIGN, section 8)."""
 import json
-import sys
 
+import imageio.v2 as imageio
 import pytest
 
-from benchmarks import speed
+from benchmarks import scaling, speed
+from deep_voxels import Architecture
 
 
-def test_figures_are_consistent(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["speed", "--preset", "small", "--device", "cpu", "--repeats", "1",
-                                      "--json", str(tmp_path / "speed.json")])
-    assert speed.main() == 0
+def test_figures_are_consistent(tmp_path):
+    speed.main(["--preset", "small", "--device", "cpu", "--repeats", "1", "--json", str(tmp_path / "speed.json")])
     figures = json.loads((tmp_path / "speed.json").read_text())
     assert figures["train_utilisation"] == pytest.approx(
         6.6 / figures["train_step_s"] / figures["peak_gflops_fp32"])
@@ -21,6 +20,23 @@ def test_figures_are_consistent(tmp_path, monkeypatch):
     assert 0.5 * 6.6 < figures["train_gflop"] < 1.2 * 6.6
     assert 0.5 * 1.01 < figures["frame_gflop"] < 1.2 * 1.01
     parts = figures["parts_s"]
-    assert {"feature_extractor", "lifting", "integration_net", "inpainting_net", "projection", "occlusion_net",
-            "rendering_net", "discriminator", "losses and backward", "optimizers"} <= parts.keys()
+    assert {"feature extraction", "lifting", "integration", "inpainting", "projection", "occlusion", "rendering",
+            "discriminator", "backward", "optimizers"} <= parts.keys()
+    assert sum(parts.values()) == pytest.approx(figures["train_step_s"], rel=0.5)
     assert 0.1 < figures["peak_memory_gib"] < 12
+
+
+def test_scaling_counts_what_grows(tmp_path, monkeypatch):
+    """More of anything is more arithmetic, though not more than its cube."""
+    monkeypatch.setitem(speed.PRESETS, "small", speed.Preset(Architecture(64, 8, 4, 4, 4), 1, 1))
+    monkeypatch.setattr(scaling, "VALUES", {"img_sidelength": [64, 128], "grid_dim": [4, 8],
+                                            "num_grid_feats": [4, 8]})
+    scaling.main(["--out", str(tmp_path), "--device", "cpu", "--repeats", "1"])
+    results = json.loads((tmp_path / "scaling.json").read_text())
+    for flag, values in scaling.VALUES.items():
+        small, large = results[flag]
+        assert [small[flag], large[flag]] == values
+        for name in ("train_gflop", "frame_gflop"):
+            assert 1 < large[name] / small[name] <= 8
+        assert small["train_step_s"] > small["frame_s"] > 0
+    assert imageio.imread(tmp_path / "scaling.png").shape == (480, 3 * 720, 3)

@@ -1,0 +1,62 @@
+"""How a training step and a test frame grow with the images, the grid and its features, one of them at a time.
+
+    python -m benchmarks.scaling --out scaling
+
+Around the `small` preset of `benchmarks.speed`. Writes `scaling.json` and `scaling.png`: seconds beside counted GFLOP,
+on logarithmic axes, where what is limited by arithmetic runs parallel to its GFLOP.
+"""
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+import torch
+
+from benchmarks.speed import PRESETS, Stopwatch, add_options, count_gflop, time_frames, training
+from deep_voxels import Architecture
+from experiments.plot import Curve, draw_plot
+from precision import set_arithmetic
+from scenes.command import Parser, run
+from util import write_json
+
+VALUES = {"img_sidelength": [64, 128, 256], "grid_dim": [8, 16, 32, 48], "num_grid_feats": [8, 16, 32, 64]}
+CURVES = {"train_step_s": "step, seconds", "train_gflop": "step, GFLOP",
+          "frame_batched_s": "frame, seconds", "frame_gflop": "frame, GFLOP"}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser("benchmarks.scaling", __doc__)
+    add_options(parser, repeats=5)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for scaling.json and .png")
+    opt = parser.parse_args(argv)
+    opt.out.mkdir(parents=True, exist_ok=True)
+    set_arithmetic(opt.precision, torch.device(opt.device))
+    small, measured, results, pictures = PRESETS["small"].architecture, {}, {}, []
+    for flag, values in VALUES.items():
+        for value in values:
+            architecture = replace(small, **{flag: value})
+            if architecture not in measured:
+                measured[architecture] = measure(architecture, opt)
+            results.setdefault(flag, []).append({flag: value, **measured[architecture]})
+            print(" ".join(f"{name} {number:.4g}" for name, number in results[flag][-1].items()))
+        sizes = [float(value) for value in values]
+        curves = [Curve(label, sizes, [[result[name]] for result in results[flag]]) for name, label in CURVES.items()]
+        pictures.append(draw_plot(f"--{flag}", "", "seconds, GFLOP", curves, log=True))
+    write_json(opt.out / "scaling.json", {"device": opt.device, "precision": opt.precision, "compile": opt.compile,
+                                          "threads": torch.get_num_threads(), **results})
+    imageio.imwrite(opt.out / "scaling.png", np.concatenate(pictures, axis=1))
+
+
+def measure(architecture: Architecture, opt: Namespace) -> dict[str, float]:
+    """Seconds and GFLOP of a step and a frame of this size."""
+    seconds = Stopwatch(torch.device(opt.device), opt.repeats)
+    networks, train, poses = training(architecture, opt)
+    return {"train_step_s": seconds(train), "train_gflop": count_gflop(train),
+            **time_frames(networks.model, poses, seconds, opt)}
+
+
+if __name__ == "__main__":
+    run("benchmarks.scaling", main, sys.argv[1:])
