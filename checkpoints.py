@@ -55,7 +55,11 @@ class CheckpointKeeper:
                                                           else self.every_minutes)
 
     def save(self, checkpoint: dict) -> str | None:
-        """Saves the checkpoint of `checkpoint["step"]`. Returns what went wrong, if anything; nothing is lost then."""
+        """Saves the checkpoint of `checkpoint["step"]`. Returns what went wrong, if anything; nothing is lost then.
+
+        `failed` says whether that was the saving, which the next `due` then tries again, or only the removal of an
+        old checkpoint.
+        """
         path = self.folder / f"model-epoch_{checkpoint['epoch']}_iter_{checkpoint['step']}.pth"
         try:
             save_checkpoint(path, checkpoint)
@@ -64,13 +68,16 @@ class CheckpointKeeper:
             link.symlink_to(path.name)
             os.replace(link, self.folder / LATEST)
             self.newest = path
-            self._remove_old()
         except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
             self.failed = True
             return f"{path} could not be saved: {one_line(str(error))}"
         finally:
             self._tried = time.monotonic()
         self.failed = False
+        try:
+            self._remove_old()
+        except OSError as error:
+            return f"{path.name} was saved, but an older one could not be removed: {one_line(str(error))}"
         return None
 
     def _remove_old(self) -> None:

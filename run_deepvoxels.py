@@ -19,7 +19,7 @@ from deep_voxels import Architecture
 from precision import PRECISIONS
 from testing import test
 from training import FREE_ON_RESUME, train
-from util import InputError, one_line
+from util import InputError, number, one_line
 
 ARCHITECTURE_FLAGS = [field.name for field in fields(Architecture)]
 
@@ -84,18 +84,6 @@ def build_parser() -> Parser:
     flag("deterministic", False, "on CUDA, deterministic algorithms where PyTorch has them", action="store_true")
     flag("dry_run", False, "check everything, print the options and stop", action="store_true")
     return parser
-
-
-def number(kind, least, most=math.inf):
-    """An argparse type: a finite number of this kind from `least` to `most`."""
-    def convert(text: str):
-        value = kind(text)
-        if not least <= value <= most or value == math.inf:
-            raise argparse.ArgumentTypeError(f"{text} is not a number from {least:g} to {most:g}")
-        return value
-
-    convert.__name__ = kind.__name__
-    return convert
 
 
 def resolve_options(arguments: list[str]) -> tuple[argparse.Namespace, dict | None]:

@@ -272,7 +272,7 @@ def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, ke
                 signals.save = False
                 problem = keeper.save(snapshot(opt, networks, scene, done, epoch))
                 if problem:
-                    progress.write(f"{'error' if last else 'warning'}: {problem}", file=sys.stderr)
+                    progress.write(f"{'error' if last and keeper.failed else 'warning'}: {problem}", file=sys.stderr)
             if last:
                 break
     if not steps:

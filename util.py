@@ -1,6 +1,8 @@
 """What every part leans on: user errors, text files, a scene's intrinsics, run folders and their lock, signals."""
+import argparse
 import fcntl
 import json
+import math
 import os
 import platform
 import re
@@ -22,6 +24,26 @@ class InputError(Exception):
 
     def __init__(self, message: str):
         super().__init__(one_line(message))
+
+
+def number(kind, least=-math.inf, most=math.inf, above=-math.inf):
+    """An argparse type: a finite number of this kind, int or float, from `least` to `most` and more than `above`."""
+    whole = "whole " if kind is int else ""
+    if above > -math.inf:
+        what = f"{whole}number above {above:g}"
+    elif most < math.inf:
+        what = f"{whole}number from {least:g} to {most:g}"
+    else:
+        what = f"{whole}number of at least {least:g}" if least > -math.inf else f"finite {whole}number"
+
+    def convert(text: str):
+        value = kind(text)
+        if not (least <= value <= most and above < value and abs(value) < math.inf):
+            raise argparse.ArgumentTypeError(f"{text} is not a {what}")
+        return value
+
+    convert.__name__ = kind.__name__  # which argparse names where `kind` refuses
+    return convert
 
 
 def one_line(text: str) -> str:

@@ -26,9 +26,9 @@ from deep_voxels import Architecture, scene_geometry
 from precision import PRECISIONS, autocast, set_arithmetic
 from pytorch_prototyping.blocks import fold_batch_norms_
 from scenes.cameras import look_at
-from scenes.command import Parser, positive_int, run
+from scenes.command import Parser, run
 from training import PROGRESS_EVERY, Batch, Networks, build_networks, train_step
-from util import SceneIntrinsics
+from util import SceneIntrinsics, number
 
 
 class Preset(NamedTuple):
@@ -72,7 +72,7 @@ def add_options(parser: Parser, repeats: int) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--repeats", type=positive_int, default=repeats,
+    parser.add_argument("--repeats", type=number(int, 1), default=repeats,
                         help=f"measured runs of each, of which the median counts (default: {repeats})")
 
 

@@ -4,8 +4,8 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from scenes.command import Parser, positive_int
-from util import InputError
+from scenes.command import Parser
+from util import InputError, number
 
 # What each run is given by the experiment.
 RESERVED = {"--train_test", "--data_root", "--train_root", "--logging_root", "--experiment_name", "--checkpoint",
@@ -18,8 +18,9 @@ def experiment_parser(prog: str, description: str | None) -> Parser:
     parser.allow_abbrev = False  # else --step would be --steps, where it should be refused
     parser.add_argument("--scenes", type=Path, nargs="+", required=True, metavar="DIR",
                         help="scenes: folders with train/ and test/, both with images")
-    parser.add_argument("--steps", type=positive_int, required=True, help="training steps of every run")
-    parser.add_argument("--seeds", type=whole_number, nargs="+", default=[0], help="train once with each (default: 0)")
+    parser.add_argument("--steps", type=number(int, 1), required=True, help="training steps of every run")
+    parser.add_argument("--seeds", type=number(int, 0), nargs="+", default=[0],
+                        help="train once with each (default: 0)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR",
                         help="results and runs; the same command again runs what is missing")
     return parser
@@ -37,19 +38,3 @@ def parse(parser: Parser, argv: Sequence[str] | None, reserved: set[str]) -> arg
     # A batch system's SIGTERM ends an experiment as Ctrl-C does: the run at hand is saved.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     return args
-
-
-def whole_number(text: str) -> int:
-    """An argparse type: a whole number of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return value
-
-
-def number(text: str) -> float:
-    """An argparse type: a finite number of at least 0."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 0")
-    return value

@@ -14,13 +14,13 @@ from pathlib import Path
 from data_util import list_poses
 from dataio import sampled_views
 from deep_voxels import Architecture
-from experiments.command import experiment_parser, number, parse, whole_number
+from experiments.command import experiment_parser, parse
 from experiments.plot import Curve, write_plot
 from experiments.results import summarize
 from experiments.runner import Experiment, Run
 from scenes import noise
-from scenes.command import Parser, positive_int, run
-from util import write_json
+from scenes.command import Parser, run
+from util import number, write_json
 
 PROG = "experiments.sensitivity"
 X_LABELS = {"images": "training images", "grid": "voxels a side", "noise": "pose noise, degrees"}
@@ -50,11 +50,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def add_arguments(parser: Parser) -> Parser:
     parser.add_argument("--studies", nargs="+", choices=list(STUDIES), default=list(STUDIES), help="default: all")
-    parser.add_argument("--skip", type=whole_number, nargs="+", default=[0, 1, 3], metavar="N",
+    parser.add_argument("--skip", type=number(int, 0), nargs="+", default=[0, 1, 3], metavar="N",
                         help="training views left out after each kept (default: 0 1 3)")
-    parser.add_argument("--grid_dims", type=positive_int, nargs="+", default=[8, 16, 32], metavar="D",
+    parser.add_argument("--grid_dims", type=number(int, 1), nargs="+", default=[8, 16, 32], metavar="D",
                         help="voxels a side (default: 8 16 32)")
-    parser.add_argument("--degrees", type=number, nargs="+", default=[0, 1, 3], metavar="DEG",
+    parser.add_argument("--degrees", type=number(float, 0), nargs="+", default=[0, 1, 3], metavar="DEG",
                         help="standard deviation of the cameras' angles (default: 0 1 3)")
     return parser
 

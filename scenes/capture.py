@@ -9,13 +9,13 @@ from jaxtyping import Float, UInt8
 
 from data_util import load_image, square_resize
 from scenes.cameras import is_rigid
-from scenes.command import Parser, finite_float, non_negative_int, positive_float, positive_int
+from scenes.command import Parser
 from scenes.coverage import judge
 from scenes.folder import new_folder, write_json, write_split
 from scenes.grid import Grid, choose_grid
 from scenes.pinhole import Undistorter, shared_pinhole
 from scenes.points import save_points
-from util import InputError, SceneIntrinsics
+from util import InputError, SceneIntrinsics, number
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,16 @@ class Capture:
 
 def add_flags(parser: Parser) -> None:
     """The flags that all importers share."""
-    parser.add_argument("--test_every", type=non_negative_int, default=8, metavar="N",
+    parser.add_argument("--test_every", type=number(int, 0), default=8, metavar="N",
                         help="every Nth view is kept out of training as ground truth of the test scene; 0 keeps none "
                              "out (default: 8)")
-    parser.add_argument("--sidelength", type=positive_int, metavar="N",
+    parser.add_argument("--sidelength", type=number(int, 1), metavar="N",
                         help="center-crop to squares of N pixels, area-averaged (default: the images' own size)")
-    parser.add_argument("--origin", type=finite_float, nargs=3, metavar=("X", "Y", "Z"),
+    parser.add_argument("--origin", type=number(float), nargs=3, metavar=("X", "Y", "Z"),
                         help="center of the voxel grid in world units (default: chosen, and printed)")
-    parser.add_argument("--scale", type=positive_float, help="sidelength of the grid in world units (default: chosen)")
-    parser.add_argument("--near_plane", type=positive_float,
+    parser.add_argument("--scale", type=number(float, above=0),
+                        help="sidelength of the grid in world units (default: chosen)")
+    parser.add_argument("--near_plane", type=number(float, above=0),
                         help="distance of the first depth plane in world units (default: chosen)")
 
 

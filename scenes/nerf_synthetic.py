@@ -15,9 +15,9 @@ from jaxtyping import Float
 
 from data_util import load_image, square_resize
 from scenes.cameras import is_rigid, near_plane, opengl2opencv
-from scenes.command import Parser, positive_float, positive_int, run
+from scenes.command import Parser, run
 from scenes.folder import natural_order, new_folder, write_json, write_split
-from util import InputError, SceneIntrinsics
+from util import InputError, SceneIntrinsics, number
 
 PROG = "scenes.nerf_synthetic"
 EXTENT = 2.6  # the sidelength of a grid about the origin that holds the dataset's objects
@@ -46,10 +46,10 @@ def _parse(argv: Sequence[str] | None):
     parser = Parser(PROG, __doc__)
     parser.add_argument("source", type=Path, metavar="SRC", help="folder with transforms_train.json and _test.json")
     parser.add_argument("target", type=Path, metavar="DST", help="the scene to make: DST/train and DST/test")
-    parser.add_argument("--sidelength", type=positive_int, help="image size in pixels (default: as they are)")
-    parser.add_argument("--radius", type=positive_float,
+    parser.add_argument("--sidelength", type=number(int, 1), help="image size in pixels (default: as they are)")
+    parser.add_argument("--radius", type=number(float, above=0),
                         help="distance of the cameras from the origin (default: the nearest camera's)")
-    parser.add_argument("--extent", type=positive_float, default=EXTENT,
+    parser.add_argument("--extent", type=number(float, above=0), default=EXTENT,
                         help="sidelength of the grid in world units (default: %(default)s)")
     return parser.parse_args(argv)
 

@@ -15,9 +15,9 @@ from jaxtyping import Float
 
 from data_util import list_poses, load_pose
 from scenes.check import scene_parts
-from scenes.command import Parser, non_negative_int, positive_float, run
+from scenes.command import Parser, run
 from scenes.folder import new_folder, refuse_existing, write_json, write_pose
-from util import InputError, load_intrinsics
+from util import InputError, load_intrinsics, number
 
 PROG = "scenes.noise"
 
@@ -26,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(PROG, __doc__)
     parser.add_argument("--scene", type=Path, required=True, metavar="DIR", help="the scene, or its train folder")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the copy to make")
-    parser.add_argument("--degrees", type=positive_float, required=True, help="standard deviation of the angle")
-    parser.add_argument("--seed", type=non_negative_int, default=0, help="draws axes and angles (default: 0)")
+    parser.add_argument("--degrees", type=number(float, above=0), required=True, help="standard deviation of the angle")
+    parser.add_argument("--seed", type=number(int, 0), default=0, help="draws axes and angles (default: 0)")
     args = parser.parse_args(argv)
     refuse_existing(args.out)
     if args.out.absolute().is_relative_to(args.scene.absolute()):

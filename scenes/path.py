@@ -17,9 +17,9 @@ from jaxtyping import Float
 from dataio import load_scene
 from scenes.cameras import SPIRAL_RADIANS, look_at, scene_axes
 from scenes.check import scene_parts
-from scenes.command import Parser, non_negative_int, positive_int, run
+from scenes.command import Parser, run
 from scenes.folder import new_folder, refuse_existing, write_split
-from util import InputError, SceneIntrinsics
+from util import InputError, SceneIntrinsics, number
 
 PROG = "scenes.path"
 WIDEST_GAP = np.radians(120)  # cameras that leave a wider one do not surround the object
@@ -31,10 +31,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("kind", choices=["spiral", "orbit", "interpolate"])
     parser.add_argument("--scene", type=Path, required=True, metavar="DIR", help="the scene, or its train folder")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the test folder to make")
-    parser.add_argument("--frames", type=positive_int, default=200, help="default: 200")
+    parser.add_argument("--frames", type=number(int, 1), default=200, help="default: 200")
     parser.add_argument("--between", nargs=2, metavar=("POSE", "POSE"),
                         help="interpolate: names of two training poses, such as 000003 (default: drawn by --seed)")
-    parser.add_argument("--seed", type=non_negative_int, default=0, help="interpolate: draws the poses (default: 0)")
+    parser.add_argument("--seed", type=number(int, 0), default=0, help="interpolate: draws the poses (default: 0)")
     args = parser.parse_args(argv)
     refuse_existing(args.out)
     scene = load_scene(scene_parts(args.scene)[0], sidelength=1, with_images=False)

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from scenes.cameras import hemisphere, look_at, near_plane, spiral
-from scenes.command import Parser, non_negative_int, positive_float, positive_int, run
+from scenes.command import Parser, run
 from scenes.folder import (
     finish_folder,
     refuse_existing,
@@ -39,7 +39,7 @@ from scenes.folder import (
 from scenes.objects import OBJECTS
 from scenes.raycast import RayCaster
 from scenes.surface import Surface, fit_unit_cube, load_meshes
-from util import InputError, SceneIntrinsics
+from util import InputError, SceneIntrinsics, number
 
 PROG = "scenes.render"
 GRID_SCALE = 1.1  # the grid is a little larger than the unit cube, so that no surface lies on its border
@@ -79,15 +79,15 @@ def _parse(argv: Sequence[str] | None):
     source.add_argument("--mesh", type=Path, metavar="FILE",
                         help="a mesh that trimesh reads (glb, obj, ply, ...), with its texture or vertex colors")
     parser.add_argument("--mesh_up", choices="xyz", help="the mesh's up axis (default: y for glTF, else z)")
-    parser.add_argument("--sidelength", type=positive_int, default=512, help="image size in pixels (default: 512)")
-    parser.add_argument("--supersampling", type=positive_int, default=2,
+    parser.add_argument("--sidelength", type=number(int, 1), default=512, help="image size in pixels (default: 512)")
+    parser.add_argument("--supersampling", type=number(int, 1), default=2,
                         help="render this many times as large, then average (default: 2)")
-    parser.add_argument("--train_views", type=positive_int, default=479, help="default: 479")
-    parser.add_argument("--test_views", type=positive_int, default=1000, help="default: 1000")
-    parser.add_argument("--radius", type=positive_float, default=2.0,
+    parser.add_argument("--train_views", type=number(int, 1), default=479, help="default: 479")
+    parser.add_argument("--test_views", type=number(int, 1), default=1000, help="default: 1000")
+    parser.add_argument("--radius", type=number(float, above=0), default=2.0,
                         help="distance of the cameras from the object's center, whose size is 1 (default: 2)")
-    parser.add_argument("--seed", type=non_negative_int, default=0, help="turns the training cameras (default: 0)")
-    parser.add_argument("--workers", type=positive_int,
+    parser.add_argument("--seed", type=number(int, 0), default=0, help="turns the training cameras (default: 0)")
+    parser.add_argument("--workers", type=number(int, 1),
                         help="processes (default: as many as there are cores, fewer where there is little to do)")
     return parser.parse_args(argv)
 

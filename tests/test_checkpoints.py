@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from checkpoints import load_checkpoint, load_weights, recorded_architecture, save_checkpoint
+from checkpoints import CheckpointKeeper, load_checkpoint, load_weights, recorded_architecture, save_checkpoint
 from deep_voxels import Architecture, DeepVoxels
 from projection import SceneGeometry
 from tests.test_goldens import GOLDEN, original_checkpoint
@@ -81,3 +81,20 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
         save_checkpoint(path, {"model": {"step": torch.tensor(2)}})
     assert load_checkpoint(path)["model"]["step"] == 1
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.pth"]
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_is_no_failed_save(tmp_path, monkeypatch):
+    def refuse(path, missing_ok=False):
+        if path.name == "model-epoch_0_iter_1.pth":
+            raise PermissionError(13, "Permission denied", str(path))
+        unlink(path, missing_ok)
+
+    unlink = Path.unlink
+    monkeypatch.setattr(Path, "unlink", refuse)
+    keeper = CheckpointKeeper(tmp_path, every_steps=1, every_minutes=30.0, keep=1)
+    for step in (1, 2):
+        problem = keeper.save({"model": {}, "epoch": 0, "step": step})
+    assert "model-epoch_0_iter_2.pth was saved" in problem
+    assert "model-epoch_0_iter_1.pth" in problem
+    assert not keeper.failed
+    assert keeper.newest == tmp_path / "model-epoch_0_iter_2.pth"

@@ -1,12 +1,14 @@
 """Run folders, their lock, and what signals ask for."""
 import os
+import re
 import signal
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 
 import pytest
 
-from util import InputError, RunLock, Signals, make_run_folder
+from util import InputError, RunLock, Signals, make_run_folder, number
 
 
 def test_run_folders_never_collide(tmp_path):
@@ -50,3 +52,17 @@ def test_signals_ask_to_stop_or_to_save(number):
 
 def test_errors_are_one_printable_line():
     assert str(InputError("a\nb\x1b[31m")) == "a\\nb\\x1b[31m"
+
+
+@pytest.mark.parametrize(("convert", "good", "bad", "message"), [
+    (number(int, 1), "1", "0", "0 is not a whole number of at least 1"),
+    (number(int, 1, 64), "64", "65", "65 is not a whole number from 1 to 64"),
+    (number(float, above=0), "1e-9", "0", "0 is not a number above 0"),
+    (number(float, 0), "0", "inf", "inf is not a number of at least 0"),
+    (number(float), "-3", "-inf", "-inf is not a finite number"),
+    (number(float, 0), "0.5", "nan", "nan is not a number of at least 0"),
+])
+def test_numbers_of_the_command_line_say_what_they_must_be(convert, good, bad, message):
+    assert convert(good) == float(good)
+    with pytest.raises(ArgumentTypeError, match=re.escape(message)):
+        convert(bad)
