@@ -1,11 +1,13 @@
 """The benchmark's figures (DESIGN, section 8)."""
 import json
+import subprocess
 
 import imageio.v2 as imageio
 import pytest
 
 from benchmarks import scaling, speed
 from deep_voxels import Architecture
+from tests.test_cli import ROOT
 
 
 def test_figures_are_consistent(tmp_path):
@@ -40,3 +42,9 @@ def test_scaling_counts_what_grows(tmp_path, monkeypatch):
             assert 1 < large[name] / small[name] <= 8
         assert small["train_step_s"] > small["frame_s"] > 0
     assert imageio.imread(tmp_path / "scaling.png").shape == (480, 3 * 720, 3)
+
+
+def test_the_gpu_script_parses_and_says_how_it_is_called():
+    assert subprocess.run(["bash", "-n", "benchmarks/gpu.sh"], cwd=ROOT, check=False).returncode == 0
+    called = subprocess.run(["bash", "benchmarks/gpu.sh"], cwd=ROOT, check=False, capture_output=True, text=True)
+    assert (called.returncode, called.stderr) == (2, "usage: bash benchmarks/gpu.sh OUT [NERF_LEGO]\n")
