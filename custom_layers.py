@@ -3,6 +3,7 @@ reasoning, rendering."""
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from pytorch_prototyping.blocks import Conv2dSame, Conv3dSame, DownBlock, UpBlock, conv3d
 from pytorch_prototyping.unet import Unet, Unet3d
@@ -115,7 +116,7 @@ class OcclusionNet(nn.Module):
         reasoned = self.occlusion_net(prepared)
         seen = torch.cat([prepared, reasoned], dim=1)
         visibility = softmax(self._conv_with_depth(visibility_conv, seen, depth_channel=seen.shape[1]).float())
-        return (visibility * volumes).mean(dim=2), (visibility * self.depth_coordinates).sum(dim=2)
+        return _MeanOverDepth.apply(visibility, volumes), (visibility * self.depth_coordinates).sum(dim=2)
 
     def _conv_with_depth(self, layer: Conv3dSame, x: Float[Tensor, "v c depth m m"], depth_channel: int,
                          ) -> Float[Tensor, "v c_out depth m m"]:
@@ -127,6 +128,30 @@ class OcclusionNet(nn.Module):
         before, depth_weight, after = conv.weight.split([depth_channel, 1, conv.in_channels - depth_channel - 1], dim=1)
         of_depth = conv3d(pad(self.depth_coordinates.to(x.dtype)).expand(-1, -1, -1, 3, 3), depth_weight, conv.bias)
         return conv3d(pad(x), torch.cat([before, after], dim=1)) + of_depth
+
+
+class _MeanOverDepth(torch.autograd.Function):
+    """`(visibility * volumes).mean(dim=2)` and its gradients plane by plane, without the products as tensors."""
+
+    @staticmethod
+    def forward(ctx, visibility: Float[Tensor, "v 1 depth m m"], volumes: Float[Tensor, "v f depth m m"],
+                ) -> Float[Tensor, "v f m m"]:
+        ctx.save_for_backward(visibility, volumes)
+        total = torch.zeros_like(volumes[:, :, 0])
+        for weight, plane in zip(visibility.unbind(dim=2), volumes.unbind(dim=2), strict=True):
+            total.addcmul_(weight, plane)
+        return total / volumes.shape[2]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Float[Tensor, "v f m m"]) -> tuple[Tensor, Tensor]:
+        visibility, volumes = ctx.saved_tensors
+        gradient = (gradient / volumes.shape[2]).contiguous(memory_format=torch.channels_last)
+        of_visibility, of_volumes = torch.empty_like(visibility), torch.empty_like(volumes)
+        for k in range(volumes.shape[2]):
+            torch.sum(volumes[:, :, k] * gradient, dim=1, keepdim=True, out=of_visibility[:, :, k])
+            torch.mul(visibility[:, :, k], gradient, out=of_volumes[:, :, k])
+        return of_visibility, of_volumes
 
 
 class RenderingNet(nn.Module):
