@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from pytorch_prototyping.blocks import Conv2dSame, Conv3dSame, DownBlock, UpBlock, conv3d
+from pytorch_prototyping.narrow import NarrowBatchNorm3d
 from pytorch_prototyping.unet import Unet, Unet3d
 
 
@@ -91,8 +92,8 @@ class OcclusionNet(nn.Module):
     def __init__(self, num_features: int, frustum_depth: int, proj_sidelength: int):
         super().__init__()
         width = 4
-        self.occlusion_prep = nn.Sequential(Conv3dSame(num_features + 1, width, 3, bias=False), nn.BatchNorm3d(width),
-                                            nn.ReLU(True))
+        self.occlusion_prep = nn.Sequential(Conv3dSame(num_features + 1, width, 3, bias=False),
+                                            NarrowBatchNorm3d(width), nn.ReLU(True))
         self.occlusion_net = Unet3d(
             width, width, nf0=width, max_channels=4 * width,
             num_down=min(times_divisible_by_2(frustum_depth), times_divisible_by_2(proj_sidelength)))

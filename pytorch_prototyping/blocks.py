@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from pytorch_prototyping.narrow import MOST_CHANNELS, FoldedConv3d, NarrowBatchNorm3d
+
 LEAKY_SLOPE = 0.2
 
 
@@ -89,7 +91,7 @@ class DownBlock3d(nn.Module):
         self.net = nn.Sequential(
             nn.ReplicationPad3d(1),
             nn.Conv3d(in_channels, out_channels, 4, stride=2, bias=not norm),
-            *([nn.BatchNorm3d(out_channels)] if norm else []),
+            *([NarrowBatchNorm3d(out_channels)] if norm else []),
             nn.LeakyReLU(LEAKY_SLOPE, True))
 
     def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out d//2 h//2 w//2"]:
@@ -103,7 +105,7 @@ class UpBlock3d(nn.Module):
         super().__init__()
         self.net = nn.Sequential(
             nn.ConvTranspose3d(in_channels, out_channels, 4, stride=2, padding=1, bias=not norm),
-            *([nn.BatchNorm3d(out_channels)] if norm else []),
+            *([NarrowBatchNorm3d(out_channels)] if norm else []),
             nn.ReLU(True))
 
     def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out 2*d 2*h 2*w"]:
@@ -115,8 +117,11 @@ def conv3d(x: Float[Tensor, "b c d h w"], weight: Float[Tensor, "c_out c k k k"]
     """`F.conv3d` without padding, kept off PyTorch's slow path for a small batch of one on the CPU.
 
     PyTorch leaves such a convolution to an im2col loop, about a third as fast as oneDNN, which takes a batch of two:
-    so the volume is cut in two along depth.
+    so the volume is cut in two along depth. A convolution to few channels there is `FoldedConv3d`.
     """
+    if (x.is_cpu and weight.shape[0] <= MOST_CHANNELS and tuple(weight.shape[2:]) == (3, 3, 3)
+            and x.shape[3] % 2 == x.shape[4] % 2 == 0 and not torch.is_autocast_enabled("cpu")):
+        return FoldedConv3d.apply(x, weight, bias)
     if x.is_cpu and len(x) == 1 and x.shape[1:4].numel() <= 20480 and x.shape[2] > 2 * weight.shape[2]:
         kernel = weight.shape[2]
         half = (x.shape[2] - kernel + 1) // 2

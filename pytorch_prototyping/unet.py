@@ -13,6 +13,7 @@ from pytorch_prototyping.blocks import (
     UpBlock3d,
     norm_act_dropout,
 )
+from pytorch_prototyping.narrow import NarrowBatchNorm3d
 
 
 class SkipBlock(nn.Module):
@@ -74,11 +75,11 @@ class Unet3d(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, nf0: int, num_down: int, max_channels: int):
         super().__init__()
-        self.in_layer = nn.Sequential(Conv3dSame(in_channels, nf0, 3, bias=False), nn.BatchNorm3d(nf0),
-                                      nn.LeakyReLU(LEAKY_SLOPE, True))
+        self.in_layer = nn.Sequential(Conv3dSame(in_channels, nf0, 3, bias=False),
+                                      NarrowBatchNorm3d(nf0), nn.LeakyReLU(LEAKY_SLOPE, True))
         self.unet_block = nested_skip_blocks(DownBlock3d, UpBlock3d, nf0, num_down, max_channels)
-        self.out_layer = nn.Sequential(Conv3dSame(2 * nf0, out_channels, 3, bias=False), nn.BatchNorm3d(out_channels),
-                                       nn.ReLU(True))
+        self.out_layer = nn.Sequential(Conv3dSame(2 * nf0, out_channels, 3, bias=False),
+                                       NarrowBatchNorm3d(out_channels), nn.ReLU(True))
 
     def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out d h w"]:
         return self.out_layer(self.unet_block(self.in_layer(x)))
