@@ -117,8 +117,9 @@ def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: st
     discrimination = discriminator_loss(real_logits.float(), fake_logits.float())
     networks.model_optimizer.zero_grad()
     networks.discriminator_optimizer.zero_grad()
-    (l1_weight * l1 + generator).backward(inputs=list(model.parameters()), retain_graph=True)
-    discrimination.backward(inputs=list(discriminator.parameters()))
+    # The discriminator's first: what the rendering needs much memory to remember is freed as the second goes on.
+    discrimination.backward(inputs=list(discriminator.parameters()), retain_graph=True)
+    (l1_weight * l1 + generator).backward(inputs=list(model.parameters()))
     with torch.no_grad():
         psnr = -10 * (fake.float() - real).square().mean(dim=(1, 2, 3)).log10().mean()
     losses = Losses(l1.detach(), generator.detach(), discrimination.detach(), psnr)
