@@ -119,7 +119,7 @@ def conv3d(x: Float[Tensor, "b c d h w"], weight: Float[Tensor, "c_out c k k k"]
     PyTorch leaves such a convolution to an im2col loop, about a third as fast as oneDNN, which takes a batch of two:
     so the volume is cut in two along depth. A convolution to few channels there is `FoldedConv3d`.
     """
-    if (x.is_cpu and weight.shape[0] <= MOST_CHANNELS and tuple(weight.shape[2:]) == (3, 3, 3)
+    if (x.is_cpu and len(x) > 1 and weight.shape[0] <= MOST_CHANNELS and tuple(weight.shape[2:]) == (3, 3, 3)
             and x.shape[3] % 2 == x.shape[4] % 2 == 0 and not torch.is_autocast_enabled("cpu")):
         return FoldedConv3d.apply(x, weight, bias)
     if x.is_cpu and len(x) == 1 and x.shape[1:4].numel() <= 20480 and x.shape[2] > 2 * weight.shape[2]:

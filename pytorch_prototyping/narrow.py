@@ -17,7 +17,7 @@ class FoldedConv3d(torch.autograd.Function):
     """A 3x3x3 convolution without padding to few channels, on an input folded 2x2 in height and width.
 
     The folded input has 4 times the channels at half the size; the folded kernel is 3x2x2, partly zero. The gradient of
-    the input, whose channels are not few, is an ordinary convolution.
+    the input, whose channels are not few, is an ordinary convolution of the output's, unless that is a single channel.
     """
 
     @staticmethod
@@ -32,13 +32,18 @@ class FoldedConv3d(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Float[Tensor, "b c_out d h w"]) -> tuple[Tensor | None, Tensor, Tensor | None]:
         folded, weight = ctx.saved_tensors
-        of_x = None
-        if ctx.needs_input_grad[0]:
+        folded_gradient, from_folded = fold(gradient), len(weight) == 1
+        of_folded, of_kernel, _ = torch.ops.aten.convolution_backward(
+            folded_gradient, folded, fold_kernel(weight), None, [1, 1, 1], [0, 0, 0], [1, 1, 1], False, [0, 0, 0], 1,
+            [from_folded and ctx.needs_input_grad[0], True, False])
+        if not ctx.needs_input_grad[0]:
+            of_x = None
+        elif from_folded:
+            of_x = unfold(of_folded)
+        else:
             mirrored = weight.flip(2, 3, 4).transpose(0, 1).contiguous(memory_format=torch.channels_last_3d)
             of_x = F.conv3d(F.pad(gradient, 6 * [2]), mirrored)
-        size = (4 * weight.shape[0], 4 * weight.shape[1], 3, 2, 2)
-        of_weight = unfold_kernel(nn.grad.conv3d_weight(folded, size, fold(gradient)))
-        return of_x, of_weight, gradient.sum(dim=(0, 2, 3, 4)) if ctx.has_bias else None
+        return of_x, unfold_kernel(of_kernel), gradient.sum(dim=(0, 2, 3, 4)) if ctx.has_bias else None
 
 
 def fold(x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b 4*c d h//2 w//2"]:
