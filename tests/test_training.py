@@ -151,20 +151,22 @@ class NoWaiting(TorchFunctionMode):
     """Fails where a value leaves the device or a host's tensor enters it, both of which wait on CUDA."""
 
     WAITS = {"item", "tolist", "numpy", "cpu", "cuda", "nonzero", "equal", "__bool__", "__int__", "__float__",
-             "__index__", "__array__", "tensor", "as_tensor", "from_numpy", "masked_select", "unique"}
+             "__index__", "__array__", "tensor", "as_tensor", "masked_select", "unique"}
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         name = getattr(function, "__name__", "")
         assert name not in self.WAITS, name
         within_torch = sys._getframe(1).f_globals["__name__"].startswith("torch.")  # it moves only what is elsewhere
-        assert name != "to" or within_torch or not any(isinstance(to, (str, torch.device)) for to in args), "to(device)"
+        to_device = any(isinstance(to, (str, torch.device)) for to in [*args, *(kwargs or {}).values()])
+        assert name != "to" or within_torch or not to_device, "to(device)"
         return function(*args, **(kwargs or {}))
 
 
 class NoWaitingInside(TorchDispatchMode):
     """The same for what operations do inside."""
 
-    WAITS = {"_local_scalar_dense", "is_nonzero", "item", "equal", "nonzero", "masked_select", "_unique2"}
+    WAITS = {"_local_scalar_dense", "is_nonzero", "item", "equal", "nonzero", "masked_select", "_unique2", "index",
+             "index_put_"}  # by a mask or a list
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket.__name__
