@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from pytorch_prototyping.few_pixels import DoublingConv2d, HalvingConv2d
 from pytorch_prototyping.narrow import MOST_CHANNELS, FoldedConv3d, NarrowBatchNorm3d
 
 LEAKY_SLOPE = 0.2
@@ -58,7 +59,7 @@ class DownBlock(nn.Module):
             nn.Conv2d(in_channels, middle, 3, bias=not norm),
             *norm_act_dropout(nn.BatchNorm2d(middle) if norm else None, nn.LeakyReLU(LEAKY_SLOPE, True), dropout),
             nn.ReflectionPad2d(1),
-            nn.Conv2d(middle, out_channels, 4, stride=2, bias=not norm),
+            HalvingConv2d(middle, out_channels, bias=not norm),
             *norm_act_dropout(nn.BatchNorm2d(out_channels) if norm else None, nn.LeakyReLU(LEAKY_SLOPE, True), dropout))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h//2 w//2"]:
@@ -74,7 +75,7 @@ class UpBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, norm: bool = True, dropout: float = 0.0):
         super().__init__()
         self.net = nn.Sequential(
-            nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=not norm),
+            DoublingConv2d(in_channels, out_channels, bias=not norm),
             *norm_act_dropout(nn.BatchNorm2d(out_channels) if norm else None, nn.ReLU(True), dropout),
             Conv2dSame(out_channels, out_channels, 3, bias=not norm),
             *norm_act_dropout(nn.BatchNorm2d(out_channels) if norm else None, nn.ReLU(True), dropout))
