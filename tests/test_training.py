@@ -176,7 +176,8 @@ class NoWaitingInside(TorchDispatchMode):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("model", ["deepvoxels", "pix2pix"])
-def test_no_training_step_waits_for_the_device(scene, tmp_path, model, precision):
+def test_no_training_step_waits_for_the_device(scene, tmp_path, model, precision, monkeypatch):
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)  # projects as on any device but the CPU
     opt, _ = resolve_options(arguments(scene, tmp_path, "--model", model))
     views, geometry = load_training_scene(opt)
     networks, views = build_networks(opt, geometry, CPU), views.on(CPU)
