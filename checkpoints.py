@@ -1,7 +1,8 @@
 """Checkpoints: written so that none is ever lost, read as files that nobody vouches for.
 
 A checkpoint is a dict of tensors and plain values that `torch.load(weights_only=True)` reads: `model` and
-`discriminator` as the original's, both optimizers, step, epoch, random generators, options and a checksum.
+`discriminator` as the original's, both optimizers, step, epoch, random generators, options and a checksum, and
+with `--average` the model's averaged state, `average`.
 """
 import hashlib
 import os
@@ -134,13 +135,18 @@ def load_checkpoint(path: Path) -> dict:
             raise InputError(f"{path}: is damaged: its content does not fit its checksum")
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: is not a checkpoint that can be read ({error})") from None
-    for part in ("model", "discriminator"):
+    for part in ("model", "discriminator", "average"):
         state = checkpoint.get(part, {})
         if not isinstance(state, dict) or not all(isinstance(name, str) and isinstance(value, Tensor)
                                                   for name, value in state.items()):
             raise InputError(f"{path}: its {part!r} is not a dict of tensors")
         checkpoint[part] = without_aliases(state)
     return checkpoint
+
+
+def tested_weights(checkpoint: dict) -> dict[str, Tensor]:
+    """The state of the model that a loaded checkpoint is tested with: the averaged one if it has one."""
+    return checkpoint["average"] or checkpoint["model"]
 
 
 def checksum(content) -> str:

@@ -17,6 +17,7 @@ from checkpoints import latest_checkpoint, load_checkpoint
 from data_util import BACKGROUNDS
 from deep_voxels import Architecture
 from precision import PRECISIONS
+from recipes import RECIPES
 from testing import test
 from training import FREE_ON_RESUME, train
 from util import InputError, number, one_line
@@ -57,6 +58,13 @@ def build_parser() -> Parser:
     flag("max_steps", None, "end after so many steps in all, resumed ones counted", type=number(int, 1))
     flag("start_epoch", 0, "epoch to start counting at, with --checkpoint", type=number(int, 0))
     flag("lr", 4e-4, "learning rate of both optimizers", type=number(float, 0))
+    flag("recipe", "paper", "what flags below are not given are the paper's, or such that learning is fast: "
+         + " ".join(f"--{name} {value:g}" for name, value in RECIPES["fast"].items()), choices=list(RECIPES))
+    flag("lr_decay", 0.0, "share of the steps, the last ones, in which the learning rates fall linearly to 0",
+         type=number(float, 0, 1))
+    flag("dropout", 1.0, "factor on the model's dropout probabilities", type=number(float, 0, 2))
+    flag("average", 0.0, "decay of a moving average of the weights, which a test then uses; 0 for none",
+         type=number(float, 0, 0.99999))
     flag("l1_weight", 200.0, "weight of the l1 loss against the adversarial loss", type=number(float, 0))
     flag("sampling_pattern", "all", "training views: 'all', or 'skip_N' to leave out N after each kept")
     flag("num_trgt", 2, "target views a step", type=number(int, 1, 64))
@@ -123,19 +131,24 @@ def resolve_options(arguments: list[str]) -> tuple[argparse.Namespace, dict | No
                     raise InputError(f"--{name} {given[name]} contradicts {source}, which was trained with "
                                      f"--{name} {trained_with}; a resumed run cannot change it")
         recorded |= model
-    opt = argparse.Namespace(**{**parser.defaults, **recorded, **given})
+    recipe = RECIPES[given.get("recipe", recorded.get("recipe", parser.defaults["recipe"]))]
+    opt = argparse.Namespace(**{**parser.defaults, **recipe, **recorded, **given})
     validate(opt)
     opt.device = choose_device(opt.device)
     return opt, checkpoint
 
 
 def recorded_options(checkpoint: dict, parser: Parser, path: Path) -> dict:
-    """The options that a checkpoint's training ran with, but for where and how long, checked as if they were typed."""
+    """The options that a checkpoint's training ran with, but for where and how long, checked as if they were typed.
+
+    How long, `--max_steps`, is among them where learning rates decay: they are a function of it.
+    """
     if not isinstance(checkpoint.get("options"), dict):
         raise InputError(f"--resume {path}: records no options to continue with; --checkpoint starts from its weights")
     arguments = []
+    kept = {"data_root", "max_epoch"} | ({"max_steps"} if checkpoint["options"].get("lr_decay") else set())
     for name, value in checkpoint["options"].items():
-        inherited = name in parser.defaults and (name not in FREE_ON_RESUME or name in ("data_root", "max_epoch"))
+        inherited = name in parser.defaults and (name not in FREE_ON_RESUME or name in kept)
         if inherited and value is not None and value is not False:
             arguments += [f"--{name}"] if value is True else [f"--{name}={value}"]
     return vars(parser.parse_args(arguments))

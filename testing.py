@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from baselines import FROM_SOURCE, build_model
 from baselines.width import count_parameters
-from checkpoints import load_weights
+from checkpoints import load_weights, tested_weights
 from data_util import BORDER, color_depth, crop_border, nearest_views
 from dataio import Scene, blind_views, load_scene
 from deep_voxels import DeepVoxels, Rendering, architecture_of, describe, scene_geometry
@@ -57,7 +57,7 @@ def test(opt: Namespace, checkpoint: dict | None) -> int:
     true_depth = load_true_depth(root, scene, opt.proj_sidelength) if measured else None
     model = build_model(opt.model, architecture_of(opt), geometry)
     if checkpoint:
-        load_weights(model, checkpoint["model"], Path(opt.checkpoint), describe(architecture_of(opt)))
+        load_weights(model, tested_weights(checkpoint), Path(opt.checkpoint), describe(architecture_of(opt)))
     fold_batch_norms_(model.to(device).eval())
     if opt.compile:
         model.compile()

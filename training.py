@@ -18,13 +18,21 @@ from tqdm import tqdm
 
 from baselines import build_model
 from baselines.width import count_parameters
-from checkpoints import CheckpointKeeper, load_optimizer, load_weights, restore_rng_states, rng_states
+from checkpoints import (
+    CheckpointKeeper,
+    load_optimizer,
+    load_weights,
+    restore_rng_states,
+    rng_states,
+    tested_weights,
+)
 from data_util import crop_border
 from dataio import Scene, Views, blind_views, draw_triplets, load_scene
 from deep_voxels import Integration, Rendering, architecture_of, describe, scene_geometry
 from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
 from precision import autocast, set_arithmetic
 from projection import SceneGeometry
+from recipes import WeightAverage, decayed, scale_dropout_, set_learning_rate
 from scenes.coverage import judge
 from training_log import TensorboardLog, log_pictures
 from util import (
@@ -55,6 +63,7 @@ class Networks:
     discriminator: PatchDiscriminator
     model_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer
+    average: WeightAverage | None = None
 
     def __post_init__(self):
         norms = [norm for network in (self.model, self.discriminator) for norm in network.modules()
@@ -246,8 +255,13 @@ def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, ke
             if triplets is None or position == 0:
                 triplets = draw_triplets(scene.cam2world, opt.num_trgt, opt.seed, epoch)
             batch = load_batch(views, triplets[position])
+            if opt.lr_decay:
+                set_learning_rate(decayed(opt.lr, done, steps.stop, opt.lr_decay), networks.model_optimizer,
+                                  networks.discriminator_optimizer)
             step = train_step(networks, batch, opt.l1_weight, opt.precision)
             skipped.add(done, triplets[position], step.finite)
+            if networks.average:
+                networks.average.update(networks.model, done)
 
             progress.update()
             last = done == steps.stop or signals.stop is not None
@@ -288,11 +302,13 @@ def build_networks(opt: Namespace, geometry: SceneGeometry, device: torch.device
     """Fresh networks, initialised from `--seed`, and their optimizers."""
     torch.manual_seed(opt.seed)
     networks = build_model(opt.model, architecture_of(opt), geometry).to(device), PatchDiscriminator().to(device)
+    scale_dropout_(networks[0], opt.dropout)
+    average = WeightAverage(networks[0], opt.average) if opt.average else None
     if opt.compile:
         for network in networks:
             network.compile()
     return Networks(*networks, *(torch.optim.Adam(network.parameters(), lr=opt.lr, fused=True)
-                                 for network in networks))
+                                 for network in networks), average)
 
 
 def load_training_scene(opt: Namespace) -> tuple[Scene, SceneGeometry]:
@@ -322,7 +338,9 @@ def load_training_scene(opt: Namespace) -> tuple[Scene, SceneGeometry]:
 
 def start_from(networks: Networks, checkpoint: dict, opt: Namespace) -> None:
     """Takes the weights and the volume of a checkpoint, and the discriminator's if it has one."""
-    load_weights(networks.model, checkpoint["model"], Path(opt.checkpoint), describe(architecture_of(opt)))
+    load_weights(networks.model, tested_weights(checkpoint), Path(opt.checkpoint), describe(architecture_of(opt)))
+    if networks.average:
+        networks.average.model.load_state_dict(networks.model.state_dict())
     if checkpoint["discriminator"]:
         load_weights(networks.discriminator, checkpoint["discriminator"], Path(opt.checkpoint), "the discriminator")
 
@@ -338,6 +356,8 @@ def restore(networks: Networks, checkpoint: dict, scene: Scene, opt: Namespace) 
         raise InputError(f"--data_root {opt.data_root}: is not the scene that {path} was trained on")
     load_weights(networks.model, checkpoint["model"], path, describe(architecture_of(opt)))
     load_weights(networks.discriminator, checkpoint["discriminator"], path, "the discriminator")
+    if networks.average:
+        load_weights(networks.average.model, checkpoint["average"], path, describe(architecture_of(opt)))
     load_optimizer(networks.model_optimizer, checkpoint["model_optimizer"], path)
     load_optimizer(networks.discriminator_optimizer, checkpoint["discriminator_optimizer"], path)
     try:
@@ -353,4 +373,4 @@ def snapshot(opt: Namespace, networks: Networks, scene: Scene, step: int, epoch:
             "model_optimizer": networks.model_optimizer.state_dict(),
             "discriminator_optimizer": networks.discriminator_optimizer.state_dict(),
             "step": step, "epoch": epoch, "rng": rng_states(), "scene": scene.fingerprint,
-            "options": vars(opt)}
+            "options": vars(opt), **({"average": networks.average.model.state_dict()} if networks.average else {})}
