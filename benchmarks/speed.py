@@ -112,7 +112,8 @@ def training(architecture: Architecture, opt: Namespace) -> tuple[Networks, Call
     """Fresh networks of this size, a call that trains them one step, and poses to render."""
     device, side = torch.device(opt.device), architecture.img_sidelength
     torch.manual_seed(0)
-    options = Namespace(model="deepvoxels", seed=0, lr=4e-4, compile=opt.compile, **vars(architecture))
+    options = Namespace(model="deepvoxels", seed=0, lr=4e-4, compile=opt.compile, dropout=1.0, average=0.0,
+                        **vars(architecture))
     intrinsics = SceneIntrinsics(1.8 * side, side / 2, side / 2, (0.0, 0.0, 0.0), CAMERA_RADIUS - 0.9, 1.0, side, side)
     networks = build_networks(options, scene_geometry(intrinsics, architecture, default_near_plane=1.0), device)
     poses = camera_ring(8).to(device)

@@ -1,8 +1,8 @@
 """Shape annotations are checked while tests run; scene folders small enough to train on in seconds."""
 from jaxtyping import install_import_hook
 
-CHECKED = ["projection", "precision", "recipes", "deep_voxels", "custom_layers", "losses", "dataio", "data_util", "util",
-           "checkpoints", "training", "training_log", "testing", "pytorch_prototyping", "scenes", "baselines",
+CHECKED = ["projection", "precision", "recipes", "deep_voxels", "custom_layers", "losses", "dataio", "data_util",
+           "util", "checkpoints", "training", "training_log", "testing", "pytorch_prototyping", "scenes", "baselines",
            "experiments", "benchmarks"]
 install_import_hook(CHECKED, "beartype.beartype")
 
