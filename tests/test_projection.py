@@ -26,6 +26,12 @@ GEOMETRY = SceneGeometry(grid_dim=8, voxel_size=0.125, grid_origin=(0.1, -0.2, 0
 POSE = torch.tensor(look_at_origin([1.2, -0.9, 1.1]))
 
 
+@pytest.fixture(params=[True, False], ids=["sparse product", "grid_sample"])
+def both_projections(request, monkeypatch):
+    """Runs a test with the CPU's own way to project, and with that of other devices."""
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: request.param)
+
+
 def test_voxel_centers_known_values():
     centers = voxel_centers(GEOMETRY, like=POSE)
     assert centers.shape == (8, 8, 8, 3)
@@ -97,6 +103,7 @@ def test_lift_equals_brute_force():
     assert 50 < seen < 512
 
 
+@pytest.mark.usefixtures("both_projections")
 def test_project_equals_brute_force():
     volume = torch.randn(1, 2, 8, 8, 8).double()
     coordinates = frustum_coordinates(POSE[None], GEOMETRY)
@@ -119,6 +126,7 @@ def test_project_equals_brute_force():
     assert frustum_mask(coordinates, 8).sum() == seen
 
 
+@pytest.mark.usefixtures("both_projections")
 def test_projecting_what_was_lifted_gives_the_features_back():
     """A feature map that is linear in u and v survives lifting and projecting where both interpolate."""
     geometry = SceneGeometry(32, 1 / 32, (0.0, 0.0, 0.0), 1.2, 16, 30.0, 7.5, 7.5)
@@ -130,6 +138,7 @@ def test_projecting_what_was_lifted_gives_the_features_back():
     torch.testing.assert_close(inner, features[0, :, None, 4:12, 4:12].expand_as(inner), atol=0.02, rtol=0)
 
 
+@pytest.mark.usefixtures("both_projections")
 @pytest.mark.parametrize("views", [1, 3])
 def test_views_are_projected_independently(views):
     volume = torch.randn(1, 2, 8, 8, 8)
@@ -139,6 +148,7 @@ def test_views_are_projected_independently(views):
         torch.testing.assert_close(together[i:i + 1], project(volume, frustum_coordinates(poses[i:i + 1], GEOMETRY)))
 
 
+@pytest.mark.usefixtures("both_projections")
 def test_gradients():
     features = torch.randn(1, 1, 6, 6, dtype=torch.float64, requires_grad=True)
     volume = torch.randn(1, 1, 8, 8, 8, dtype=torch.float64, requires_grad=True)

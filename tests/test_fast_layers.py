@@ -1,0 +1,71 @@
+"""Layers with their own arithmetic on the CPU equal PyTorch's, gradients and statistics too."""
+import pytest
+import torch
+from torch import nn
+
+from custom_layers import _MeanOverDepth
+from pytorch_prototyping.blocks import conv3d
+from pytorch_prototyping.few_pixels import DoublingConv2d, HalvingConv2d
+from pytorch_prototyping.narrow import FoldedConv3d, NarrowBatchNorm3d
+
+CHANNELS_LAST = torch.channels_last_3d
+
+
+def results(function, *inputs):
+    """A function's output and the gradients of its inputs, for a weighted sum of the output."""
+    output = function(*inputs)
+    weights = torch.linspace(-1, 2, output.numel(), dtype=output.dtype).view_as(output)
+    return output, *torch.autograd.grad((output * weights).sum(), inputs)
+
+
+@pytest.mark.parametrize(("c_out", "has_bias"), [(1, True), (3, False), (4, True)])
+def test_folded_convolution(c_out, has_bias):
+    x = torch.randn(2, 5, 6, 8, 10, dtype=torch.float64).contiguous(memory_format=CHANNELS_LAST).requires_grad_()
+    weight = torch.randn(c_out, 5, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(c_out, dtype=torch.float64, requires_grad=True)
+    inputs = (x, weight, bias)[:2 + has_bias]
+    assert "FoldedConv3d" in conv3d(*inputs).grad_fn.name()
+    torch.testing.assert_close(results(conv3d, *inputs), results(nn.functional.conv3d, *inputs))
+
+
+def test_folded_convolution_of_data_needs_no_gradient_of_it():
+    weight = torch.randn(1, 2, 3, 3, 3, requires_grad=True)
+    FoldedConv3d.apply(torch.randn(2, 2, 4, 4, 4), weight, None).sum().backward()
+    assert weight.grad.abs().min() > 0
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_narrow_batch_norm(channels):
+    x = (100 + torch.randn(2, channels, 8, 4, 4)).contiguous(memory_format=CHANNELS_LAST).requires_grad_()
+    narrow, plain = NarrowBatchNorm3d(channels), nn.BatchNorm3d(channels).double()
+    with torch.no_grad():
+        for tensor in (narrow.weight, narrow.bias):
+            tensor.normal_()
+    plain.load_state_dict(narrow.state_dict())
+    assert "_BatchNormOfRows" in results(lambda x: narrow(x), x)[0].grad_fn.name()
+    plain(x.double())
+    actual = results(lambda x, *_: narrow(x), x, narrow.weight, narrow.bias)
+    expected = results(lambda x, *_: plain(x), x.detach().double().requires_grad_(), plain.weight, plain.bias)
+    for one, other in zip([*actual, *narrow.buffers()], [*expected, *plain.buffers()], strict=True):
+        torch.testing.assert_close(one.double(), other.double(), atol=2e-3, rtol=1e-4)
+    narrow.eval(), plain.eval()
+    torch.testing.assert_close(narrow(x).double(), plain(x.double()), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("layer", "plain", "shape"), [
+    (HalvingConv2d, nn.Conv2d.forward, (2, 64, 6, 10)), (DoublingConv2d, nn.ConvTranspose2d.forward, (2, 64, 3, 4)),
+    (DoublingConv2d, nn.ConvTranspose2d.forward, (1, 64, 1, 1))])
+def test_strided_convolutions_of_few_pixels(layer, plain, shape, bias):
+    net = layer(shape[1], 5, bias=bias).double()
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    assert "Convolution" not in net(x).grad_fn.next_functions[0][0].name()
+    torch.testing.assert_close(results(lambda x, *_: net(x), x, *net.parameters()),
+                               results(lambda x, *_: plain(net, x), x, *net.parameters()))
+
+
+def test_mean_over_depth():
+    visibility = torch.rand(2, 1, 4, 3, 3, dtype=torch.float64, requires_grad=True)
+    volumes = torch.randn(2, 5, 4, 3, 3, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(results(_MeanOverDepth.apply, visibility, volumes),
+                               results(lambda w, x: (w * x).mean(dim=2), visibility, volumes))
