@@ -115,6 +115,8 @@ def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: st
     decided on the device: nothing here waits for it.
     """
     model, discriminator = networks.model, networks.discriminator
+    networks.model_optimizer.zero_grad()  # before the forward pass, so that its tensors can take the gradients' place
+    networks.discriminator_optimizer.zero_grad()
     statistics_before = [joined(statistics) for statistics in networks.running_statistics]
     with autocast(precision, batch.source_image.device):
         rendering, integration = model(batch.source_image, batch.source_cam2world, batch.target_cam2world)
@@ -124,8 +126,6 @@ def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: st
     l1 = (fake.float() - real).abs().mean()
     generator = adversarial_loss(fake_logits.float(), real=True)
     discrimination = discriminator_loss(real_logits.float(), fake_logits.float())
-    networks.model_optimizer.zero_grad()
-    networks.discriminator_optimizer.zero_grad()
     # The discriminator's first: what the rendering needs much memory to remember is freed as the second goes on.
     discrimination.backward(inputs=list(discriminator.parameters()), retain_graph=True)
     (l1_weight * l1 + generator).backward(inputs=list(model.parameters()))
