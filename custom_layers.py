@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from pytorch_prototyping.blocks import Conv2dSame, Conv3dSame, DownBlock, UpBlock, conv3d
+from pytorch_prototyping.blocks import Conv2dSame, Conv3dSame, DownBlock, UpBlock, conv3d, norm_act_dropout
 from pytorch_prototyping.narrow import NarrowBatchNorm3d
 from pytorch_prototyping.unet import Unet, Unet3d
 
@@ -169,8 +169,8 @@ class RenderingNet(nn.Module):
                     num_down=times_divisible_by_2(proj_sidelength), dropout=dropout, linear_out=not num_up)
         channels = [4 * nf0] + num_up * [nf0]
         ups = [UpBlock(channels[i], channels[i + 1], dropout=dropout) for i in range(num_up)]
-        to_color = [BlockChain("ups", ups), Conv2dSame(nf0, nf0 // 2, 3, bias=False), nn.BatchNorm2d(nf0 // 2),
-                    nn.ReLU(True), Conv2dSame(nf0 // 2, 3, 3)]
+        to_color = [BlockChain("ups", ups), Conv2dSame(nf0, nf0 // 2, 3, bias=False),
+                    *norm_act_dropout(nf0 // 2), Conv2dSame(nf0 // 2, 3, 3)]
         self.net = nn.Sequential(unet, *(to_color if num_up else []), nn.Tanh())
 
     def forward(self, features: Float[Tensor, "b f m m"]) -> Float[Tensor, "b 3 s s"]:
@@ -184,8 +184,7 @@ def depth_collapse_net(num_features: int, frustum_depth: int, nf0: int) -> nn.Se
     channels = [num_features * frustum_depth, nf0 * grid_dim // 2, nf0 * grid_dim // 8, nf0]
     layers = []
     for i in range(3):
-        layers += [Conv2dSame(channels[i], channels[i + 1], 3, bias=False), nn.BatchNorm2d(channels[i + 1]),
-                   nn.ReLU(True)]
+        layers += [Conv2dSame(channels[i], channels[i + 1], 3, bias=False), *norm_act_dropout(channels[i + 1])]
     return nn.Sequential(*layers)
 
 

@@ -17,6 +17,7 @@ from baselines.width import deepvoxels_parameters, matching_width, outermost_wid
 from deep_voxels import Architecture, Rendering
 from projection import SceneGeometry, image2camera
 from pytorch_prototyping.blocks import channels_last_
+from pytorch_prototyping.lean import BatchNormAct2d
 from pytorch_prototyping.unet import Unet
 
 
@@ -42,10 +43,10 @@ def network(width: int, img_sidelength: int) -> Unet:
     """A U-Net down to 1x1 with at most `width` channels and instance normalisation."""
     unet = Unet(3, 3, nf0=outermost_width(width), num_down=img_sidelength.bit_length() - 1, max_channels=width,
                 linear_out=True)
-    for module in list(unet.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.BatchNorm2d):
-                setattr(module, name, nn.InstanceNorm2d(child.num_features, affine=True))
+    for layers in [part for part in unet.modules() if isinstance(part, nn.Sequential)]:
+        for i, layer in enumerate(layers):
+            if isinstance(layer, BatchNormAct2d):
+                layers[i:i + 2] = nn.InstanceNorm2d(layer.num_features, affine=True), layer.activation
     return unet
 
 

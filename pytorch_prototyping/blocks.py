@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pytorch_prototyping.few_pixels import DoublingConv2d, HalvingConv2d
+from pytorch_prototyping.lean import BatchNormAct2d, ReflectionPad2d, activation
 from pytorch_prototyping.narrow import MOST_CHANNELS, FoldedConv3d, NarrowBatchNorm3d
 
 LEAKY_SLOPE = 0.2
@@ -19,7 +20,7 @@ class Conv2dSame(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = True):
         super().__init__()
-        self.net = nn.Sequential(nn.ReflectionPad2d(kernel_size // 2),
+        self.net = nn.Sequential(ReflectionPad2d(kernel_size // 2),
                                  nn.Conv2d(in_channels, out_channels, kernel_size, bias=bias))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h w"]:
@@ -39,9 +40,13 @@ class Conv3dSame(nn.Module):
         return conv3d(pad(x), conv.weight, conv.bias)
 
 
-def norm_act_dropout(norm: nn.Module | None, act: nn.Module, dropout: float) -> list[nn.Module]:
-    """What follows a 2D convolution: its norm (if any), the activation, channel dropout (if `dropout` > 0)."""
-    return [layer for layer in (norm, act, nn.Dropout2d(dropout) if dropout else None) if layer is not None]
+def norm_act_dropout(channels: int, slope: float = 0.0, dropout: float = 0.0, norm: bool = True) -> list[nn.Module]:
+    """What follows a 2D convolution: batch norm (unless not `norm`), LeakyReLU, channel dropout (if `dropout` > 0).
+
+    `BatchNormAct2d` holds the activation; the place that this has in original checkpoints stays.
+    """
+    layers = [BatchNormAct2d(channels, slope), nn.Identity()] if norm else [activation(slope)]
+    return layers + ([nn.Dropout2d(dropout)] if dropout else [])
 
 
 class DownBlock(nn.Module):
@@ -55,12 +60,12 @@ class DownBlock(nn.Module):
         super().__init__()
         middle = in_channels if middle_channels is None else middle_channels
         self.net = nn.Sequential(
-            nn.ReflectionPad2d(1),
+            ReflectionPad2d(1),
             nn.Conv2d(in_channels, middle, 3, bias=not norm),
-            *norm_act_dropout(nn.BatchNorm2d(middle) if norm else None, nn.LeakyReLU(LEAKY_SLOPE, True), dropout),
-            nn.ReflectionPad2d(1),
+            *norm_act_dropout(middle, LEAKY_SLOPE, dropout, norm),
+            ReflectionPad2d(1),
             HalvingConv2d(middle, out_channels, bias=not norm),
-            *norm_act_dropout(nn.BatchNorm2d(out_channels) if norm else None, nn.LeakyReLU(LEAKY_SLOPE, True), dropout))
+            *norm_act_dropout(out_channels, LEAKY_SLOPE, dropout, norm))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h//2 w//2"]:
         return self.net(x)
@@ -76,9 +81,9 @@ class UpBlock(nn.Module):
         super().__init__()
         self.net = nn.Sequential(
             DoublingConv2d(in_channels, out_channels, bias=not norm),
-            *norm_act_dropout(nn.BatchNorm2d(out_channels) if norm else None, nn.ReLU(True), dropout),
+            *norm_act_dropout(out_channels, 0.0, dropout, norm),
             Conv2dSame(out_channels, out_channels, 3, bias=not norm),
-            *norm_act_dropout(nn.BatchNorm2d(out_channels) if norm else None, nn.ReLU(True), dropout))
+            *norm_act_dropout(out_channels, 0.0, dropout, norm))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out 2*h 2*w"]:
         return self.net(x)
@@ -142,7 +147,7 @@ def fold_batch_norms_(module: nn.Module) -> nn.Module:
             holder, index = (layers[i].net, 1) if isinstance(layers[i], (Conv2dSame, Conv3dSame)) else (layers, i)
             if isinstance(layers[i + 1], nn.modules.batchnorm._BatchNorm) and hasattr(holder[index], "kernel_size"):
                 holder[index] = fuse_conv_bn_eval(holder[index], layers[i + 1], transpose=holder[index].transposed)
-                layers[i + 1] = nn.Identity()
+                layers[i + 1] = layers[i + 1].activation if isinstance(layers[i + 1], BatchNormAct2d) else nn.Identity()
     return channels_last_(module)
 
 

@@ -55,13 +55,13 @@ class Unet(nn.Module):
         nf0 = min(nf0, max_channels)
         self.in_layer = nn.Sequential(
             Conv2dSame(in_channels, nf0, 3, bias=False),
-            *norm_act_dropout(nn.BatchNorm2d(nf0), nn.LeakyReLU(LEAKY_SLOPE, True), dropout))
+            *norm_act_dropout(nf0, LEAKY_SLOPE, dropout))
         self.unet_block = nested_skip_blocks(
             lambda *channels, norm: DownBlock(*channels, norm=norm, dropout=dropout),
             lambda *channels, norm: UpBlock(*channels, norm=norm, dropout=dropout), nf0, num_down, max_channels)
         self.out_layer = nn.Sequential(
             Conv2dSame(2 * nf0, out_channels, 3, bias=linear_out),
-            *([] if linear_out else norm_act_dropout(nn.BatchNorm2d(out_channels), nn.ReLU(True), dropout)))
+            *([] if linear_out else norm_act_dropout(out_channels, dropout=dropout)))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h w"]:
         return self.out_layer(self.unet_block(self.in_layer(x)))
