@@ -46,7 +46,7 @@ def network(width: int, img_sidelength: int) -> Unet:
     for layers in [part for part in unet.modules() if isinstance(part, nn.Sequential)]:
         for i, layer in enumerate(layers):
             if isinstance(layer, BatchNormAct2d):
-                layers[i:i + 2] = nn.InstanceNorm2d(layer.num_features, affine=True), layer.activation
+                layers[i], layers[i + 1] = nn.InstanceNorm2d(layer.num_features, affine=True), layer.activation
     return unet
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pytorch_prototyping.few_pixels import DoublingConv2d, HalvingConv2d
-from pytorch_prototyping.lean import BatchNormAct2d, ReflectionPad2d, activation
+from pytorch_prototyping.lean import BatchNormAct2d, Dropout2d, ReflectionPad2d, activation
 from pytorch_prototyping.narrow import MOST_CHANNELS, FoldedConv3d, NarrowBatchNorm3d
 
 LEAKY_SLOPE = 0.2
@@ -45,8 +45,9 @@ def norm_act_dropout(channels: int, slope: float = 0.0, dropout: float = 0.0, no
 
     `BatchNormAct2d` holds the activation; the place that this has in original checkpoints stays.
     """
-    layers = [BatchNormAct2d(channels, slope), nn.Identity()] if norm else [activation(slope)]
-    return layers + ([nn.Dropout2d(dropout)] if dropout else [])
+    if norm:
+        return [BatchNormAct2d(channels, slope), nn.Identity(), *([Dropout2d(dropout)] if dropout else [])]
+    return [activation(slope), *([nn.Dropout2d(dropout)] if dropout else [])]
 
 
 class DownBlock(nn.Module):

@@ -5,6 +5,7 @@ padding: three maps of one size. Here that is the first alone: of the others the
 are enough. A compiled graph chooses by itself what it keeps.
 """
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -55,6 +56,13 @@ class BatchNormAct2d(nn.BatchNorm2d):
             return self.activation(super().forward(x))
         self.num_batches_tracked += 1
         return _BatchNormAct.apply(x, self.weight, self.bias, self)
+
+
+class Dropout2d(nn.Dropout2d):
+    """Channel dropout of what `BatchNormAct2d` returns, in its place, since nothing keeps that."""
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return F.dropout2d(x, self.p, self.training, inplace=is_lean(x))
 
 
 class _BatchNormAct(torch.autograd.Function):
