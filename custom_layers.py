@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from pytorch_prototyping.blocks import Conv2dSame, Conv3dSame, DownBlock, UpBlock, conv3d, norm_act_dropout
+from pytorch_prototyping.blocks import Conv2dSame, Conv3dSame, DownBlock, UpBlock, conv3d, conv3d_same, norm_act_dropout
 from pytorch_prototyping.narrow import NarrowBatchNorm3d
 from pytorch_prototyping.unet import Unet, Unet3d
 
@@ -128,7 +128,7 @@ class OcclusionNet(nn.Module):
         pad, conv = layer.net
         before, depth_weight, after = conv.weight.split([depth_channel, 1, conv.in_channels - depth_channel - 1], dim=1)
         of_depth = conv3d(pad(self.depth_coordinates.to(x.dtype)).expand(-1, -1, -1, 3, 3), depth_weight, conv.bias)
-        return conv3d(pad(x), torch.cat([before, after], dim=1)) + of_depth
+        return conv3d_same(x, torch.cat([before, after], dim=1)) + of_depth
 
 
 class _MeanOverDepth(torch.autograd.Function):

@@ -36,8 +36,8 @@ class Conv3dSame(nn.Module):
                                  nn.Conv3d(in_channels, out_channels, kernel_size, bias=bias))
 
     def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out d h w"]:
-        pad, conv = self.net
-        return conv3d(pad(x), conv.weight, conv.bias)
+        _, conv = self.net
+        return conv3d_same(x, conv.weight, conv.bias)
 
 
 def norm_act_dropout(channels: int, slope: float = 0.0, dropout: float = 0.0, norm: bool = True) -> list[nn.Module]:
@@ -119,16 +119,22 @@ class UpBlock3d(nn.Module):
         return self.net(x)
 
 
+def conv3d_same(x: Float[Tensor, "b c d h w"], weight: Float[Tensor, "c_out c k k k"],
+                bias: Float[Tensor, "c_out"] | None = None) -> Float[Tensor, "b c_out d h w"]:
+    """3D convolution that keeps depth, height and width: replication padding, then the convolution."""
+    if (x.is_cpu and len(x) > 1 and weight.shape[0] <= MOST_CHANNELS and tuple(weight.shape[2:]) == (3, 3, 3)
+            and x.shape[3] % 2 == x.shape[4] % 2 == 0 and not torch.is_autocast_enabled("cpu")):
+        return FoldedConv3d.apply(x, weight, bias)
+    return conv3d(F.pad(x, 6 * [weight.shape[2] // 2], mode="replicate"), weight, bias)
+
+
 def conv3d(x: Float[Tensor, "b c d h w"], weight: Float[Tensor, "c_out c k k k"],
            bias: Float[Tensor, "c_out"] | None = None) -> Float[Tensor, "b c_out d_out h_out w_out"]:
     """`F.conv3d` without padding, kept off PyTorch's slow path for a small batch of one on the CPU.
 
     PyTorch leaves such a convolution to an im2col loop, about a third as fast as oneDNN, which takes a batch of two:
-    so the volume is cut in two along depth. A convolution to few channels there is `FoldedConv3d`.
+    so the volume is cut in two along depth.
     """
-    if (x.is_cpu and len(x) > 1 and weight.shape[0] <= MOST_CHANNELS and tuple(weight.shape[2:]) == (3, 3, 3)
-            and x.shape[3] % 2 == x.shape[4] % 2 == 0 and not torch.is_autocast_enabled("cpu")):
-        return FoldedConv3d.apply(x, weight, bias)
     if x.is_cpu and len(x) == 1 and x.shape[1:4].numel() <= 20480 and x.shape[2] > 2 * weight.shape[2]:
         kernel = weight.shape[2]
         half = (x.shape[2] - kernel + 1) // 2

@@ -14,36 +14,42 @@ ROW = 64  # floats that the batch norm takes as one row
 
 
 class FoldedConv3d(torch.autograd.Function):
-    """A 3x3x3 convolution without padding to few channels, on an input folded 2x2 in height and width.
+    """A 3x3x3 convolution with replication padding to few channels, on an input folded 2x2 in height and width.
 
     The folded input has 4 times the channels at half the size; the folded kernel is 3x2x2, partly zero. The gradient of
     the input, whose channels are not few, is an ordinary convolution of the output's, unless that is a single channel.
+    Only the input is remembered: what it is padded and folded to takes more memory than time.
     """
 
     @staticmethod
     def forward(ctx, x: Float[Tensor, "b c d h w"], weight: Float[Tensor, "c_out c 3 3 3"],
-                bias: Float[Tensor, "c_out"] | None) -> Float[Tensor, "b c_out d-2 h-2 w-2"]:
-        folded = fold(x)
-        ctx.save_for_backward(folded, weight)
+                bias: Float[Tensor, "c_out"] | None) -> Float[Tensor, "b c_out d h w"]:
+        ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
-        return unfold(F.conv3d(folded, fold_kernel(weight), None if bias is None else bias.repeat(4)))
+        return unfold(F.conv3d(fold(pad(x)), fold_kernel(weight), None if bias is None else bias.repeat(4)))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Float[Tensor, "b c_out d h w"]) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        folded, weight = ctx.saved_tensors
-        folded_gradient, from_folded = fold(gradient), len(weight) == 1
+        x, weight = ctx.saved_tensors
+        from_folded = len(weight) == 1
         of_folded, of_kernel, _ = torch.ops.aten.convolution_backward(
-            folded_gradient, folded, fold_kernel(weight), None, [1, 1, 1], [0, 0, 0], [1, 1, 1], False, [0, 0, 0], 1,
-            [from_folded and ctx.needs_input_grad[0], True, False])
-        if not ctx.needs_input_grad[0]:
-            of_x = None
-        elif from_folded:
-            of_x = unfold(of_folded)
-        else:
-            mirrored = weight.flip(2, 3, 4).transpose(0, 1).contiguous(memory_format=torch.channels_last_3d)
-            of_x = F.conv3d(F.pad(gradient, 6 * [2]), mirrored)
+            fold(gradient), fold(pad(x)), fold_kernel(weight), None, [1, 1, 1], [0, 0, 0], [1, 1, 1], False, [0, 0, 0],
+            1, [from_folded and ctx.needs_input_grad[0], True, False])
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            if from_folded:
+                of_padded = unfold(of_folded)
+            else:
+                mirrored = weight.flip(2, 3, 4).transpose(0, 1).contiguous(memory_format=torch.channels_last_3d)
+                of_padded = F.conv3d(F.pad(gradient, 6 * [2]), mirrored)
+            of_x = torch.ops.aten.replication_pad3d_backward(of_padded, x, 6 * [1])
         return of_x, unfold_kernel(of_kernel), gradient.sum(dim=(0, 2, 3, 4)) if ctx.has_bias else None
+
+
+def pad(x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c d+2 h+2 w+2"]:
+    """Replication padding by one voxel."""
+    return F.pad(x, 6 * [1], mode="replicate")
 
 
 def fold(x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b 4*c d h//2 w//2"]:

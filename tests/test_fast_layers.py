@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from custom_layers import _MeanOverDepth
-from pytorch_prototyping.blocks import conv3d
+from pytorch_prototyping.blocks import conv3d_same
 from pytorch_prototyping.few_pixels import DoublingConv2d, HalvingConv2d
 from pytorch_prototyping.narrow import FoldedConv3d, NarrowBatchNorm3d
 
@@ -24,8 +24,9 @@ def test_folded_convolution(c_out, has_bias):
     weight = torch.randn(c_out, 5, 3, 3, 3, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(c_out, dtype=torch.float64, requires_grad=True)
     inputs = (x, weight, bias)[:2 + has_bias]
-    assert "FoldedConv3d" in conv3d(*inputs).grad_fn.name()
-    torch.testing.assert_close(results(conv3d, *inputs), results(nn.functional.conv3d, *inputs))
+    assert "FoldedConv3d" in conv3d_same(*inputs).grad_fn.name()
+    torch.testing.assert_close(results(conv3d_same, *inputs), results(
+        lambda x, *conv: nn.functional.conv3d(nn.ReplicationPad3d(1)(x), *conv), *inputs))
 
 
 def test_folded_convolution_of_data_needs_no_gradient_of_it():
