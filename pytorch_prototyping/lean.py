@@ -11,9 +11,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
+LEAST_ELEMENTS = 2 ** 20  # of a map; what smaller ones would save is not worth the time
+
+
 def is_lean(x: Tensor) -> bool:
     """Whether memory is to be saved where this tensor is."""
-    return x.is_cpu and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return (x.is_cpu and x.numel() >= LEAST_ELEMENTS and torch.is_grad_enabled()
+            and not torch.compiler.is_compiling())
 
 
 class ReflectionPad2d(nn.ReflectionPad2d):

@@ -3,10 +3,16 @@ import pytest
 import torch
 from torch import nn
 
+from pytorch_prototyping import lean as lean_module
 from pytorch_prototyping.blocks import UpBlock
 from pytorch_prototyping.lean import BatchNormAct2d, Dropout2d, ReflectionPad2d, activation
 
 MAP = 2 * 16 * 32 * 32 * 4  # bytes
+
+
+@pytest.fixture(autouse=True)
+def maps_are_large(monkeypatch):
+    monkeypatch.setattr(lean_module, "LEAST_ELEMENTS", 1)
 
 
 def layers(lean: bool, slope: float) -> nn.Sequential:
