@@ -20,7 +20,7 @@ from precision import PRECISIONS
 from recipes import RECIPES
 from testing import test
 from training import FREE_ON_RESUME, train
-from util import InputError, number, one_line
+from util import InputError, keep_freed_memory, number, one_line
 
 ARCHITECTURE_FLAGS = [field.name for field in fields(Architecture)]
 
@@ -188,6 +188,7 @@ def choose_device(name: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    keep_freed_memory()
     sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be valid text
     try:
         opt, checkpoint = resolve_options(sys.argv[1:] if arguments is None else arguments)

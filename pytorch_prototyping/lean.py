@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-
 LEAST_ELEMENTS = 2 ** 20  # of a map; what smaller ones would save is not worth the time
 
 
