@@ -54,4 +54,3 @@ class WeightAverage:
         for average, newest in pairs:
             if not average.is_floating_point():  # a count of batches
                 average.copy_(newest)
-
