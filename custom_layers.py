@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from pytorch_prototyping.blocks import Conv2dSame, Conv3dSame, DownBlock, UpBlock, conv3d, conv3d_same, norm_act_dropout
-from pytorch_prototyping.narrow import NarrowBatchNorm3d
+from pytorch_prototyping.narrow import NarrowBatchNorm3d, ReplicationPad3d
 from pytorch_prototyping.unet import Unet, Unet3d
 
 
@@ -58,7 +58,7 @@ class IntegrationNet(nn.Module):
         channels = num_features + 3
 
         def conv(out_channels: int, bias: bool, dropout: bool = False) -> nn.Sequential:
-            return nn.Sequential(nn.ReplicationPad3d(1), nn.Conv3d(channels, out_channels, 3, bias=bias),
+            return nn.Sequential(ReplicationPad3d(1), nn.Conv3d(channels, out_channels, 3, bias=bias),
                                  *([nn.Dropout3d(0.2)] if dropout else []))
 
         self.new_integration = conv(num_features, bias=True, dropout=True)

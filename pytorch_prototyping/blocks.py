@@ -10,7 +10,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pytorch_prototyping.few_pixels import DoublingConv2d, HalvingConv2d
 from pytorch_prototyping.lean import BatchNormAct2d, Dropout2d, ReflectionPad2d, activation
-from pytorch_prototyping.narrow import MOST_CHANNELS, FoldedConv3d, NarrowBatchNorm3d
+from pytorch_prototyping.narrow import (
+    DoublingConv3d,
+    FoldedConv3d,
+    HalvingConv3d,
+    NarrowBatchNorm3d,
+    ReplicationPad3d,
+    is_narrow,
+    replication_pad3d,
+)
 
 LEAKY_SLOPE = 0.2
 
@@ -32,7 +40,7 @@ class Conv3dSame(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = True):
         super().__init__()
-        self.net = nn.Sequential(nn.ReplicationPad3d(kernel_size // 2),
+        self.net = nn.Sequential(ReplicationPad3d(kernel_size // 2),
                                  nn.Conv3d(in_channels, out_channels, kernel_size, bias=bias))
 
     def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out d h w"]:
@@ -96,8 +104,8 @@ class DownBlock3d(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, norm: bool = True):
         super().__init__()
         self.net = nn.Sequential(
-            nn.ReplicationPad3d(1),
-            nn.Conv3d(in_channels, out_channels, 4, stride=2, bias=not norm),
+            ReplicationPad3d(1),
+            HalvingConv3d(in_channels, out_channels, bias=not norm),
             *([NarrowBatchNorm3d(out_channels)] if norm else []),
             nn.LeakyReLU(LEAKY_SLOPE, True))
 
@@ -111,7 +119,7 @@ class UpBlock3d(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, norm: bool = True):
         super().__init__()
         self.net = nn.Sequential(
-            nn.ConvTranspose3d(in_channels, out_channels, 4, stride=2, padding=1, bias=not norm),
+            DoublingConv3d(in_channels, out_channels, bias=not norm),
             *([NarrowBatchNorm3d(out_channels)] if norm else []),
             nn.ReLU(True))
 
@@ -122,10 +130,10 @@ class UpBlock3d(nn.Module):
 def conv3d_same(x: Float[Tensor, "b c d h w"], weight: Float[Tensor, "c_out c k k k"],
                 bias: Float[Tensor, "c_out"] | None = None) -> Float[Tensor, "b c_out d h w"]:
     """3D convolution that keeps depth, height and width: replication padding, then the convolution."""
-    if (x.is_cpu and len(x) > 1 and weight.shape[0] <= MOST_CHANNELS and tuple(weight.shape[2:]) == (3, 3, 3)
-            and x.shape[3] % 2 == x.shape[4] % 2 == 0 and not torch.is_autocast_enabled("cpu")):
+    if (is_narrow(x, 4 * weight.shape[0]) and tuple(weight.shape[2:]) == (3, 3, 3)
+            and x.shape[3] % 2 == x.shape[4] % 2 == 0):
         return FoldedConv3d.apply(x, weight, bias)
-    return conv3d(F.pad(x, 6 * [weight.shape[2] // 2], mode="replicate"), weight, bias)
+    return conv3d(replication_pad3d(x, weight.shape[2] // 2), weight, bias)
 
 
 def conv3d(x: Float[Tensor, "b c d h w"], weight: Float[Tensor, "c_out c k k k"],

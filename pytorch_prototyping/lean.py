@@ -20,10 +20,11 @@ def is_lean(x: Tensor) -> bool:
 
 
 class ReflectionPad2d(nn.ReflectionPad2d):
-    """Reflection padding that does not keep its input."""
+    """Reflection padding that does not keep its input, nor computes in float32 what autocast has in bfloat16."""
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h_out w_out"]:
-        return _ReflectionPad2d.apply(x, self.padding) if is_lean(x) else super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return _ReflectionPad2d.apply(x, self.padding) if is_lean(x) else super().forward(x)
 
 
 class _ReflectionPad2d(torch.autograd.Function):

@@ -1,7 +1,7 @@
-"""3D convolution and batch norm of few channels on the CPU, several times as fast as PyTorch's own there.
+"""3D convolutions, padding and batch norm of few channels on the CPU, several times as fast as PyTorch's own there.
 
-A vector register holds 16 float32, so layers of 1 to 4 channels leave most of it empty. Both functions move
-neighbouring pixels into the channels: the same sums, in fuller registers.
+A vector register holds 16 float32, so layers of 1 to 8 channels leave most of it empty. Here neighbouring pixels are
+seen as channels: the same sums, in fuller registers.
 """
 import torch
 import torch.nn.functional as F
@@ -9,16 +9,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-MOST_CHANNELS = 4
+LANES = 16  # float32 in a register
+MOST_CHANNELS = 4  # of a folded convolution's output, and of the batch norm
+LEAST_COPIED = 2 ** 18  # elements; padding fewer, PyTorch is as fast
 ROW = 64  # floats that the batch norm takes as one row
 
 
-class FoldedConv3d(torch.autograd.Function):
-    """A 3x3x3 convolution with replication padding to few channels, on an input folded 2x2 in height and width.
+def is_narrow(x: Float[Tensor, "b c d h w"], channels: int) -> bool:
+    """Whether a convolution of this input had better compute `channels` at once than fewer. PyTorch leaves a small
+    batch of one to a slow path, however wide."""
+    return x.is_cpu and len(x) > 1 and channels <= LANES and not torch.is_autocast_enabled("cpu")
 
-    The folded input has 4 times the channels at half the size; the folded kernel is 3x2x2, partly zero. The gradient of
-    the input, whose channels are not few, is an ordinary convolution of the output's, unless that is a single channel.
-    Only the input is remembered: what it is padded and folded to takes more memory than time.
+
+class FoldedConv3d(torch.autograd.Function):
+    """A 3x3x3 convolution with replication padding to few channels, 2x2 pixels of whose output are computed as one.
+
+    The gradient of the input is the same convolution of the output's, two pixels at once if it has few channels too.
+    Only the input is remembered: what it is padded to takes more memory than time.
     """
 
     @staticmethod
@@ -26,63 +33,171 @@ class FoldedConv3d(torch.autograd.Function):
                 bias: Float[Tensor, "c_out"] | None) -> Float[Tensor, "b c_out d h w"]:
         ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
-        return unfold(F.conv3d(fold(pad(x)), fold_kernel(weight), None if bias is None else bias.repeat(4)))
+        return folded_conv3d(pad_by_copies(x, 1), weight, bias, rows=2, columns=2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Float[Tensor, "b c_out d h w"]) -> tuple[Tensor | None, Tensor, Tensor | None]:
         x, weight = ctx.saved_tensors
-        from_folded = len(weight) == 1
-        of_folded, of_kernel, _ = torch.ops.aten.convolution_backward(
-            fold(gradient), fold(pad(x)), fold_kernel(weight), None, [1, 1, 1], [0, 0, 0], [1, 1, 1], False, [0, 0, 0],
-            1, [from_folded and ctx.needs_input_grad[0], True, False])
+        gradient = gradient.contiguous(memory_format=torch.channels_last_3d)
+        of_kernel = torch.ops.aten.convolution_backward(
+            fold(gradient, 2, 2), as_cells(pad_by_copies(x, 1), 2), fold_kernel(weight, 2, 2), None, [1, 2, 1],
+            [0, 0, 0], [1, 1, 1], False, [0, 0, 0], 1, [False, True, False])[1]
         of_x = None
         if ctx.needs_input_grad[0]:
-            if from_folded:
-                of_padded = unfold(of_folded)
-            else:
-                mirrored = weight.flip(2, 3, 4).transpose(0, 1).contiguous(memory_format=torch.channels_last_3d)
-                of_padded = F.conv3d(F.pad(gradient, 6 * [2]), mirrored)
+            mirrored = weight.flip(2, 3, 4).transpose(0, 1)
+            of_padded = folded_conv3d(F.pad(gradient, 6 * [2]), mirrored, None, rows=1,
+                                      columns=2 if x.shape[1] < LANES else 1)
             of_x = torch.ops.aten.replication_pad3d_backward(of_padded, x, 6 * [1])
-        return of_x, unfold_kernel(of_kernel), gradient.sum(dim=(0, 2, 3, 4)) if ctx.has_bias else None
+        of_bias = gradient.sum(dim=(0, 2, 3, 4)) if ctx.has_bias else None
+        return of_x, unfold_kernel(of_kernel, 2, 2), of_bias
 
 
-def pad(x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c d+2 h+2 w+2"]:
-    """Replication padding by one voxel."""
-    return F.pad(x, 6 * [1], mode="replicate")
+def folded_conv3d(x: Float[Tensor, "b c d h w"], weight: Float[Tensor, "c_out c 3 3 3"],
+                  bias: Float[Tensor, "c_out"] | None, rows: int, columns: int,
+                  ) -> Float[Tensor, "b c_out d-2 h-2 w-2"]:
+    """`F.conv3d` of a channels-last volume, `rows` x `columns` pixels of whose output are computed as the channels of
+    one: several rows are a stride, several pixels of a row lie side by side in memory."""
+    folded = F.conv3d(as_cells(x, columns), fold_kernel(weight, rows, columns),
+                      None if bias is None else bias.repeat(rows * columns), stride=(1, rows, 1))
+    return unfold(folded, rows, columns)
 
 
-def fold(x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b 4*c d h//2 w//2"]:
-    """Moves every 2x2 pixels of height and width into the channels, pixel before channel."""
+def as_cells(x: Float[Tensor, "b c d h w"], columns: int) -> Float[Tensor, "b cell d h w_cells"]:
+    """The same memory, neighbouring pixels of a row as one."""
     b, c, d, h, w = x.shape
-    pixels = x.permute(0, 2, 3, 4, 1).reshape(b, d, h // 2, 2, w // 2, 2, c).transpose(3, 4)
-    return pixels.reshape(b, d, h // 2, w // 2, 4 * c).permute(0, 4, 1, 2, 3)
+    return x.permute(0, 2, 3, 4, 1).view(b, d, h, w // columns, columns * c).permute(0, 4, 1, 2, 3)
 
 
-def unfold(x: Float[Tensor, "b c4 d h w"]) -> Float[Tensor, "b c4//4 d 2*h 2*w"]:
+def fold(x: Float[Tensor, "b c d h w"], rows: int, columns: int) -> Float[Tensor, "b cell d h_cells w_cells"]:
+    """Moves `rows` x `columns` pixels into the channels, pixel before channel."""
+    b, c, d, h, w = x.shape
+    pixels = x.permute(0, 2, 3, 4, 1).view(b, d, h // rows, rows, w // columns, columns * c).transpose(3, 4)
+    return pixels.reshape(b, d, h // rows, w // columns, -1).permute(0, 4, 1, 2, 3)
+
+
+def unfold(x: Float[Tensor, "b cell d h_cells w_cells"], rows: int, columns: int) -> Float[Tensor, "b c d h w"]:
     """The inverse of `fold`."""
     b, c, d, h, w = x.shape
-    pixels = x.permute(0, 2, 3, 4, 1).reshape(b, d, h, w, 2, 2, c // 4).transpose(3, 4)
-    return pixels.reshape(b, d, 2 * h, 2 * w, c // 4).permute(0, 4, 1, 2, 3)
+    pixels = x.permute(0, 2, 3, 4, 1).view(b, d, h, w, rows, c // rows).transpose(3, 4)
+    return pixels.reshape(b, d, rows * h, columns * w, -1).permute(0, 4, 1, 2, 3)
 
 
-def fold_kernel(weight: Float[Tensor, "c_out c 3 3 3"]) -> Float[Tensor, "4*c_out 4*c 3 2 2"]:
-    """The kernel that does on a folded input what `weight` does on the input: a copy, shifted, for each of 4 pixels."""
+def fold_kernel(weight: Float[Tensor, "c_out c 3 3 3"], rows: int, columns: int,
+                ) -> Float[Tensor, "cell_out cell 3 height width"]:
+    """The kernel that gives all pixels of a cell: a copy of `weight`, shifted, for each of them."""
     c_out, c = weight.shape[:2]
-    wide = weight.new_zeros(2, 2, c_out, c, 3, 4, 4)
-    for y in range(2):
-        for x in range(2):
+    wide = weight.new_zeros(rows, columns, c_out, c, 3, rows + 2, columns + 2)
+    for y in range(rows):
+        for x in range(columns):
             wide[y, x, ..., y:y + 3, x:x + 3] = weight
-    taps = wide.view(2, 2, c_out, c, 3, 2, 2, 2, 2).permute(0, 1, 2, 6, 8, 3, 4, 5, 7)
-    return taps.reshape(4 * c_out, 4 * c, 3, 2, 2).contiguous(memory_format=torch.channels_last_3d)
+    taps = wide.unflatten(-1, (-1, columns)).movedim(-1, 3)
+    return taps.reshape(rows * columns * c_out, columns * c, *taps.shape[5:]).contiguous(
+        memory_format=torch.channels_last_3d)
 
 
-def unfold_kernel(weight: Float[Tensor, "o4 c4 3 2 2"]) -> Float[Tensor, "o4//4 c4//4 3 3 3"]:
+def unfold_kernel(kernel: Float[Tensor, "cell_out cell 3 height width"], rows: int, columns: int,
+                  ) -> Float[Tensor, "c_out c 3 3 3"]:
     """The transpose of `fold_kernel`: the gradient of the kernel from that of the folded one."""
-    c_out, c = weight.shape[0] // 4, weight.shape[1] // 4
-    taps = weight.reshape(2, 2, c_out, 2, 2, c, 3, 2, 2).permute(0, 1, 2, 5, 6, 7, 3, 8, 4)
-    wide = taps.reshape(2, 2, c_out, c, 3, 4, 4)
-    return sum(wide[y, x, ..., y:y + 3, x:x + 3] for y in range(2) for x in range(2))
+    c_out, c = kernel.shape[0] // (rows * columns), kernel.shape[1] // columns
+    taps = kernel.reshape(rows, columns, c_out, columns, c, *kernel.shape[2:])
+    wide = taps.movedim(3, -1).flatten(-2)
+    return sum(wide[y, x, ..., y:y + 3, x:x + 3] for y in range(rows) for x in range(columns))
+
+
+class HalvingConv3d(nn.Conv3d):
+    """A 4x4x4 convolution of stride 2 without padding."""
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool):
+        super().__init__(in_channels, out_channels, 4, stride=2, bias=bias)
+
+    def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out d//2-1 h//2-1 w//2-1"]:
+        if not is_narrow(x, 2 * self.in_channels) or x.shape[4] % 2:
+            return super().forward(x)
+        cells = as_cells(x.contiguous(memory_format=torch.channels_last_3d), 2)
+        kernel = self.weight.unflatten(-1, (2, 2)).movedim(-1, 1).flatten(1, 2)
+        return F.conv3d(cells, kernel, self.bias, stride=(2, 2, 1))
+
+
+class DoublingConv3d(nn.ConvTranspose3d):
+    """A 4x4x4 transposed convolution of stride 2 and padding 1."""
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool):
+        super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=bias)
+
+    def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out 2*d 2*h 2*w"]:
+        if not is_narrow(x, 2 * self.out_channels):
+            return super().forward(x)
+        return _DoubledConv3d.apply(x, self.weight, self.bias)
+
+
+class _DoubledConv3d(torch.autograd.Function):
+    """The transposed convolution as a convolution: in each direction pixels 2i-1 and 2i of the output depend on i-1 and
+    i of the input. The gradients are those of the transposed convolution, which PyTorch computes fast."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+        c, c_out = weight.shape[:2]
+        taps = weight.view(c, c_out, 2, 2, 2, 2, 2, 2).flip(2, 4, 6)  # of i-1 and i; pixels 2i-1 and 2i
+        kernel = taps.permute(3, 5, 7, 1, 0, 2, 4, 6).reshape(8 * c_out, c, 2, 2, 2)
+        cells = F.conv3d(x, kernel.contiguous(memory_format=torch.channels_last_3d),
+                         None if bias is None else bias.repeat(8), padding=1)
+        b, _, d, h, w = cells.shape
+        pixels = cells.permute(0, 2, 3, 4, 1).reshape(b, d, h, w, 2, 2, 2 * c_out).permute(0, 1, 4, 2, 5, 3, 6)
+        pixels = pixels.reshape(b, 2 * d, 2 * h, 2 * w, c_out)[:, 1:-1, 1:-1, 1:-1].permute(0, 4, 1, 2, 3)
+        return torch.empty_like(pixels, memory_format=torch.channels_last_3d).copy_(pixels)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensors
+        needed = [*ctx.needs_input_grad[:2], ctx.has_bias]
+        return torch.ops.aten.convolution_backward(gradient, x, weight, [weight.shape[1]], [2, 2, 2], [1, 1, 1],
+                                                   [1, 1, 1], True, [0, 0, 0], 1, needed)
+
+
+class ReplicationPad3d(nn.ReplicationPad3d):
+    """Replication padding by as many voxels on each side."""
+
+    def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c d_out h_out w_out"]:
+        return replication_pad3d(x, self.padding[0])
+
+
+def replication_pad3d(x: Float[Tensor, "b c d h w"], margin: int) -> Float[Tensor, "b c d_out h_out w_out"]:
+    """`F.pad` with replication. On the CPU its backward pass needs no input, and autocast leaves the dtype as it is."""
+    if x.is_cpu and x.numel() >= LEAST_COPIED and not torch.compiler.is_compiling():
+        return _ReplicationPad3d.apply(x, margin)
+    return F.pad(x, 6 * [margin], mode="replicate")
+
+
+class _ReplicationPad3d(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, x, margin):
+        ctx.shape, ctx.margin = x.shape, margin
+        return pad_by_copies(x, margin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        of_x = torch.empty(ctx.shape, dtype=gradient.dtype, memory_format=torch.channels_last_3d)
+        # Of the input, the second argument, only the shape counts.
+        return torch.ops.aten.replication_pad3d_backward(gradient, of_x, 6 * [ctx.margin], grad_input=of_x), None
+
+
+def pad_by_copies(x: Float[Tensor, "b c d h w"], margin: int) -> Float[Tensor, "b c d_out h_out w_out"]:
+    """Replication padding to a channels-last volume, by copies of the inside and then of its faces."""
+    inside = slice(margin, -margin)
+    padded = torch.empty(*x.shape[:2], *(size + 2 * margin for size in x.shape[2:]), dtype=x.dtype,
+                         memory_format=torch.channels_last_3d)
+    padded[..., inside, inside, inside] = x
+    for dim in (4, 3, 2):
+        for i in range(margin):
+            padded.select(dim, i).copy_(padded.select(dim, margin))
+            padded.select(dim, -1 - i).copy_(padded.select(dim, -1 - margin))
+    return padded
 
 
 class NarrowBatchNorm3d(nn.BatchNorm3d):
