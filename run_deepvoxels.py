@@ -188,11 +188,11 @@ def choose_device(name: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    keep_freed_memory()
     sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be valid text
     try:
         opt, checkpoint = resolve_options(sys.argv[1:] if arguments is None else arguments)
         print(" ".join(f"{name}={value}" for name, value in vars(opt).items() if value is not None))
+        keep_freed_memory(everything=opt.train_test == "test" or opt.precision == "bf16")
         return train(opt, checkpoint) if opt.train_test == "train" else test(opt, checkpoint)
     except InputError as error:
         print(f"{os.path.basename(__file__)}: error: {error}", file=sys.stderr)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 MAX_TEXT_BYTES = 1 << 20
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of malloc.h
 
 
 class InputError(Exception):
@@ -48,13 +48,18 @@ def number(kind, least=-math.inf, most=math.inf, above=-math.inf):
     return convert
 
 
-def keep_freed_memory() -> None:
-    """Lets glibc keep what a step frees, up to 256 MiB, for the next one; handed back to the system, it would have
-    to be cleared page by page before its next use. Blocks of over 32 MiB go back at once, lest the rest fragments."""
+def keep_freed_memory(everything: bool) -> None:
+    """Lets glibc keep what a step or a frame frees for the next one; handed back to the system, it would have to be
+    cleared page by page before its next use.
+
+    `everything` is for a test or training in bfloat16, which need less memory. Training in float32 keeps up to 256 MiB,
+    and hands back what was over 32 MiB at once, lest the rest fragments.
+    """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 32 * 2 ** 20)
-        libc.mallopt(M_TRIM_THRESHOLD, 256 * 2 ** 20)
+        libc.mallopt(M_MMAP_MAX, 0 if everything else 2 ** 16)
+        libc.mallopt(M_TRIM_THRESHOLD, 2 ** 31 - 1 if everything else 256 * 2 ** 20)
 
 
 def one_line(text: str) -> str:

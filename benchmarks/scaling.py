@@ -20,7 +20,7 @@ from deep_voxels import Architecture
 from experiments.plot import Curve, draw_plot
 from precision import set_arithmetic
 from scenes.command import Parser, run
-from util import keep_freed_memory, write_json
+from util import write_json
 
 VALUES = {"img_sidelength": [64, 128, 256], "grid_dim": [8, 16, 32, 48], "num_grid_feats": [8, 16, 32, 64]}
 CURVES = {"train_step_s": "step, seconds", "train_gflop": "step, GFLOP",
@@ -33,7 +33,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for scaling.json and .png")
     opt = parser.parse_args(argv)
     opt.out.mkdir(parents=True, exist_ok=True)
-    keep_freed_memory()
     set_arithmetic(opt.precision, torch.device(opt.device))
     small, measured, results, pictures = PRESETS["small"].architecture, {}, {}, []
     for flag, values in VALUES.items():

@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from deep_voxels import Architecture, scene_geometry
 from precision import PRECISIONS, autocast, set_arithmetic
 from pytorch_prototyping.blocks import fold_batch_norms_
+from pytorch_prototyping.winograd import use_winograd_
 from scenes.cameras import look_at
 from scenes.command import Parser, run
 from training import PROGRESS_EVERY, Batch, Networks, build_networks, train_step
@@ -55,7 +56,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_options(parser, repeats=15)
     parser.add_argument("--json", type=Path, help="file for the figures")
     opt = parser.parse_args(argv)
-    keep_freed_memory()
     figures = measure(opt)
     for name, value in figures.items():
         if name == "parts_s" and value:
@@ -112,6 +112,7 @@ def measure(opt: Namespace) -> dict:
 def training(architecture: Architecture, opt: Namespace) -> tuple[Networks, Callable, torch.Tensor]:
     """Fresh networks of this size, a call that trains them one step, and poses to render."""
     device, side = torch.device(opt.device), architecture.img_sidelength
+    keep_freed_memory(everything=opt.precision == "bf16")
     torch.manual_seed(0)
     options = Namespace(model="deepvoxels", seed=0, lr=4e-4, compile=opt.compile, dropout=1.0, average=0.0,
                         **vars(architecture))
@@ -125,7 +126,8 @@ def training(architecture: Architecture, opt: Namespace) -> tuple[Networks, Call
 
 def time_frames(model: nn.Module, poses: torch.Tensor, seconds: "Stopwatch", opt: Namespace) -> dict[str, float]:
     """Seconds and GFLOP of a frame, as `testing.py` renders it. The model cannot be trained after that."""
-    model = fold_batch_norms_(model.eval())
+    keep_freed_memory(everything=True)
+    model = use_winograd_(fold_batch_norms_(model.eval()))
     with torch.inference_mode(), autocast(opt.precision, poses.device):
         inpainted = model.inpaint(model.deepvoxels)
         render = torch.compile(model.render) if opt.compile else model.render

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 
 LANES = 16  # float32 in a register
@@ -18,7 +19,7 @@ ROW = 64  # floats that the batch norm takes as one row
 def is_narrow(x: Float[Tensor, "b c d h w"], channels: int) -> bool:
     """Whether a convolution of this input had better compute `channels` at once than fewer. PyTorch leaves a small
     batch of one to a slow path, however wide."""
-    return x.is_cpu and len(x) > 1 and channels <= LANES and not torch.is_autocast_enabled("cpu")
+    return x.is_cpu and len(x) > 1 and channels <= LANES
 
 
 class FoldedConv3d(torch.autograd.Function):
@@ -29,6 +30,7 @@ class FoldedConv3d(torch.autograd.Function):
     """
 
     @staticmethod
+    @custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)
     def forward(ctx, x: Float[Tensor, "b c d h w"], weight: Float[Tensor, "c_out c 3 3 3"],
                 bias: Float[Tensor, "c_out"] | None) -> Float[Tensor, "b c_out d h w"]:
         ctx.save_for_backward(x, weight)
@@ -36,6 +38,7 @@ class FoldedConv3d(torch.autograd.Function):
         return folded_conv3d(pad_by_copies(x, 1), weight, bias, rows=2, columns=2)
 
     @staticmethod
+    @custom_bwd(device_type="cpu")
     @once_differentiable
     def backward(ctx, gradient: Float[Tensor, "b c_out d h w"]) -> tuple[Tensor | None, Tensor, Tensor | None]:
         x, weight = ctx.saved_tensors
@@ -136,6 +139,7 @@ class _DoubledConv3d(torch.autograd.Function):
     i of the input. The gradients are those of the transposed convolution, which PyTorch computes fast."""
 
     @staticmethod
+    @custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)
     def forward(ctx, x, weight, bias):
         ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
@@ -150,6 +154,7 @@ class _DoubledConv3d(torch.autograd.Function):
         return torch.empty_like(pixels, memory_format=torch.channels_last_3d).copy_(pixels)
 
     @staticmethod
+    @custom_bwd(device_type="cpu")
     @once_differentiable
     def backward(ctx, gradient):
         x, weight = ctx.saved_tensors
@@ -205,16 +210,15 @@ class NarrowBatchNorm3d(nn.BatchNorm3d):
 
     def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c d h w"]:
         fits = self.num_features <= MOST_CHANNELS and x.numel() % ROW == 0 and ROW % self.num_features == 0
-        if not (self.training and fits and x.is_cpu and x.dtype == torch.float32
-                and x.is_contiguous(memory_format=torch.channels_last_3d)):
+        if not (self.training and fits and x.is_cpu and x.is_contiguous(memory_format=torch.channels_last_3d)):
             return super().forward(x)
-        y, mean, variance = _BatchNormOfRows.apply(x, self.weight, self.bias, self.eps)
+        y, mean, variance = _BatchNormOfRows.apply(x.float(), self.weight, self.bias, self.eps)
         with torch.no_grad():
             count = x.numel() // self.num_features
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
             self.num_batches_tracked += 1
-        return y
+        return y.to(x.dtype)
 
 
 class _BatchNormOfRows(torch.autograd.Function):

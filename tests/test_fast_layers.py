@@ -6,7 +6,15 @@ from torch import nn
 from custom_layers import _MeanOverDepth
 from pytorch_prototyping.blocks import conv3d_same
 from pytorch_prototyping.few_pixels import DoublingConv2d, HalvingConv2d
-from pytorch_prototyping.narrow import FoldedConv3d, NarrowBatchNorm3d
+from pytorch_prototyping.narrow import (
+    LEAST_COPIED,
+    DoublingConv3d,
+    FoldedConv3d,
+    HalvingConv3d,
+    NarrowBatchNorm3d,
+    ReplicationPad3d,
+)
+from pytorch_prototyping.winograd import LEAST_CHANNELS, WinogradConv2d, use_winograd_
 
 CHANNELS_LAST = torch.channels_last_3d
 
@@ -18,10 +26,10 @@ def results(function, *inputs):
     return output, *torch.autograd.grad((output * weights).sum(), inputs)
 
 
-@pytest.mark.parametrize(("c_out", "has_bias"), [(1, True), (3, False), (4, True)])
-def test_folded_convolution(c_out, has_bias):
-    x = torch.randn(2, 5, 6, 8, 10, dtype=torch.float64).contiguous(memory_format=CHANNELS_LAST).requires_grad_()
-    weight = torch.randn(c_out, 5, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize(("c", "c_out", "has_bias"), [(5, 1, True), (5, 3, False), (16, 4, True)])
+def test_folded_convolution(c, c_out, has_bias):
+    x = torch.randn(2, c, 6, 8, 10, dtype=torch.float64).contiguous(memory_format=CHANNELS_LAST).requires_grad_()
+    weight = torch.randn(c_out, c, 3, 3, 3, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(c_out, dtype=torch.float64, requires_grad=True)
     inputs = (x, weight, bias)[:2 + has_bias]
     assert "FoldedConv3d" in conv3d_same(*inputs).grad_fn.name()
@@ -33,6 +41,52 @@ def test_folded_convolution_of_data_needs_no_gradient_of_it():
     weight = torch.randn(1, 2, 3, 3, 3, requires_grad=True)
     FoldedConv3d.apply(torch.randn(2, 2, 4, 4, 4), weight, None).sum().backward()
     assert weight.grad.abs().min() > 0
+
+
+def test_folded_convolution_in_bfloat16():
+    x, weight = torch.randn(2, 4, 6, 6, 6, requires_grad=True), torch.randn(2, 4, 3, 3, 3, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = results(conv3d_same, x, weight)
+    assert [result.dtype for result in rounded] == [torch.bfloat16, torch.float32, torch.float32]
+    for one, other in zip(rounded, results(conv3d_same, x, weight), strict=True):
+        assert (one - other).norm() < 0.02 * other.norm()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("layer", "plain", "function", "shape"), [
+    (HalvingConv3d, nn.Conv3d.forward, "PermuteBackward0", (2, 3, 6, 8, 10)),
+    (DoublingConv3d, nn.ConvTranspose3d.forward, "_DoubledConv3dBackward", (2, 5, 3, 4, 2))])
+def test_strided_convolutions_of_few_channels(layer, plain, function, shape, bias):
+    net = layer(shape[1], 2, bias=bias).double()
+    x = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=CHANNELS_LAST).requires_grad_()
+    last = net(x).grad_fn
+    assert function in (last.name(), last.next_functions[0][0].name())
+    torch.testing.assert_close(results(lambda x, *_: net(x), x, *net.parameters()),
+                               results(lambda x, *_: plain(net, x), x, *net.parameters()))
+
+
+@pytest.mark.parametrize("margin", [1, 2])
+def test_padding_by_copies(margin):
+    x = torch.randn(2, 4, 32, 32, 32, requires_grad=True)
+    assert x.numel() >= LEAST_COPIED
+    pad = ReplicationPad3d(margin)
+    assert pad(x).grad_fn.name() == "_ReplicationPad3dBackward"
+    torch.testing.assert_close(results(pad, x), results(nn.ReplicationPad3d(margin), x))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_winograd(bias):
+    channels = LEAST_CHANNELS
+    convs = nn.Sequential(nn.Conv2d(channels, channels, 3, bias=bias), nn.Conv2d(channels, channels, 3, stride=2),
+                          nn.Conv2d(channels, 8, 3))
+    plain = convs[0]
+    assert isinstance(use_winograd_(convs)[0], WinogradConv2d)
+    assert not any(isinstance(conv, WinogradConv2d) for conv in convs[1:])
+    with torch.inference_mode():
+        for height, width in [(34, 34), (18, 66), (33, 34), (6, 6)]:  # tiled; then not
+            x = torch.randn(2, channels, height, width)
+            torch.testing.assert_close(convs[0](x), plain(x), atol=1e-4, rtol=0)
+            assert convs[0].transformed is not None
 
 
 @pytest.mark.parametrize("channels", [1, 4])
