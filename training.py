@@ -1,19 +1,15 @@
-"""Training: the losses, the optimizers, the loop, its logs and its checkpoints (paper, section 3.2).
+"""Training: the networks and their optimizers, the loop, its logs and its checkpoints (paper, section 3.2).
 
     python run_deepvoxels.py --train_test train --data_root SCENE --logging_root LOGS
 """
 import json
 import sys
 from argparse import Namespace
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
 from tqdm import tqdm
 
 from baselines import build_model
@@ -26,15 +22,15 @@ from checkpoints import (
     rng_states,
     tested_weights,
 )
-from data_util import crop_border
-from dataio import Scene, Views, blind_views, draw_triplets, load_scene
-from deep_voxels import Integration, Rendering, architecture_of, describe, scene_geometry
-from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
-from precision import autocast, set_arithmetic
+from dataio import Scene, blind_views, draw_triplets, load_scene
+from deep_voxels import architecture_of, describe, scene_geometry
+from losses import PatchDiscriminator
+from precision import set_arithmetic
 from projection import SceneGeometry
 from recipes import WeightAverage, decayed, scale_dropout_, set_learning_rate
 from scenes.coverage import judge
 from training_log import TensorboardLog, log_pictures
+from training_step import MOST_SKIPPED_STEPS, Losses, Networks, SkippedSteps, load_batch, train_step
 from util import (
     InputError,
     RunLock,
@@ -47,143 +43,11 @@ from util import (
 )
 
 PROGRESS_EVERY = 10
-MOST_SKIPPED_STEPS = 5  # in a row, before training gives up
 
 # What a resumed run may change: how long it goes on, where, and what it tells. All else decides what is learned.
 FREE_ON_RESUME = {"train_test", "resume", "checkpoint", "data_root", "logging_root", "experiment_name", "max_epoch",
                   "max_steps", "log_every", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "device",
                   "compile", "dry_run", "train_root", "start_epoch"}
-
-
-@dataclass
-class Networks:
-    """What training changes."""
-
-    model: nn.Module
-    discriminator: PatchDiscriminator
-    model_optimizer: torch.optim.Optimizer
-    discriminator_optimizer: torch.optim.Optimizer
-    average: WeightAverage | None = None
-
-    def __post_init__(self):
-        norms = [norm for network in (self.model, self.discriminator) for norm in network.modules()
-                 if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
-        self.running_statistics = [[statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)],
-                                   [norm.num_batches_tracked for norm in norms]]  # one list a dtype
-
-
-class Losses(NamedTuple):
-    """One step's losses, averaged over targets, and its PSNR in dB; tensors, so that no step waits for the device."""
-
-    l1: Float[Tensor, ""]
-    generator: Float[Tensor, ""]
-    discriminator: Float[Tensor, ""]
-    psnr: Float[Tensor, ""]
-
-
-class Batch(NamedTuple):
-    """One training sample on the device: a source view and its targets. Images in [-1/2, 1/2]."""
-
-    source_image: Float[Tensor, "1 3 s s"]
-    source_cam2world: Float[Tensor, "1 4 4"]
-    target_images: Float[Tensor, "v 3 s s"]
-    target_cam2world: Float[Tensor, "v 4 4"]
-
-
-def load_batch(views: Views, triplet) -> Batch:
-    """The views of a triplet (source, target 0, target 1, ...) of view indices."""
-    source, targets = triplet[:1], triplet[1:]
-    return Batch(views.pixels(source), views.poses(source), views.pixels(targets), views.poses(targets))
-
-
-CHECKED = ("l1 loss", "generator loss", "discriminator loss", "model's gradient", "discriminator's gradient", "volume")
-
-
-class Step(NamedTuple):
-    """What a step did. `finite` says it of what `CHECKED` names; where one is false, the step changed nothing."""
-
-    losses: Losses
-    rendering: Rendering
-    integration: Integration | None
-    finite: Bool[Tensor, "checks"]
-
-
-def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: str = "fp32") -> Step:
-    """One step: both gradients from one forward pass, then both updates, then the volume is remembered.
-
-    Where a loss or a gradient is not finite, no weight, no running statistic and not the volume is touched. This is
-    decided on the device: nothing here waits for it.
-    """
-    model, discriminator = networks.model, networks.discriminator
-    networks.model_optimizer.zero_grad()  # before the forward pass, so that its tensors can take the gradients' place
-    networks.discriminator_optimizer.zero_grad()
-    statistics_before = [joined(statistics) for statistics in networks.running_statistics]
-    with autocast(precision, batch.source_image.device):
-        rendering, integration = model(batch.source_image, batch.source_cam2world, batch.target_cam2world)
-        fake, real = crop_border(rendering.images), crop_border(batch.target_images)
-        fake_logits, real_logits = discriminator(fake), discriminator(real)
-
-    l1 = (fake.float() - real).abs().mean()
-    generator = adversarial_loss(fake_logits.float(), real=True)
-    discrimination = discriminator_loss(real_logits.float(), fake_logits.float())
-    # The discriminator's first: what the rendering needs much memory to remember is freed as the second goes on.
-    discrimination.backward(inputs=list(discriminator.parameters()), retain_graph=True)
-    (l1_weight * l1 + generator).backward(inputs=list(model.parameters()))
-    with torch.no_grad():
-        psnr = -10 * (fake.float() - real).square().mean(dim=(1, 2, 3)).log10().mean()
-    losses = Losses(l1.detach(), generator.detach(), discrimination.detach(), psnr)
-
-    finite = what_is_finite(networks, losses, integration)
-    all_finite = finite.all()
-    for optimizer in (networks.model_optimizer, networks.discriminator_optimizer):
-        optimizer.found_inf = 1 - all_finite.float()  # with 1 fused Adam updates nothing, as it does for a GradScaler
-        optimizer.step()
-    for statistics, before in zip(networks.running_statistics, statistics_before, strict=True):
-        kept = torch.where(all_finite, joined(statistics), before).split([one.numel() for one in statistics])
-        torch._foreach_copy_(statistics, [part.view_as(one) for part, one in zip(kept, statistics, strict=True)])
-    if integration is not None:
-        model.remember(torch.where(all_finite, integration.volume.detach(), model.deepvoxels))
-    return Step(losses, rendering, integration, finite)
-
-
-def joined(tensors: list[Tensor]) -> Tensor:
-    """Tensors as one vector, so that a few hundred small ones take few operations."""
-    return torch.cat([tensor.flatten() for tensor in tensors])
-
-
-def what_is_finite(networks: Networks, losses: Losses, integration: Integration | None) -> Bool[Tensor, "checks"]:
-    """Whether the losses, the gradients and the volume, if there is one, are finite: in the order of `CHECKED`."""
-    values = [losses.l1, losses.generator, losses.discriminator]
-    for network in (networks.model, networks.discriminator):
-        values.append(nn.utils.get_total_norm([parameter.grad for parameter in network.parameters()]))
-    if integration is not None:
-        values.append(integration.volume.detach().sum())
-    return torch.stack(values).isfinite()
-
-
-class SkippedSteps:
-    """Names the steps that were skipped, when the host asks: until then it need not wait for the device."""
-
-    def __init__(self):
-        self.in_a_row = 0
-        self._unread = []  # step, triplet and flags
-
-    def add(self, done: int, triplet: Int[np.ndarray, "views"], finite: Bool[Tensor, "checks"]) -> None:
-        self._unread.append((done, triplet, finite))
-
-    def read(self, names: list[str]) -> list[str]:
-        """A line for each step that was skipped since the last call, up to `MOST_SKIPPED_STEPS` in a row."""
-        flags, lines = torch.stack([finite for *_, finite in self._unread]).tolist(), []
-        for (done, triplet, _), finite in zip(self._unread, flags, strict=True):
-            self.in_a_row = 0 if all(finite) else self.in_a_row + 1
-            if self.in_a_row:
-                what = ", ".join(name for name, ok in zip(CHECKED, finite, strict=False) if not ok)
-                views = ", ".join(one_line(names[view]) for view in triplet)
-                lines.append(f"step {done} was skipped, not finite: {what} (views {views})")
-            if self.in_a_row == MOST_SKIPPED_STEPS:
-                break
-        self._unread.clear()
-        return lines
 
 
 def train(opt: Namespace, checkpoint: dict | None) -> int:

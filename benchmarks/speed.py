@@ -28,7 +28,8 @@ from pytorch_prototyping.blocks import fold_batch_norms_
 from pytorch_prototyping.winograd import use_winograd_
 from scenes.cameras import look_at
 from scenes.command import Parser, run
-from training import PROGRESS_EVERY, Batch, Networks, build_networks, train_step
+from training import PROGRESS_EVERY, build_networks
+from training_step import Batch, Networks, train_step
 from util import SceneIntrinsics, keep_freed_memory, number
 
 

@@ -8,7 +8,8 @@ from recipes import RECIPES, WeightAverage, decayed, scale_dropout_
 from run_deepvoxels import main, resolve_options
 from tests.test_cli import assert_refused, logs, train_arguments  # noqa: F401, fixtures
 from tests.test_training import arguments, assert_same, final_checkpoint
-from training import build_networks, load_batch, load_training_scene
+from training import build_networks, load_training_scene
+from training_step import load_batch
 
 CPU = torch.device("cpu")
 EVERYTHING = ["--lr_decay", 0.8, "--average", 0.9, "--dropout", 0.5]
