@@ -2,8 +2,8 @@
 from jaxtyping import install_import_hook
 
 CHECKED = ["projection", "precision", "recipes", "deep_voxels", "custom_layers", "losses", "dataio", "data_util",
-           "util", "checkpoints", "training", "training_log", "testing", "pytorch_prototyping", "scenes", "baselines",
-           "experiments", "benchmarks"]
+           "util", "checkpoints", "training", "training_step", "training_log", "testing", "pytorch_prototyping",
+           "scenes", "baselines", "experiments", "benchmarks"]
 install_import_hook(CHECKED, "beartype.beartype")
 
 import imageio.v2 as imageio  # noqa: E402

@@ -1,5 +1,6 @@
 """Run folders, their lock, and what signals ask for."""
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -66,3 +67,19 @@ def test_numbers_of_the_command_line_say_what_they_must_be(convert, good, bad, m
     assert convert(good) == float(good)
     with pytest.raises(ArgumentTypeError, match=re.escape(message)):
         convert(bad)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an allocator with other settings")
+@pytest.mark.parametrize(("everything", "kept"), [(True, True), (False, False)])
+def test_large_blocks_are_cleared_by_the_system_once_or_each_time(everything, kept):
+    """In pages of 4 KiB: a block of 64 MiB has 16384. At first malloc has to find where such blocks fit."""
+    faults = """if True:
+        import resource, torch, util
+        util.keep_freed_memory(everything=%s)
+        for _ in range(20):
+            torch.ones(2 ** 24)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2 ** 24)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"""
+    run = subprocess.run([sys.executable, "-c", faults % everything], capture_output=True, text=True, check=True)
+    assert (int(run.stdout) < 1000) == kept
