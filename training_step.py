@@ -29,6 +29,9 @@ class Networks:
     average: WeightAverage | None = None
 
     def __post_init__(self):
+        # Looked up once: a walk over all modules takes milliseconds.
+        self.model_parameters = list(self.model.parameters())
+        self.discriminator_parameters = list(self.discriminator.parameters())
         norms = [norm for network in (self.model, self.discriminator) for norm in network.modules()
                  if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
         self.running_statistics = [[statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)],
@@ -90,8 +93,8 @@ def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: st
     generator = adversarial_loss(fake_logits.float(), real=True)
     discrimination = discriminator_loss(real_logits.float(), fake_logits.float())
     # The discriminator's first: what the rendering needs much memory to remember is freed as the second goes on.
-    discrimination.backward(inputs=list(discriminator.parameters()), retain_graph=True)
-    (l1_weight * l1 + generator).backward(inputs=list(model.parameters()))
+    discrimination.backward(inputs=networks.discriminator_parameters, retain_graph=True)
+    (l1_weight * l1 + generator).backward(inputs=networks.model_parameters)
     with torch.no_grad():
         psnr = -10 * (fake.float() - real).square().mean(dim=(1, 2, 3)).log10().mean()
     losses = Losses(l1.detach(), generator.detach(), discrimination.detach(), psnr)
@@ -117,8 +120,8 @@ def joined(tensors: list[Tensor]) -> Tensor:
 def what_is_finite(networks: Networks, losses: Losses, integration: Integration | None) -> Bool[Tensor, "checks"]:
     """Whether the losses, the gradients and the volume, if there is one, are finite: in the order of `CHECKED`."""
     values = [losses.l1, losses.generator, losses.discriminator]
-    for network in (networks.model, networks.discriminator):
-        values.append(nn.utils.get_total_norm([parameter.grad for parameter in network.parameters()]))
+    for parameters in (networks.model_parameters, networks.discriminator_parameters):
+        values.append(nn.utils.get_total_norm([parameter.grad for parameter in parameters]))
     if integration is not None:
         values.append(integration.volume.detach().sum())
     return torch.stack(values).isfinite()
