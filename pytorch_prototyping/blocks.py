@@ -18,6 +18,7 @@ from pytorch_prototyping.narrow import (
     ReplicationPad3d,
     is_narrow,
     replication_pad3d,
+    takes_slow_path,
 )
 
 LEAKY_SLOPE = 0.2
@@ -138,12 +139,9 @@ def conv3d_same(x: Float[Tensor, "b c d h w"], weight: Float[Tensor, "c_out c k 
 
 def conv3d(x: Float[Tensor, "b c d h w"], weight: Float[Tensor, "c_out c k k k"],
            bias: Float[Tensor, "c_out"] | None = None) -> Float[Tensor, "b c_out d_out h_out w_out"]:
-    """`F.conv3d` without padding, kept off PyTorch's slow path for a small batch of one on the CPU.
-
-    PyTorch leaves such a convolution to an im2col loop, about a third as fast as oneDNN, which takes a batch of two:
-    so the volume is cut in two along depth.
-    """
-    if x.is_cpu and len(x) == 1 and x.shape[1:4].numel() <= 20480 and x.shape[2] > 2 * weight.shape[2]:
+    """`F.conv3d` without padding. What would take PyTorch's slow path, a small batch of one, is cut in two along depth
+    and so a batch of two."""
+    if takes_slow_path(x) and x.shape[2] > 2 * weight.shape[2]:
         kernel = weight.shape[2]
         half = (x.shape[2] - kernel + 1) // 2
         if x.shape[2] - kernel + 1 == 2 * half:
