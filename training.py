@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch._functorch.config
 from tqdm import tqdm
 
 from baselines import build_model
@@ -169,6 +170,7 @@ def build_networks(opt: Namespace, geometry: SceneGeometry, device: torch.device
     scale_dropout_(networks[0], opt.dropout)
     average = WeightAverage(networks[0], opt.average) if opt.average else None
     if opt.compile:
+        torch._functorch.config.donated_buffer = False  # a step goes back through what both losses share twice
         for network in networks:
             network.compile()
     return Networks(*networks, *(torch.optim.Adam(network.parameters(), lr=opt.lr, fused=True)
