@@ -15,11 +15,10 @@ from pytorch_prototyping.narrow import (
     FoldedConv3d,
     HalvingConv3d,
     NarrowBatchNorm3d,
-    ReplicationPad3d,
     is_narrow,
-    replication_pad3d,
     takes_slow_path,
 )
+from pytorch_prototyping.padding import ReplicationPad3d, replication_pad3d
 
 LEAKY_SLOPE = 0.2
 

@@ -1,4 +1,4 @@
-"""3D convolutions, padding and batch norm of few channels on the CPU, several times as fast as PyTorch's own there.
+"""3D convolutions and batch norm of few channels on the CPU, several times as fast as PyTorch's own there.
 
 A vector register holds 16 float32, so layers of 1 to 8 channels leave most of it empty. Here neighbouring pixels are
 seen as channels: the same sums, in fuller registers.
@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 
+from pytorch_prototyping.padding import gradient_of_padding, pad_by_copies
+
 LANES = 16  # float32 in a register
 MOST_CHANNELS = 4  # of a folded convolution's output, and of the batch norm
-LEAST_COPIED = 2 ** 18  # elements; padding fewer, PyTorch is as fast
 ROW = 64  # floats that the batch norm takes as one row
 
 
@@ -166,56 +167,6 @@ class _DoubledConv3d(torch.autograd.Function):
         needed = [*ctx.needs_input_grad[:2], ctx.has_bias]
         return torch.ops.aten.convolution_backward(gradient, x, weight, [weight.shape[1]], [2, 2, 2], [1, 1, 1],
                                                    [1, 1, 1], True, [0, 0, 0], 1, needed)
-
-
-class ReplicationPad3d(nn.ReplicationPad3d):
-    """Replication padding by as many voxels on each side."""
-
-    def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c d_out h_out w_out"]:
-        return replication_pad3d(x, self.padding[0])
-
-
-def replication_pad3d(x: Float[Tensor, "b c d h w"], margin: int) -> Float[Tensor, "b c d_out h_out w_out"]:
-    """`F.pad` with replication. On the CPU its backward pass needs no input, and autocast leaves the dtype as it is."""
-    if x.is_cpu and x.numel() >= LEAST_COPIED and not torch.compiler.is_compiling():
-        return _ReplicationPad3d.apply(x, margin)
-    return F.pad(x, 6 * [margin], mode="replicate")
-
-
-class _ReplicationPad3d(torch.autograd.Function):
-
-    @staticmethod
-    def forward(ctx, x, margin):
-        ctx.margin = margin
-        return pad_by_copies(x, margin)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient):
-        return gradient_of_padding(gradient.clone(memory_format=torch.channels_last_3d), ctx.margin), None
-
-
-def pad_by_copies(x: Float[Tensor, "b c d h w"], margin: int) -> Float[Tensor, "b c d_out h_out w_out"]:
-    """Replication padding to a channels-last volume, by copies of the inside and then of its faces."""
-    inside = slice(margin, -margin)
-    padded = torch.empty(*x.shape[:2], *(size + 2 * margin for size in x.shape[2:]), dtype=x.dtype,
-                         memory_format=torch.channels_last_3d)
-    padded[..., inside, inside, inside] = x
-    for dim in (4, 3, 2):
-        for i in range(margin):
-            padded.select(dim, i).copy_(padded.select(dim, margin))
-            padded.select(dim, -1 - i).copy_(padded.select(dim, -1 - margin))
-    return padded
-
-
-def gradient_of_padding(of_padded: Float[Tensor, "b c d_out h_out w_out"], margin: int) -> Float[Tensor, "b c d h w"]:
-    """The gradient of what was padded by replication, from that of the result, which it spoils."""
-    for dim in (2, 3, 4):
-        for i in range(margin):
-            of_padded.select(dim, margin).add_(of_padded.select(dim, i))
-            of_padded.select(dim, -1 - margin).add_(of_padded.select(dim, -1 - i))
-        of_padded = of_padded.narrow(dim, margin, of_padded.shape[dim] - 2 * margin)
-    return of_padded.contiguous(memory_format=torch.channels_last_3d)
 
 
 class NarrowBatchNorm3d(nn.BatchNorm3d):

@@ -7,13 +7,12 @@ from custom_layers import _MeanOverDepth
 from pytorch_prototyping.blocks import conv3d_same
 from pytorch_prototyping.few_pixels import DoublingConv2d, HalvingConv2d
 from pytorch_prototyping.narrow import (
-    LEAST_COPIED,
     DoublingConv3d,
     FoldedConv3d,
     HalvingConv3d,
     NarrowBatchNorm3d,
-    ReplicationPad3d,
 )
+from pytorch_prototyping.padding import LEAST_ELEMENTS, ReplicationPad3d
 from pytorch_prototyping.winograd import LEAST_CHANNELS, WinogradConv2d, use_winograd_
 
 CHANNELS_LAST = torch.channels_last_3d
@@ -68,7 +67,7 @@ def test_strided_convolutions_of_few_channels(layer, plain, function, shape, bia
 @pytest.mark.parametrize("margin", [1, 2])
 def test_padding_by_copies(margin):
     x = torch.randn(2, 4, 32, 32, 32, requires_grad=True)
-    assert x.numel() >= LEAST_COPIED
+    assert x.numel() >= LEAST_ELEMENTS
     pad = ReplicationPad3d(margin)
     assert pad(x).grad_fn.name() == "_ReplicationPad3dBackward"
     torch.testing.assert_close(results(pad, x), results(nn.ReplicationPad3d(margin), x))
