@@ -59,8 +59,10 @@ def test(opt: Namespace, checkpoint: dict | None) -> int:
     model = build_model(opt.model, architecture_of(opt), geometry)
     if checkpoint:
         load_weights(model, tested_weights(checkpoint), Path(opt.checkpoint), describe(architecture_of(opt)))
-    use_winograd_(fold_batch_norms_(model.to(device).eval()))
-    if opt.compile:
+    fold_batch_norms_(model.to(device).eval())
+    if not opt.compile:
+        use_winograd_(model)
+    else:
         model.compile()
         if isinstance(model, DeepVoxels):
             model.render = torch.compile(model.render)

@@ -128,7 +128,9 @@ def training(architecture: Architecture, opt: Namespace) -> tuple[Networks, Call
 def time_frames(model: nn.Module, poses: torch.Tensor, seconds: "Stopwatch", opt: Namespace) -> dict[str, float]:
     """Seconds and GFLOP of a frame, as `testing.py` renders it. The model cannot be trained after that."""
     keep_freed_memory(everything=True)
-    model = use_winograd_(fold_batch_norms_(model.eval()))
+    model = fold_batch_norms_(model.eval())
+    if not opt.compile:
+        use_winograd_(model)
     with torch.inference_mode(), autocast(opt.precision, poses.device):
         inpainted = model.inpaint(model.deepvoxels)
         render = torch.compile(model.render) if opt.compile else model.render

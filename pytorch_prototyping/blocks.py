@@ -15,7 +15,7 @@ from pytorch_prototyping.narrow import (
     FoldedConv3d,
     HalvingConv3d,
     NarrowBatchNorm3d,
-    is_narrow,
+    fills,
     takes_slow_path,
 )
 from pytorch_prototyping.padding import ReplicationPad3d, replication_pad3d
@@ -130,7 +130,8 @@ class UpBlock3d(nn.Module):
 def conv3d_same(x: Float[Tensor, "b c d h w"], weight: Float[Tensor, "c_out c k k k"],
                 bias: Float[Tensor, "c_out"] | None = None) -> Float[Tensor, "b c_out d h w"]:
     """3D convolution that keeps depth, height and width: replication padding, then the convolution."""
-    if (is_narrow(x, 4 * weight.shape[0]) and tuple(weight.shape[2:]) == (3, 3, 3)
+    one_learns = len(x) == 1 and torch.is_grad_enabled()  # the folded convolution's gradient would take the slow path
+    if (fills(x, 4 * weight.shape[0]) and not one_learns and tuple(weight.shape[2:]) == (3, 3, 3)
             and x.shape[3] % 2 == x.shape[4] % 2 == 0):
         return FoldedConv3d.apply(x, weight, bias)
     return conv3d(replication_pad3d(x, weight.shape[2] // 2), weight, bias)

@@ -23,8 +23,10 @@ class ReflectionPad2d(nn.ReflectionPad2d):
     """Reflection padding that does not keep its input, nor computes in float32 what autocast has in bfloat16."""
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h_out w_out"]:
-        with torch.autocast(x.device.type, enabled=False):
-            return _ReflectionPad2d.apply(x, self.padding) if is_lean(x) else super().forward(x)
+        if torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return self.forward(x)
+        return _ReflectionPad2d.apply(x, self.padding) if is_lean(x) else super().forward(x)
 
 
 class _ReflectionPad2d(torch.autograd.Function):

@@ -1,7 +1,7 @@
 """3D convolutions and batch norm of few channels on the CPU, several times as fast as PyTorch's own there.
 
-A vector register holds 16 float32, so layers of 1 to 8 channels leave most of it empty. Here neighbouring pixels are
-seen as channels: the same sums, in fuller registers.
+A vector register holds 16 float32, so layers of few channels leave most of it empty. Here neighbouring pixels are seen
+as channels: the same sums, in fuller registers.
 """
 import torch
 import torch.nn.functional as F
@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 
-from pytorch_prototyping.padding import gradient_of_padding, pad_by_copies
+from pytorch_prototyping.padding import gradient_of_padding_, pad_by_copies
 
 LANES = 16  # float32 in a register
-MOST_CHANNELS = 4  # of a folded convolution's output, and of the batch norm
+MOST_CHANNELS = 4  # of the batch norm
 ROW = 64  # floats that the batch norm takes as one row
 
 
-def is_narrow(x: Float[Tensor, "b c d h w"], channels: int) -> bool:
-    """Whether a convolution that sees this input's layers of `channels` as wider ones is the faster one."""
-    return x.is_cpu and channels <= LANES and not takes_slow_path(x)
+def fills(x: Float[Tensor, "b c d h w"], lanes: int) -> bool:
+    """Whether a convolution of this input that fills so many lanes with pixels and channels is the faster one."""
+    return x.is_cpu and lanes <= LANES and not takes_slow_path(x)
 
 
 def takes_slow_path(x: Float[Tensor, "b c d h w"]) -> bool:
@@ -57,7 +57,7 @@ class FoldedConv3d(torch.autograd.Function):
             mirrored = weight.flip(2, 3, 4).transpose(0, 1)
             of_padded = folded_conv3d(F.pad(gradient, 6 * [2]), mirrored, None, rows=1,
                                       columns=2 if x.shape[1] < LANES else 1)
-            of_x = gradient_of_padding(of_padded, 1)
+            of_x = gradient_of_padding_(of_padded, 1)
         of_bias = gradient.sum(dim=(0, 2, 3, 4)) if ctx.has_bias else None
         return of_x, unfold_kernel(of_kernel, 2, 2), of_bias
 
@@ -121,11 +121,12 @@ class HalvingConv3d(nn.Conv3d):
         super().__init__(in_channels, out_channels, 4, stride=2, bias=bias)
 
     def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out d//2-1 h//2-1 w//2-1"]:
-        if not is_narrow(x, self.in_channels) or x.shape[4] % 2:
-            return super().forward(x)
-        cells = as_cells(x.contiguous(memory_format=torch.channels_last_3d), 2)
-        kernel = self.weight.unflatten(-1, (2, 2)).movedim(-1, 1).flatten(1, 2)
-        return F.conv3d(cells, kernel, self.bias, stride=(2, 2, 1))
+        if x.is_cpu and self.in_channels <= LANES and x.shape[4] % 2 == 0:
+            cells = as_cells(x.contiguous(memory_format=torch.channels_last_3d), 2)
+            if not takes_slow_path(cells):
+                kernel = self.weight.unflatten(-1, (2, 2)).movedim(-1, 1).flatten(1, 2)
+                return F.conv3d(cells, kernel, self.bias, stride=(2, 2, 1))
+        return super().forward(x)
 
 
 class DoublingConv3d(nn.ConvTranspose3d):
@@ -135,9 +136,9 @@ class DoublingConv3d(nn.ConvTranspose3d):
         super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=bias)
 
     def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out 2*d 2*h 2*w"]:
-        if not is_narrow(x, 2 * self.out_channels):
-            return super().forward(x)
-        return _DoubledConv3d.apply(x, self.weight, self.bias)
+        if fills(x, 2 * self.out_channels):
+            return _DoubledConv3d.apply(x, self.weight, self.bias)
+        return super().forward(x)
 
 
 class _DoubledConv3d(torch.autograd.Function):
@@ -146,7 +147,8 @@ class _DoubledConv3d(torch.autograd.Function):
 
     @staticmethod
     @custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)
-    def forward(ctx, x, weight, bias):
+    def forward(ctx, x: Float[Tensor, "b c d h w"], weight: Float[Tensor, "c c_out 4 4 4"],
+                bias: Float[Tensor, "c_out"] | None) -> Float[Tensor, "b c_out 2*d 2*h 2*w"]:
         ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
         c, c_out = weight.shape[:2]
@@ -156,6 +158,7 @@ class _DoubledConv3d(torch.autograd.Function):
                          None if bias is None else bias.repeat(8), padding=1)
         b, _, d, h, w = cells.shape
         pixels = cells.permute(0, 2, 3, 4, 1).reshape(b, d, h, w, 2, 2, 2 * c_out).permute(0, 1, 4, 2, 5, 3, 6)
+        # The outermost pixels are half of a pair, whose other half is outside.
         pixels = pixels.reshape(b, 2 * d, 2 * h, 2 * w, c_out)[:, 1:-1, 1:-1, 1:-1].permute(0, 4, 1, 2, 3)
         return torch.empty_like(pixels, memory_format=torch.channels_last_3d).copy_(pixels)
 
@@ -176,7 +179,7 @@ class NarrowBatchNorm3d(nn.BatchNorm3d):
         fits = self.num_features <= MOST_CHANNELS and x.numel() % ROW == 0 and ROW % self.num_features == 0
         if not (self.training and fits and x.is_cpu and x.is_contiguous(memory_format=torch.channels_last_3d)):
             return super().forward(x)
-        y, mean, variance = _BatchNormOfRows.apply(x.float(), self.weight, self.bias, self.eps)
+        y, mean, variance = _BatchNormOfRows.apply(x.to(self.weight.dtype), self.weight, self.bias, self.eps)
         with torch.no_grad():
             count = x.numel() // self.num_features
             self.running_mean.lerp_(mean, self.momentum)

@@ -29,7 +29,7 @@ class WinogradConv2d(nn.Conv2d):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h-2 w-2"]:
         b, c, h, w = x.shape
         rows, columns = (h - 2) // 4, (w - 2) // 4
-        if ((h - 2) % 4 or (w - 2) % 4 or b * rows * columns < LEAST_TILES or not x.is_cpu
+        if ((h - 2) % 4 or (w - 2) % 4 or b * rows * columns < LEAST_TILES or not x.is_cpu or x.dtype != torch.float32
                 or torch.is_autocast_enabled("cpu")):
             return super().forward(x)
         if self.transformed is None:
@@ -44,10 +44,10 @@ class WinogradConv2d(nn.Conv2d):
 
 
 def use_winograd_(module: nn.Module) -> nn.Module:
-    """Replaces the 3x3 convolutions of many channels. For evaluation alone: they have no gradients."""
+    """Replaces the 3x3 convolutions of many channels. For evaluation alone: their weights get no gradients."""
     for layers in list(module.modules()):
         for name, layer in layers.named_children():
             if (isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3) and layer.stride == (1, 1)
                     and layer.padding == (0, 0) and min(layer.in_channels, layer.out_channels) >= LEAST_CHANNELS):
-                setattr(layers, name, WinogradConv2d(layer))
+                setattr(layers, name, WinogradConv2d(layer.requires_grad_(False)))
     return module

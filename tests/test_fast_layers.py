@@ -6,6 +6,7 @@ from torch import nn
 from custom_layers import _MeanOverDepth
 from pytorch_prototyping.blocks import conv3d_same
 from pytorch_prototyping.few_pixels import DoublingConv2d, HalvingConv2d
+from pytorch_prototyping.lean import ReflectionPad2d
 from pytorch_prototyping.narrow import (
     DoublingConv3d,
     FoldedConv3d,
@@ -46,6 +47,7 @@ def test_folded_convolution_in_bfloat16():
     x, weight = torch.randn(2, 4, 6, 6, 6, requires_grad=True), torch.randn(2, 4, 3, 3, 3, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = results(conv3d_same, x, weight)
+    assert "FoldedConv3d" in rounded[0].grad_fn.name()
     assert [result.dtype for result in rounded] == [torch.bfloat16, torch.float32, torch.float32]
     for one, other in zip(rounded, results(conv3d_same, x, weight), strict=True):
         assert (one - other).norm() < 0.02 * other.norm()
@@ -64,7 +66,23 @@ def test_strided_convolutions_of_few_channels(layer, plain, function, shape, bia
                                results(lambda x, *_: plain(net, x), x, *net.parameters()))
 
 
-@pytest.mark.parametrize("margin", [1, 2])
+def test_a_folded_convolution_of_one_volume_is_for_frames():
+    x, weight = torch.randn(1, 16, 40, 40, 40), torch.randn(4, 16, 3, 3, 3, requires_grad=True)
+    assert "FoldedConv3d" not in conv3d_same(x, weight).grad_fn.name()
+    with torch.inference_mode():
+        folded = conv3d_same(x, weight)
+    torch.testing.assert_close(folded, conv3d_same(x, weight), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(4, 16, 16), (4, 64, 64)])
+def test_padding_keeps_the_dtype_under_autocast(size):
+    for pad, shape in [(ReplicationPad3d(1), (2, 4, *size)), (ReflectionPad2d(1), (2, 8, *size[1:]))]:
+        x = torch.randn(shape, dtype=torch.bfloat16)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert pad(x).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("margin", [0, 1, 2])
 def test_padding_by_copies(margin):
     x = torch.randn(2, 4, 32, 32, 32, requires_grad=True)
     assert x.numel() >= LEAST_ELEMENTS
@@ -82,10 +100,10 @@ def test_winograd(bias):
     assert isinstance(use_winograd_(convs)[0], WinogradConv2d)
     assert not any(isinstance(conv, WinogradConv2d) for conv in convs[1:])
     with torch.inference_mode():
-        for height, width in [(34, 34), (18, 66), (33, 34), (6, 6)]:  # tiled; then not
-            x = torch.randn(2, channels, height, width)
+        for height, width, tiled in [(34, 34, True), (18, 66, True), (33, 34, False), (6, 6, False)]:
+            x, convs[0].transformed = torch.randn(2, channels, height, width), None
             torch.testing.assert_close(convs[0](x), plain(x), atol=1e-4, rtol=0)
-            assert convs[0].transformed is not None
+            assert (convs[0].transformed is not None) == tiled
 
 
 @pytest.mark.parametrize("channels", [1, 4])
