@@ -18,8 +18,11 @@ ROW = 64  # floats that the batch norm takes as one row
 
 
 def fills(x: Float[Tensor, "b c d h w"], lanes: int) -> bool:
-    """Whether a convolution of this input that fills so many lanes with pixels and channels is the faster one."""
-    return x.is_cpu and lanes <= LANES and not takes_slow_path(x)
+    """Whether a convolution of this input that fills so many lanes with pixels and channels is the faster one.
+
+    A compiled graph stays smaller without.
+    """
+    return x.is_cpu and lanes <= LANES and not takes_slow_path(x) and not torch.compiler.is_compiling()
 
 
 def takes_slow_path(x: Float[Tensor, "b c d h w"]) -> bool:

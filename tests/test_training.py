@@ -1,6 +1,5 @@
 """Training: what a step does, and that resuming continues to the bit."""
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -10,7 +9,6 @@ from tensorboardX.proto.event_pb2 import Event
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from checkpoints import latest_checkpoint
 from dataio import draw_triplets, load_scene
 from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
 from run_deepvoxels import main, resolve_options
@@ -210,15 +208,6 @@ def test_no_training_step_waits_for_cuda(scene, tmp_path):
         train_step(networks, load_batch(views, np.array([0, 1, 2])), 200.0)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-@pytest.mark.long
-def test_compiled_networks_train_and_render(scene, tmp_path):
-    command = [sys.executable, "run_deepvoxels.py", *arguments(scene, tmp_path, "--compile", "--max_steps", 2)]
-    subprocess.run(command, check=True)
-    subprocess.run([*command, "--train_test", "test", "--data_root", scene / "test", "--checkpoint",
-                    latest_checkpoint(tmp_path)], check=True)
-    assert len(list(tmp_path.glob("test_traj/*/*/img_*.png"))) == 3
 
 
 def test_training_learns_the_scene(scene, tmp_path):
