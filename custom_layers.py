@@ -118,7 +118,11 @@ class OcclusionNet(nn.Module):
         reasoned = self.occlusion_net(prepared)
         seen = torch.cat([prepared, reasoned], dim=1)
         visibility = softmax(self._conv_with_depth(visibility_conv, seen, depth_channel=seen.shape[1]).float())
-        return _MeanOverDepth.apply(visibility, volumes), (visibility * self.depth_coordinates).sum(dim=2)
+        if torch.compiler.is_compiling():  # which fuses the product with the mean
+            collapsed = (visibility * volumes).mean(dim=2)
+        else:
+            collapsed = _MeanOverDepth.apply(visibility, volumes)
+        return collapsed, (visibility * self.depth_coordinates).sum(dim=2)
 
     def _conv_with_depth(self, layer: Conv3dSame, x: Float[Tensor, "v c depth m m"], depth_channel: int,
                          ) -> Float[Tensor, "v c_out depth m m"]:
