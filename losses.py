@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pytorch_prototyping.blocks import LEAKY_SLOPE, channels_last_
+from pytorch_prototyping.few_pixels import Conv2d
 from pytorch_prototyping.lean import ReflectionPad2d
 
 
@@ -13,11 +14,11 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self):
         super().__init__()
-        layers = [ReflectionPad2d(1), nn.Conv2d(3, 28, 4, stride=2), nn.LeakyReLU(LEAKY_SLOPE, True)]
+        layers = [ReflectionPad2d(1), Conv2d(3, 28, 4, stride=2), nn.LeakyReLU(LEAKY_SLOPE, True)]
         for in_channels, out_channels, stride in [(28, 56, 2), (56, 112, 2), (112, 224, 1)]:
-            layers += [ReflectionPad2d(1), nn.Conv2d(in_channels, out_channels, 4, stride=stride),
+            layers += [ReflectionPad2d(1), Conv2d(in_channels, out_channels, 4, stride=stride),
                        nn.BatchNorm2d(out_channels), nn.Dropout2d(0.5), nn.LeakyReLU(LEAKY_SLOPE, True)]
-        self.model = nn.Sequential(*layers, ReflectionPad2d(1), nn.Conv2d(224, 1, 4))
+        self.model = nn.Sequential(*layers, ReflectionPad2d(1), Conv2d(224, 1, 4))
         channels_last_(self)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h_out w_out"]:

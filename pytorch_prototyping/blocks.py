@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pytorch_prototyping.few_pixels import DoublingConv2d, HalvingConv2d
+from pytorch_prototyping.few_pixels import Conv2d, DoublingConv2d
 from pytorch_prototyping.lean import BatchNormAct2d, Dropout2d, ReflectionPad2d, activation
 from pytorch_prototyping.narrow import (
     DoublingConv3d,
@@ -29,7 +29,7 @@ class Conv2dSame(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = True):
         super().__init__()
         self.net = nn.Sequential(ReflectionPad2d(kernel_size // 2),
-                                 nn.Conv2d(in_channels, out_channels, kernel_size, bias=bias))
+                                 Conv2d(in_channels, out_channels, kernel_size, bias=bias))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h w"]:
         return self.net(x)
@@ -70,10 +70,10 @@ class DownBlock(nn.Module):
         middle = in_channels if middle_channels is None else middle_channels
         self.net = nn.Sequential(
             ReflectionPad2d(1),
-            nn.Conv2d(in_channels, middle, 3, bias=not norm),
+            Conv2d(in_channels, middle, 3, bias=not norm),
             *norm_act_dropout(middle, LEAKY_SLOPE, dropout, norm),
             ReflectionPad2d(1),
-            HalvingConv2d(middle, out_channels, bias=not norm),
+            Conv2d(middle, out_channels, 4, stride=2, bias=not norm),
             *norm_act_dropout(out_channels, LEAKY_SLOPE, dropout, norm))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h//2 w//2"]:

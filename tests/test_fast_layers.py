@@ -1,11 +1,13 @@
 """Layers with their own arithmetic on the CPU equal PyTorch's, gradients and statistics too."""
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from custom_layers import _MeanOverDepth
 from pytorch_prototyping.blocks import conv3d_same
-from pytorch_prototyping.few_pixels import DoublingConv2d, HalvingConv2d
+from pytorch_prototyping.few_pixels import Conv2d, DoublingConv2d
 from pytorch_prototyping.lean import ReflectionPad2d
 from pytorch_prototyping.narrow import (
     DoublingConv3d,
@@ -126,9 +128,11 @@ def test_narrow_batch_norm(channels):
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("layer", "plain", "shape"), [
-    (HalvingConv2d, nn.Conv2d.forward, (2, 64, 6, 10)), (DoublingConv2d, nn.ConvTranspose2d.forward, (2, 64, 3, 4)),
+    (partial(Conv2d, kernel_size=4, stride=2), nn.Conv2d.forward, (2, 64, 6, 10)),
+    (partial(Conv2d, kernel_size=3), nn.Conv2d.forward, (1, 64, 3, 4)),
+    (DoublingConv2d, nn.ConvTranspose2d.forward, (2, 64, 3, 4)),
     (DoublingConv2d, nn.ConvTranspose2d.forward, (1, 64, 1, 1))])
-def test_strided_convolutions_of_few_pixels(layer, plain, shape, bias):
+def test_convolutions_of_few_pixels(layer, plain, shape, bias):
     net = layer(shape[1], 5, bias=bias).double()
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     assert "Convolution" not in net(x).grad_fn.next_functions[0][0].name()
