@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from adam import like_in_memory
 from util import InputError, one_line
 
 CHECKPOINT_FORMAT = 1
@@ -238,14 +239,16 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], path: Path, flags:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, path: Path) -> None:
-    """Loads an optimizer's state or raises `InputError` if it is not that of the same parameters."""
+    """Loads an optimizer's state, in its parameters' layout, or raises `InputError` if it is not theirs."""
     try:
         optimizer.load_state_dict(state)
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 moments = optimizer.state[parameter]
-                if any(moments[name].shape != parameter.shape for name in ("exp_avg", "exp_avg_sq")):
-                    raise ValueError("a moment has another shape than its parameter")
+                for name in ("exp_avg", "exp_avg_sq"):
+                    if moments[name].shape != parameter.shape:
+                        raise ValueError("a moment has another shape than its parameter")
+                    moments[name] = like_in_memory(moments[name], parameter)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"{path}: its optimizer state is not that of this model ({reason})") from None

@@ -13,6 +13,7 @@ import torch
 import torch._functorch.config
 from tqdm import tqdm
 
+from adam import Adam
 from baselines import build_model
 from baselines.width import count_parameters
 from checkpoints import (
@@ -173,8 +174,7 @@ def build_networks(opt: Namespace, geometry: SceneGeometry, device: torch.device
         torch._functorch.config.donated_buffer = False  # a step goes back through what both losses share twice
         for network in networks:
             network.compile()
-    return Networks(*networks, *(torch.optim.Adam(network.parameters(), lr=opt.lr, fused=True)
-                                 for network in networks), average)
+    return Networks(*networks, *(Adam(network.parameters(), opt.lr) for network in networks), average)
 
 
 def load_training_scene(opt: Namespace) -> tuple[Scene, SceneGeometry]:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from adam import Adam
 from data_util import crop_border
 from dataio import Views
 from deep_voxels import Integration, Rendering
@@ -24,8 +25,8 @@ class Networks:
 
     model: nn.Module
     discriminator: PatchDiscriminator
-    model_optimizer: torch.optim.Optimizer
-    discriminator_optimizer: torch.optim.Optimizer
+    model_optimizer: Adam
+    discriminator_optimizer: Adam
     average: WeightAverage | None = None
 
     def __post_init__(self):
@@ -102,7 +103,7 @@ def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: st
     finite = what_is_finite(networks, losses, integration)
     all_finite = finite.all()
     for optimizer in (networks.model_optimizer, networks.discriminator_optimizer):
-        optimizer.found_inf = 1 - all_finite.float()  # with 1 fused Adam updates nothing, as it does for a GradScaler
+        optimizer.found_inf = 1 - all_finite.float()  # with 1 a step updates nothing
         optimizer.step()
     for statistics, before in zip(networks.running_statistics, statistics_before, strict=True):
         kept = torch.where(all_finite, joined(statistics), before).split([one.numel() for one in statistics])
