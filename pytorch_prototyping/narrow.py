@@ -14,6 +14,7 @@ from pytorch_prototyping.padding import gradient_of_padding_, pad_by_copies
 
 LANES = 16  # float32 in a register
 MOST_CHANNELS = 4  # of the batch norm
+MOST_REMEMBERED = 2 ** 22  # elements of an input of which a padded copy is kept for the backward pass
 ROW = 64  # floats that the batch norm takes as one row
 
 
@@ -35,25 +36,28 @@ class FoldedConv3d(torch.autograd.Function):
     """A 3x3x3 convolution with replication padding to few channels, 2x2 pixels of whose output are computed as one.
 
     The gradient of the input is the same convolution of the output's, two pixels at once if it has few channels too.
-    Only the input is remembered: what it is padded to takes more memory than time.
+    Of a large input what it is padded to is not remembered: that takes more memory than time.
     """
 
     @staticmethod
     @custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)
     def forward(ctx, x: Float[Tensor, "b c d h w"], weight: Float[Tensor, "c_out c 3 3 3"],
                 bias: Float[Tensor, "c_out"] | None) -> Float[Tensor, "b c_out d h w"]:
-        ctx.save_for_backward(x, weight)
+        padded = pad_by_copies(x, 1)
+        ctx.is_padded = x.numel() <= MOST_REMEMBERED
+        ctx.save_for_backward(padded if ctx.is_padded else x, weight)
         ctx.has_bias = bias is not None
-        return folded_conv3d(pad_by_copies(x, 1), weight, bias, rows=2, columns=2)
+        return folded_conv3d(padded, weight, bias, rows=2, columns=2)
 
     @staticmethod
     @custom_bwd(device_type="cpu")
     @once_differentiable
     def backward(ctx, gradient: Float[Tensor, "b c_out d h w"]) -> tuple[Tensor | None, Tensor, Tensor | None]:
         x, weight = ctx.saved_tensors
+        padded = x if ctx.is_padded else pad_by_copies(x, 1)
         gradient = gradient.contiguous(memory_format=torch.channels_last_3d)
         of_kernel = torch.ops.aten.convolution_backward(
-            fold(gradient, 2, 2), as_cells(pad_by_copies(x, 1), 2), fold_kernel(weight, 2, 2), None, [1, 2, 1],
+            fold(gradient, 2, 2), as_cells(padded, 2), fold_kernel(weight, 2, 2), None, [1, 2, 1],
             [0, 0, 0], [1, 1, 1], False, [0, 0, 0], 1, [False, True, False])[1]
         of_x = None
         if ctx.needs_input_grad[0]:
