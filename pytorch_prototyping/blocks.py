@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pytorch_prototyping.few_pixels import Conv2d, DoublingConv2d
-from pytorch_prototyping.lean import BatchNormAct2d, Dropout2d, ReflectionPad2d, activation
+from pytorch_prototyping.lean import BatchNormAct2d, ReflectionPad2d, activation
 from pytorch_prototyping.narrow import (
     DoublingConv3d,
     FoldedConv3d,
@@ -51,10 +51,10 @@ class Conv3dSame(nn.Module):
 def norm_act_dropout(channels: int, slope: float = 0.0, dropout: float = 0.0, norm: bool = True) -> list[nn.Module]:
     """What follows a 2D convolution: batch norm (unless not `norm`), LeakyReLU, channel dropout (if `dropout` > 0).
 
-    `BatchNormAct2d` holds the activation; the place that this has in original checkpoints stays.
+    `BatchNormAct2d` holds the others; the places that these have in original checkpoints stay.
     """
     if norm:
-        return [BatchNormAct2d(channels, slope), nn.Identity(), *([Dropout2d(dropout)] if dropout else [])]
+        return [BatchNormAct2d(channels, slope, dropout), nn.Identity(), *([nn.Identity()] if dropout else [])]
     return [activation(slope), *([nn.Dropout2d(dropout)] if dropout else [])]
 
 

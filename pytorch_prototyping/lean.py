@@ -1,11 +1,10 @@
-"""Reflection padding and batch norm with its activation that remember less for the backward pass on the CPU.
+"""Reflection padding, and batch norm with what follows it, that remember less for the backward pass on the CPU.
 
 After a convolution PyTorch keeps the inputs of batch norm, of channel dropout (as the activation's result) and of the
 padding: three maps of one size. Here that is the first alone: of the others the sizes, or what can be computed again,
 are enough. A compiled graph chooses by itself what it keeps.
 """
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -50,43 +49,38 @@ def activation(slope: float) -> nn.Module:
 
 
 class BatchNormAct2d(nn.BatchNorm2d):
-    """Batch norm, then LeakyReLU (ReLU at a slope of 0), that keep their input alone and not what lies between."""
+    """Batch norm, LeakyReLU (ReLU at a slope of 0) and channel dropout, that keep their input alone and not what lies
+    between."""
 
-    def __init__(self, num_features: int, slope: float = 0.0):
+    def __init__(self, num_features: int, slope: float = 0.0, dropout: float = 0.0):
         super().__init__(num_features)
         self.slope = slope
         self.activation = activation(slope)
+        self.dropout = nn.Dropout2d(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         if not (self.training and is_lean(x)):
-            return self.activation(super().forward(x))
+            return self.dropout(self.activation(super().forward(x)))
         self.num_batches_tracked += 1
-        return _BatchNormAct.apply(x, self.weight, self.bias, self)
-
-
-class Dropout2d(nn.Dropout2d):
-    """Channel dropout of what `BatchNormAct2d` returns, in its place, since nothing keeps that."""
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return F.dropout2d(x, self.p, self.training, inplace=is_lean(x))
+        return _BatchNormAct.apply(x, self.weight, self.bias, self.dropout(x.new_ones(*x.shape[:2], 1, 1)), self)
 
 
 class _BatchNormAct(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx, x, weight, bias, norm):
+    def forward(ctx, x, weight, bias, dropout, norm):
         y, mean, scale = torch.native_batch_norm(x, weight, bias, norm.running_mean, norm.running_var, True,
                                                  norm.momentum, norm.eps)
-        ctx.save_for_backward(x, weight, bias, mean, scale)
+        ctx.save_for_backward(x, weight, bias, dropout, mean, scale)
         ctx.slope, ctx.eps = norm.slope, norm.eps
-        return norm.activation(y)
+        return norm.activation(y).mul_(dropout)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        x, weight, bias, mean, scale = ctx.saved_tensors
+        x, weight, bias, dropout, mean, scale = ctx.saved_tensors
         y = torch.native_batch_norm(x, weight, bias, mean, scale.pow(-2), False, 0.0, 0.0)[0]
-        of_y = torch.ops.aten.leaky_relu_backward(gradient, y, ctx.slope, False, grad_input=y)
+        of_y = torch.ops.aten.leaky_relu_backward(gradient, y, ctx.slope, False, grad_input=y).mul_(dropout)
         of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
             of_y, x, weight, None, None, mean, scale, True, ctx.eps, [True, True, True])
-        return of_x, of_weight, of_bias, None
+        return of_x, of_weight, of_bias, None, None
