@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pytorch_prototyping.blocks import LEAKY_SLOPE, channels_last_
-from pytorch_prototyping.few_pixels import Conv2d
+from pytorch_prototyping.conv2d import Conv2d
 from pytorch_prototyping.lean import ReflectionPad2d
 
 

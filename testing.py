@@ -28,7 +28,7 @@ from deep_voxels import DeepVoxels, Rendering, architecture_of, describe, scene_
 from precision import autocast, set_arithmetic
 from projection import SceneGeometry
 from pytorch_prototyping.blocks import fold_batch_norms_
-from pytorch_prototyping.winograd import use_winograd_
+from pytorch_prototyping.conv2d import freeze_
 from util import InputError, describe_machine, make_run_folder, write_json
 
 VIEWS_AT_ONCE = 4
@@ -59,10 +59,8 @@ def test(opt: Namespace, checkpoint: dict | None) -> int:
     model = build_model(opt.model, architecture_of(opt), geometry)
     if checkpoint:
         load_weights(model, tested_weights(checkpoint), Path(opt.checkpoint), describe(architecture_of(opt)))
-    fold_batch_norms_(model.to(device).eval())
-    if not opt.compile:
-        use_winograd_(model)
-    else:
+    freeze_(fold_batch_norms_(model.to(device).eval()))
+    if opt.compile:
         model.compile()
         if isinstance(model, DeepVoxels):
             model.render = torch.compile(model.render)

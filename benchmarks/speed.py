@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from deep_voxels import Architecture, scene_geometry
 from precision import PRECISIONS, autocast, set_arithmetic
 from pytorch_prototyping.blocks import fold_batch_norms_
-from pytorch_prototyping.winograd import use_winograd_
+from pytorch_prototyping.conv2d import freeze_
 from scenes.cameras import look_at
 from scenes.command import Parser, run
 from training import PROGRESS_EVERY, build_networks
@@ -128,9 +128,7 @@ def training(architecture: Architecture, opt: Namespace) -> tuple[Networks, Call
 def time_frames(model: nn.Module, poses: torch.Tensor, seconds: "Stopwatch", opt: Namespace) -> dict[str, float]:
     """Seconds and GFLOP of a frame, as `testing.py` renders it. The model cannot be trained after that."""
     keep_freed_memory(everything=True)
-    model = fold_batch_norms_(model.eval())
-    if not opt.compile:
-        use_winograd_(model)
+    model = freeze_(fold_batch_norms_(model.eval()))
     with torch.inference_mode(), autocast(opt.precision, poses.device):
         inpainted = model.inpaint(model.deepvoxels)
         render = torch.compile(model.render) if opt.compile else model.render

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pytorch_prototyping.few_pixels import Conv2d, DoublingConv2d
+from pytorch_prototyping.conv2d import Conv2d, DoublingConv2d
 from pytorch_prototyping.lean import BatchNormAct2d, ReflectionPad2d, activation
 from pytorch_prototyping.narrow import (
     DoublingConv3d,

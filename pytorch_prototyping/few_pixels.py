@@ -9,7 +9,7 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 MOST_PAIRS = 2048  # of a pixel of the input and one of the output; with more, picking takes longer than it saves
 LEAST_CHANNELS = 64  # of the input; with fewer, the weights are few
@@ -31,33 +31,21 @@ def windows(height: int, width: int, kernel: int, stride: int, padding: int, dty
         return taps.flatten(1).T.contiguous()
 
 
-class Conv2d(nn.Conv2d):
-    """A convolution without padding."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, bias: bool = True):
-        super().__init__(in_channels, out_channels, kernel_size, stride, bias=bias)
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h_out w_out"]:
-        (b, c, *size), kernel, stride = x.shape, self.kernel_size[0], self.stride[0]
-        height, width = ((pixels - kernel) // stride + 1 for pixels in size)
-        if not few_pixels(x, height * width):
-            return super().forward(x)
-        taps = windows(*size, kernel, stride, 0, x.dtype) @ x.permute(0, 2, 3, 1).reshape(b, -1, c)
-        weight = self.weight.permute(0, 2, 3, 1).reshape(self.out_channels, -1)
-        return F.linear(taps.view(b, height, width, -1), weight, self.bias).permute(0, 3, 1, 2)
+def conv2d_of_few_pixels(x: Float[Tensor, "b c h w"], weight: Float[Tensor, "c_out c k k"],
+                         bias: Float[Tensor, "c_out"] | None, stride: int) -> Float[Tensor, "b c_out h_out w_out"]:
+    """`F.conv2d` without padding."""
+    b, c, h, w = x.shape
+    c_out, _, kernel, _ = weight.shape
+    taps = windows(h, w, kernel, stride, 0, x.dtype) @ x.permute(0, 2, 3, 1).reshape(b, h * w, c)
+    pixels = F.linear(taps.view(b, -1, kernel * kernel * c), weight.permute(0, 2, 3, 1).reshape(c_out, -1), bias)
+    return pixels.view(b, (h - kernel) // stride + 1, -1, c_out).permute(0, 3, 1, 2)
 
 
-class DoublingConv2d(nn.ConvTranspose2d):
-    """A 4x4 transposed convolution of stride 2 and padding 1."""
-
-    def __init__(self, in_channels: int, out_channels: int, bias: bool):
-        super().__init__(in_channels, out_channels, 4, stride=2, padding=1, bias=bias)
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out 2*h 2*w"]:
-        b, c, h, w = x.shape
-        if not few_pixels(x, 4 * h * w):
-            return super().forward(x)
-        weight = self.weight.permute(0, 2, 3, 1).reshape(c, -1)
-        taps = (x.permute(0, 2, 3, 1).reshape(-1, c) @ weight).view(b, 16 * h * w, -1)
-        pixels = (windows(2 * h, 2 * w, 4, 2, 1, x.dtype).T @ taps).view(b, 2 * h, 2 * w, -1)
-        return (pixels if self.bias is None else pixels + self.bias).permute(0, 3, 1, 2)
+def double_few_pixels(x: Float[Tensor, "b c h w"], weight: Float[Tensor, "c c_out 4 4"],
+                      bias: Float[Tensor, "c_out"] | None) -> Float[Tensor, "b c_out 2*h 2*w"]:
+    """`F.conv_transpose2d` of stride 2 and padding 1: the transpose of a convolution of what it returns."""
+    b, c, h, w = x.shape
+    taps = x.permute(0, 2, 3, 1).reshape(-1, c) @ weight.permute(0, 2, 3, 1).reshape(c, -1)
+    pixels = windows(2 * h, 2 * w, 4, 2, 1, x.dtype).T @ taps.view(b, 16 * h * w, -1)
+    pixels = pixels.view(b, 2 * h, 2 * w, -1)
+    return (pixels if bias is None else pixels + bias).permute(0, 3, 1, 2)

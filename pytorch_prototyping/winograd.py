@@ -1,14 +1,18 @@
-"""3x3 convolutions of many channels with a quarter of the multiplications, for evaluation on the CPU.
+"""3x3 convolutions of many channels with a quarter of the multiplications, on the CPU.
 
 Winograd's F(4x4, 3x3) as Lavin and Gray give it (CVPR 2016, section 4.3): tiles of 6x6 pixels that overlap by 2 and the
-kernel are transformed, multiplied channel by channel, and transformed back to 4x4 pixels.
+kernel are transformed, multiplied channel by channel, and transformed back to 4x4 pixels. Its transpose gives the
+gradient of the kernel, and the convolution of the output's gradient with the mirrored kernel that of the input.
 """
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 LEAST_CHANNELS = 256  # of input and output; with fewer, moving the tiles takes longer than they save
 LEAST_TILES = 64  # over the batch; with fewer, moving the kernel does
+MOST_WEIGHTS = 9 * 2 ** 20  # of a kernel that learns
 
 OF_INPUT = torch.tensor([[4., 0., -5., 0., 1., 0.], [0., -4., -4., 1., 1., 0.], [0., 4., -4., -1., 1., 0.],
                          [0., -2., -1., 2., 1., 0.], [0., 2., -1., -2., 1., 0.], [0., 4., 0., -5., 0., 1.]])
@@ -16,38 +20,63 @@ OF_KERNEL = torch.tensor([[1 / 4, 0., 0.], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 
                           [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0., 0., 1.]])
 OF_OUTPUT = torch.tensor([[1., 1., 1., 1., 1., 0.], [0., 1., -1., 2., -2., 0.], [0., 1., 1., 4., 4., 0.],
                           [0., 1., -1., 8., -8., 1.]])
+# The same for tiles and kernels as vectors.
+OF_INPUT, OF_KERNEL, OF_OUTPUT = (torch.kron(matrix, matrix) for matrix in (OF_INPUT, OF_KERNEL, OF_OUTPUT))
 
 
-class WinogradConv2d(nn.Conv2d):
-    """A 3x3 convolution without padding whose weights no longer change."""
+def fits_tiles(x: Float[Tensor, "b c h w"], weight: Float[Tensor, "c_out c k k"]) -> bool:
+    """Whether tiles cover what a convolution of stride 1 without padding makes of this input, and are the faster way.
 
-    def __init__(self, conv: nn.Conv2d):
-        super().__init__(conv.in_channels, conv.out_channels, 3, bias=conv.bias is not None, device="meta")
-        self.weight, self.bias = conv.weight, conv.bias
-        self.transformed = None  # the kernel, in the first call that needs it
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h-2 w-2"]:
-        b, c, h, w = x.shape
-        rows, columns = (h - 2) // 4, (w - 2) // 4
-        if ((h - 2) % 4 or (w - 2) % 4 or b * rows * columns < LEAST_TILES or not x.is_cpu or x.dtype != torch.float32
-                or torch.is_autocast_enabled("cpu")):
-            return super().forward(x)
-        if self.transformed is None:
-            taps = self.weight.permute(2, 3, 1, 0).reshape(9, -1)
-            self.transformed = (torch.kron(OF_KERNEL, OF_KERNEL) @ taps).view(36, c, -1)
-        tiles = x.permute(0, 2, 3, 1).unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3)
-        tiles = torch.kron(OF_INPUT, OF_INPUT) @ tiles.reshape(36, -1)
-        products = tiles.view(36, -1, c) @ self.transformed
-        pixels = torch.kron(OF_OUTPUT, OF_OUTPUT) @ products.view(36, -1)
-        pixels = pixels.view(4, 4, b, rows, columns, -1).permute(2, 3, 0, 4, 1, 5).reshape(b, h - 2, w - 2, -1)
-        return (pixels if self.bias is None else pixels.add_(self.bias)).permute(0, 3, 1, 2)
+    Transformed, a kernel takes four times the memory, which is worth it for the largest ones only in evaluation.
+    """
+    b, _, h, w = x.shape
+    return (tuple(weight.shape[2:]) == (3, 3) and min(weight.shape[:2]) >= LEAST_CHANNELS and x.is_cpu
+            and (h - 2) % 4 == (w - 2) % 4 == 0 and b * (h - 2) * (w - 2) >= 16 * LEAST_TILES
+            and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+            and (weight.numel() <= MOST_WEIGHTS or not torch.is_grad_enabled()) and not torch.compiler.is_compiling())
 
 
-def use_winograd_(module: nn.Module) -> nn.Module:
-    """Replaces the 3x3 convolutions of many channels. For evaluation alone: their weights get no gradients."""
-    for layers in list(module.modules()):
-        for name, layer in layers.named_children():
-            if (isinstance(layer, nn.Conv2d) and layer.kernel_size == (3, 3) and layer.stride == (1, 1)
-                    and layer.padding == (0, 0) and min(layer.in_channels, layer.out_channels) >= LEAST_CHANNELS):
-                setattr(layers, name, WinogradConv2d(layer.requires_grad_(False)))
-    return module
+class WinogradConv2d(torch.autograd.Function):
+    """`F.conv2d` without bias of what fits tiles."""
+
+    @staticmethod
+    def forward(ctx, x: Float[Tensor, "b c h w"], weight: Float[Tensor, "c_out c 3 3"],
+                ) -> Float[Tensor, "b c_out h-2 w-2"]:
+        ctx.save_for_backward(x, weight)
+        return convolve(x, transform_kernel(weight))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Float[Tensor, "b c_out h_out w_out"]) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        of_x = of_weight = None
+        if ctx.needs_input_grad[0]:
+            h, w = x.shape[2:]
+            padded = F.pad(gradient, (2, 2 + -w % 4, 2, 2 + -h % 4))
+            of_x = convolve(padded, transform_kernel(weight.flip(2, 3).transpose(0, 1)))[:, :, :h, :w]
+        if ctx.needs_input_grad[1]:
+            b, c_out, h, w = gradient.shape
+            tiles = gradient.permute(0, 2, 3, 1).reshape(b, h // 4, 4, w // 4, 4, c_out).permute(2, 4, 0, 1, 3, 5)
+            tiles = (OF_OUTPUT.T @ tiles.reshape(16, -1)).view(36, -1, c_out)
+            of_kernel = transform_input(x).transpose(1, 2) @ tiles
+            taps = OF_KERNEL.T @ of_kernel.view(36, -1)
+            of_weight = taps.view(3, 3, -1, c_out).permute(3, 2, 0, 1)
+        return of_x, of_weight
+
+
+def transform_kernel(weight: Float[Tensor, "c_out c 3 3"]) -> Float[Tensor, "36 c c_out"]:
+    c_out, c = weight.shape[:2]
+    return (OF_KERNEL @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(36, c, c_out)
+
+
+def transform_input(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "36 tiles c"]:
+    tiles = x.permute(0, 2, 3, 1).unfold(1, 6, 4).unfold(2, 6, 4).permute(4, 5, 0, 1, 2, 3)
+    return (OF_INPUT @ tiles.reshape(36, -1)).view(36, -1, x.shape[1])
+
+
+def convolve(x: Float[Tensor, "b c h w"], kernel: Float[Tensor, "36 c c_out"]) -> Float[Tensor, "b c_out h-2 w-2"]:
+    """The convolution with a transformed kernel."""
+    b, _, h, w = x.shape
+    products = transform_input(x) @ kernel
+    pixels = (OF_OUTPUT @ products.view(36, -1)).view(4, 4, b, (h - 2) // 4, (w - 2) // 4, -1)
+    return pixels.permute(2, 3, 0, 4, 1, 5).reshape(b, h - 2, w - 2, -1).permute(0, 3, 1, 2)

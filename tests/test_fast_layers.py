@@ -7,7 +7,7 @@ from torch import nn
 
 from custom_layers import _MeanOverDepth
 from pytorch_prototyping.blocks import conv3d_same
-from pytorch_prototyping.few_pixels import Conv2d, DoublingConv2d
+from pytorch_prototyping.conv2d import Conv2d, DoublingConv2d, freeze_
 from pytorch_prototyping.lean import ReflectionPad2d
 from pytorch_prototyping.narrow import (
     DoublingConv3d,
@@ -16,7 +16,7 @@ from pytorch_prototyping.narrow import (
     NarrowBatchNorm3d,
 )
 from pytorch_prototyping.padding import LEAST_ELEMENTS, ReplicationPad3d
-from pytorch_prototyping.winograd import LEAST_CHANNELS, WinogradConv2d, use_winograd_
+from pytorch_prototyping.winograd import LEAST_CHANNELS
 
 CHANNELS_LAST = torch.channels_last_3d
 
@@ -94,18 +94,21 @@ def test_padding_by_copies(margin):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_winograd(bias):
-    channels = LEAST_CHANNELS
-    convs = nn.Sequential(nn.Conv2d(channels, channels, 3, bias=bias), nn.Conv2d(channels, channels, 3, stride=2),
-                          nn.Conv2d(channels, 8, 3))
-    plain = convs[0]
-    assert isinstance(use_winograd_(convs)[0], WinogradConv2d)
-    assert not any(isinstance(conv, WinogradConv2d) for conv in convs[1:])
+@pytest.mark.parametrize(("height", "width", "tiled"), [
+    (34, 34, True), (18, 66, True), (33, 34, False), (6, 66, False)])
+def test_winograd(bias, height, width, tiled):
+    conv = Conv2d(LEAST_CHANNELS, LEAST_CHANNELS, 3, bias=bias)
+    x = torch.randn(2, LEAST_CHANNELS, height, width, requires_grad=True)
+    last = conv(x).grad_fn
+    assert ("WinogradConv2dBackward" in (last.name(), last.next_functions[0][0].name())) == tiled
+    actual = results(lambda x, *_: conv(x), x, *conv.parameters())
+    expected = results(lambda x, *_: nn.Conv2d.forward(conv, x), x, *conv.parameters())
+    for one, other in zip(actual, expected, strict=True):
+        assert (one - other).norm() < 1e-5 * other.norm()
+    freeze_(conv)
     with torch.inference_mode():
-        for height, width, tiled in [(34, 34, True), (18, 66, True), (33, 34, False), (6, 6, False)]:
-            x, convs[0].transformed = torch.randn(2, channels, height, width), None
-            torch.testing.assert_close(convs[0](x), plain(x), atol=1e-4, rtol=0)
-            assert (convs[0].transformed is not None) == tiled
+        torch.testing.assert_close(conv(x), expected[0], atol=1e-4, rtol=0)
+        assert (conv.transformed is not None) == tiled
 
 
 @pytest.mark.parametrize("channels", [1, 4])
