@@ -54,11 +54,10 @@ class FoldedConv3d(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Float[Tensor, "b c_out d h w"]) -> tuple[Tensor | None, Tensor, Tensor | None]:
         x, weight = ctx.saved_tensors
-        padded = x if ctx.is_padded else pad_by_copies(x, 1)
         gradient = gradient.contiguous(memory_format=torch.channels_last_3d)
         of_kernel = torch.ops.aten.convolution_backward(
-            fold(gradient, 2, 2), as_cells(padded, 2), fold_kernel(weight, 2, 2), None, [1, 2, 1],
-            [0, 0, 0], [1, 1, 1], False, [0, 0, 0], 1, [False, True, False])[1]
+            fold(gradient, 2, 2), as_cells(x if ctx.is_padded else pad_by_copies(x, 1), 2), fold_kernel(weight, 2, 2),
+            None, [1, 2, 1], [0, 0, 0], [1, 1, 1], False, [0, 0, 0], 1, [False, True, False])[1]
         of_x = None
         if ctx.needs_input_grad[0]:
             mirrored = weight.flip(2, 3, 4).transpose(0, 1)

@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 LEAST_CHANNELS = 256  # of input and output; with fewer, moving the tiles takes longer than they save
 LEAST_TILES = 64  # over the batch; with fewer, moving the kernel does
 MOST_WEIGHTS = 9 * 2 ** 20  # of a kernel that learns
+MOST_IN_TILES = 7 * 2 ** 20  # numbers at a time: what takes 32 MiB or more is not kept (`util.keep_freed_memory`)
 
 OF_INPUT = torch.tensor([[4., 0., -5., 0., 1., 0.], [0., -4., -4., 1., 1., 0.], [0., 4., -4., -1., 1., 0.],
                          [0., -2., -1., 2., 1., 0.], [0., 2., -1., -2., 1., 0.], [0., 4., 0., -5., 0., 1.]])
@@ -55,13 +56,19 @@ class WinogradConv2d(torch.autograd.Function):
             padded = F.pad(gradient, (2, 2 + -w % 4, 2, 2 + -h % 4))
             of_x = convolve(padded, transform_kernel(weight.flip(2, 3).transpose(0, 1)))[:, :, :h, :w]
         if ctx.needs_input_grad[1]:
-            b, c_out, h, w = gradient.shape
-            tiles = gradient.permute(0, 2, 3, 1).reshape(b, h // 4, 4, w // 4, 4, c_out).permute(2, 4, 0, 1, 3, 5)
-            tiles = (OF_OUTPUT.T @ tiles.reshape(16, -1)).view(36, -1, c_out)
-            of_kernel = transform_input(x).transpose(1, 2) @ tiles
+            of_kernel = x.new_zeros(36, *weight.shape[1::-1])
+            for views, of_views in zip(few_at_a_time(x), few_at_a_time(gradient, like=x), strict=True):
+                of_kernel.baddbmm_(transform_input(views).transpose(1, 2), transform_gradient(of_views))
             taps = OF_KERNEL.T @ of_kernel.view(36, -1)
-            of_weight = taps.view(3, 3, -1, c_out).permute(3, 2, 0, 1)
+            of_weight = taps.view(3, 3, *weight.shape[1::-1]).permute(3, 2, 0, 1)
         return of_x, of_weight
+
+
+def few_at_a_time(x: Float[Tensor, "b c h w"], like: Float[Tensor, "b _ _ _"] | None = None,
+                  ) -> tuple[Float[Tensor, "few c h w"], ...]:
+    """The views in groups whose tiles, of `like` if there is one, are `MOST_IN_TILES` at most."""
+    tiled = x if like is None else like
+    return x.split(max(1, MOST_IN_TILES * 16 // 36 // tiled[0].numel()))
 
 
 def transform_kernel(weight: Float[Tensor, "c_out c 3 3"]) -> Float[Tensor, "36 c c_out"]:
@@ -74,9 +81,19 @@ def transform_input(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "36 tiles c"]:
     return (OF_INPUT @ tiles.reshape(36, -1)).view(36, -1, x.shape[1])
 
 
+def transform_gradient(of_output: Float[Tensor, "b c_out h w"]) -> Float[Tensor, "36 tiles c_out"]:
+    b, c_out, h, w = of_output.shape
+    tiles = of_output.permute(0, 2, 3, 1).reshape(b, h // 4, 4, w // 4, 4, c_out).permute(2, 4, 0, 1, 3, 5)
+    return (OF_OUTPUT.T @ tiles.reshape(16, -1)).view(36, -1, c_out)
+
+
+def transform_products(products: Float[Tensor, "36 tiles c_out"], b: int, h: int, w: int) -> Float[Tensor, "b c_out h w"]:
+    pixels = (OF_OUTPUT @ products.view(36, -1)).view(4, 4, b, h // 4, w // 4, -1)
+    return pixels.permute(2, 3, 0, 4, 1, 5).reshape(b, h, w, -1).permute(0, 3, 1, 2)
+
+
 def convolve(x: Float[Tensor, "b c h w"], kernel: Float[Tensor, "36 c c_out"]) -> Float[Tensor, "b c_out h-2 w-2"]:
     """The convolution with a transformed kernel."""
-    b, _, h, w = x.shape
-    products = transform_input(x) @ kernel
-    pixels = (OF_OUTPUT @ products.view(36, -1)).view(4, 4, b, (h - 2) // 4, (w - 2) // 4, -1)
-    return pixels.permute(2, 3, 0, 4, 1, 5).reshape(b, h - 2, w - 2, -1).permute(0, 3, 1, 2)
+    h, w = x.shape[2:]
+    return torch.cat([transform_products(transform_input(views) @ kernel, len(views), h - 2, w - 2)
+                      for views in few_at_a_time(x)])
