@@ -136,8 +136,11 @@ class OcclusionNet(nn.Module):
         return conv3d_same(x, torch.cat([before, after], dim=1)) + of_depth
 
 
+ELEMENTS_AT_ONCE = 2 ** 18  # of planes; more leave the cache, and fewer are not worth starting an operation
+
+
 class _MeanOverDepth(torch.autograd.Function):
-    """`(visibility * volumes).mean(dim=2)` and its gradients plane by plane, without the products as tensors."""
+    """`(visibility * volumes).mean(dim=2)` and its gradients some planes at a time, without the products as tensors."""
 
     @staticmethod
     def forward(ctx, visibility: Float[Tensor, "v 1 depth m m"], volumes: Float[Tensor, "v f depth m m"],
@@ -152,11 +155,14 @@ class _MeanOverDepth(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Float[Tensor, "v f m m"]) -> tuple[Tensor, Tensor]:
         visibility, volumes = ctx.saved_tensors
-        gradient = (gradient / volumes.shape[2]).contiguous(memory_format=torch.channels_last)
+        gradient = (gradient / volumes.shape[2]).contiguous(memory_format=torch.channels_last)[:, :, None]
         of_visibility, of_volumes = torch.empty_like(visibility), torch.empty_like(volumes)
-        for k in range(volumes.shape[2]):
-            torch.sum(volumes[:, :, k] * gradient, dim=1, keepdim=True, out=of_visibility[:, :, k])
-            torch.mul(visibility[:, :, k], gradient, out=of_volumes[:, :, k])
+        planes = max(1, ELEMENTS_AT_ONCE // gradient.numel())
+        for volume, weight, of_volume, of_weight in zip(
+                *(tensor.split(planes, dim=2) for tensor in (volumes, visibility, of_volumes, of_visibility)),
+                strict=True):
+            torch.sum(volume * gradient, dim=1, keepdim=True, out=of_weight)
+            torch.mul(weight, gradient, out=of_volume)
         return of_visibility, of_volumes
 
 
