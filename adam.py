@@ -1,4 +1,4 @@
-"""PyTorch's fused Adam without the copies that it makes on the CPU."""
+"""PyTorch's fused Adam for weights of any memory layout, without the copies that it makes on the CPU."""
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
@@ -7,9 +7,9 @@ from torch.optim.adam import adam
 class Adam(torch.optim.Adam):
     """Fused Adam (Kingma and Ba, 2015) that sees weights, gradients and moments as they lie in memory.
 
-    On the CPU PyTorch's copies the gradient of every weight that is not contiguous, as no channels-last one is. The
-    moments must have their weight's layout, as those that it makes have (`checkpoints.load_optimizer`). Where
-    `found_inf`, a tensor, is 1, a step changes nothing.
+    On the CPU PyTorch's copies every channels-last gradient, and pairs the wrong numbers where a gradient or a moment
+    is laid out otherwise than its weight. Here a gradient may be; moments are made like their weight, and
+    `checkpoints.load_optimizer` makes those of a file so. Where `found_inf`, a tensor, is 1, a step changes nothing.
     """
 
     def __init__(self, parameters, lr: float):

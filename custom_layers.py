@@ -118,7 +118,7 @@ class OcclusionNet(nn.Module):
         reasoned = self.occlusion_net(prepared)
         seen = torch.cat([prepared, reasoned], dim=1)
         visibility = softmax(self._conv_with_depth(visibility_conv, seen, depth_channel=seen.shape[1]).float())
-        if torch.compiler.is_compiling():  # which fuses the product with the mean
+        if torch.compiler.is_compiling():  # a compiled graph fuses the product with the mean
             collapsed = (visibility * volumes).mean(dim=2)
         else:
             collapsed = _MeanOverDepth.apply(visibility, volumes)
@@ -136,11 +136,11 @@ class OcclusionNet(nn.Module):
         return conv3d_same(x, torch.cat([before, after], dim=1)) + of_depth
 
 
-ELEMENTS_AT_ONCE = 2 ** 18  # of planes; more leave the cache, and fewer are not worth starting an operation
-
-
 class _MeanOverDepth(torch.autograd.Function):
-    """`(visibility * volumes).mean(dim=2)` and its gradients some planes at a time, without the products as tensors."""
+    """`(visibility * volumes).mean(dim=2)` plane by plane and its gradients some planes at a time, without the products
+    as tensors."""
+
+    elements = 2 ** 18  # at a time: more leave the cache, fewer are not worth starting an operation
 
     @staticmethod
     def forward(ctx, visibility: Float[Tensor, "v 1 depth m m"], volumes: Float[Tensor, "v f depth m m"],
@@ -157,7 +157,7 @@ class _MeanOverDepth(torch.autograd.Function):
         visibility, volumes = ctx.saved_tensors
         gradient = (gradient / volumes.shape[2]).contiguous(memory_format=torch.channels_last)[:, :, None]
         of_visibility, of_volumes = torch.empty_like(visibility), torch.empty_like(volumes)
-        planes = max(1, ELEMENTS_AT_ONCE // gradient.numel())
+        planes = max(1, _MeanOverDepth.elements // gradient.numel())
         for volume, weight, of_volume, of_weight in zip(
                 *(tensor.split(planes, dim=2) for tensor in (volumes, visibility, of_volumes, of_visibility)),
                 strict=True):

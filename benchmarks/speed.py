@@ -126,7 +126,8 @@ def training(architecture: Architecture, opt: Namespace) -> tuple[Networks, Call
 
 
 def time_frames(model: nn.Module, poses: torch.Tensor, seconds: "Stopwatch", opt: Namespace) -> dict[str, float]:
-    """Seconds and GFLOP of a frame, as `testing.py` renders it. The model cannot be trained after that."""
+    """Seconds and GFLOP (of the plain, not the compiled call) of a frame, as `testing.py` renders it. The model cannot
+    be trained after that."""
     keep_freed_memory(everything=True)
     model = freeze_(fold_batch_norms_(model.eval()))
     with torch.inference_mode(), autocast(opt.precision, poses.device):

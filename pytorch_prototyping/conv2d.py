@@ -12,7 +12,7 @@ class Conv2d(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, bias: bool = True):
         super().__init__(in_channels, out_channels, kernel_size, stride, bias=bias)
         self.frozen = False  # whether the weights no longer change (`freeze_`)
-        self.transformed = None  # the frozen kernel for tiles, in the first call that needs it
+        self.transformed = None  # the frozen kernel for tiles, made in the first call that needs it
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h_out w_out"]:
         kernel, stride = self.kernel_size[0], self.stride[0]
@@ -21,10 +21,11 @@ class Conv2d(nn.Conv2d):
             return conv2d_of_few_pixels(x, self.weight, self.bias, stride)
         if stride != 1 or not fits_tiles(x, self.weight):
             return super().forward(x)
-        if self.frozen and self.transformed is None:
+        if not self.frozen:
+            return WinogradConv2d.apply(x, self.weight, self.bias)
+        if self.transformed is None:
             self.transformed = transform_kernel(self.weight)
-        pixels = convolve(x, self.transformed) if self.frozen else WinogradConv2d.apply(x, self.weight)
-        return pixels if self.bias is None else pixels + self.bias[:, None, None]
+        return convolve(x, self.transformed, self.bias)
 
 
 class DoublingConv2d(nn.ConvTranspose2d):
@@ -43,5 +44,6 @@ def freeze_(module: nn.Module) -> nn.Module:
     """For evaluation alone: kernels for tiles are transformed once, and then no change of the weights is seen."""
     for layer in module.modules():
         if isinstance(layer, Conv2d):
-            layer.requires_grad_(False).frozen = True
+            layer.requires_grad_(False)
+            layer.frozen = True
     return module

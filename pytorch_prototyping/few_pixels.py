@@ -23,7 +23,7 @@ def few_pixels(x: Float[Tensor, "b c h w"], pixels: int) -> bool:
 
 @cache
 def windows(height: int, width: int, kernel: int, stride: int, padding: int, dtype: torch.dtype,
-            ) -> Float[Tensor, "taps pixels"]:
+            ) -> Float[Tensor, "window_taps pixels"]:
     """The matrix of zeros and ones that picks the pixels of each of a map's windows, row by row; zeros outside."""
     with torch.inference_mode(False):  # what is made within could not be remembered by a training step
         pixels = torch.eye(height * width, dtype=dtype).view(-1, height, width)

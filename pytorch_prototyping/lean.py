@@ -62,25 +62,26 @@ class BatchNormAct2d(nn.BatchNorm2d):
         if not (self.training and is_lean(x)):
             return self.dropout(self.activation(super().forward(x)))
         self.num_batches_tracked += 1
-        return _BatchNormAct.apply(x, self.weight, self.bias, self.dropout(x.new_ones(*x.shape[:2], 1, 1)), self)
+        kept = self.dropout(x.new_ones(*x.shape[:2], 1, 1))
+        return _BatchNormAct.apply(x, self.weight, self.bias, kept, self)
 
 
 class _BatchNormAct(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx, x, weight, bias, dropout, norm):
+    def forward(ctx, x, weight, bias, kept, norm):
         y, mean, scale = torch.native_batch_norm(x, weight, bias, norm.running_mean, norm.running_var, True,
                                                  norm.momentum, norm.eps)
-        ctx.save_for_backward(x, weight, bias, dropout, mean, scale)
+        ctx.save_for_backward(x, weight, bias, kept, mean, scale)
         ctx.slope, ctx.eps = norm.slope, norm.eps
-        return norm.activation(y).mul_(dropout)
+        return norm.activation(y).mul_(kept)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        x, weight, bias, dropout, mean, scale = ctx.saved_tensors
+        x, weight, bias, kept, mean, scale = ctx.saved_tensors
         y = torch.native_batch_norm(x, weight, bias, mean, scale.pow(-2), False, 0.0, 0.0)[0]
-        of_y = torch.ops.aten.leaky_relu_backward(gradient, y, ctx.slope, False, grad_input=y).mul_(dropout)
+        of_y = torch.ops.aten.leaky_relu_backward(gradient, y, ctx.slope, False, grad_input=y).mul_(kept)
         of_x, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
             of_y, x, weight, None, None, mean, scale, True, ctx.eps, [True, True, True])
         return of_x, of_weight, of_bias, None, None

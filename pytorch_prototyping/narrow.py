@@ -14,7 +14,7 @@ from pytorch_prototyping.padding import gradient_of_padding_, pad_by_copies
 
 LANES = 16  # float32 in a register
 MOST_CHANNELS = 4  # of the batch norm
-MOST_REMEMBERED = 2 ** 22  # elements of an input of which a padded copy is kept for the backward pass
+MOST_REMEMBERED = 2 ** 20  # elements of an input of which a padded copy is kept for the backward pass
 ROW = 64  # floats that the batch norm takes as one row
 
 

@@ -13,16 +13,22 @@ from torch.autograd.function import once_differentiable
 LEAST_CHANNELS = 256  # of input and output; with fewer, moving the tiles takes longer than they save
 LEAST_TILES = 64  # over the batch; with fewer, moving the kernel does
 MOST_WEIGHTS = 9 * 2 ** 20  # of a kernel that learns
-MOST_IN_TILES = 7 * 2 ** 20  # numbers at a time: what takes 32 MiB or more is not kept (`util.keep_freed_memory`)
+MOST_IN_TILES = 7 * 2 ** 20  # numbers of several views: training does not keep 32 MiB (`util.keep_freed_memory`)
 
-OF_INPUT = torch.tensor([[4., 0., -5., 0., 1., 0.], [0., -4., -4., 1., 1., 0.], [0., 4., -4., -1., 1., 0.],
-                         [0., -2., -1., 2., 1., 0.], [0., 2., -1., -2., 1., 0.], [0., 4., 0., -5., 0., 1.]])
-OF_KERNEL = torch.tensor([[1 / 4, 0., 0.], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
-                          [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0., 0., 1.]])
-OF_OUTPUT = torch.tensor([[1., 1., 1., 1., 1., 0.], [0., 1., -1., 2., -2., 0.], [0., 1., 1., 4., 4., 0.],
-                          [0., 1., -1., 8., -8., 1.]])
-# The same for tiles and kernels as vectors.
-OF_INPUT, OF_KERNEL, OF_OUTPUT = (torch.kron(matrix, matrix) for matrix in (OF_INPUT, OF_KERNEL, OF_OUTPUT))
+
+
+def of_square(*rows: list[float]) -> Tensor:
+    """The matrix that transforms a square, given as a vector, from the one that transforms its rows and columns."""
+    matrix = torch.tensor(rows)
+    return torch.kron(matrix, matrix)
+
+
+OF_INPUT = of_square([4., 0., -5., 0., 1., 0.], [0., -4., -4., 1., 1., 0.], [0., 4., -4., -1., 1., 0.],
+                     [0., -2., -1., 2., 1., 0.], [0., 2., -1., -2., 1., 0.], [0., 4., 0., -5., 0., 1.])
+OF_KERNEL = of_square([1 / 4, 0., 0.], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
+                      [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0., 0., 1.])
+OF_OUTPUT = of_square([1., 1., 1., 1., 1., 0.], [0., 1., -1., 2., -2., 0.], [0., 1., 1., 4., 4., 0.],
+                      [0., 1., -1., 8., -8., 1.])
 
 
 def fits_tiles(x: Float[Tensor, "b c h w"], weight: Float[Tensor, "c_out c k k"]) -> bool:
@@ -38,35 +44,36 @@ def fits_tiles(x: Float[Tensor, "b c h w"], weight: Float[Tensor, "c_out c k k"]
 
 
 class WinogradConv2d(torch.autograd.Function):
-    """`F.conv2d` without bias of what fits tiles."""
+    """`F.conv2d` of what fits tiles."""
 
     @staticmethod
     def forward(ctx, x: Float[Tensor, "b c h w"], weight: Float[Tensor, "c_out c 3 3"],
-                ) -> Float[Tensor, "b c_out h-2 w-2"]:
+                bias: Float[Tensor, "c_out"] | None) -> Float[Tensor, "b c_out h-2 w-2"]:
         ctx.save_for_backward(x, weight)
-        return convolve(x, transform_kernel(weight))
+        return convolve(x, transform_kernel(weight), bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Float[Tensor, "b c_out h_out w_out"]) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx, gradient: Float[Tensor, "b c_out h_out w_out"]) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         of_x = of_weight = None
+        of_bias = gradient.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None
         if ctx.needs_input_grad[0]:
             h, w = x.shape[2:]
             padded = F.pad(gradient, (2, 2 + -w % 4, 2, 2 + -h % 4))
-            of_x = convolve(padded, transform_kernel(weight.flip(2, 3).transpose(0, 1)))[:, :, :h, :w]
+            of_x = convolve(padded, transform_kernel(weight.flip(2, 3).transpose(0, 1)), bias=None)[:, :, :h, :w]
         if ctx.needs_input_grad[1]:
             of_kernel = x.new_zeros(36, *weight.shape[1::-1])
             for views, of_views in zip(few_at_a_time(x), few_at_a_time(gradient, like=x), strict=True):
                 of_kernel.baddbmm_(transform_input(views).transpose(1, 2), transform_gradient(of_views))
             taps = OF_KERNEL.T @ of_kernel.view(36, -1)
             of_weight = taps.view(3, 3, *weight.shape[1::-1]).permute(3, 2, 0, 1)
-        return of_x, of_weight
+        return of_x, of_weight, of_bias
 
 
 def few_at_a_time(x: Float[Tensor, "b c h w"], like: Float[Tensor, "b _ _ _"] | None = None,
                   ) -> tuple[Float[Tensor, "few c h w"], ...]:
-    """The views in groups whose tiles, of `like` if there is one, are `MOST_IN_TILES` at most."""
+    """The views in groups, of one or of `MOST_IN_TILES` at most in tiles. Those of `like`, if given, decide."""
     tiled = x if like is None else like
     return x.split(max(1, MOST_IN_TILES * 16 // 36 // tiled[0].numel()))
 
@@ -87,13 +94,13 @@ def transform_gradient(of_output: Float[Tensor, "b c_out h w"]) -> Float[Tensor,
     return (OF_OUTPUT.T @ tiles.reshape(16, -1)).view(36, -1, c_out)
 
 
-def transform_products(products: Float[Tensor, "36 tiles c_out"], b: int, h: int, w: int) -> Float[Tensor, "b c_out h w"]:
-    pixels = (OF_OUTPUT @ products.view(36, -1)).view(4, 4, b, h // 4, w // 4, -1)
-    return pixels.permute(2, 3, 0, 4, 1, 5).reshape(b, h, w, -1).permute(0, 3, 1, 2)
-
-
-def convolve(x: Float[Tensor, "b c h w"], kernel: Float[Tensor, "36 c c_out"]) -> Float[Tensor, "b c_out h-2 w-2"]:
+def convolve(x: Float[Tensor, "b c h w"], kernel: Float[Tensor, "36 c c_out"], bias: Float[Tensor, "c_out"] | None,
+             ) -> Float[Tensor, "b c_out h-2 w-2"]:
     """The convolution with a transformed kernel."""
-    h, w = x.shape[2:]
-    return torch.cat([transform_products(transform_input(views) @ kernel, len(views), h - 2, w - 2)
-                      for views in few_at_a_time(x)])
+    (b, _, h, w), c_out = x.shape, kernel.shape[2]
+    output = torch.empty(b, c_out, h - 2, w - 2, memory_format=torch.channels_last)
+    for views, of_views in zip(few_at_a_time(x), few_at_a_time(output, like=x), strict=True):
+        pixels = OF_OUTPUT @ (transform_input(views) @ kernel).view(36, -1)
+        pixels = pixels.view(4, 4, len(views), (h - 2) // 4, (w - 2) // 4, c_out).permute(2, 3, 0, 4, 1, 5)
+        of_views.permute(0, 2, 3, 1).view(pixels.shape).copy_(pixels)
+    return output if bias is None else output.add_(bias[:, None, None])

@@ -2,7 +2,7 @@
 from jaxtyping import install_import_hook
 
 CHECKED = ["projection", "precision", "recipes", "deep_voxels", "custom_layers", "losses", "dataio", "data_util",
-           "util", "checkpoints", "training", "training_step", "training_log", "testing", "pytorch_prototyping",
+           "util", "adam", "checkpoints", "training", "training_step", "training_log", "testing", "pytorch_prototyping",
            "scenes", "baselines", "experiments", "benchmarks"]
 install_import_hook(CHECKED, "beartype.beartype")
 

@@ -49,3 +49,13 @@ def test_adam_changes_nothing_where_a_number_is_not_finite():
     take_steps(optimizer, CHANNELS_LAST)
     assert torch.equal(parameter, weight(CONTIGUOUS))
     assert optimizer.state[parameter]["step"] == 0
+
+
+def test_adam_copies_nothing():
+    parameter = weight(CHANNELS_LAST)
+    optimizer = Adam([parameter], 0.1)
+    take_steps(optimizer, CHANNELS_LAST)
+    with torch.profiler.profile() as profile:
+        optimizer.step()
+    assert "aten::_fused_adam_" in (names := {event.name for event in profile.events()})
+    assert "aten::clone" not in names
