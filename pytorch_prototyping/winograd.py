@@ -13,7 +13,6 @@ from torch.autograd.function import once_differentiable
 LEAST_CHANNELS = 256  # of input and output; with fewer, moving the tiles takes longer than they save
 LEAST_TILES = 64  # over the batch; with fewer, moving the kernel does
 MOST_WEIGHTS = 9 * 2 ** 20  # of a kernel that learns
-MOST_IN_TILES = 7 * 2 ** 20  # numbers of several views: training does not keep 32 MiB (`util.keep_freed_memory`)
 
 
 
@@ -63,19 +62,10 @@ class WinogradConv2d(torch.autograd.Function):
             padded = F.pad(gradient, (2, 2 + -w % 4, 2, 2 + -h % 4))
             of_x = convolve(padded, transform_kernel(weight.flip(2, 3).transpose(0, 1)), bias=None)[:, :, :h, :w]
         if ctx.needs_input_grad[1]:
-            of_kernel = x.new_zeros(36, *weight.shape[1::-1])
-            for views, of_views in zip(few_at_a_time(x), few_at_a_time(gradient, like=x), strict=True):
-                of_kernel.baddbmm_(transform_input(views).transpose(1, 2), transform_gradient(of_views))
+            of_kernel = transform_input(x).transpose(1, 2) @ transform_gradient(gradient)
             taps = OF_KERNEL.T @ of_kernel.view(36, -1)
             of_weight = taps.view(3, 3, *weight.shape[1::-1]).permute(3, 2, 0, 1)
         return of_x, of_weight, of_bias
-
-
-def few_at_a_time(x: Float[Tensor, "b c h w"], like: Float[Tensor, "b _ _ _"] | None = None,
-                  ) -> tuple[Float[Tensor, "few c h w"], ...]:
-    """The views in groups, of one or of `MOST_IN_TILES` at most in tiles. Those of `like`, if given, decide."""
-    tiled = x if like is None else like
-    return x.split(max(1, MOST_IN_TILES * 16 // 36 // tiled[0].numel()))
 
 
 def transform_kernel(weight: Float[Tensor, "c_out c 3 3"]) -> Float[Tensor, "36 c c_out"]:
@@ -99,8 +89,7 @@ def convolve(x: Float[Tensor, "b c h w"], kernel: Float[Tensor, "36 c c_out"], b
     """The convolution with a transformed kernel."""
     (b, _, h, w), c_out = x.shape, kernel.shape[2]
     output = torch.empty(b, c_out, h - 2, w - 2, memory_format=torch.channels_last)
-    for views, of_views in zip(few_at_a_time(x), few_at_a_time(output, like=x), strict=True):
-        pixels = OF_OUTPUT @ (transform_input(views) @ kernel).view(36, -1)
-        pixels = pixels.view(4, 4, len(views), (h - 2) // 4, (w - 2) // 4, c_out).permute(2, 3, 0, 4, 1, 5)
-        of_views.permute(0, 2, 3, 1).view(pixels.shape).copy_(pixels)
+    pixels = OF_OUTPUT @ (transform_input(x) @ kernel).view(36, -1)
+    pixels = pixels.view(4, 4, b, (h - 2) // 4, (w - 2) // 4, c_out).permute(2, 3, 0, 4, 1, 5)
+    output.permute(0, 2, 3, 1).view(pixels.shape).copy_(pixels)
     return output if bias is None else output.add_(bias[:, None, None])

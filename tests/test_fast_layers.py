@@ -107,9 +107,8 @@ def test_padding_by_copies(margin):
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("height", "width", "stride", "tiled"), [
     (34, 34, 1, True), (18, 66, 1, True), (33, 34, 1, False), (6, 66, 1, False), (34, 34, 2, False)])
-def test_winograd(bias, height, width, stride, tiled, monkeypatch):
+def test_winograd(bias, height, width, stride, tiled):
     c, c_out = LEAST_CHANNELS, LEAST_CHANNELS + 64
-    monkeypatch.setattr(winograd, "MOST_IN_TILES", 36 * 2 * c * height * width // 16)  # two views, then the third
     conv = Conv2d(c, c_out, 3, stride, bias=bias)
     x = torch.randn(3, c, height, width, requires_grad=True)
     assert takes(conv, x, "WinogradConv2d") == tiled
