@@ -148,7 +148,7 @@ def test_autocast_takes_pytorchs_convolutions(layer, shape):
     (partial(DoublingConv3d, 4, 4, bias=True), (2, 4, 16, 16, 16)),
     (partial(Conv3dSame, 4, 4, 3), (2, 4, 32, 32, 32)), (partial(ReplicationPad3d, 1), (2, 4, 32, 32, 32))])
 def test_compiled_graphs_hold_pytorchs_own_layers(net, shape, monkeypatch):
-    """Others would keep the compiler busy for hours: chains of copies into slices."""
+    """Others would keep the compiler busy without end: chains of copies into slices."""
     net, x = net(), torch.randn(shape, requires_grad=True)
     own = net(x).grad_fn.name()
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
