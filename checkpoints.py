@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from adam import like_in_memory
+from cpu_kernels.adam import like_in_memory
 from util import InputError, one_line
 
 CHECKPOINT_FORMAT = 1

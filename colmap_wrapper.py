@@ -16,12 +16,12 @@ from pathlib import Path
 import pycolmap
 from PIL import Image, ImageOps
 
+from cli import Parser, run
 from data_util import list_images
-from scenes.capture import Capture, add_flags, write_capture
+from scenes.capture.capture import Capture, add_flags, write_capture
+from scenes.capture.sfm import reconstruct
 from scenes.colmap import capture_of
-from scenes.command import Parser, run
 from scenes.folder import natural_order, refuse_existing
-from scenes.sfm import reconstruct
 from util import InputError
 
 PROG = "colmap_wrapper.py"

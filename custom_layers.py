@@ -5,9 +5,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from cpu_kernels.narrow import NarrowBatchNorm3d
+from cpu_kernels.padding import ReplicationPad3d
 from pytorch_prototyping.blocks import Conv2dSame, Conv3dSame, DownBlock, UpBlock, conv3d, conv3d_same, norm_act_dropout
-from pytorch_prototyping.narrow import NarrowBatchNorm3d
-from pytorch_prototyping.padding import ReplicationPad3d
 from pytorch_prototyping.unet import Unet, Unet3d
 
 

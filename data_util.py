@@ -3,6 +3,7 @@
 Poses are camera-to-world 4x4 matrices with OpenCV axes (x right, y down, z forward), images are RGB.
 Whatever a user can get wrong raises `InputError` with one line that names the file.
 """
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
-from util import InputError, parse_numbers, read_text
+from util import InputError, read_text
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 BACKGROUNDS = {"white": 255, "black": 0}
@@ -129,3 +130,70 @@ def _require_folder(folder: Path) -> Path:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder" if not folder.exists() else f"{folder}: is not a folder")
     return folder
+
+
+def parse_numbers(path: Path, number: int, line: str, counts: tuple[int, ...] | None) -> list[float]:
+    """The finite numbers of one line, as many as one of `counts` says."""
+    values = []
+    for word in line.split():
+        try:
+            value = float(word)
+        except ValueError:
+            raise InputError(f"{path}:{number}: {word[:40]!r} is not a number") from None
+        if not np.isfinite(value):
+            raise InputError(f"{path}:{number}: {word[:40]!r} is not a finite number")
+        values.append(value)
+    if counts is not None and len(values) not in counts:
+        raise InputError(f"{path}:{number}: holds {len(values)} numbers, expected {' or '.join(map(str, counts))}")
+    return values
+
+
+@dataclass(frozen=True)
+class SceneIntrinsics:
+    """What `intrinsics.txt` says, in the pixels of the image size that it names.
+
+    focal, cx, cy: pixels. grid_origin: world coordinates of the grid's center. near_plane: world units, 0 where the
+    default is to be used. scale: the grid's sidelength in world units. world2cam: the pose files hold the inverse.
+    """
+
+    focal: float
+    cx: float
+    cy: float
+    grid_origin: tuple[float, float, float]
+    near_plane: float
+    scale: float
+    height: int
+    width: int
+    world2cam: bool = False
+
+    def matrix(self, sidelength: int) -> Float[np.ndarray, "3 3"]:
+        """The intrinsic matrix of the image after the center crop to a square and scaling to `sidelength` pixels.
+
+        The crop keeps the shorter side; the principal point moves with it (DESIGN: non-square images).
+        """
+        square = min(self.height, self.width)
+        ratio = sidelength / square
+        left, top = (self.width - square) // 2, (self.height - square) // 2
+        return np.array([[self.focal * ratio, 0, (self.cx - left) * ratio],
+                         [0, self.focal * ratio, (self.cy - top) * ratio],
+                         [0, 0, 1]], dtype=np.float64)
+
+
+def load_intrinsics(path: Path) -> SceneIntrinsics:
+    """Reads `intrinsics.txt`: `f cx cy [0]`, origin, near plane, scale, `height width`, and an optional sixth line
+    that is 1 where the poses are world-to-camera."""
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
+    names = ["f cx cy", "the grid's origin x y z", "the near plane", "the scale", "height width"]
+    if len(lines) < len(names):
+        raise InputError(f"{path}: has {len(lines)} lines, expected {len(names)}; line {len(lines) + 1} should hold "
+                         f"{names[len(lines)]}")
+    counts = [(3, 4), (3,), (1,), (1,), (2,), (1,)]
+    rows = [parse_numbers(path, number, line, count)
+            for number, (line, count) in enumerate(zip(lines, counts, strict=False), start=1)]
+    (focal, cx, cy, *_), origin, (near_plane,), (scale,), (height, width) = rows[:5]
+    for line, name, value, least in [(1, "focal length", focal, 1e-9), (3, "near plane", near_plane, 0),
+                                     (4, "scale", scale, 1e-9), (5, "height", height, 1), (5, "width", width, 1)]:
+        if value < least:
+            raise InputError(f"{path}:{line}: the {name} is {value:g}, which cannot be")
+    return SceneIntrinsics(focal, cx, cy, tuple(origin), near_plane, scale, int(height), int(width),
+                           world2cam=len(rows) > 5 and rows[5][0] != 0)

@@ -10,9 +10,18 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from data_util import list_images, list_poses, load_image, load_pose, nearest_views, square_resize
+from data_util import (
+    SceneIntrinsics,
+    list_images,
+    list_poses,
+    load_image,
+    load_intrinsics,
+    load_pose,
+    nearest_views,
+    square_resize,
+)
 from projection import SceneGeometry, frustum_coordinates, frustum_mask, lift_coordinates, lift_mask
-from util import InputError, SceneIntrinsics, load_intrinsics
+from util import InputError
 
 NUM_NEIGHBORS = 5
 

@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from custom_layers import FeatureExtractor, IntegrationNet, OcclusionNet, RenderingNet, depth_collapse_net
+from data_util import SceneIntrinsics
 from projection import SceneGeometry, frustum_coordinates, lift, lift_coordinates, project
 from pytorch_prototyping.blocks import channels_last_
 from pytorch_prototyping.unet import Unet3d
-from util import SceneIntrinsics
 
 
 @dataclass(frozen=True)

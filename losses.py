@@ -4,9 +4,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cpu_kernels.conv2d import Conv2d
+from cpu_kernels.lean import ReflectionPad2d
 from pytorch_prototyping.blocks import LEAKY_SLOPE, channels_last_
-from pytorch_prototyping.conv2d import Conv2d
-from pytorch_prototyping.lean import ReflectionPad2d
 
 
 class PatchDiscriminator(nn.Module):

@@ -14,13 +14,14 @@ import torch
 
 from baselines import MODELS, UNTRAINED, recorded_model
 from checkpoints import latest_checkpoint, load_checkpoint
+from cli import number
 from data_util import BACKGROUNDS
 from deep_voxels import Architecture
-from precision import PRECISIONS
-from recipes import RECIPES
-from testing import test
-from training import FREE_ON_RESUME, train
-from util import InputError, keep_freed_memory, number, one_line
+from evaluation.render import test
+from runtime import PRECISIONS, keep_freed_memory
+from training.loop import FREE_ON_RESUME, train
+from training.recipes import RECIPES
+from util import InputError, one_line
 
 ARCHITECTURE_FLAGS = [field.name for field in fields(Architecture)]
 

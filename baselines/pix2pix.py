@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from baselines.width import deepvoxels_parameters, matching_width, outermost_width
+from cpu_kernels.lean import BatchNormAct2d
 from deep_voxels import Architecture, Rendering
 from projection import SceneGeometry, image2camera
 from pytorch_prototyping.blocks import channels_last_
-from pytorch_prototyping.lean import BatchNormAct2d
 from pytorch_prototyping.unet import Unet
 
 

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from benchmarks.speed import PRESETS, Stopwatch, add_options, count_gflop, time_frames, training
+from cli import Parser, run
 from deep_voxels import Architecture
 from experiments.plot import Curve, draw_plot
-from precision import set_arithmetic
-from scenes.command import Parser, run
+from runtime import set_arithmetic
 from util import write_json
 
 VALUES = {"img_sidelength": [64, 128, 256], "grid_dim": [8, 16, 32, 48], "num_grid_feats": [8, 16, 32, 64]}

@@ -22,15 +22,15 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from cli import Parser, number, run
+from cpu_kernels.conv2d import freeze_
+from data_util import SceneIntrinsics
 from deep_voxels import Architecture, scene_geometry
-from precision import PRECISIONS, autocast, set_arithmetic
 from pytorch_prototyping.blocks import fold_batch_norms_
-from pytorch_prototyping.conv2d import freeze_
-from scenes.cameras import look_at
-from scenes.command import Parser, run
-from training import PROGRESS_EVERY, build_networks
-from training_step import Batch, Networks, train_step
-from util import SceneIntrinsics, keep_freed_memory, number
+from runtime import PRECISIONS, autocast, keep_freed_memory, set_arithmetic
+from scenes.geometry.cameras import look_at
+from training.loop import PROGRESS_EVERY, build_networks
+from training.step import Batch, Networks, train_step
 
 
 class Preset(NamedTuple):

@@ -4,8 +4,8 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from scenes.command import Parser
-from util import InputError, number
+from cli import Parser, number
+from util import InputError
 
 # What each run is given by the experiment.
 RESERVED = {"--train_test", "--data_root", "--train_root", "--logging_root", "--experiment_name", "--checkpoint",

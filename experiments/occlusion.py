@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from cli import run
 from data_util import color_depth
 from dataio import Scene
+from evaluation.render import load_true_depth
 from experiments.command import experiment_parser, parse
 from experiments.pictures import frame, load_test_views, true_picture, write_figure
 from experiments.results import GAP, cell, failures, markdown_table, summarize
 from experiments.runner import Experiment, Result, Run
-from scenes.command import run
-from testing import load_true_depth
 from util import write_json
 
 PROG = "experiments.occlusion"

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from dataio import Scene, load_scene
+from evaluation.render import FRAMES_PER_SECOND, cropped_view, enlarge
 from experiments.runner import Result
-from testing import FRAMES_PER_SECOND, cropped_view, enlarge
 
 CELL_SIDELENGTH = 192
 CAPTION_HEIGHT = 24

@@ -11,6 +11,7 @@ and sensitivity.json. Given again, the command runs what is missing.
 from collections.abc import Sequence
 from pathlib import Path
 
+from cli import Parser, number, run
 from data_util import list_poses
 from dataio import sampled_views
 from deep_voxels import Architecture
@@ -19,8 +20,7 @@ from experiments.plot import Curve, write_plot
 from experiments.results import summarize
 from experiments.runner import Experiment, Run
 from scenes import noise
-from scenes.command import Parser, run
-from util import number, write_json
+from util import write_json
 
 PROG = "experiments.sensitivity"
 X_LABELS = {"images": "training images", "grid": "voxels a side", "noise": "pose noise, degrees"}

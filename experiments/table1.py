@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from baselines import MODELS, UNTRAINED
+from cli import run
 from experiments.command import experiment_parser, parse
 from experiments.pictures import frame, load_test_views, true_picture, write_figure, write_path_video
 from experiments.results import GAP, cell, failures, markdown_table, summarize
 from experiments.runner import Experiment, Result, Run
-from scenes.command import run
 from util import write_json
 
 PROG = "experiments.table1"

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pytorch_prototyping.conv2d import Conv2d, DoublingConv2d
-from pytorch_prototyping.lean import BatchNormAct2d, ReflectionPad2d, activation
-from pytorch_prototyping.narrow import (
+from cpu_kernels.conv2d import Conv2d, DoublingConv2d
+from cpu_kernels.lean import BatchNormAct2d, ReflectionPad2d, activation
+from cpu_kernels.narrow import (
     DoublingConv3d,
     FoldedConv3d,
     HalvingConv3d,
@@ -18,7 +18,7 @@ from pytorch_prototyping.narrow import (
     fills,
     takes_slow_path,
 )
-from pytorch_prototyping.padding import ReplicationPad3d, replication_pad3d
+from cpu_kernels.padding import ReplicationPad3d, replication_pad3d
 
 LEAKY_SLOPE = 0.2
 

@@ -3,6 +3,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cpu_kernels.narrow import NarrowBatchNorm3d
 from pytorch_prototyping.blocks import (
     LEAKY_SLOPE,
     Conv2dSame,
@@ -13,7 +14,6 @@ from pytorch_prototyping.blocks import (
     UpBlock3d,
     norm_act_dropout,
 )
-from pytorch_prototyping.narrow import NarrowBatchNorm3d
 
 
 class SkipBlock(nn.Module):

@@ -16,13 +16,13 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from data_util import list_images, list_poses, load_pose
-from scenes.check_picture import draw_check
-from scenes.command import Parser, run
-from scenes.coverage import covered_share, judge, seen_share
+from cli import Parser, run
+from data_util import SceneIntrinsics, list_images, list_poses, load_intrinsics, load_pose
+from scenes.capture.check_picture import draw_check
+from scenes.capture.points import load_points
 from scenes.folder import write_image
-from scenes.points import load_points
-from util import InputError, SceneIntrinsics, load_intrinsics
+from scenes.geometry.coverage import covered_share, judge, seen_share
+from util import InputError
 
 PROG = "scenes.check"
 DEFAULT_NEAR_PLANE = np.sqrt(3) / 2  # where the file says 0

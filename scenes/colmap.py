@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 
-from scenes.capture import Capture, add_flags, require_files, write_capture
-from scenes.command import Parser, run
+from cli import Parser, run
+from scenes.capture.capture import Capture, add_flags, require_files, write_capture
 from scenes.folder import natural_order, refuse_existing
 from util import InputError
 

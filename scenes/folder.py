@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
-from util import InputError, SceneIntrinsics
+from data_util import SceneIntrinsics
+from util import InputError
 
 
 @contextmanager

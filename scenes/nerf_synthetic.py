@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from data_util import load_image, square_resize
-from scenes.cameras import is_rigid, near_plane, opengl2opencv
-from scenes.command import Parser, run
+from cli import Parser, number, run
+from data_util import SceneIntrinsics, load_image, square_resize
 from scenes.folder import natural_order, new_folder, write_json, write_split
-from util import InputError, SceneIntrinsics, number
+from scenes.geometry.cameras import is_rigid, near_plane, opengl2opencv
+from util import InputError
 
 PROG = "scenes.nerf_synthetic"
 EXTENT = 2.6  # the sidelength of a grid about the origin that holds the dataset's objects

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from data_util import list_poses, load_pose
+from cli import Parser, number, run
+from data_util import list_poses, load_intrinsics, load_pose
 from scenes.check import scene_parts
-from scenes.command import Parser, run
 from scenes.folder import new_folder, refuse_existing, write_json, write_pose
-from util import InputError, load_intrinsics, number
+from util import InputError
 
 PROG = "scenes.noise"
 

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from cli import Parser, number, run
+from data_util import SceneIntrinsics
 from dataio import load_scene
-from scenes.cameras import SPIRAL_RADIANS, look_at, scene_axes
 from scenes.check import scene_parts
-from scenes.command import Parser, run
 from scenes.folder import new_folder, refuse_existing, write_split
-from util import InputError, SceneIntrinsics, number
+from scenes.geometry.cameras import SPIRAL_RADIANS, look_at, scene_axes
+from util import InputError
 
 PROG = "scenes.path"
 WIDEST_GAP = np.radians(120)  # cameras that leave a wider one do not surround the object

@@ -25,8 +25,8 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from scenes.cameras import hemisphere, look_at, near_plane, spiral
-from scenes.command import Parser, run
+from cli import Parser, number, run
+from data_util import SceneIntrinsics
 from scenes.folder import (
     finish_folder,
     refuse_existing,
@@ -36,10 +36,11 @@ from scenes.folder import (
     write_json,
     write_poses,
 )
-from scenes.objects import OBJECTS
-from scenes.raycast import RayCaster
-from scenes.surface import Surface, fit_unit_cube, load_meshes
-from util import InputError, SceneIntrinsics, number
+from scenes.geometry.cameras import hemisphere, look_at, near_plane, spiral
+from scenes.synthetic.objects import OBJECTS
+from scenes.synthetic.raycast import RayCaster
+from scenes.synthetic.surface import Surface, fit_unit_cube, load_meshes
+from util import InputError
 
 PROG = "scenes.render"
 GRID_SCALE = 1.1  # the grid is a little larger than the unit cube, so that no surface lies on its border

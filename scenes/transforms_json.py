@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 
+from cli import Parser, run
 from data_util import load_image
-from scenes.cameras import opengl2opencv
-from scenes.capture import Capture, add_flags, require_files, write_capture
-from scenes.command import Parser, run
+from scenes.capture.capture import Capture, add_flags, require_files, write_capture
+from scenes.capture.points import load_points
 from scenes.folder import natural_order, refuse_existing
-from scenes.points import load_points
+from scenes.geometry.cameras import opengl2opencv
 from util import InputError
 
 PROG = "scenes.transforms_json"

@@ -1,8 +1,8 @@
 """Shape annotations are checked while tests run; scene folders small enough to train on in seconds."""
 from jaxtyping import install_import_hook
 
-CHECKED = ["projection", "precision", "recipes", "deep_voxels", "custom_layers", "losses", "dataio", "data_util",
-           "util", "adam", "checkpoints", "training", "training_step", "training_log", "testing", "pytorch_prototyping",
+CHECKED = ["projection", "runtime", "cli", "deep_voxels", "custom_layers", "losses", "dataio", "data_util",
+           "util", "checkpoints", "training", "evaluation", "pytorch_prototyping", "cpu_kernels",
            "scenes", "baselines", "experiments", "benchmarks"]
 install_import_hook(CHECKED, "beartype.beartype")
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from adam import Adam
 from checkpoints import load_optimizer
+from cpu_kernels.adam import Adam
 
 CHANNELS_LAST, CONTIGUOUS = torch.channels_last, torch.contiguous_format
 

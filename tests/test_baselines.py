@@ -11,12 +11,12 @@ from baselines.pix2pix import Pix2Pix, pixel_directions
 from baselines.tatarchenko import pose_vector
 from baselines.width import count_parameters, deepvoxels_parameters, matching_width
 from baselines.worrall import relative_rotation, turn
+from data_util import SceneIntrinsics
 from dataio import load_scene
 from deep_voxels import Architecture, scene_geometry
 from projection import SceneGeometry, invert_rigid
 from run_deepvoxels import main
 from tests.conftest import SMALL, hemisphere_poses
-from util import SceneIntrinsics
 
 TRAINED = [name for name in MODELS if name not in UNTRAINED]
 BASELINES = [name for name in TRAINED if name != "deepvoxels"]

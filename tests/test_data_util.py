@@ -4,9 +4,9 @@ import imageio.v2 as imageio
 import numpy as np
 import pytest
 
-from data_util import color_depth, load_image, load_pose, nearest_views, square_resize
+from data_util import color_depth, load_image, load_intrinsics, load_pose, nearest_views, square_resize
 from tests.conftest import look_at_origin
-from util import InputError, load_intrinsics
+from util import InputError
 
 INTRINSICS = "50 30 20 0.\n0.1 0.2 0.3\n0\n2.0\n40 60\n"
 

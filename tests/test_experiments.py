@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from baselines import MODELS
+from cli import run as run_command
+from evaluation.render import write_png16
 from experiments import occlusion, sensitivity, table1
 from experiments.pictures import row
 from experiments.plot import Curve, round_marks, write_plot
 from experiments.runner import Experiment, Run, last_line
-from scenes.command import run as run_command
-from testing import write_png16
 from tests.conftest import SMALL, write_scene
 from util import InputError, RunLock
 

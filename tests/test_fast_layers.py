@@ -5,19 +5,19 @@ import pytest
 import torch
 from torch import nn
 
-from custom_layers import OcclusionNet, _MeanOverDepth
-from pytorch_prototyping import narrow, winograd
-from pytorch_prototyping.blocks import Conv3dSame, conv3d_same
-from pytorch_prototyping.conv2d import Conv2d, DoublingConv2d, freeze_
-from pytorch_prototyping.lean import ReflectionPad2d
-from pytorch_prototyping.narrow import (
+from cpu_kernels import narrow, winograd
+from cpu_kernels.conv2d import Conv2d, DoublingConv2d, freeze_
+from cpu_kernels.lean import ReflectionPad2d
+from cpu_kernels.narrow import (
     DoublingConv3d,
     FoldedConv3d,
     HalvingConv3d,
     NarrowBatchNorm3d,
 )
-from pytorch_prototyping.padding import LEAST_ELEMENTS, ReplicationPad3d
-from pytorch_prototyping.winograd import LEAST_CHANNELS, MOST_WEIGHTS
+from cpu_kernels.padding import LEAST_ELEMENTS, ReplicationPad3d
+from cpu_kernels.winograd import LEAST_CHANNELS, MOST_WEIGHTS
+from custom_layers import OcclusionNet, _MeanOverDepth
+from pytorch_prototyping.blocks import Conv3dSame, conv3d_same
 
 CHANNELS_LAST = torch.channels_last_3d
 

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from data_util import crop_border, list_poses, load_pose
+from data_util import crop_border, list_poses, load_intrinsics, load_pose
 from deep_voxels import Architecture, DeepVoxels, scene_geometry
 from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
 from projection import frustum_coordinates, frustum_mask, lift, lift_coordinates, project
 from tests.golden.synthetic_weights import synthetic_image, synthetic_tensor
-from util import load_intrinsics
 
 GOLDEN = Path(__file__).parent / "golden"
 RELATIVE = 2e-5  # of an array's largest value; the project's promise is 1e-4

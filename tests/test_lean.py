@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from pytorch_prototyping import lean as lean_module
+from cpu_kernels import lean as lean_module
+from cpu_kernels.lean import BatchNormAct2d, ReflectionPad2d, activation
 from pytorch_prototyping.blocks import UpBlock
-from pytorch_prototyping.lean import BatchNormAct2d, ReflectionPad2d, activation
 
 MAP = 2 * 16 * 32 * 32 * 4  # bytes
 

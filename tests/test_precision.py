@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from precision import set_arithmetic
 from run_deepvoxels import resolve_options
+from runtime import set_arithmetic
 from tests.test_training import CPU, arguments
-from training import build_networks, load_training_scene
-from training_step import load_batch, train_step
+from training.loop import build_networks, load_training_scene
+from training.step import load_batch, train_step
 
 IN_FLOAT32 = {"grid_sample", "softmax", "sigmoid", "binary_cross_entropy_with_logits"}
 

@@ -4,12 +4,12 @@ import torch
 
 from checkpoints import load_weights
 from dataio import load_scene
-from recipes import RECIPES, WeightAverage, decayed, scale_dropout_
 from run_deepvoxels import main, resolve_options
 from tests.test_cli import assert_refused, logs, train_arguments  # noqa: F401, fixtures
 from tests.test_training import arguments, assert_same, final_checkpoint
-from training import build_networks, load_training_scene
-from training_step import load_batch
+from training.loop import build_networks, load_training_scene
+from training.recipes import RECIPES, WeightAverage, decayed, scale_dropout_
+from training.step import load_batch
 
 CPU = torch.device("cpu")
 EVERYTHING = ["--lr_decay", 0.8, "--average", 0.9, "--dropout", 0.5]
@@ -78,7 +78,7 @@ def test_a_test_renders_with_the_averaged_weights(scene, tmp_path, monkeypatch):
         loaded.update(state)
         load_weights(model, state, *more)
 
-    monkeypatch.setattr("testing.load_weights", spy)
+    monkeypatch.setattr("evaluation.render.load_weights", spy)
     assert main(["--train_test", "test", "--data_root", str(scene / "test"), "--logging_root", str(tmp_path),
                  "--checkpoint", str(path), "--device", "cpu", "--dry_run"]) == 0
     assert loaded.keys() == checkpoint["model"].keys()

@@ -2,11 +2,12 @@
 import numpy as np
 import pytest
 
-from scenes.cameras import hemisphere, look_at, near_plane, opengl2opencv, spiral
-from scenes.coverage import covered_share, project
+from data_util import SceneIntrinsics
+from scenes.geometry.cameras import hemisphere, look_at, near_plane, opengl2opencv, spiral
+from scenes.geometry.coverage import covered_share, project
 from scenes.noise import turn_randomly
 from scenes.path import around, interpolate
-from util import InputError, SceneIntrinsics
+from util import InputError
 
 UP = np.array([0.0, 0.0, 1.0])
 MATRIX = np.array([[60.0, 0, 32], [0, 60, 32], [0, 0, 1]])

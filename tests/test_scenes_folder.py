@@ -2,10 +2,10 @@
 import numpy as np
 import pytest
 
-from data_util import load_pose
-from scenes.command import run
+from cli import run
+from data_util import SceneIntrinsics, load_intrinsics, load_pose
 from scenes.folder import natural_order, new_folder, write_image, write_intrinsics, write_pose, write_split
-from util import InputError, SceneIntrinsics, load_intrinsics
+from util import InputError
 
 INTRINSICS = SceneIntrinsics(525.25, 256.0, 255.5, (0.1, -0.2, 1 / 3), 1.0474, 1.1, 512, 640)
 

@@ -2,13 +2,13 @@
 import numpy as np
 import pytest
 
-from data_util import load_image
+from data_util import SceneIntrinsics, load_image
 from scenes import check
-from scenes.cameras import focus_point, hemisphere, look_at, opengl2opencv
-from scenes.coverage import covered_share, grid_corners, judge, misread_poses, project, seen_share
 from scenes.folder import write_image, write_split
-from scenes.grid import choose_grid, choose_near_plane
-from util import InputError, SceneIntrinsics
+from scenes.geometry.cameras import focus_point, hemisphere, look_at, opengl2opencv
+from scenes.geometry.coverage import covered_share, grid_corners, judge, misread_poses, project, seen_share
+from scenes.geometry.grid import choose_grid, choose_near_plane
+from util import InputError
 
 UP = np.array([0.0, 0.0, 1.0])
 MATRIX = np.array([[60.0, 0, 32], [0, 60, 32], [0, 0, 1]])

@@ -8,13 +8,13 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from data_util import list_images, list_poses, load_image, load_pose
+from data_util import list_images, list_poses, load_image, load_intrinsics, load_pose
 from scenes import colmap, nerf_synthetic, render, transforms_json
-from scenes.cameras import opengl2opencv
-from scenes.capture import split_views
+from scenes.capture.capture import split_views
 from scenes.folder import write_image
-from scenes.pinhole import Undistorter, shared_pinhole
-from util import InputError, load_intrinsics
+from scenes.geometry.cameras import opengl2opencv
+from scenes.geometry.pinhole import Undistorter, shared_pinhole
+from util import InputError
 
 SIZE = 48
 

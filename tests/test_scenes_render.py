@@ -6,14 +6,14 @@ import pytest
 import trimesh
 from PIL import Image
 
-from data_util import load_image, load_pose
+from data_util import load_image, load_intrinsics, load_pose
 from scenes import render
-from scenes.cameras import look_at
 from scenes.check import examine
-from scenes.objects import OBJECTS
-from scenes.raycast import RayCaster
-from scenes.surface import Surface, fit_unit_cube, load_meshes
-from util import InputError, load_intrinsics
+from scenes.geometry.cameras import look_at
+from scenes.synthetic.objects import OBJECTS
+from scenes.synthetic.raycast import RayCaster
+from scenes.synthetic.surface import Surface, fit_unit_cube, load_meshes
+from util import InputError
 
 UP = np.array([0.0, 0.0, 1.0])
 MATRIX = np.array([[64.0, 0, 32], [0, 64, 32], [0, 0, 1]])

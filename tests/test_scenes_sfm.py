@@ -6,15 +6,15 @@ import trimesh
 from PIL import Image
 
 import colmap_wrapper
-from data_util import list_images, list_poses, load_image, load_pose
-from scenes.cameras import look_at
+from data_util import list_images, list_poses, load_image, load_intrinsics, load_pose
+from scenes.capture.sfm import image_pairs
 from scenes.folder import write_image
-from scenes.objects import OBJECTS
-from scenes.raycast import RayCaster
-from scenes.sfm import image_pairs
-from scenes.surface import Surface
-from scenes.textures import letter_panel, noise
-from util import InputError, load_intrinsics
+from scenes.geometry.cameras import look_at
+from scenes.synthetic.objects import OBJECTS
+from scenes.synthetic.raycast import RayCaster
+from scenes.synthetic.surface import Surface
+from scenes.synthetic.textures import letter_panel, noise
+from util import InputError
 
 SIZE, FOCAL, RADIUS = 320, 400.0, 2.0
 

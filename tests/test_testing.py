@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-import testing
+import evaluation.render
 from checkpoints import save_checkpoint
 from dataio import load_scene
 from deep_voxels import Architecture, DeepVoxels
+from evaluation.render import cropped_view, load_true_depth, measure, measure_depth
 from run_deepvoxels import main
-from testing import cropped_view, load_true_depth, measure, measure_depth
 from tests.conftest import write_scene
 from tests.test_checkpoints import GEOMETRY
 from tests.test_goldens import GOLDEN, original_checkpoint
@@ -85,8 +85,8 @@ def test_a_frame_that_cannot_be_written_is_named(scene, checkpoint, tmp_path, mo
 def test_frames_wait_in_bounded_number(scene, checkpoint, tmp_path, monkeypatch):
     """While the writers are slow, rendering waits; frames still are measured in order."""
     write_scene(tmp_path / "many", views=12)
-    monkeypatch.setattr(testing, "MOST_WAITING", 2)
-    write, lock, unwritten, most = testing.write_png16, threading.Lock(), [0], [0]
+    monkeypatch.setattr(evaluation.render, "MOST_WAITING", 2)
+    write, lock, unwritten, most = evaluation.render.write_png16, threading.Lock(), [0], [0]
 
     def slow(path, image):
         time.sleep(0.02)
@@ -101,12 +101,12 @@ def test_frames_wait_in_bounded_number(scene, checkpoint, tmp_path, monkeypatch)
                 most[0] = max(most[0], unwritten[0])
             yield frame
 
-    monkeypatch.setattr(testing, "write_png16", slow)
-    render_path = testing.render_path
-    monkeypatch.setattr(testing, "render_path", rendered)
-    monkeypatch.setattr(testing, "write_depth", lambda folder, depth: None)
+    monkeypatch.setattr(evaluation.render, "write_png16", slow)
+    render_path = evaluation.render.render_path
+    monkeypatch.setattr(evaluation.render, "render_path", rendered)
+    monkeypatch.setattr(evaluation.render, "write_depth", lambda folder, depth: None)
     folder = run_test(checkpoint, tmp_path / "many", tmp_path / "logs", "--train_root", scene / "train")
-    assert most[0] <= 2 + 1 + testing.WRITERS
+    assert most[0] <= 2 + 1 + evaluation.render.WRITERS
     frames = json.loads((folder / "metrics.json").read_text())["frames"]
     assert [frame["name"] for frame in frames] == [f"{view:06d}" for view in range(12)]
 

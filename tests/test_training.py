@@ -13,8 +13,8 @@ from dataio import draw_triplets, load_scene
 from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
 from run_deepvoxels import main, resolve_options
 from tests.conftest import SMALL
-from training import build_networks, load_training_scene
-from training_step import CHECKED, MOST_SKIPPED_STEPS, SkippedSteps, load_batch, train_step
+from training.loop import build_networks, load_training_scene
+from training.step import CHECKED, MOST_SKIPPED_STEPS, SkippedSteps, load_batch, train_step
 
 CPU = torch.device("cpu")
 

@@ -15,8 +15,8 @@ from tests.conftest import write_scene
 from tests.test_cli import ROOT
 from tests.test_reliability import ENVIRONMENT, checkpoints, command, finish, start, wait_for
 from tests.test_training import arguments, assert_same, final_checkpoint
-from training import build_networks, load_training_scene
-from training_step import CHECKED, load_batch, train_step
+from training.loop import build_networks, load_training_scene
+from training.step import CHECKED, load_batch, train_step
 from util import InputError
 
 CPU = torch.device("cpu")

@@ -9,7 +9,8 @@ from argparse import ArgumentTypeError
 
 import pytest
 
-from util import InputError, RunLock, Signals, make_run_folder, number
+from cli import number
+from util import InputError, RunLock, Signals, make_run_folder
 
 
 def test_run_folders_never_collide(tmp_path):
@@ -74,9 +75,9 @@ def test_numbers_of_the_command_line_say_what_they_must_be(convert, good, bad, m
 def test_large_blocks_are_cleared_by_the_system_once_or_each_time(everything):
     """In pages of 4 KiB: a block of 64 MiB has 16384. At first malloc has to find where such blocks fit."""
     faults = """if True:
-        import ctypes, resource, torch, util
+        import ctypes, resource, torch, runtime
         ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: no pages of 2 MiB
-        util.keep_freed_memory(everything=%s)
+        runtime.keep_freed_memory(everything=%s)
         for _ in range(20):
             torch.ones(2 ** 24)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -5,10 +5,10 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from data_util import load_image
-from scenes.cameras import scene_axes
-from scenes.coverage import grid_corners, project
-from util import InputError, SceneIntrinsics
+from data_util import SceneIntrinsics, load_image
+from scenes.geometry.cameras import scene_axes
+from scenes.geometry.coverage import grid_corners, project
+from util import InputError
 
 PANEL = 720
 PHOTOS = 4

@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from scipy.interpolate import PchipInterpolator
 
-from scenes.textures import glazed_bands, grained, letter_panel
+from scenes.synthetic.textures import glazed_bands, grained, letter_panel
 
 TEXTURE_SIZE = 1024
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 
-from pytorch_prototyping.padding import gradient_of_padding_, pad_by_copies
+from cpu_kernels.padding import gradient_of_padding_, pad_by_copies
 
 LANES = 16  # float32 in a register
 MOST_CHANNELS = 4  # of the batch norm

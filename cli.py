@@ -1,5 +1,6 @@
 """What the commands of this package share: a user's mistake ends in one line on stderr and exit code 2."""
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 
@@ -32,3 +33,23 @@ def run(prog: str, main: Callable[[Sequence[str] | None], None], argv: Sequence[
         return
     print(f"{prog}: error: {one_line(message)}", file=sys.stderr)
     sys.exit(2)
+
+
+def number(kind, least=-math.inf, most=math.inf, above=-math.inf):
+    """An argparse type: a finite number of this kind, int or float, from `least` to `most` and more than `above`."""
+    whole = "whole " if kind is int else ""
+    if above > -math.inf:
+        what = f"{whole}number above {above:g}"
+    elif most < math.inf:
+        what = f"{whole}number from {least:g} to {most:g}"
+    else:
+        what = f"{whole}number of at least {least:g}" if least > -math.inf else f"finite {whole}number"
+
+    def convert(text: str):
+        value = kind(text)
+        if not (least <= value <= most and above < value and abs(value) < math.inf):
+            raise argparse.ArgumentTypeError(f"{text} is not a {what}")
+        return value
+
+    convert.__name__ = kind.__name__  # which argparse names where `kind` refuses
+    return convert

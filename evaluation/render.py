@@ -22,14 +22,14 @@ from tqdm import tqdm
 from baselines import FROM_SOURCE, build_model
 from baselines.width import count_parameters
 from checkpoints import load_weights, tested_weights
+from cpu_kernels.conv2d import freeze_
 from data_util import BORDER, color_depth, crop_border, nearest_views
 from dataio import Scene, blind_views, load_scene
 from deep_voxels import DeepVoxels, Rendering, architecture_of, describe, scene_geometry
-from precision import autocast, set_arithmetic
 from projection import SceneGeometry
 from pytorch_prototyping.blocks import fold_batch_norms_
-from pytorch_prototyping.conv2d import freeze_
-from util import InputError, describe_machine, make_run_folder, write_json
+from runtime import autocast, describe_machine, set_arithmetic
+from util import InputError, make_run_folder, write_json
 
 VIEWS_AT_ONCE = 4
 WRITERS = 4  # threads that write and measure frames while the next ones are rendered

@@ -2,8 +2,8 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pytorch_prototyping.few_pixels import conv2d_of_few_pixels, double_few_pixels, few_pixels
-from pytorch_prototyping.winograd import WinogradConv2d, convolve, fits_tiles, transform_kernel
+from cpu_kernels.few_pixels import conv2d_of_few_pixels, double_few_pixels, few_pixels
+from cpu_kernels.winograd import WinogradConv2d, convolve, fits_tiles, transform_kernel
 
 
 class Conv2d(nn.Conv2d):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float
 
-from scenes.cameras import focus_point, opengl2opencv
+from scenes.geometry.cameras import focus_point, opengl2opencv
 
 SAMPLES_PER_AXIS = 12
 LEAST_SEEN = 0.02

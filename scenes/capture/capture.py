@@ -7,15 +7,15 @@ import numpy as np
 import pycolmap
 from jaxtyping import Float, UInt8
 
-from data_util import load_image, square_resize
-from scenes.cameras import is_rigid
-from scenes.command import Parser
-from scenes.coverage import judge
+from cli import Parser, number
+from data_util import SceneIntrinsics, load_image, square_resize
+from scenes.capture.points import save_points
 from scenes.folder import new_folder, write_json, write_split
-from scenes.grid import Grid, choose_grid
-from scenes.pinhole import Undistorter, shared_pinhole
-from scenes.points import save_points
-from util import InputError, SceneIntrinsics, number
+from scenes.geometry.cameras import is_rigid
+from scenes.geometry.coverage import judge
+from scenes.geometry.grid import Grid, choose_grid
+from scenes.geometry.pinhole import Undistorter, shared_pinhole
+from util import InputError
 
 
 @dataclass(frozen=True)

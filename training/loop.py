@@ -13,7 +13,6 @@ import torch
 import torch._functorch.config
 from tqdm import tqdm
 
-from adam import Adam
 from baselines import build_model
 from baselines.width import count_parameters
 from checkpoints import (
@@ -24,25 +23,17 @@ from checkpoints import (
     rng_states,
     tested_weights,
 )
+from cpu_kernels.adam import Adam
 from dataio import Scene, blind_views, draw_triplets, load_scene
 from deep_voxels import architecture_of, describe, scene_geometry
 from losses import PatchDiscriminator
-from precision import set_arithmetic
 from projection import SceneGeometry
-from recipes import WeightAverage, decayed, scale_dropout_, set_learning_rate
-from scenes.coverage import judge
-from training_log import TensorboardLog, log_pictures
-from training_step import MOST_SKIPPED_STEPS, Losses, Networks, SkippedSteps, load_batch, train_step
-from util import (
-    InputError,
-    RunLock,
-    Signals,
-    describe_machine,
-    make_run_folder,
-    one_line,
-    read_text,
-    write_json,
-)
+from runtime import describe_machine, set_arithmetic
+from scenes.geometry.coverage import judge
+from training.log import TensorboardLog, log_pictures
+from training.recipes import WeightAverage, decayed, scale_dropout_, set_learning_rate
+from training.step import MOST_SKIPPED_STEPS, Losses, Networks, SkippedSteps, load_batch, train_step
+from util import InputError, RunLock, Signals, make_run_folder, one_line, read_text, write_json
 
 PROGRESS_EVERY = 10
 

@@ -9,7 +9,7 @@ from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 from jaxtyping import Float, Float32, Int, UInt8
 
-from scenes.surface import Surface
+from scenes.synthetic.surface import Surface
 
 AMBIENT = 0.6
 LIGHTS = np.array([[0.45, 0.25, 0.86], [-0.60, -0.75, 0.28]], np.float32)  # directions towards the lights

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from scenes.cameras import focus_point
-from scenes.coverage import grid_samples, project, seen
+from scenes.geometry.cameras import focus_point
+from scenes.geometry.coverage import grid_samples, project, seen
 
 REACH = 0.5  # of the distance to the nearer cameras: how far from the center a point may be the object's
 EXTENT_PERCENTILE = 95

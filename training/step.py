@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from adam import Adam
+from cpu_kernels.adam import Adam
 from data_util import crop_border
 from dataio import Views
 from deep_voxels import Integration, Rendering
 from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
-from precision import autocast
-from recipes import WeightAverage
+from runtime import autocast
+from training.recipes import WeightAverage
 from util import one_line
 
 MOST_SKIPPED_STEPS = 5  # in a row, before training gives up
