@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from custom_layers import FeatureExtractor, IntegrationNet, OcclusionNet, RenderingNet, depth_collapse_net
 from data_util import SceneIntrinsics
 from projection import SceneGeometry, frustum_coordinates, lift, lift_coordinates, project
-from pytorch_prototyping.blocks import channels_last_
 from pytorch_prototyping.unet import Unet3d
 
 
@@ -86,7 +85,6 @@ class DeepVoxels(nn.Module):
         self.integration_net = IntegrationNet(a.num_grid_feats, a.grid_dim)
         self.inpainting_net = Unet3d(a.num_grid_feats + 3, a.num_grid_feats, nf0=a.num_grid_feats, num_down=2,
                                      max_channels=4 * a.num_grid_feats)
-        channels_last_(self)
 
     def forward(self, source_image: Float[Tensor, "1 3 s s"], source_cam2world: Float[Tensor, "1 4 4"],
                 target_cam2world: Float[Tensor, "v 4 4"]) -> tuple[Rendering, Integration]:
@@ -95,10 +93,9 @@ class DeepVoxels(nn.Module):
         return self.render(self.inpaint(integration.volume), target_cam2world), integration
 
     def integrate(self, image: Float[Tensor, "1 3 s s"], cam2world: Float[Tensor, "1 4 4"]) -> Integration:
-        """Extracts features of a source view, lifts them to 3D and fuses them with the stored volume."""
+        """Extracts features of a source view, lifts them to an observation and fuses it with the persistent volume."""
         features = self.feature_extractor(image)
-        uvd = lift_coordinates(cam2world[0], self.geometry)
-        observation = lift(features.float(), uvd).contiguous(memory_format=torch.channels_last_3d)
+        observation = lift(features.float(), lift_coordinates(cam2world[0], self.geometry))
         return Integration(*self.integration_net(observation, self.deepvoxels))
 
     def inpaint(self, volume: Float[Tensor, "1 f d d d"]) -> Float[Tensor, "1 f d d d"]:
@@ -107,14 +104,18 @@ class DeepVoxels(nn.Module):
 
     def render(self, inpainted: Float[Tensor, "1 f d d d"], cam2world: Float[Tensor, "v 4 4"]) -> Rendering:
         """Projects an inpainted volume into the target views, all as one batch, and renders them."""
-        canonical = project(inpainted.float(), frustum_coordinates(cam2world, self.geometry))
-        canonical = canonical.contiguous(memory_format=torch.channels_last_3d)
+        canonical = self.canonical_view_volumes(inpainted, cam2world)
         if self.architecture.no_occlusion_net:
             return Rendering(self.rendering_net(self.depth_collapse_net(canonical.flatten(1, 2))), None)
         collapsed, depth_coordinate = self.occlusion_net(canonical)
         frustum_extent = 2 * self.geometry.grid_dim * self.geometry.voxel_size
         depth = self.geometry.near_plane + (depth_coordinate + 0.5) * frustum_extent
         return Rendering(self.rendering_net(collapsed), depth)
+
+    def canonical_view_volumes(self, inpainted: Float[Tensor, "1 f d d d"], cam2world: Float[Tensor, "v 4 4"],
+                               ) -> Float[Tensor, "v f depth m m"]:
+        """The inpainted volume as the target cameras see it (paper, 3.2 'Projection Layer'), in float32."""
+        return project(inpainted.float(), frustum_coordinates(cam2world, self.geometry))
 
     def remember(self, volume: Float[Tensor, "1 f d d d"]) -> None:
         """Makes a volume the persistent one. It is never reset, and no gradient flows through it."""

@@ -4,9 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cpu_kernels.conv2d import Conv2d
-from cpu_kernels.lean import ReflectionPad2d
-from pytorch_prototyping.blocks import LEAKY_SLOPE, channels_last_
+from pytorch_prototyping.blocks import LEAKY_SLOPE
 
 
 class PatchDiscriminator(nn.Module):
@@ -14,12 +12,11 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self):
         super().__init__()
-        layers = [ReflectionPad2d(1), Conv2d(3, 28, 4, stride=2), nn.LeakyReLU(LEAKY_SLOPE, True)]
+        layers = [nn.ReflectionPad2d(1), nn.Conv2d(3, 28, 4, stride=2), nn.LeakyReLU(LEAKY_SLOPE, True)]
         for in_channels, out_channels, stride in [(28, 56, 2), (56, 112, 2), (112, 224, 1)]:
-            layers += [ReflectionPad2d(1), Conv2d(in_channels, out_channels, 4, stride=stride),
+            layers += [nn.ReflectionPad2d(1), nn.Conv2d(in_channels, out_channels, 4, stride=stride),
                        nn.BatchNorm2d(out_channels), nn.Dropout2d(0.5), nn.LeakyReLU(LEAKY_SLOPE, True)]
-        self.model = nn.Sequential(*layers, ReflectionPad2d(1), Conv2d(224, 1, 4))
-        channels_last_(self)
+        self.model = nn.Sequential(*layers, nn.ReflectionPad2d(1), nn.Conv2d(224, 1, 4))
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h_out w_out"]:
         return self.model(images)

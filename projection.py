@@ -1,16 +1,15 @@
 """The pinhole camera as pure functions: where voxels fall in an image, and where a frustum's voxels fall in the grid.
 
 Axes are OpenCV's (x right, y down, z forward); poses are camera-to-world. Pixels of a feature map have integer
-coordinates at their centers. A volume tensor is (batch, features, z, y, x). See DESIGN, section 3.
+coordinates at their centers. A volume tensor is (batch, features, z, y, x). See
+docs/design.md, section 3.
 """
-import warnings
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int32
+from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 @dataclass(frozen=True)
@@ -121,67 +120,11 @@ def project(volume: Float[Tensor, "1 f d d d"], coordinates: Float[Tensor, "v de
             ) -> Float[Tensor, "v f depth m m"]:
     """Resamples the volume into canonical view volumes (paper, 3.2 'Projection Layer').
 
-    Trilinear samples, clamped at the border; voxels outside `frustum_mask` take 0. On the CPU the samples are a product
-    with a sparse matrix, several times as fast as `grid_sample` and without arithmetic for what lies outside.
+    Trilinear samples, clamped at the border; voxels outside `frustum_mask` take 0.
     """
-    dim, features = volume.shape[-1], volume.shape[1]
-    if volume.is_cpu and torch.backends.mkl.is_available():
-        rows = volume.permute(0, 2, 3, 4, 1).reshape(dim ** 3, features).to(coordinates.dtype)
-        samples = _TrilinearSamples.apply(rows, coordinates.reshape(-1, 3), dim).to(volume.dtype)
-        return samples.view(*coordinates.shape[:4], features).permute(0, 4, 1, 2, 3)
+    dim = volume.shape[-1]
     sample_at = _normalized(coordinates, frustum_mask(coordinates, dim), dim)
     return _sample(volume.expand(len(coordinates), -1, -1, -1, -1), sample_at)
-
-
-class _TrilinearSamples(torch.autograd.Function):
-    """Trilinear samples of a volume as a sparse matrix product: each sample's row has the weights of the eight voxels
-    around it, none outside `frustum_mask`.
-
-    The volume is a row of features a voxel, flattened in the order z, y, x. Gradients are for these alone.
-    """
-
-    @staticmethod
-    def forward(ctx, rows: Float[Tensor, "voxels f"], coordinates: Float[Tensor, "n 3"], dim: int,
-                ) -> Float[Tensor, "n f"]:
-        inside = frustum_mask(coordinates, dim)
-        position = coordinates[inside].clamp_(max=dim - 1)
-        corner = position.int().clamp_(max=dim - 2)
-        beyond = position - corner
-        x, y, z = torch.stack([1 - beyond, beyond]).unbind(dim=2)
-        weights = (z[:, None, None] * (y[:, None] * x)).flatten(0, 2).T.contiguous()
-        x, y, z = corner.unbind(dim=1)
-        corner = (z * dim + y) * dim + x
-        step = torch.arange(2, dtype=torch.int32)
-        ctx.steps = ((step[:, None, None] * dim + step[:, None]) * dim + step).flatten()
-        ctx.voxels = len(rows)
-        ctx.save_for_backward(inside, corner, weights)
-        row_ends = F.pad((8 * inside.int()).cumsum(0, dtype=torch.int32), (1, 0))
-        columns = (corner + ctx.steps[:, None]).T
-        matrix = _sparse_rows(row_ends, columns.flatten(), weights.flatten(), len(rows))
-        return rows.new_empty(len(inside), rows.shape[1]).addmm_(matrix, rows, beta=0)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Float[Tensor, "n f"]) -> tuple:
-        """The transposed product, as eight: one for each of the corners of the cells that samples lie in."""
-        inside, corner, weights = ctx.saved_tensors
-        corner, order = corner.sort()
-        row_ends = F.pad(corner.bincount(minlength=ctx.voxels).cumsum(0, dtype=torch.int32), (1, 0))
-        columns = inside.nonzero()[:, 0].int()[order]
-        total = gradient.new_zeros(ctx.voxels, gradient.shape[1])
-        for step, weight in zip(ctx.steps.tolist(), weights.index_select(0, order).T.contiguous(), strict=True):
-            matrix = _sparse_rows(row_ends[:ctx.voxels - step + 1], columns, weight, len(gradient))
-            total[step:].addmm_(matrix, gradient)
-        return total, None, None
-
-
-def _sparse_rows(row_ends: Int32[Tensor, "n_plus_1"], columns: Int32[Tensor, "nonzero"],
-                 values: Float[Tensor, "nonzero"], num_columns: int) -> Float[Tensor, "n num_columns"]:
-    """A sparse matrix from its compressed rows."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that the layout is in beta
-        return torch.sparse_csr_tensor(row_ends, columns, values, (len(row_ends) - 1, num_columns),
-                                       check_invariants=False)
 
 
 def _normalized(coordinates: Float[Tensor, "*n axes"], mask: Bool[Tensor, "*n"], size: int) -> Float[Tensor, "*n axes"]:

@@ -85,6 +85,8 @@ def build_parser() -> Parser:
          "comparison (default: the folder 'train' beside data_root)", metavar="DIR")
     flag("device", "auto", "auto, cpu, cuda or cuda:N")
     flag("precision", "fp32", "arithmetic of the convolutions; tf32 on CUDA alone", choices=PRECISIONS)
+    flag("kernels", "auto", "auto: CPU kernels where they apply; plain: PyTorch's own layers alone",
+         choices=["auto", "plain"])
     flag("compile", False, "compile the networks with torch.compile", action="store_true")
     flag("log_every", 100, "steps between pictures in tensorboard", type=number(int, 1))
     flag("checkpoint_every", 10000, "steps between checkpoints", type=number(int, 1))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from util import InputError
 
@@ -59,3 +60,12 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
     return {"python": platform.python_version(), "torch": torch.__version__, "torchvision": version("torchvision"),
             "numpy": np.__version__, "git_commit": commit or "unknown", "threads": torch.get_num_threads(),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu"}
+
+
+def channels_last_(module: nn.Module) -> nn.Module:
+    """Stores a module's convolution weights channels-last, the layout in which convolutions run fastest."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in module.parameters():
+        if parameter.dim() in formats:
+            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.dim()])
+    return module

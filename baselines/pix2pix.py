@@ -9,15 +9,15 @@ its own statistics, in testing as in training. Ours: the U-Net's blocks and chan
 rendering network; that there is no dropout, which slowed learning; and that the discriminator sees the image alone, as
 it does for every method here, since the paper trains all with the same loss.
 """
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from baselines.width import deepvoxels_parameters, matching_width, outermost_width
-from cpu_kernels.lean import BatchNormAct2d
 from deep_voxels import Architecture, Rendering
 from projection import SceneGeometry, image2camera
-from pytorch_prototyping.blocks import channels_last_
 from pytorch_prototyping.unet import Unet
 
 
@@ -29,7 +29,6 @@ class Pix2Pix(nn.Module):
         self.geometry, self.img_sidelength = geometry, architecture.img_sidelength
         self.net = network(matching_width(lambda width: network(width, self.img_sidelength),
                                           deepvoxels_parameters(architecture)), self.img_sidelength)
-        channels_last_(self)
 
     def forward(self, source_image: Float[Tensor, "n 3 s s"] | None, source_cam2world: Float[Tensor, "n 4 4"] | None,
                 target_cam2world: Float[Tensor, "v 4 4"]) -> tuple[Rendering, None]:
@@ -41,13 +40,8 @@ class Pix2Pix(nn.Module):
 
 def network(width: int, img_sidelength: int) -> Unet:
     """A U-Net down to 1x1 with at most `width` channels and instance normalisation."""
-    unet = Unet(3, 3, nf0=outermost_width(width), num_down=img_sidelength.bit_length() - 1, max_channels=width,
-                linear_out=True)
-    for layers in [part for part in unet.modules() if isinstance(part, nn.Sequential)]:
-        for i, layer in enumerate(layers):
-            if isinstance(layer, BatchNormAct2d):
-                layers[i], layers[i + 1] = nn.InstanceNorm2d(layer.num_features, affine=True), layer.activation
-    return unet
+    return Unet(3, 3, nf0=outermost_width(width), num_down=img_sidelength.bit_length() - 1, max_channels=width,
+                linear_out=True, norm=partial(nn.InstanceNorm2d, affine=True))
 
 
 def pixel_directions(cam2world: Float[Tensor, "v 4 4"], geometry: SceneGeometry, sidelength: int,

@@ -16,7 +16,7 @@ from baselines.autoencoder import Decoder, Encoder, linear, one_for_each
 from baselines.width import deepvoxels_parameters, matching_width
 from deep_voxels import Architecture, Rendering
 from projection import SceneGeometry
-from pytorch_prototyping.blocks import LEAKY_SLOPE, channels_last_
+from pytorch_prototyping.blocks import LEAKY_SLOPE
 
 POSE_SIZE = 12
 POSE_FEATURES = 256
@@ -31,7 +31,6 @@ class Tatarchenko(nn.Module):
         self.geometry = geometry
         self.encoder, self.pose_net, self.decoder = networks(
             matching_width(lambda width: networks(width, side), deepvoxels_parameters(architecture)), side)
-        channels_last_(self)
 
     def forward(self, source_image: Float[Tensor, "n 3 s s"], source_cam2world: Float[Tensor, "n 4 4"],
                 target_cam2world: Float[Tensor, "v 4 4"]) -> tuple[Rendering, None]:

@@ -16,7 +16,6 @@ from baselines.autoencoder import Decoder, Encoder, one_for_each
 from baselines.width import deepvoxels_parameters, matching_width
 from deep_voxels import Architecture, Rendering
 from projection import SceneGeometry
-from pytorch_prototyping.blocks import channels_last_
 
 
 class Worrall(nn.Module):
@@ -27,7 +26,6 @@ class Worrall(nn.Module):
         side = architecture.img_sidelength
         self.encoder, self.decoder = networks(
             matching_width(lambda width: networks(width, side), deepvoxels_parameters(architecture)), side)
-        channels_last_(self)
 
     def forward(self, source_image: Float[Tensor, "n 3 s s"], source_cam2world: Float[Tensor, "n 4 4"],
                 target_cam2world: Float[Tensor, "v 4 4"]) -> tuple[Rendering, None]:

@@ -23,10 +23,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cli import Parser, number, run
-from cpu_kernels.conv2d import freeze_
+from cpu_kernels import prepare_for_frames_
 from data_util import SceneIntrinsics
 from deep_voxels import Architecture, scene_geometry
-from pytorch_prototyping.blocks import fold_batch_norms_
 from runtime import PRECISIONS, autocast, keep_freed_memory, set_arithmetic
 from scenes.geometry.cameras import look_at
 from training.loop import PROGRESS_EVERY, build_networks
@@ -115,7 +114,7 @@ def training(architecture: Architecture, opt: Namespace) -> tuple[Networks, Call
     device, side = torch.device(opt.device), architecture.img_sidelength
     keep_freed_memory(everything=opt.precision == "bf16")
     torch.manual_seed(0)
-    options = Namespace(model="deepvoxels", seed=0, lr=4e-4, compile=opt.compile, dropout=1.0, average=0.0,
+    options = Namespace(model="deepvoxels", seed=0, lr=4e-4, compile=opt.compile, kernels="auto", dropout=1.0, average=0.0,
                         **vars(architecture))
     intrinsics = SceneIntrinsics(1.8 * side, side / 2, side / 2, (0.0, 0.0, 0.0), CAMERA_RADIUS - 0.9, 1.0, side, side)
     networks = build_networks(options, scene_geometry(intrinsics, architecture, default_near_plane=1.0), device)
@@ -129,7 +128,9 @@ def time_frames(model: nn.Module, poses: torch.Tensor, seconds: "Stopwatch", opt
     """Seconds and GFLOP (of the plain, not the compiled call) of a frame, as `testing.py` renders it. The model cannot
     be trained after that."""
     keep_freed_memory(everything=True)
-    model = freeze_(fold_batch_norms_(model.eval()))
+    if not opt.compile:
+        prepare_for_frames_(model)
+    model.eval()
     with torch.inference_mode(), autocast(opt.precision, poses.device):
         inpainted = model.inpaint(model.deepvoxels)
         render = torch.compile(model.render) if opt.compile else model.render

@@ -1,30 +1,61 @@
-"""Replication padding of volumes on the CPU, by copies.
+"""Padding that keeps nothing for the backward pass, by copies of slices.
 
-That is faster than PyTorch's own, keeps nothing for the backward pass, and leaves the dtype as it is where autocast
-would pad in float32.
+Under autocast it keeps the dtype, where PyTorch pads in float32.
 """
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-LEAST_ELEMENTS = 2 ** 18  # of a volume; with fewer, PyTorch is as fast
+from cpu_kernels import thresholds
 
 
-class ReplicationPad3d(nn.ReplicationPad3d):
-    """Replication padding by as many voxels on each side."""
+class FastReflectionPad2d(nn.ReflectionPad2d):
+    """Reflection padding by one pixel."""
+
+    @staticmethod
+    def supports(pad: nn.ReflectionPad2d) -> bool:
+        return pad.padding == (1, 1, 1, 1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h+2 w+2"]:
+        if x.numel() >= thresholds.LEAN_MIN_ELEMENTS and torch.is_grad_enabled():
+            return _ReflectionPad2d.apply(x)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x)
+
+
+class _ReflectionPad2d(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h+2 w+2"]:
+        with torch.autocast("cpu", enabled=False):
+            return nn.functional.pad(x, 4 * [1], mode="reflect")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Float[Tensor, "b c h_out w_out"]) -> Float[Tensor, "b c h w"]:
+        grad_x = grad[:, :, 1:-1, 1:-1].clone(memory_format=torch.channels_last)
+        border, inner = (0, -1), (1, -2)
+        for outside, inside in zip(border, inner, strict=True):
+            grad_x[:, :, inside] += grad[:, :, outside, 1:-1]
+            grad_x[:, :, :, inside] += grad[:, :, 1:-1, outside]
+            for outside_column, inside_column in zip(border, inner, strict=True):
+                grad_x[:, :, inside, inside_column] += grad[:, :, outside, outside_column]
+        return grad_x
+
+
+class FastReplicationPad3d(nn.ReplicationPad3d):
+    """Replication padding by the same number of voxels on each side."""
+
+    @staticmethod
+    def supports(pad: nn.ReplicationPad3d) -> bool:
+        return len(set(pad.padding)) == 1
 
     def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c d_out h_out w_out"]:
-        return replication_pad3d(x, self.padding[0])
-
-
-def replication_pad3d(x: Float[Tensor, "b c d h w"], margin: int) -> Float[Tensor, "b c d_out h_out w_out"]:
-    """`F.pad` with replication, by copies where that is faster."""
-    if x.is_cpu and x.numel() >= LEAST_ELEMENTS and not torch.compiler.is_compiling():
-        return _ReplicationPad3d.apply(x, margin)
-    with torch.autocast(x.device.type, enabled=False):
-        return F.pad(x, 6 * [margin], mode="replicate")
+        if x.numel() >= thresholds.REPLICATION_MIN_ELEMENTS:
+            return _ReplicationPad3d.apply(x, self.padding[0])
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(x)
 
 
 class _ReplicationPad3d(torch.autograd.Function):
@@ -32,16 +63,16 @@ class _ReplicationPad3d(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Float[Tensor, "b c d h w"], margin: int) -> Float[Tensor, "b c d_out h_out w_out"]:
         ctx.margin = margin
-        return pad_by_copies(x, margin)
+        return replication_pad3d(x, margin)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient: Float[Tensor, "b c d_out h_out w_out"]) -> tuple[Float[Tensor, "b c d h w"], None]:
-        return gradient_of_padding_(gradient.clone(memory_format=torch.channels_last_3d), ctx.margin), None
+    def backward(ctx, grad: Float[Tensor, "b c d_out h_out w_out"]) -> tuple[Float[Tensor, "b c d h w"], None]:
+        return replication_pad3d_backward_(grad.clone(memory_format=torch.channels_last_3d), ctx.margin), None
 
 
-def pad_by_copies(x: Float[Tensor, "b c d h w"], margin: int) -> Float[Tensor, "b c d_out h_out w_out"]:
-    """Replication padding to a channels-last volume, by copies of the inside and then of its faces."""
+def replication_pad3d(x: Float[Tensor, "b c d h w"], margin: int) -> Float[Tensor, "b c d_out h_out w_out"]:
+    """Replication padding, channels-last: copies the volume, then its faces outwards."""
     padded = torch.empty(*x.shape[:2], *(size + 2 * margin for size in x.shape[2:]), dtype=x.dtype,
                          memory_format=torch.channels_last_3d)
     d, h, w = (slice(margin, margin + size) for size in x.shape[2:])
@@ -53,11 +84,12 @@ def pad_by_copies(x: Float[Tensor, "b c d h w"], margin: int) -> Float[Tensor, "
     return padded
 
 
-def gradient_of_padding_(of_padded: Float[Tensor, "b c d_out h_out w_out"], margin: int) -> Float[Tensor, "b c d h w"]:
-    """The gradient of what was padded by replication, from that of the result, which it changes."""
+def replication_pad3d_backward_(grad: Float[Tensor, "b c d_out h_out w_out"], margin: int,
+                                ) -> Float[Tensor, "b c d h w"]:
+    """The gradient of the unpadded volume. Overwrites that of the padded one."""
     for dim in (2, 3, 4):
         for i in range(margin):
-            of_padded.select(dim, margin).add_(of_padded.select(dim, i))
-            of_padded.select(dim, -1 - margin).add_(of_padded.select(dim, -1 - i))
-        of_padded = of_padded.narrow(dim, margin, of_padded.shape[dim] - 2 * margin)
-    return of_padded.contiguous(memory_format=torch.channels_last_3d)
+            grad.select(dim, margin).add_(grad.select(dim, i))
+            grad.select(dim, -1 - margin).add_(grad.select(dim, -1 - i))
+        grad = grad.narrow(dim, margin, grad.shape[dim] - 2 * margin)
+    return grad.contiguous(memory_format=torch.channels_last_3d)

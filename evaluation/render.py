@@ -22,13 +22,12 @@ from tqdm import tqdm
 from baselines import FROM_SOURCE, build_model
 from baselines.width import count_parameters
 from checkpoints import load_weights, tested_weights
-from cpu_kernels.conv2d import freeze_
+from cpu_kernels import accelerate_, prepare_for_frames_
 from data_util import BORDER, color_depth, crop_border, nearest_views
 from dataio import Scene, blind_views, load_scene
 from deep_voxels import DeepVoxels, Rendering, architecture_of, describe, scene_geometry
 from projection import SceneGeometry
-from pytorch_prototyping.blocks import fold_batch_norms_
-from runtime import autocast, describe_machine, set_arithmetic
+from runtime import autocast, channels_last_, describe_machine, set_arithmetic
 from util import InputError, make_run_folder, write_json
 
 VIEWS_AT_ONCE = 4
@@ -59,7 +58,10 @@ def test(opt: Namespace, checkpoint: dict | None) -> int:
     model = build_model(opt.model, architecture_of(opt), geometry)
     if checkpoint:
         load_weights(model, tested_weights(checkpoint), Path(opt.checkpoint), describe(architecture_of(opt)))
-    freeze_(fold_batch_norms_(model.to(device).eval()))
+    channels_last_(model.to(device).eval())
+    if opt.kernels == "auto" and device.type == "cpu" and not opt.compile:
+        accelerate_(model)
+        prepare_for_frames_(model)
     if opt.compile:
         model.compile()
         if isinstance(model, DeepVoxels):

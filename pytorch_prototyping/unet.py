@@ -1,15 +1,17 @@
 """U-Nets (Ronneberger et al., 2015) for maps and for volumes, from nested skip blocks."""
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cpu_kernels.narrow import NarrowBatchNorm3d
 from pytorch_prototyping.blocks import (
     LEAKY_SLOPE,
     Conv2dSame,
     Conv3dSame,
     DownBlock,
     DownBlock3d,
+    Norm,
     UpBlock,
     UpBlock3d,
     norm_act_dropout,
@@ -17,7 +19,8 @@ from pytorch_prototyping.blocks import (
 
 
 class SkipBlock(nn.Module):
-    """One level of a U-Net: down, the levels inside (the innermost has none), up; its input stays in front of that."""
+    """One level of a U-Net: down, the levels inside (None for the innermost), up. The output is concatenated to the
+    input."""
 
     def __init__(self, down: nn.Module, inside: nn.Module | None, up: nn.Module):
         super().__init__()
@@ -27,59 +30,66 @@ class SkipBlock(nn.Module):
         return torch.cat([x, self.model(x)], dim=1)
 
 
-def nested_skip_blocks(down_block, up_block, nf0: int, num_down: int, max_channels: int) -> SkipBlock:
-    """`num_down` levels, channels doubling from nf0 up to `max_channels`, the innermost without norm.
+def nested_skip_blocks(down_block: Callable[..., nn.Module], up_block: Callable[..., nn.Module], norm: Norm, nf0: int,
+                       num_down: int, max_channels: int) -> SkipBlock:
+    """`num_down` levels. Channels double from nf0 up to `max_channels`; the innermost level keeps its number of
+    channels and has no norm.
 
-    The innermost level keeps its number of channels. `down_block` and `up_block` are called with (in_channels,
-    out_channels, norm=...).
+    `down_block` and `up_block` are called with (in_channels, out_channels, norm=...).
     """
     channels = [min(nf0 * 2 ** min(level, num_down - 1), max_channels) for level in range(num_down + 1)]
     block = None
     for outer, inner in reversed(list(zip(channels, channels[1:], strict=False))):
-        innermost = block is None
-        block = SkipBlock(down_block(outer, inner, norm=not innermost), block,
-                          up_block(inner if innermost else 2 * inner, outer, norm=not innermost))
+        if block is None:
+            block = SkipBlock(down_block(outer, inner, norm=None), None, up_block(inner, outer, norm=None))
+        else:
+            block = SkipBlock(down_block(outer, inner, norm=norm), block, up_block(2 * inner, outer, norm=norm))
     return block
 
 
 class Unet(nn.Module):
     """2D U-Net at full resolution: 3x3 in-layer to nf0 channels (at most max_channels), skip blocks, 3x3 out-layer.
 
-    Height and width must be divisible by 2^num_down. `linear_out` ends in a plain convolution with bias, else norm,
-    ReLU and dropout follow. `dropout` is the probability of channel dropout after every activation, 0 for none.
+    Height and width must be divisible by 2^num_down. With `linear_out` the out-layer is a plain convolution with bias;
+    otherwise norm, ReLU and dropout follow it. `dropout` is the probability of channel dropout after every activation,
+    0 for none.
     """
 
     def __init__(self, in_channels: int, out_channels: int, nf0: int, num_down: int, max_channels: int,
-                 dropout: float = 0.0, linear_out: bool = False):
+                 dropout: float = 0.0, linear_out: bool = False, norm: Norm = nn.BatchNorm2d):
         super().__init__()
         nf0 = min(nf0, max_channels)
         self.in_layer = nn.Sequential(
             Conv2dSame(in_channels, nf0, 3, bias=False),
-            *norm_act_dropout(nf0, LEAKY_SLOPE, dropout))
+            *norm_act_dropout(nf0, LEAKY_SLOPE, dropout, norm))
         self.unet_block = nested_skip_blocks(
             lambda *channels, norm: DownBlock(*channels, norm=norm, dropout=dropout),
-            lambda *channels, norm: UpBlock(*channels, norm=norm, dropout=dropout), nf0, num_down, max_channels)
+            lambda *channels, norm: UpBlock(*channels, norm=norm, dropout=dropout),
+            norm, nf0, num_down, max_channels)
         self.out_layer = nn.Sequential(
             Conv2dSame(2 * nf0, out_channels, 3, bias=linear_out),
-            *([] if linear_out else norm_act_dropout(out_channels, dropout=dropout)))
+            *([] if linear_out else norm_act_dropout(out_channels, dropout=dropout, norm=norm)))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h w"]:
         return self.out_layer(self.unet_block(self.in_layer(x)))
 
 
 class Unet3d(nn.Module):
-    """3D U-Net: as `Unet`, with one strided convolution down and one transposed convolution up a level, no dropout.
+    """3D U-Net: as `Unet`, but with one strided convolution down and one transposed convolution up a level, and without
+    dropout.
 
     Depth, height and width must be divisible by 2^num_down.
     """
 
     def __init__(self, in_channels: int, out_channels: int, nf0: int, num_down: int, max_channels: int):
         super().__init__()
-        self.in_layer = nn.Sequential(Conv3dSame(in_channels, nf0, 3, bias=False),
-                                      NarrowBatchNorm3d(nf0), nn.LeakyReLU(LEAKY_SLOPE, True))
-        self.unet_block = nested_skip_blocks(DownBlock3d, UpBlock3d, nf0, num_down, max_channels)
-        self.out_layer = nn.Sequential(Conv3dSame(2 * nf0, out_channels, 3, bias=False),
-                                       NarrowBatchNorm3d(out_channels), nn.ReLU(True))
+        self.in_layer = nn.Sequential(
+            Conv3dSame(in_channels, nf0, 3, bias=False),
+            *norm_act_dropout(nf0, LEAKY_SLOPE, norm=nn.BatchNorm3d))
+        self.unet_block = nested_skip_blocks(DownBlock3d, UpBlock3d, nn.BatchNorm3d, nf0, num_down, max_channels)
+        self.out_layer = nn.Sequential(
+            Conv3dSame(2 * nf0, out_channels, 3, bias=False),
+            *norm_act_dropout(out_channels, norm=nn.BatchNorm3d))
 
     def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out d h w"]:
         return self.out_layer(self.unet_block(self.in_layer(x)))

@@ -1,12 +1,10 @@
-"""Sizes other than the default, and layers that are computed another way than they are written down."""
+"""The model and its sub-networks: every size, the paper's equations, the volume."""
 import pytest
 import torch
-from torch.nn.functional import conv3d as plain_conv3d
 
 from custom_layers import IntegrationNet, OcclusionNet, voxel_coordinates
 from deep_voxels import Architecture, DeepVoxels
 from projection import SceneGeometry
-from pytorch_prototyping.blocks import conv3d, fold_batch_norms_
 from tests.conftest import hemisphere_poses
 
 
@@ -75,35 +73,7 @@ def test_occlusion_net_sees_the_depth_coordinate_as_a_channel():
     torch.testing.assert_close(coordinate, (weights * depth).sum(dim=2))
 
 
-@pytest.mark.parametrize("no_occlusion_net", [False, True])
-def test_folding_batch_norms_changes_no_picture(no_occlusion_net):
-    model = DeepVoxels(Architecture(64, 16, 8, 4, 4, no_occlusion_net),
-                       SceneGeometry(8, 0.125, (0.0, 0.0, 0.0), 1.0, 16, 17.0, 8.0, 8.0))
-    for norm in model.modules():
-        if isinstance(norm, (torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)):
-            for tensor in (norm.weight, norm.running_var):
-                torch.nn.init.uniform_(tensor, 0.5, 2)
-            for tensor in (norm.bias, norm.running_mean):
-                torch.nn.init.normal_(tensor)
-    model.eval().remember(torch.randn_like(model.deepvoxels))
-    poses = torch.tensor(hemisphere_poses(2)).float()
-    with torch.inference_mode():
-        before = model.render(model.inpaint(model.deepvoxels), poses)
-        fold_batch_norms_(model)
-        after = model.render(model.inpaint(model.deepvoxels), poses)
-    assert not [norm for norm in model.modules() if isinstance(norm, torch.nn.modules.batchnorm._BatchNorm)]
-    torch.testing.assert_close(after.images, before.images, atol=1e-4, rtol=0)
-    if before.depth is not None:
-        torch.testing.assert_close(after.depth, before.depth, atol=1e-4, rtol=0)
-
-
 def test_voxel_coordinates():
     coordinates = voxel_coordinates(4)
     assert coordinates.shape == (1, 3, 4, 4, 4)
     assert coordinates[0, :, 0, 1, 3].tolist() == [-0.5, -0.25, 0.25]  # z, y, x
-
-
-@pytest.mark.parametrize("size", [4, 7, 8, 18])
-def test_conv3d_in_halves_is_the_convolution(size):
-    x, weight, bias = torch.randn(1, 5, size, size, size), torch.randn(3, 5, 3, 3, 3), torch.randn(3)
-    torch.testing.assert_close(conv3d(x, weight, bias), plain_conv3d(x, weight, bias), atol=1e-4, rtol=1e-4)

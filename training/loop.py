@@ -23,12 +23,13 @@ from checkpoints import (
     rng_states,
     tested_weights,
 )
+from cpu_kernels import accelerate_
 from cpu_kernels.adam import Adam
 from dataio import Scene, blind_views, draw_triplets, load_scene
 from deep_voxels import architecture_of, describe, scene_geometry
 from losses import PatchDiscriminator
 from projection import SceneGeometry
-from runtime import describe_machine, set_arithmetic
+from runtime import channels_last_, describe_machine, set_arithmetic
 from scenes.geometry.coverage import judge
 from training.log import TensorboardLog, log_pictures
 from training.recipes import WeightAverage, decayed, scale_dropout_, set_learning_rate
@@ -160,6 +161,10 @@ def build_networks(opt: Namespace, geometry: SceneGeometry, device: torch.device
     torch.manual_seed(opt.seed)
     networks = build_model(opt.model, architecture_of(opt), geometry).to(device), PatchDiscriminator().to(device)
     scale_dropout_(networks[0], opt.dropout)
+    for network in networks:
+        channels_last_(network)
+        if opt.kernels == "auto" and device.type == "cpu" and not opt.compile:
+            accelerate_(network)
     average = WeightAverage(networks[0], opt.average) if opt.average else None
     if opt.compile:
         torch._functorch.config.donated_buffer = False  # a step goes back through what both losses share twice

@@ -1,0 +1,48 @@
+"""Exchanges a model's layers for faster ones with the same parameters, names and results."""
+import warnings
+from collections import Counter
+from functools import cache
+
+import torch
+from torch import nn
+
+from cpu_kernels.batch_norm3d import FastBatchNorm3d
+from cpu_kernels.conv2d import FastConv2d, FastConvTranspose2d
+from cpu_kernels.conv3d import FastConv3d, FastConvTranspose3d, FastHalvingConv3d
+from cpu_kernels.occlusion import FastOcclusionNet
+from cpu_kernels.padding import FastReflectionPad2d, FastReplicationPad3d
+from cpu_kernels.sequential import FastSequential
+from cpu_kernels.view_volumes import FastDeepVoxels
+
+KERNELS = [FastDeepVoxels, FastOcclusionNet, FastSequential, FastConv2d, FastConvTranspose2d,
+           FastConv3d, FastHalvingConv3d, FastConvTranspose3d, FastBatchNorm3d, FastReflectionPad2d,
+           FastReplicationPad3d]
+
+
+def accelerate_(model: nn.Module) -> Counter[str]:
+    """Exchanges every layer that a kernel supports, by exact type, and counts the exchanged ones by the kernel's name.
+
+    A layer stays the object that it is and only changes its class to a subclass, so that names, parameters, hooks and
+    references to it survive. For float32 or autocast to bfloat16 on a CPU, without `torch.compile`.
+    """
+    exchanged = Counter()
+    for module in model.modules():
+        for kernel in KERNELS:
+            if type(module) is kernel.__base__ and kernel.supports(module) and works(kernel):
+                module.__class__ = kernel
+                exchanged[kernel.__name__] += 1
+                break
+    return exchanged
+
+
+@cache
+def works(kernel: type[nn.Module]) -> bool:
+    """Whether a kernel that needs more of PyTorch than its public interface still gets it; else warns, once."""
+    try:
+        if hasattr(kernel, "check"):
+            kernel.check()
+    except Exception as error:  # anything may have changed
+        warnings.warn(f"{kernel.__name__} is left out: it does not work with PyTorch {torch.__version__} ({error})",
+                      stacklevel=2)
+        return False
+    return True

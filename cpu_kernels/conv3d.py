@@ -1,0 +1,104 @@
+"""3D convolutions that fill the lanes of a vector register where channels are few, and avoid a slow path of PyTorch's.
+
+A register holds 16 float32 values, so that layers of few channels leave most of it empty. Neighbouring voxels are
+seen as channels instead: the same sums, in fuller registers.
+"""
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.amp import custom_bwd, custom_fwd
+from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv3d_weight
+
+from cpu_kernels import thresholds
+
+
+def takes_slow_path(x: Float[Tensor, "b c d h w"]) -> bool:
+    """Whether PyTorch leaves a convolution of this input, a small batch of one, to an im2col loop, about a third as
+    fast as oneDNN."""
+    return len(x) == 1 and x.shape[1:4].numel() <= thresholds.SLOW_CONV3D_MAX_ELEMENTS
+
+
+def as_cells(x: Float[Tensor, "b c d h w"], columns: int) -> Float[Tensor, "b cell d h w_cells"]:
+    """A channels-last volume seen so that `columns` neighbouring voxels of a row are the channels of one cell."""
+    b, c, d, h, w = x.shape
+    return x.permute(0, 2, 3, 4, 1).view(b, d, h, w // columns, columns * c).permute(0, 4, 1, 2, 3)
+
+
+class FastConv3d(nn.Conv3d):
+    """A 3x3x3 convolution without padding. A small batch of one is cut in two along depth, and so avoids the slow
+    path."""
+
+    @staticmethod
+    def supports(conv: nn.Conv3d) -> bool:
+        return (conv.kernel_size == (3, 3, 3) and conv.stride == (1, 1, 1) and conv.padding == (0, 0, 0)
+                and conv.dilation == (1, 1, 1) and conv.groups == 1)
+
+    def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out d-2 h-2 w-2"]:
+        half, odd = divmod(x.shape[2] - 2, 2)
+        if odd or half < 3 or not takes_slow_path(x):
+            return super().forward(x)
+        halves = torch.cat([x[:, :, :half + 2], x[:, :, half:]])
+        return torch.cat(super().forward(halves).split(1), dim=2)
+
+
+class FastHalvingConv3d(nn.Conv3d):
+    """A 4x4x4 convolution of stride 2 without padding, of few channels. It sees voxels of a row in pairs."""
+
+    @staticmethod
+    def supports(conv: nn.Conv3d) -> bool:
+        return (conv.in_channels <= thresholds.LANES and conv.kernel_size == (4, 4, 4) and conv.stride == (2, 2, 2)
+                and conv.padding == (0, 0, 0) and conv.dilation == (1, 1, 1) and conv.groups == 1)
+
+    def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out d//2-1 h//2-1 w//2-1"]:
+        if x.shape[4] % 2 == 0:
+            cells = as_cells(x.contiguous(memory_format=torch.channels_last_3d), 2)
+            if not takes_slow_path(cells):
+                kernel = self.weight.unflatten(-1, (2, 2)).movedim(-1, 1).flatten(1, 2)
+                return F.conv3d(cells, kernel, self.bias, stride=(2, 2, 1))
+        return super().forward(x)
+
+
+class FastConvTranspose3d(nn.ConvTranspose3d):
+    """A 4x4x4 transposed convolution of stride 2 and padding 1 to few channels."""
+
+    @staticmethod
+    def supports(conv: nn.ConvTranspose3d) -> bool:
+        return (2 * conv.out_channels <= thresholds.LANES and conv.kernel_size == (4, 4, 4)
+                and conv.stride == (2, 2, 2) and conv.padding == (1, 1, 1) and conv.output_padding == (0, 0, 0)
+                and conv.dilation == (1, 1, 1) and conv.groups == 1)
+
+    def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out 2*d 2*h 2*w"]:
+        return super().forward(x) if takes_slow_path(x) else _DoublingConv3d.apply(x, self.weight, self.bias)
+
+
+class _DoublingConv3d(torch.autograd.Function):
+    """The transposed convolution as a convolution: in each direction voxels 2i-1 and 2i of the output depend on voxels
+    i-1 and i of the input. The gradients are those of the transposed convolution, which PyTorch computes fast."""
+
+    @staticmethod
+    @custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)
+    def forward(ctx, x: Float[Tensor, "b c d h w"], weight: Float[Tensor, "c c_out 4 4 4"],
+                bias: Float[Tensor, "c_out"] | None) -> Float[Tensor, "b c_out 2*d 2*h 2*w"]:
+        ctx.save_for_backward(x, weight)
+        c, c_out = weight.shape[:2]
+        taps = weight.view(c, c_out, 2, 2, 2, 2, 2, 2).flip(2, 4, 6)  # per axis: of i-1 and i; to 2i-1 and 2i
+        kernel = taps.permute(3, 5, 7, 1, 0, 2, 4, 6).reshape(8 * c_out, c, 2, 2, 2)
+        cells = F.conv3d(x, kernel.contiguous(memory_format=torch.channels_last_3d),
+                         None if bias is None else bias.repeat(8), padding=1)
+        b, _, d, h, w = cells.shape
+        voxels = cells.permute(0, 2, 3, 4, 1).reshape(b, d, h, w, 2, 2, 2 * c_out).permute(0, 1, 4, 2, 5, 3, 6)
+        # The outermost voxels are half of a pair, whose other half lies outside.
+        voxels = voxels.reshape(b, 2 * d, 2 * h, 2 * w, c_out)[:, 1:-1, 1:-1, 1:-1].permute(0, 4, 1, 2, 3)
+        return torch.empty_like(voxels, memory_format=torch.channels_last_3d).copy_(voxels)
+
+    @staticmethod
+    @custom_bwd(device_type="cpu")
+    @once_differentiable
+    def backward(ctx, grad: Float[Tensor, "b c_out d h w"]) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        return (F.conv3d(grad, weight, stride=2, padding=1) if needs_x else None,
+                conv3d_weight(grad, weight.shape, x, stride=2, padding=1) if needs_weight else None,
+                grad.sum(dim=(0, 2, 3, 4)) if needs_bias else None)
