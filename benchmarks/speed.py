@@ -114,8 +114,8 @@ def training(architecture: Architecture, opt: Namespace) -> tuple[Networks, Call
     device, side = torch.device(opt.device), architecture.img_sidelength
     keep_freed_memory(everything=opt.precision == "bf16")
     torch.manual_seed(0)
-    options = Namespace(model="deepvoxels", seed=0, lr=4e-4, compile=opt.compile, kernels="auto", dropout=1.0, average=0.0,
-                        **vars(architecture))
+    options = Namespace(model="deepvoxels", seed=0, lr=4e-4, compile=opt.compile, kernels="auto", dropout=1.0,
+                        average=0.0, **vars(architecture))
     intrinsics = SceneIntrinsics(1.8 * side, side / 2, side / 2, (0.0, 0.0, 0.0), CAMERA_RADIUS - 0.9, 1.0, side, side)
     networks = build_networks(options, scene_geometry(intrinsics, architecture, default_near_plane=1.0), device)
     poses = camera_ring(8).to(device)

@@ -1,4 +1,4 @@
-"""The CPU kernels: the plain model and its fast twin have the same names, results and gradients, and every hook fires."""
+"""The CPU kernels: the plain model and its fast twin have the same names, results and gradients; every hook fires."""
 import copy
 import warnings
 from functools import partial
