@@ -12,7 +12,6 @@ from util import one_line
 FRAMES_PER_SECOND = 25
 CELL = 224  # pixels a side of a grid's picture, about
 GAP = 4  # white pixels between pictures
-CAPTION_HEIGHT, FONT_SIZE = 24, 13  # pixels
 MISSING = 235  # the gray in place of a missing picture
 
 
@@ -54,18 +53,22 @@ def tile(rows: Sequence[Sequence[UInt8[np.ndarray, "s s 3"] | None]]) -> UInt8[n
 
 
 def captions(texts: Sequence[str], width: int) -> UInt8[np.ndarray, "h w 3"]:
-    """A white strip with each text in the middle of its share of the width, smaller where it would not fit."""
+    """A white strip with each text in the middle of its share of the width, smaller where it would not fit.
+
+    The strip is an even number of pixels high, about a ninth of a share.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # takes half a second; only pictures need it
     from matplotlib.figure import Figure
 
-    dpi = 64  # a power of two: sizes in inches are exact
-    points = FONT_SIZE * 72 / dpi
-    canvas = FigureCanvasAgg(Figure((width / dpi, CAPTION_HEIGHT / dpi), dpi, facecolor="white"))
+    share, dpi = width / len(texts), 64  # a power of two: sizes in inches are exact
+    height = int(share / 18) * 2
+    canvas = FigureCanvasAgg(Figure((width / dpi, height / dpi), dpi, facecolor="white"))
     for i, text in enumerate(texts):
+        font_size = 0.55 * height * 72 / dpi  # in points
         label = canvas.figure.text((i + 0.5) / len(texts), 0.5, one_line(text), ha="center", va="center",
-                                   fontsize=points, color="black", parse_math=False)
+                                   fontsize=font_size, color="black", parse_math=False)
         length = label.get_window_extent(canvas.get_renderer()).width
-        label.set_fontsize(points * min(1, (width / len(texts) - 2 * GAP) / max(length, 1)))
+        label.set_fontsize(font_size * min(1, 0.9 * share / max(length, 1)))
     canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3]
 
@@ -75,7 +78,7 @@ def picture_grid(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[UInt
     """A grid of pictures, titled above each column and, turned by 90 degrees, left of each row."""
     grid = tile([pictures for _, pictures in rows])
     names = np.rot90(captions([name for name, _ in reversed(rows)], len(grid)))
-    titles = np.pad(captions(columns, grid.shape[1]), ((0, 0), (CAPTION_HEIGHT, 0), (0, 0)), constant_values=255)
+    titles = np.pad(captions(columns, grid.shape[1]), ((0, 0), (names.shape[1], 0), (0, 0)), constant_values=255)
     return np.concatenate([titles, np.concatenate([names, grid], axis=1)])
 
 

@@ -33,11 +33,11 @@ class Plot:
 
 
 def write_plots(path: Path, plots: Sequence[Plot]) -> None:
-    """Writes a picture of plots side by side, 720 x 480 pixels each."""
+    """Writes plots side by side, 720 x 480 pixels each, with a common y axis and one legend."""
     from matplotlib.figure import Figure  # takes half a second; only pictures need it
 
-    figure = Figure((7.2 * len(plots), 4.8), dpi=100, layout="constrained")
-    for axes, plot in zip(figure.subplots(1, len(plots), squeeze=False)[0], plots, strict=True):
+    figure, legend = Figure((7.2 * len(plots), 4.8), dpi=100, layout="constrained"), {}
+    for axes, plot in zip(figure.subplots(1, len(plots), sharey=True, squeeze=False)[0], plots, strict=True):
         axes.set_title(plot.title)
         axes.set_xlabel(plot.x_label)
         axes.set_ylabel(plot.y_label)
@@ -48,10 +48,11 @@ def write_plots(path: Path, plots: Sequence[Plot]) -> None:
             mean = np.array([np.mean(values) for values in curve.values])
             bars = mean - [min(values) for values in curve.values], [max(values) for values in curve.values] - mean
             name = one_line(curve.name).replace("$", r"\$")  # which would start a formula
-            axes.errorbar(curve.x, mean, np.maximum(bars, 0), fmt=curve.style, capsize=3, label=name)
+            legend[name] = axes.errorbar(curve.x, mean, np.maximum(bars, 0), fmt=curve.style, capsize=3)
         measured = sorted({x for curve in plot.curves for x in curve.x})
         axes.set_xticks(measured, [f"{x:g}" for x in measured])
         axes.set_xticks([], minor=True)
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.label_outer()
+    figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path)
