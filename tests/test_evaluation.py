@@ -71,7 +71,6 @@ def test_outputs_with_true_images(scene, checkpoint, tmp_path):
     expected = measure((image[..., ::-1] / 65535).astype(np.float32), truth.astype(np.float32))
     assert metrics["frames"][2]["psnr"] == pytest.approx(expected["psnr"], abs=1e-3)
     assert metrics["frames"][2]["ssim"] == pytest.approx(expected["ssim"], abs=1e-3)
-    # test view 0 is training view 0; 1 and 2 lie between training views
     assert set(metrics["nearest_neighbor"]) == {"psnr", "ssim"}
 
     frames = imageio.mimread(folder / "video.mp4")
