@@ -17,7 +17,7 @@ from checkpoints import latest_checkpoint, load_checkpoint
 from cli import number
 from data_util import BACKGROUNDS
 from deep_voxels import Architecture
-from evaluation.render import test
+from evaluation.command import test
 from runtime import PRECISIONS, keep_freed_memory
 from training.loop import FREE_ON_RESUME, train
 from training.recipes import RECIPES

@@ -69,3 +69,8 @@ def channels_last_(module: nn.Module) -> nn.Module:
         if parameter.dim() in formats:
             parameter.data = parameter.data.contiguous(memory_format=formats[parameter.dim()])
     return module
+
+
+def uses_cpu_kernels(kernels: str, device: torch.device, compiled: bool) -> bool:
+    """Whether `--kernels` has the model accelerated by `cpu_kernels`: on the CPU, where it is not compiled."""
+    return kernels == "auto" and device.type == "cpu" and not compiled

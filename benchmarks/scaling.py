@@ -1,9 +1,9 @@
-"""How a training step and a test frame grow with the images, the grid and its features, one of them at a time.
+"""Cost of a training step and a test frame over the sizes of the images, the grid and its features, one at a time.
 
     python -m benchmarks.scaling --out scaling
 
-Around the `small` preset of `benchmarks.speed`. Writes `scaling.json` and `scaling.png`: seconds beside counted GFLOP,
-on logarithmic axes, where what is limited by arithmetic runs parallel to its GFLOP.
+Starts from the `small` preset of `benchmarks.speed`. Writes `scaling.json` and `scaling.png`: seconds and counted GFLOP
+on logarithmic axes, where time that arithmetic limits runs parallel to its GFLOP.
 """
 import sys
 from argparse import Namespace
@@ -11,20 +11,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import imageio.v2 as imageio
-import numpy as np
 import torch
 
 from benchmarks.speed import PRESETS, Stopwatch, add_options, count_gflop, time_frames, training
 from cli import Parser, run
 from deep_voxels import Architecture
-from experiments.plot import Curve, draw_plot
+from experiments.plot import Curve, Plot, write_plots
 from runtime import set_arithmetic
 from util import write_json
 
 VALUES = {"img_sidelength": [64, 128, 256], "grid_dim": [8, 16, 32, 48], "num_grid_feats": [8, 16, 32, 64]}
-CURVES = {"train_step_s": "step, seconds", "train_gflop": "step, GFLOP",
-          "frame_batched_s": "frame, seconds", "frame_gflop": "frame, GFLOP"}
+CURVES = {"train_step_s": ("step, seconds", "C0o-"), "train_gflop": ("step, GFLOP", "C0o--"),
+          "frame_batched_s": ("frame, seconds", "C1o-"), "frame_gflop": ("frame, GFLOP", "C1o--")}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     opt = parser.parse_args(argv)
     opt.out.mkdir(parents=True, exist_ok=True)
     set_arithmetic(opt.precision, torch.device(opt.device))
-    small, measured, results, pictures = PRESETS["small"].architecture, {}, {}, []
+    small, measured, results, plots = PRESETS["small"].architecture, {}, {}, []
     for flag, values in VALUES.items():
         for value in values:
             architecture = replace(small, **{flag: value})
@@ -43,11 +41,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             results.setdefault(flag, []).append({flag: value, **measured[architecture]})
             print(" ".join(f"{name} {number:.4g}" for name, number in results[flag][-1].items()))
         sizes = [float(value) for value in values]
-        curves = [Curve(label, sizes, [[result[name]] for result in results[flag]]) for name, label in CURVES.items()]
-        pictures.append(draw_plot(f"--{flag}", "", "seconds, GFLOP", curves, log=True))
+        curves = [Curve(label, sizes, [[result[name]] for result in results[flag]], style)
+                  for name, (label, style) in CURVES.items()]
+        plots.append(Plot("", f"--{flag}", "seconds, GFLOP", curves, log=True))
     write_json(opt.out / "scaling.json", {"device": opt.device, "precision": opt.precision, "compile": opt.compile,
                                           "threads": torch.get_num_threads(), **results})
-    imageio.imwrite(opt.out / "scaling.png", np.concatenate(pictures, axis=1))
+    write_plots(opt.out / "scaling.png", plots)
 
 
 def measure(architecture: Architecture, opt: Namespace) -> dict[str, float]:

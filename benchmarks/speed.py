@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed --preset small --json speed.json
 
-Utilisation is the GFLOP of the original's arithmetic, fixed for each preset, over time x the peak measured in the
-same run (DESIGN, section 8): arithmetic left out counts as speed, and ratios hold across machines.
+Utilisation is the GFLOP of the original's arithmetic, fixed for each preset, over time x the peak measured in the same
+run (docs/design.md, section 8): saved arithmetic counts as speed, and ratios hold across machines.
 """
 import json
 import platform
@@ -26,6 +26,7 @@ from cli import Parser, number, run
 from cpu_kernels import prepare_for_frames_
 from data_util import SceneIntrinsics
 from deep_voxels import Architecture, scene_geometry
+from evaluation.render import VIEWS_AT_ONCE
 from runtime import PRECISIONS, autocast, keep_freed_memory, set_arithmetic
 from scenes.geometry.cameras import look_at
 from training.loop import PROGRESS_EVERY, build_networks
@@ -33,7 +34,7 @@ from training.step import Batch, Networks, train_step
 
 
 class Preset(NamedTuple):
-    """A model's size, and the GFLOP of the original's training step and test frame at that size."""
+    """A model's size, and the GFLOP of the original's training step and test frame at this size."""
 
     architecture: Architecture
     train_gflop: float
@@ -45,8 +46,7 @@ PRESETS = {
     "medium": Preset(Architecture(128, 64, 32, 16, 16), 40.5, 6.46),
     "paper": Preset(Architecture(512, 64, 32, 64, 64), 1446, 198),
 }
-VIEWS_AT_ONCE = 4
-MATRIX = {"cpu": 2048, "cuda": 8192}  # large enough that starting the product takes no time
+MATRIX = {"cpu": 2048, "cuda": 8192}  # large enough that launching the product takes no time
 CAMERA_RADIUS = 2.0
 
 
@@ -54,12 +54,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser("benchmarks.speed", __doc__)
     parser.add_argument("--preset", choices=PRESETS, default="small")
     add_options(parser, repeats=15)
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--json", type=Path, help="file for the measurements")
     opt = parser.parse_args(argv)
     figures = measure(opt)
     for name, value in figures.items():
         if name == "parts_s" and value:
-            print("of a training step:")
+            print("parts of a training step:")
             for part, seconds in value.items():
                 print(f"  {part:22} {seconds:.4g} s  {seconds / sum(value.values()):4.0%}")
         else:
@@ -69,16 +69,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def add_options(parser: Parser, repeats: int) -> None:
-    """The options of what measures speed."""
+    """The options of every speed benchmark."""
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--repeats", type=number(int, 1), default=repeats,
-                        help=f"measured runs of each, of which the median counts (default: {repeats})")
+                        help=f"runs of each measurement, whose median is reported (default: {repeats})")
 
 
 def measure(opt: Namespace) -> dict:
-    """All figures of one preset, in one run."""
+    """Measures one preset: seconds, GFLOP, utilisation, and memory in training."""
     set_arithmetic(opt.precision, torch.device(opt.device))
     preset, device = PRESETS[opt.preset], torch.device(opt.device)
     seconds = Stopwatch(device, opt.repeats)
@@ -93,7 +93,7 @@ def measure(opt: Namespace) -> dict:
 
     peaks = [peak_gflops("fp32") for _ in range(3)]
     step = seconds(train)
-    # What is compiled spans the parts.
+    # A compiled graph spans several parts.
     parts = None if opt.compile else time_parts(networks, train, device, opt.repeats)
     memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident_bytes()
     peaks += [peak_gflops("fp32")]
@@ -106,11 +106,11 @@ def measure(opt: Namespace) -> dict:
                "original_train_gflop": preset.train_gflop, "original_frame_gflop": preset.frame_gflop}
     return {**figures, "train_utilisation": preset.train_gflop / step / peak,
             "frame_utilisation": preset.frame_gflop / figures["frame_batched_s"] / peak,
-            "peak_memory_gib": memory / 2 ** 30, "parts_s": parts}  # memory: in training
+            "peak_memory_gib": memory / 2 ** 30, "parts_s": parts}
 
 
 def training(architecture: Architecture, opt: Namespace) -> tuple[Networks, Callable, torch.Tensor]:
-    """Fresh networks of this size, a call that trains them one step, and poses to render."""
+    """Fresh networks of this size, a function that trains them for one step, and poses to render."""
     device, side = torch.device(opt.device), architecture.img_sidelength
     keep_freed_memory(everything=opt.precision == "bf16")
     torch.manual_seed(0)
@@ -125,8 +125,8 @@ def training(architecture: Architecture, opt: Namespace) -> tuple[Networks, Call
 
 
 def time_frames(model: nn.Module, poses: torch.Tensor, seconds: "Stopwatch", opt: Namespace) -> dict[str, float]:
-    """Seconds and GFLOP (of the plain, not the compiled call) of a frame, as `testing.py` renders it. The model cannot
-    be trained after that."""
+    """Seconds and GFLOP of a frame, alone as a viewer renders it and in batches as evaluation/render.py does. GFLOP are
+    counted uncompiled. The model cannot be trained afterwards."""
     keep_freed_memory(everything=True)
     if not opt.compile:
         prepare_for_frames_(model)
@@ -140,8 +140,8 @@ def time_frames(model: nn.Module, poses: torch.Tensor, seconds: "Stopwatch", opt
 
 
 class Stopwatch:
-    """Median seconds of a call over `repeats` runs, after two that warm up. On CUDA a run is `PROGRESS_EVERY` calls,
-    since training waits for the device no more often."""
+    """Median seconds of a call over `repeats` runs, after two to warm up. On CUDA a run is `PROGRESS_EVERY` calls, as
+    training waits for the device only that often."""
 
     def __init__(self, device: torch.device, repeats: int):
         self.device, self.repeats = device, repeats
@@ -160,22 +160,22 @@ class Stopwatch:
 
 
 def count_gflop(call: Callable) -> float:
-    """The GFLOP of a call's convolutions and matrix products, as torch counts them."""
+    """The GFLOP of a call's convolutions and matrix products, counted by torch."""
     with FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops() / 1e9
 
 
 def time_parts(networks: Networks, step: Callable, device: torch.device, repeats: int) -> dict[str, float]:
-    """Median seconds of a training step's parts, by hooks at the networks' borders; what lies between two of them is
-    lifting, projection, or backward (with the losses)."""
+    """Median seconds of a training step's parts, by hooks before and after each network. The time between networks is
+    that of lifting, projection, or backward (with the losses)."""
     model, laps = networks.model, []
 
-    def border(name: str) -> Callable:
+    def end_of(part: str) -> Callable:
         def lap(*_) -> None:
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            laps.append((name, time.perf_counter()))
+            laps.append((part, time.perf_counter()))
         return lap
 
     handles = []
@@ -185,16 +185,16 @@ def time_parts(networks: Networks, step: Callable, device: torch.device, repeats
                                  (model.occlusion_net, "occlusion", "projection"),
                                  (model.rendering_net, "rendering", "other"),
                                  (networks.discriminator, "discriminator", "other")]:
-        handles += [module.register_forward_pre_hook(border(before)), module.register_forward_hook(border(name))]
+        handles += [module.register_forward_pre_hook(end_of(before)), module.register_forward_hook(end_of(name))]
     for optimizer, before in [(networks.model_optimizer, "backward"), (networks.discriminator_optimizer, "other")]:
-        handles += [optimizer.register_step_pre_hook(border(before)),
-                    optimizer.register_step_post_hook(border("optimizers"))]
+        handles += [optimizer.register_step_pre_hook(end_of(before)),
+                    optimizer.register_step_post_hook(end_of("optimizers"))]
     runs = []
     for _ in range(repeats):
         laps.clear()
-        border("start")()
+        end_of("start")()
         step()
-        border("other")()
+        end_of("other")()
         totals = {}
         for (_, before), (name, after) in pairwise(laps):
             totals[name] = totals.get(name, 0.0) + after - before
@@ -205,19 +205,20 @@ def time_parts(networks: Networks, step: Callable, device: torch.device, repeats
 
 
 def matrix_product(size: int, dtype: torch.dtype, device: torch.device) -> Callable:
+    """A function that multiplies two square matrices."""
     a, b = torch.randn(2, size, size, device=device).to(dtype)
     return lambda: a @ b
 
 
 def camera_ring(count: int) -> torch.Tensor:
-    """Poses on a circle of `CAMERA_RADIUS` above the equator that look at the origin."""
+    """Camera-to-world poses on a circle above the equator, `CAMERA_RADIUS` from the origin, which they look at."""
     angles = np.linspace(0, 2 * np.pi, count, endpoint=False)
     centers = CAMERA_RADIUS * np.stack([0.8 * np.cos(angles), 0.8 * np.sin(angles), np.full(count, 0.6)], axis=1)
     return torch.from_numpy(look_at(centers, target=np.zeros(3), up=np.array([0.0, 0.0, 1.0]))).float()
 
 
 def peak_resident_bytes() -> int:
-    """The most memory this process has held so far."""
+    """The most memory that this process has held."""
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

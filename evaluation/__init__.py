@@ -1,0 +1,3 @@
+"""Evaluation: `command` is the body of `--train_test test`. `render` renders a camera path from a model, `metrics`
+measures frames and depth, `output` writes frames, depth and video, `pictures` makes captioned grids of pictures.
+"""

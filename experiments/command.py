@@ -1,4 +1,4 @@
-"""What the commands of this package share: their arguments, and how they are stopped."""
+"""What the experiments' command lines share, and how a signal stops them."""
 import argparse
 import signal
 from collections.abc import Sequence
@@ -7,34 +7,34 @@ from pathlib import Path
 from cli import Parser, number
 from util import InputError
 
-# What each run is given by the experiment.
+# The flags of run_deepvoxels.py that an experiment sets for each run.
 RESERVED = {"--train_test", "--data_root", "--train_root", "--logging_root", "--experiment_name", "--checkpoint",
             "--resume", "--model", "--max_steps", "--max_epoch", "--start_epoch", "--seed", "--dry_run"}
 
 
 def experiment_parser(prog: str, description: str | None) -> Parser:
-    """A parser of the arguments that every experiment has."""
+    """A parser for the arguments of every experiment."""
     parser = Parser(prog, description)
-    parser.allow_abbrev = False  # else --step would be --steps, where it should be refused
+    parser.allow_abbrev = False  # --step must be refused, not read as --steps
     parser.add_argument("--scenes", type=Path, nargs="+", required=True, metavar="DIR",
                         help="scenes: folders with train/ and test/, both with images")
     parser.add_argument("--steps", type=number(int, 1), required=True, help="training steps of every run")
     parser.add_argument("--seeds", type=number(int, 0), nargs="+", default=[0],
-                        help="train once with each (default: 0)")
+                        help="train once with each seed (default: 0)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR",
-                        help="results and runs; the same command again runs what is missing")
+                        help="folder for results and runs; repeating the command runs what is missing")
     return parser
 
 
 def parse(parser: Parser, argv: Sequence[str] | None, reserved: set[str]) -> argparse.Namespace:
-    """The arguments, and as `flags` those for run_deepvoxels.py, none of which may be in `RESERVED` or `reserved`."""
+    """The arguments, with unknown ones in `flags`, for run_deepvoxels.py; none may be in `RESERVED` or `reserved`."""
     args, args.flags = parser.parse_known_args(argv)
     for flag in args.flags:
         if flag.partition("=")[0] in RESERVED | reserved:
-            raise InputError(f"{flag}: is not to be given, the experiment sets it for each run")
+            raise InputError(f"{flag}: cannot be given, the experiment sets it for each run")
     for name, values in [("scenes", args.scenes), ("seeds", args.seeds)]:
         if len(set(values)) < len(values):
-            raise InputError(f"--{name} names one twice")
-    # A batch system's SIGTERM ends an experiment as Ctrl-C does: the run at hand is saved.
+            raise InputError(f"--{name}: a value is repeated")
+    # SIGTERM, which batch systems send, ends an experiment as Ctrl-C does: the current run is saved.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     return args

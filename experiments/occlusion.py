@@ -1,35 +1,43 @@
-"""The paper's study of occlusion reasoning (section 4, Figure 5): DeepVoxels with and without its occlusion net.
+"""The paper's study of occlusion reasoning (section 4, Figure 5): DeepVoxels with and without its occlusion network.
 
     python -m experiments.occlusion --scenes data/cube --steps 3000 --seeds 0 1 --out results/occlusion
         --img_sidelength 64 --proj_sidelength 32 --grid_dim 16 --num_grid_feats 16 --nf0 16
 
-Writes occlusion.md, occlusion.json and figure.png: truth and depth, with and without, the same views. Depth is measured
-where the scene has test/depth/*.npz. Given again, the command runs what is missing.
+Writes occlusion.md, occlusion.json and figure.png: images and depth for a few views. Depth is measured if the scene has
+test/depth/*.npz. Repeating the command runs what is missing.
 """
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+import imageio.v2 as imageio
 import numpy as np
 
 from cli import run
-from data_util import color_depth
 from dataio import Scene
-from evaluation.render import load_true_depth
+from evaluation.metrics import load_true_depth
+from evaluation.pictures import depth_pictures, picture_grid, spread
 from experiments.command import experiment_parser, parse
-from experiments.pictures import frame, load_test_views, true_picture, write_figure
+from experiments.pictures import VIEWS_SHOWN, load_test_views, truth_and_frames
 from experiments.results import GAP, cell, failures, markdown_table, summarize
-from experiments.runner import Experiment, Result, Run
+from experiments.runner import Experiment, Result, Run, open_experiment
 from util import write_json
 
 PROG = "experiments.occlusion"
 VARIANTS = {"with": (), "without": ("--no_occlusion_net",)}
-VIEWS_SHOWN = 3
 PAPER = {"cube": {"with": 28.42, "without": 23.26}, "pedestal": {"with": 32.35, "without": 30.02}}  # PSNR
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(experiment_parser(PROG, __doc__), argv, reserved={"--no_occlusion_net"})
-    experiment = Experiment("occlusion", args.out, args.scenes, args.steps, args.flags)
+    with open_experiment("occlusion", args.out, args.scenes, args.steps, args.flags) as experiment:
+        run_study(experiment, args)
+    print((args.out / "occlusion.md").read_text(encoding="utf-8"))
+    print(f"look at {args.out / 'figure.png'}")
+
+
+def run_study(experiment: Experiment, args: Namespace) -> None:
+    """Runs what is missing and writes the table and the figure."""
     runs = {(scene, variant): [Run(scene, data, variant, seed, flags=flags) for seed in args.seeds]
             for scene, data in experiment.scenes.items() for variant, flags in VARIANTS.items()}
     results, failed = experiment.run_all([run for group in runs.values() for run in group])
@@ -38,13 +46,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_json(args.out / "occlusion.json", {"steps": args.steps, "seeds": args.seeds, "flags": args.flags,
                                              "scenes": table, "paper": PAPER})
     (args.out / "occlusion.md").write_text(table_text(table, args), encoding="utf-8")
-    write_pictures(experiment, {key: results.get(group[0]) for key, group in runs.items()})
-    print((args.out / "occlusion.md").read_text(encoding="utf-8"))
-    print(f"look at {args.out / 'figure.png'}")
+    write_figure(experiment, {key: results.get(group[0]) for key, group in runs.items()})
 
 
-def table_text(table: dict, args) -> str:
-    """A row for each scene and variant; the paper's figures below."""
+def table_text(table: dict, args: Namespace) -> str:
+    """A row for each scene and variant. The paper's own figures follow."""
     rows = [[scene, variant, GAP if row["parameters"] is None else f"{row['parameters'] / 1e6:.2f} M", cell(row),
              *depth_cells(row["depth"])] for scene, variants in table.items() for variant, row in variants.items()]
     paper = [[scene, f"{psnr['with']:.2f}", f"{psnr['without']:.2f}"] for scene, psnr in PAPER.items()]
@@ -59,37 +65,38 @@ def table_text(table: dict, args) -> str:
 
 
 def depth_cells(depth: dict | None) -> list[str]:
-    """The mean error of depth over the object, in voxels, and the share of its pixels within one."""
+    """The mean error of depth over the object, in voxels, and the share of its pixels with an error of at most one."""
     if depth is None:
         return [GAP, GAP]
     return [f"{depth['mean_absolute_error'] / depth['voxel_size']:.2f}", f"{100 * depth['within_one_voxel']:.1f} %"]
 
 
-def write_pictures(experiment: Experiment, results: dict[tuple[str, str], Result | None]) -> None:
-    """figure.png, from the first seed's runs: truth, true depth, with, its depth, without. As the paper says, the depth
-    of the background is not determined."""
+def write_figure(experiment: Experiment, results: dict[tuple[str, str], Result | None]) -> None:
+    """Writes figure.png, from the first seed's runs. The depth of the background is undetermined (paper, Figure 5)."""
     rows = []
     for scene, data in experiment.scenes.items():
         full, flat = (results[scene, variant] for variant in VARIANTS)
         if not full and not flat:
             continue
         views = load_test_views(data, full or flat)
-        true_depth, depth = depths(full, views, data) if full else (None, None)
-        for view in np.linspace(0, len(views) - 1, min(VIEWS_SHOWN, len(views)) + 2).round().astype(int)[1:-1]:
-            rows.append([true_picture(views, int(view)), None if true_depth is None else true_depth[view],
-                         frame(full, int(view)), None if depth is None else depth[view], frame(flat, int(view))])
+        true_depth, depth = color_depths(full, views, data) if full else (None, None)
+        for view in spread(len(views), VIEWS_SHOWN):
+            truth, with_net, without_net = truth_and_frames(views, view, [full, flat])
+            rows.append((f"{scene} {views.names[view]}", [
+                truth, None if true_depth is None else true_depth[view],
+                with_net, None if depth is None else depth[view], without_net]))
     if rows:
-        write_figure(experiment.out / "figure.png",
-                     ["truth", "true depth", "with occlusion net", "its depth", "without"], rows)
+        imageio.imwrite(experiment.out / "figure.png", picture_grid(
+            ["truth", "true depth", "with occlusion net", "its depth", "without occlusion net"], rows))
 
 
-def depths(result: Result, views: Scene, data: Path) -> tuple[np.ndarray | None, np.ndarray]:
-    """The true depth, where it is known, and a run's, in the same colours."""
+def color_depths(result: Result, views: Scene, data: Path) -> tuple[np.ndarray | None, np.ndarray]:
+    """The true depth, if it is known, and a run's, in the same colours."""
     depth = np.load(result.folder / "depth_metric.npz")["depth"]
-    truth = load_true_depth(data / "test", views, depth.shape[-1])
+    truth = load_true_depth(data / "test" / "depth", len(views), depth.shape[-1])
     shown = depth if truth is None or not np.isfinite(truth).any() else truth[np.isfinite(truth)]
-    nearest, farthest = float(shown.min()), float(shown.max())
-    return None if truth is None else color_depth(truth, nearest, farthest), color_depth(depth, nearest, farthest)
+    scale = views.images.shape[-1], float(shown.min()), float(shown.max())
+    return None if truth is None else depth_pictures(truth, *scale), depth_pictures(depth, *scale)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Numbers of an experiment: averages over seeds, and their cells in a table."""
+"""An experiment's numbers: averages over seeds, and tables of them."""
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +10,8 @@ GAP = "–"
 
 
 def summarize(runs: Sequence[Run], results: dict[Run, Result], failed: dict[Run, str]) -> dict:
-    """The runs that differ in their seed alone as one: means over those that finished, the seeds' own figures, and why
-    the others failed. The means are None where none finished."""
+    """One summary of runs that differ only in their seed: means over the finished runs (None if there are none), each
+    seed's own figures, and why the other runs failed."""
     done = {run.seed: results[run] for run in runs if run in results}
     summary = {name: float(np.mean([result.metrics[name] for result in done.values()])) if done else None
                for name in ("psnr", "ssim")}
@@ -28,7 +28,7 @@ def summarize(runs: Sequence[Run], results: dict[Run, Result], failed: dict[Run,
 
 
 def cell(summary: dict, best: bool = False) -> str:
-    """PSNR / SSIM as the paper writes them, with the share of seeds that finished where that is not all."""
+    """PSNR / SSIM as the paper writes them, and how many seeds finished if not all did."""
     if summary["psnr"] is None:
         return f"{GAP} (failed)"
     text = f"{summary['psnr']:.2f} / {summary['ssim']:.2f}"
@@ -38,13 +38,12 @@ def cell(summary: dict, best: bool = False) -> str:
 
 
 def failures(summaries: dict[str, dict]) -> str:
-    """A list of the runs that failed and why, for a table's rows by name; nothing where none did."""
+    """A list of the failed runs and the reasons, from summaries by row name; empty if none failed."""
     lines = [f"- {name}, seed {seed}: {reason}\n" for name, summary in summaries.items()
              for seed, reason in summary["failed"].items()]
     return "\nFailed:\n\n" + "".join(lines) if lines else ""
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:
-    """A table of Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

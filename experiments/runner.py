@@ -1,19 +1,19 @@
-"""The runs of an experiment: each trained and tested by run_deepvoxels.py in a folder of its own, once.
+"""The runs of an experiment: run_deepvoxels.py trains and tests each once, in a folder of its own.
 
-A run is done when its test has written `metrics.json`. What is done is skipped, what was stopped is resumed, what fails
-is a gap: so the same command, given again, goes on.
+A run is done when its test has written `metrics.json`. Repeating a command skips runs that are done, resumes one that
+was stopped and tries failed ones again; a failed run is a gap in the results.
 """
 import json
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from baselines import UNTRAINED
-from checkpoints import latest_checkpoint
 from data_util import list_images
 from util import InputError, RunLock, read_text, write_json
 
@@ -26,7 +26,7 @@ class Run:
     """One model, trained on one scene from one seed, and tested.
 
     scene: its name. data: its folder. variant: what the experiment varies, the model's name or a value.
-    flags: those of run_deepvoxels.py that hold for this run besides the experiment's.
+    flags: those of run_deepvoxels.py for this run, besides the experiment's.
     """
 
     scene: str
@@ -43,54 +43,80 @@ class Run:
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished run measured, the folder with its frames, and the seconds that its commands took in all; None
-    where one was killed together with what measured its time."""
+    """A finished run's metrics, the folder with its frames, and the seconds that all its commands took; None if one of
+    them was killed together with the experiment."""
 
     folder: Path
     metrics: dict
     seconds: float | None
 
 
-class Experiment:
-    """An output folder and the settings that all its runs share."""
-
-    def __init__(self, name: str, out: Path, scenes: list[Path], steps: int, flags: list[str]):
-        """Checks the scenes and makes the folder, or goes on in the one of an earlier, equal command."""
-        self.out, self.steps, self.flags = out, steps, flags
-        self.scenes = scenes_by_name(scenes)
-        settings = {"experiment": name, "steps": steps, "flags": flags}
-        known_scenes = self._earlier_scenes(settings)
-        for scene, data in self.scenes.items():
+@contextmanager
+def open_experiment(name: str, out: Path, scenes: list[Path], steps: int, flags: list[str]) -> Iterator["Experiment"]:
+    """An experiment in a new folder, or in that of an earlier command with equal settings, locked while it is open."""
+    by_name, settings = scenes_by_name(scenes), {"experiment": name, "steps": steps, "flags": flags}
+    if out.exists() and not (out / RECORD).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out {out}: exists and holds no experiment; name another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be created ({error.strerror})") from None
+    with RunLock(out):
+        known_scenes = earlier_scenes(out, settings)
+        for scene, data in by_name.items():
             if known_scenes.setdefault(scene, str(data)) != str(data):
                 raise InputError(f"{out}: has results of another scene named {scene}, {known_scenes[scene]}")
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"--out {out}: cannot be made ({error.strerror})") from None
-        self._lock = RunLock(out)
         write_json(out / RECORD, {**settings, "scenes": known_scenes})
+        yield Experiment(out, by_name, steps, flags)
 
-    def _earlier_scenes(self, settings: dict) -> dict[str, str]:
-        """The scenes of earlier commands in this folder, which must have had the same settings."""
-        if not (self.out / RECORD).is_file():
-            if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-                raise InputError(f"--out {self.out}: exists and is no experiment's; name another folder")
-            return {}
-        try:
-            earlier = json.loads(read_text(self.out / RECORD))
-            scenes = dict(earlier["scenes"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{self.out / RECORD}: is not an experiment's record ({error})") from None
-        for setting, value in settings.items():
-            if earlier.get(setting) != value:
-                raise InputError(f"--out {self.out}: holds an experiment with {setting} {earlier.get(setting)}, not "
-                                 f"{value}; name another folder")
-        return scenes
+
+def scenes_by_name(scenes: list[Path]) -> dict[str, Path]:
+    """The scenes' absolute folders by name. Raises `InputError` for one that has no images to train on or measure."""
+    by_name = {}
+    for scene in scenes:
+        data = scene.resolve()
+        if not data.is_dir():
+            raise InputError(f"{scene}: no such folder")
+        for part, use in [("train", "to train on"), ("test", "to measure with")]:
+            if not (data / part / "rgb").is_dir() or not list_images(data / part / "rgb"):
+                raise InputError(f"{scene}: has no images {use} ({part}/rgb)")
+        if data.name in by_name:
+            raise InputError(f"{scene}: another scene is named {data.name} too; rename one")
+        by_name[data.name] = data
+    return by_name
+
+
+def earlier_scenes(out: Path, settings: dict) -> dict[str, str]:
+    """The scenes of earlier commands in this folder, which must have had the same settings."""
+    if not (out / RECORD).is_file():
+        return {}
+    try:
+        earlier = json.loads(read_text(out / RECORD))
+        scenes = dict(earlier["scenes"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{out / RECORD}: is not an experiment's record ({error})") from None
+    for setting, value in settings.items():
+        if earlier.get(setting) != value:
+            raise InputError(f"--out {out}: holds an experiment with {setting} {earlier.get(setting)}, not {value}; "
+                             "name another folder")
+    return scenes
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An output folder, and what all its runs share: scenes by name, steps and flags of run_deepvoxels.py."""
+
+    out: Path
+    scenes: dict[str, Path]
+    steps: int
+    flags: list[str]
 
     def run_all(self, runs: Sequence[Run]) -> tuple[dict[Run, Result], dict[Run, str]]:
-        """Runs what is missing. Returns the results, and why the runs without one failed."""
+        """Runs what is missing. Returns the results, and why the other runs failed."""
         missing = [run for run in runs if self.result(run) is None]
         print(f"{len(runs) - len(missing)} of {len(runs)} runs are done", flush=True)
+        for run in missing:
+            self._refuse_running(run)
         for scene in self.scenes:
             self._check_first([run for run in missing if run.scene == scene])
         failed = {}
@@ -111,7 +137,7 @@ class Experiment:
         return self.out / "runs" / run.name
 
     def result(self, run: Run) -> Result | None:
-        """What a run measured, if it is done."""
+        """The result of a run, if it is done."""
         done = sorted(self.folder(run).glob("test_traj/*/*/metrics.json"))
         if not done:
             return None
@@ -119,8 +145,14 @@ class Experiment:
         return Result(done[-1].parent, json.loads(done[-1].read_text()),
                       None if None in seconds else sum(seconds, start=0.0))
 
+    def _refuse_running(self, run: Run) -> None:
+        """Raises `InputError` if a training that outlived its killed experiment still holds the lock of its folder."""
+        for logs in self.folder(run).glob("logs/*/*/"):
+            with RunLock(logs):
+                pass
+
     def _check_first(self, runs: list[Run]) -> None:
-        """Refuses flags and scenes with which no run can begin, before hours are spent on others."""
+        """Refuses flags and scenes with which no run can start, before hours are spent on others."""
         if not runs or self.folder(runs[0]).exists():
             return
         check = self._command_line(runs[0], "test" if runs[0].model in UNTRAINED else "train") + ["--dry_run"]
@@ -129,7 +161,7 @@ class Experiment:
             raise InputError(ended.stderr.strip().splitlines()[-1].partition("error: ")[2])
 
     def _execute(self, run: Run) -> str | None:
-        """Trains and tests, going on where an earlier command was stopped. Returns what went wrong, if anything."""
+        """Trains, resuming where an earlier command was stopped, and tests. Returns what went wrong, if anything."""
         self.folder(run).mkdir(parents=True, exist_ok=True)
         checkpoint = []
         if run.model not in UNTRAINED:
@@ -137,33 +169,34 @@ class Experiment:
             problem = self._call(run, [*self._command_line(run, "train"), *(["--resume", "latest"] if begun else [])])
             if problem:
                 return problem
-            checkpoint = ["--checkpoint", str(latest_checkpoint(self.folder(run).absolute()))]
+            # By its step: the newest may be of a training that outlived a killed experiment and is not finished.
+            trained = self.folder(run).absolute().glob(f"logs/*/*/model-epoch_*_iter_{self.steps}.pth")
+            checkpoint = ["--checkpoint", str(max(trained))]
         return self._call(run, [*self._command_line(run, "test"), *checkpoint])
 
     def _command_line(self, run: Run, train_test: str) -> list[str]:
         data = run.data.absolute()
-        # As many epochs as steps: --max_steps is what ends training.
+        # As many epochs as steps, so that --max_steps ends training.
         roots = (["--data_root", f"{data / 'train'}", "--max_steps", f"{self.steps}", "--max_epoch", f"{self.steps}"]
                  if train_test == "train" else ["--data_root", f"{data / 'test'}", "--train_root", f"{data / 'train'}"])
         return [sys.executable, "run_deepvoxels.py", "--train_test", train_test, "--model", run.model, *roots,
                 "--logging_root", f"{self.folder(run).absolute()}", "--seed", f"{run.seed}", *self.flags, *run.flags]
 
     def _call(self, run: Run, command: list[str]) -> str | None:
-        """Runs a command to its end, its output into `log.txt`, and notes it in `commands.json`.
+        """Runs a command with its output in `log.txt`, and records it in `commands.json`. Returns why it failed.
 
-        When this process is stopped, the command is asked to stop, which lets training save, and waited for. It
-        inherits the lock, so that one that outlives this process keeps others away.
+        When this process is stopped, it asks the command to stop, which lets training save, and waits for it.
         """
         begin, earlier = time.monotonic(), self._commands(run)
 
-        def note(seconds: float | None, exit_code: int | None) -> None:
+        def record(seconds: float | None, exit_code: int | None) -> None:
             write_json(self.folder(run) / "commands.json", {"commands": [*earlier, {
                 "command": shlex.join(["python", *command[1:]]), "seconds": seconds, "exit_code": exit_code}]})
 
-        note(None, None)
+        record(None, None)
         with open(self.folder(run) / "log.txt", "a", encoding="utf-8") as log:
             process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT,
-                                       stdin=subprocess.DEVNULL, pass_fds=[self._lock.fileno()],
+                                       stdin=subprocess.DEVNULL,
                                        start_new_session=True)  # so that Ctrl-C reaches it once, through this process
             try:
                 process.wait()
@@ -174,7 +207,7 @@ class Experiment:
             finally:
                 if process.poll() is None:  # interrupted a second time
                     process.kill()
-                note(round(time.monotonic() - begin, 1), process.poll())
+                record(round(time.monotonic() - begin, 1), process.poll())
         if process.returncode == 0:
             return None
         return f"exit code {process.returncode}: {last_line(self.folder(run) / 'log.txt')}"
@@ -184,23 +217,7 @@ class Experiment:
         return json.loads(path.read_text())["commands"] if path.is_file() else []
 
 
-def scenes_by_name(scenes: list[Path]) -> dict[str, Path]:
-    """The scenes' absolute folders by name. Raises `InputError` for one that cannot be trained on and measured."""
-    by_name = {}
-    for scene in scenes:
-        data = scene.resolve()
-        if not data.is_dir():
-            raise InputError(f"{scene}: no such folder")
-        for part, use in [("train", "to train on"), ("test", "to measure with")]:
-            if not (data / part / "rgb").is_dir() or not list_images(data / part / "rgb"):
-                raise InputError(f"{scene}: has no images {use} ({part}/rgb)")
-        if data.name in by_name:
-            raise InputError(f"{scene}: another scene is named {data.name} too; rename one")
-        by_name[data.name] = data
-    return by_name
-
-
 def last_line(path: Path) -> str:
-    """The last line of a log that holds something, at most 200 characters of it."""
+    """The last line of a log that is not blank, at most 200 characters of it."""
     lines = [line for line in path.read_text(errors="replace").replace("\r", "\n").splitlines() if line.strip()]
     return lines[-1].strip()[:200] if lines else "no output"

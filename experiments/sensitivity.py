@@ -1,13 +1,14 @@
-"""How DeepVoxels depends on the number of training images, the size of its grid and errors in the poses.
+"""Sensitivity of DeepVoxels to the number of training images, the size of its grid and errors in the poses.
 
     python -m experiments.sensitivity --scenes data/cube --steps 3000 --out results/sensitivity
         --img_sidelength 64 --proj_sidelength 32 --grid_dim 16 --num_grid_feats 16 --nf0 16
 
-Each study varies one thing and leaves the others as the flags say: `images` keeps every (N+1)-th training view
-(--skip), `grid` takes other numbers of voxels a side (--grid_dims), `noise` turns the training cameras at random
-(--degrees, as scenes.noise does, drawn anew for each seed). Writes a curve of each, images.png, grid.png and noise.png,
-and sensitivity.json. Given again, the command runs what is missing.
+Each study varies one setting and keeps the others: `images` uses every (N+1)-th training view (--skip), `grid` varies
+the number of voxels per side (--grid_dims), `noise` rotates the training cameras at random (--degrees; scenes.noise),
+differently for each seed. Writes plots, images.png, grid.png and noise.png, and sensitivity.json. Repeating the command
+runs what is missing.
 """
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,20 +17,25 @@ from data_util import list_poses
 from dataio import sampled_views
 from deep_voxels import Architecture
 from experiments.command import experiment_parser, parse
-from experiments.plot import Curve, write_plot
+from experiments.plot import Curve, Plot, write_plots
 from experiments.results import summarize
-from experiments.runner import Experiment, Run
+from experiments.runner import Experiment, Run, open_experiment
 from scenes import noise
 from util import write_json
 
 PROG = "experiments.sensitivity"
-X_LABELS = {"images": "training images", "grid": "voxels a side", "noise": "pose noise, degrees"}
-UNCHANGED = "base"  # the variant in which nothing is varied: one run for all studies
+X_LABELS = {"images": "training images", "grid": "voxels per side", "noise": "pose noise (degrees)"}
+BASE = "base"  # the variant that changes nothing: one run for all studies
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(add_arguments(experiment_parser(PROG, __doc__)), argv, reserved={"--sampling_pattern"})
-    experiment = Experiment("sensitivity", args.out, args.scenes, args.steps, args.flags)
+    with open_experiment("sensitivity", args.out, args.scenes, args.steps, args.flags) as experiment:
+        run_studies(experiment, args)
+
+
+def run_studies(experiment: Experiment, args: Namespace) -> None:
+    """Runs what is missing and writes sensitivity.json and the plots."""
     studies = {study: {scene: [(x, [STUDIES[study](args, scene, data, x, seed) for seed in args.seeds])
                                for x in values(args, study)]
                        for scene, data in experiment.scenes.items()} for study in args.studies}
@@ -43,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         content["studies"][study] = {"x": X_LABELS[study], "scenes": points}
         curves = [curve for scene, line in points.items() if (curve := psnr_curve(scene, line)).x]
         if curves:
-            write_plot(args.out / f"{study}.png", f"PSNR after {args.steps} steps", X_LABELS[study], "PSNR, dB", curves)
+            write_plots(args.out / f"{study}.png",
+                        [Plot(f"PSNR after {args.steps} steps", X_LABELS[study], "PSNR (dB)", curves)])
             print(f"look at {args.out / f'{study}.png'}")
     write_json(args.out / "sensitivity.json", content)
 
@@ -51,38 +58,38 @@ def main(argv: Sequence[str] | None = None) -> None:
 def add_arguments(parser: Parser) -> Parser:
     parser.add_argument("--studies", nargs="+", choices=list(STUDIES), default=list(STUDIES), help="default: all")
     parser.add_argument("--skip", type=number(int, 0), nargs="+", default=[0, 1, 3], metavar="N",
-                        help="training views left out after each kept (default: 0 1 3)")
+                        help="training views to leave out after each one kept (default: 0 1 3)")
     parser.add_argument("--grid_dims", type=number(int, 1), nargs="+", default=[8, 16, 32], metavar="D",
-                        help="voxels a side (default: 8 16 32)")
+                        help="voxels per side (default: 8 16 32)")
     parser.add_argument("--degrees", type=number(float, 0), nargs="+", default=[0, 1, 3], metavar="DEG",
-                        help="standard deviation of the cameras' angles (default: 0 1 3)")
+                        help="standard deviation of the cameras' rotation (default: 0 1 3)")
     return parser
 
 
-def values(args, study: str) -> list[int] | list[float]:
-    """What a study varies, in ascending order of what its curve shows."""
+def values(args: Namespace, study: str) -> list[int] | list[float]:
+    """The values that a study compares, in ascending order on its x axis."""
     return {"images": sorted(set(args.skip), reverse=True), "grid": sorted(set(args.grid_dims)),
             "noise": sorted(set(args.degrees))}[study]
 
 
-def images_run(args, scene: str, data: Path, skip: int, seed: int) -> Run:
+def images_run(args: Namespace, scene: str, data: Path, skip: int, seed: int) -> Run:
     if skip == 0:
-        return Run(scene, data, UNCHANGED, seed)
+        return Run(scene, data, BASE, seed)
     return Run(scene, data, f"skip_{skip}", seed, flags=("--sampling_pattern", f"skip_{skip}"))
 
 
-def grid_run(args, scene: str, data: Path, grid_dim: int, seed: int) -> Run:
+def grid_run(args: Namespace, scene: str, data: Path, grid_dim: int, seed: int) -> Run:
     flags = Parser(PROG, None)
     flags.add_argument("--grid_dim", type=int, default=Architecture.grid_dim)
     if grid_dim == flags.parse_known_args(args.flags)[0].grid_dim:
-        return Run(scene, data, UNCHANGED, seed)
+        return Run(scene, data, BASE, seed)
     return Run(scene, data, f"grid_{grid_dim}", seed, flags=("--grid_dim", str(grid_dim)))
 
 
-def noise_run(args, scene: str, data: Path, degrees: float, seed: int) -> Run:
-    """The noisy copy of the scene is made here, once."""
+def noise_run(args: Namespace, scene: str, data: Path, degrees: float, seed: int) -> Run:
+    """Makes the noisy copy of the scene unless it exists."""
     if degrees == 0:
-        return Run(scene, data, UNCHANGED, seed)
+        return Run(scene, data, BASE, seed)
     copy = args.out / "scenes" / f"{scene}-noise_{degrees:g}-seed{seed}"
     if not copy.exists():
         noise.main(["--scene", str(data), "--out", str(copy), "--degrees", str(degrees), "--seed", str(seed)])
@@ -93,14 +100,14 @@ STUDIES = {"images": images_run, "grid": grid_run, "noise": noise_run}
 
 
 def shown_x(study: str, data: Path, x: int | float) -> int | float:
-    """Where a value stands on the curve: for left-out views, the number of those kept."""
+    """A value's place on the x axis: for `images`, the number of views kept."""
     if study != "images":
         return x
     return len(sampled_views(len(list_poses(data / "train" / "pose")), f"skip_{x}"))
 
 
 def psnr_curve(scene: str, points: list[dict]) -> Curve:
-    """The PSNR of every point of which a seed finished."""
+    """The PSNR at every point where at least one seed finished."""
     finished = [point for point in points if point["seeds"]]
     return Curve(scene, [float(point["x"]) for point in finished],
                  [[seed["psnr"] for seed in point["seeds"].values()] for point in finished])

@@ -1,27 +1,29 @@
-"""Table 1 of the paper: DeepVoxels against four baselines, with the same data, losses, steps and parameters.
+"""Table 1 of the paper: DeepVoxels and four baselines with the same data, losses, steps and number of parameters.
 
     python -m experiments.table1 --scenes data/cube data/lego --steps 3000 --seeds 0 1 --out results/table1
         --img_sidelength 64 --proj_sidelength 32 --grid_dim 16 --num_grid_feats 16 --nf0 16
 
-Writes table.md, table.json, figure.png (truth and each method, the same views) and a video of each scene's test path.
-Given again, it runs what is missing; scenes, models and seeds may be added. A run that fails is a gap in the table.
+Writes table.md, table.json, figure.png (truth and each method, for a few views) and a video of each scene's test path.
+Repeating the command runs what is missing; scenes, models and seeds may be added. A failed run is a gap in the table.
 """
+from argparse import Namespace
 from collections.abc import Sequence
 
+import imageio.v2 as imageio
 import numpy as np
 
 from baselines import MODELS, UNTRAINED
 from cli import run
+from evaluation.pictures import picture_grid, spread
 from experiments.command import experiment_parser, parse
-from experiments.pictures import frame, load_test_views, true_picture, write_figure, write_path_video
+from experiments.pictures import VIEWS_SHOWN, load_test_views, truth_and_frames, write_path_video
 from experiments.results import GAP, cell, failures, markdown_table, summarize
-from experiments.runner import Experiment, Result, Run
+from experiments.runner import Experiment, Result, Run, open_experiment
 from util import write_json
 
 PROG = "experiments.table1"
 NAMES = {"nearest_neighbor": "Nearest Neighbor", "tatarchenko": "Tatarchenko et al.", "worrall": "Worrall et al.",
          "pix2pix": "Pix2Pix (Isola et al.)", "deepvoxels": "DeepVoxels"}  # in the paper's order
-VIEWS_SHOWN = 3
 PAPER = {  # PSNR and SSIM on vase, pedestal, chair, cube, and their mean
     "nearest_neighbor": [(23.26, 0.92), (21.49, 0.87), (20.69, 0.94), (18.32, 0.83), (20.94, 0.89)],
     "tatarchenko": [(22.28, 0.91), (23.25, 0.89), (20.22, 0.95), (19.12, 0.84), (21.22, 0.90)],
@@ -35,8 +37,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = experiment_parser(PROG, __doc__)
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS), help="default: all")
     args = parse(parser, argv, reserved=set())
+    with open_experiment("table1", args.out, args.scenes, args.steps, args.flags) as experiment:
+        run_study(experiment, args)
+    print((args.out / "table.md").read_text(encoding="utf-8"))
+    print(f"look at {args.out / 'figure.png'}")
+
+
+def run_study(experiment: Experiment, args: Namespace) -> None:
+    """Runs what is missing and writes the table and the pictures."""
     models = [model for model in NAMES if model in args.models]
-    experiment = Experiment("table1", args.out, args.scenes, args.steps, args.flags)
     runs = {(scene, model): [Run(scene, data, model, seed, model)
                              for seed in (args.seeds[:1] if model in UNTRAINED else args.seeds)]
             for scene, data in experiment.scenes.items() for model in models}
@@ -50,19 +59,17 @@ def main(argv: Sequence[str] | None = None) -> None:
                   for model, row in PAPER.items()}})
     (args.out / "table.md").write_text(table_text(table, models, args), encoding="utf-8")
     write_pictures(experiment, models, {key: results.get(group[0]) for key, group in runs.items()})
-    print((args.out / "table.md").read_text(encoding="utf-8"))
-    print(f"look at {args.out / 'figure.png'}")
 
 
 def mean_over_scenes(table: dict, model: str) -> dict[str, float | None]:
-    """The means of PSNR and SSIM over scenes; None where a scene is a gap, since it would not compare."""
+    """The means of PSNR and SSIM over scenes; None if a scene is a gap, since methods would not compare."""
     rows = [scene[model] for scene in table.values()]
     return {name: None if any(row[name] is None for row in rows) else float(np.mean([row[name] for row in rows]))
             for name in ("psnr", "ssim")}
 
 
-def table_text(table: dict, models: list[str], args) -> str:
-    """The paper's layout, scenes as columns, the best PSNR of each in bold; the paper's own figures below."""
+def table_text(table: dict, models: list[str], args: Namespace) -> str:
+    """The paper's layout: a column for each scene, its best PSNR in bold. The paper's own figures follow."""
     best = {name: max((scene[model]["psnr"] or 0 for model in models), default=0) for name, scene in table.items()}
     rows = []
     for model in models:
@@ -82,19 +89,19 @@ def table_text(table: dict, models: list[str], args) -> str:
 
 
 def write_pictures(experiment: Experiment, models: list[str], results: dict[tuple[str, str], Result | None]) -> None:
-    """figure.png and SCENE.mp4, from the first seed's runs."""
+    """Writes figure.png and each SCENE.mp4, from the first seed's runs."""
     columns, rows = ["truth", *(NAMES[model] for model in models)], []
     for scene, data in experiment.scenes.items():
-        of_models = [results[scene, model] for model in models]
-        finished = [result for result in of_models if result]
+        scene_results = [results[scene, model] for model in models]
+        finished = [result for result in scene_results if result]
         if not finished:
             continue
         views = load_test_views(data, finished[0])
-        for view in np.linspace(0, len(views) - 1, min(VIEWS_SHOWN, len(views)) + 2).round().astype(int)[1:-1]:
-            rows.append([true_picture(views, int(view)), *(frame(result, int(view)) for result in of_models)])
-        write_path_video(experiment.out / f"{scene}.mp4", columns, views, of_models)
+        rows += [(f"{scene} {views.names[view]}", truth_and_frames(views, view, scene_results))
+                 for view in spread(len(views), VIEWS_SHOWN)]
+        write_path_video(experiment.out / f"{scene}.mp4", columns, views, scene_results)
     if rows:
-        write_figure(experiment.out / "figure.png", columns, rows)
+        imageio.imwrite(experiment.out / "figure.png", picture_grid(columns, rows))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The paper's evaluation as commands: what is missing is run, what is done is skipped, what fails is a gap."""
+"""The paper's evaluation as commands: missing runs are run, finished ones skipped, failed ones are gaps."""
 import json
 import os
 import re
@@ -14,13 +14,11 @@ import pytest
 
 from baselines import MODELS
 from cli import run as run_command
-from evaluation.render import write_png16
+from evaluation.output import write_png16
 from experiments import occlusion, sensitivity, table1
-from experiments.pictures import row
-from experiments.plot import Curve, round_marks, write_plot
-from experiments.runner import Experiment, Run, last_line
+from experiments.runner import Experiment
 from tests.conftest import SMALL, write_scene
-from util import InputError, RunLock
+from util import RunLock
 
 ROOT = Path(__file__).parent.parent
 
@@ -64,15 +62,15 @@ def test_table1_with_every_method_stopped_half_way_and_finished(scene, tmp_path)
     text = (out / "table.md").read_text()
     assert f"{table['pix2pix']['psnr']:.2f} / {table['pix2pix']['ssim']:.2f}" in text
     assert "30.55 / 0.97" in text  # the paper's mean
-    assert imageio.imread(out / "figure.png").shape == (24 + 3 * 192, 6 * 192, 3)
+    assert imageio.imread(out / "figure.png").shape == (24 + 3 * 220, 24 + 6 * 220, 3)
     frames = imageio.mimread(out / "scene.mp4")
-    assert (len(frames), frames[0].shape) == (3, (24 + 192, 6 * 192, 3))
+    assert (len(frames), frames[0].shape) == (3, (24 + 220, 6 * 220, 3))
 
 
 @pytest.fixture
 def fake_commands(monkeypatch):
-    """Runs take no time: a test writes gray frames and metrics, a training a checkpoint. Gives the list of their
-    command lines, and the function whose `fail` holds texts: commands that contain one fail."""
+    """Runs take no time: a test writes gray frames and metrics, a training a checkpoint. Returns the list of command
+    lines, and the function whose `fail` holds texts: commands that contain one of them fail."""
     commands = []
 
     def call(experiment, run, command):
@@ -160,7 +158,7 @@ def test_occlusion_compares_with_and_without(scene, tmp_path, fake_commands):
     text = (tmp_path / "out" / "occlusion.md").read_text()
     assert "| scene | with | 0.00 M | 23.00 / 0.50 | 2.00 | 75.0 % |" in text
     assert json.loads((tmp_path / "out" / "occlusion.json").read_text())["scenes"]["scene"]["without"]["psnr"] == 23
-    assert imageio.imread(tmp_path / "out" / "figure.png").shape == (24 + 3 * 192, 5 * 192, 3)
+    assert imageio.imread(tmp_path / "out" / "figure.png").shape == (24 + 3 * 220, 24 + 5 * 220, 3)
 
 
 def test_sensitivity_varies_one_thing_at_a_time(scene, tmp_path, fake_commands):
@@ -240,65 +238,37 @@ def test_the_folder_of_another_experiment_is_refused(scene, tmp_path, fake_comma
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "moved").rename(tmp_path / "elsewhere" / "scene")
     refused(capfd, [table1, *arguments(tmp_path / "elsewhere" / "scene", out)], str(out), str(scene))
-    refused(capfd, [table1, *arguments(tmp_path / "elsewhere" / "scene", tmp_path / "elsewhere")], "no experiment's")
+    refused(capfd, [table1, *arguments(tmp_path / "elsewhere" / "scene", tmp_path / "elsewhere")], "no experiment")
     (out / "experiment.json").write_text("{}")
     refused(capfd, [table1, *arguments(tmp_path / "elsewhere" / "scene", out)], "experiment.json")
 
 
-def test_two_processes_do_not_share_a_folder(scene, tmp_path):
-    (tmp_path / "out").mkdir()
-    lock = RunLock(tmp_path / "out")
-    (tmp_path / "out" / "experiment.json").write_text(json.dumps(
-        {"experiment": "table1", "steps": 3, "flags": [], "scenes": {}}))
-    with lock, pytest.raises(InputError, match="another process"):
-        Experiment("table1", tmp_path / "out", [scene], 3, [])
+def test_a_training_that_outlived_its_killed_experiment_is_left_alone(scene, tmp_path, fake_commands, capfd):
+    commands, _ = fake_commands
+    out = tmp_path / "out"
+    logs = out / "runs" / "scene-pix2pix-seed0" / "logs" / "01_02" / "run"
+    table1.main(arguments(scene, out, "--models", "nearest_neighbor"))
+    logs.mkdir(parents=True)
+    command = arguments(scene, out, "--models", "nearest_neighbor", "pix2pix")
+    capfd.readouterr()
+    with RunLock(logs):
+        refused(capfd, [table1, *command], str(logs), "another process")
+        assert len(commands) == 1
+    table1.main(command)
+    assert len(commands) == 3
 
 
-def test_commands_are_noted_with_their_time_and_end(scene, tmp_path):
-    """A command without an end was killed together with the experiment: then the run's time is not known."""
-    experiment = Experiment("table1", tmp_path / "out", [scene], 3, [])
-    run = Run("scene", scene, "pix2pix", 0, "pix2pix")
-    folder = experiment.folder(run)
-    (folder / "test_traj" / "01_01" / "run").mkdir(parents=True)
-    (folder / "test_traj" / "01_01" / "run" / "metrics.json").write_text('{"psnr": 20.0}')
-    assert experiment._call(run, [sys.executable, "-c", "print('begun')"]) is None
-    assert experiment._call(run, [sys.executable, "-c", "exit('out of luck')"]) == "exit code 1: out of luck"
-    noted = json.loads((folder / "commands.json").read_text())["commands"]
-    assert [command["exit_code"] for command in noted] == [0, 1]
-    assert noted[1]["command"] == """python -c 'exit('"'"'out of luck'"'"')'"""
-    assert (folder / "log.txt").read_text().startswith("begun")
-    assert experiment.result(run).seconds == sum(command["seconds"] for command in noted)
-    noted[0]["seconds"] = None
-    (folder / "commands.json").write_text(json.dumps({"commands": noted}))
-    assert experiment.result(run).seconds is None
-
-
-def test_the_reason_of_a_failure_is_the_last_line_of_its_log(tmp_path):
-    (tmp_path / "log.txt").write_text("50%|##\r60%|###\nrun.py: error: no such thing\n\n")
-    assert last_line(tmp_path / "log.txt") == "run.py: error: no such thing"
-    (tmp_path / "log.txt").write_text("")
-    assert last_line(tmp_path / "log.txt") == "no output"
-
-
-def test_missing_pictures_are_gray():
-    pictures = row([np.zeros((54, 54, 3), np.uint8), None])
-    assert pictures.shape == (192, 384, 3)
-    assert (pictures[:, :192] == 0).all()
-    assert (pictures[:, 192:] == 235).all()
-
-
-@pytest.mark.parametrize(("low", "high", "expected"), [
-    (0.0, 4.0, [0, 1, 2, 3, 4]), (17.3, 21.9, [16, 18, 20, 22]), (0.2, 0.9, [0.2, 0.4, 0.6, 0.8, 1.0])])
-def test_axes_have_round_marks_around_the_values(low, high, expected):
-    assert round_marks(low, high) == expected
-
-
-def test_a_plot_of_one_point_and_of_many(tmp_path):
-    write_plot(tmp_path / "plot.png", "title", "x", "y", [Curve("one", [3.0], [[20.0]])])
-    blank = imageio.imread(tmp_path / "plot.png")
-    write_plot(tmp_path / "plot.png", "title", "x", "y", [
-        Curve("cube", [1.0, 2.0, 4.0], [[20.0, 21.0], [22.0], [25.0]]), Curve("lego", [1.0, 4.0], [[18.0], [19.0]])])
-    assert (imageio.imread(tmp_path / "plot.png") != blank).any()
+def test_a_run_is_tested_with_the_checkpoint_of_its_last_step(scene, tmp_path, fake_commands):
+    """Not with the newest one, which may be of a training that is not finished."""
+    commands, _ = fake_commands
+    newer = tmp_path / "out" / "runs" / "scene-pix2pix-seed0" / "logs" / "01_02" / "run"
+    table1.main(arguments(scene, tmp_path / "out", "--models", "nearest_neighbor"))
+    newer.mkdir(parents=True)
+    (newer / "model-epoch_0_iter_2.pth").touch()
+    (newer / "latest.pth").symlink_to("model-epoch_0_iter_2.pth")
+    os.utime(newer / "model-epoch_0_iter_2.pth", (2e9, 2e9))
+    table1.main(arguments(scene, tmp_path / "out", "--models", "pix2pix"))
+    assert commands[-1].endswith("logs/01_01/run/model-epoch_0_iter_3.pth")
 
 
 def test_the_papers_table_is_quoted_right():

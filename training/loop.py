@@ -29,7 +29,7 @@ from dataio import Scene, blind_views, draw_triplets, load_scene
 from deep_voxels import architecture_of, describe, scene_geometry
 from losses import PatchDiscriminator
 from projection import SceneGeometry
-from runtime import channels_last_, describe_machine, set_arithmetic
+from runtime import channels_last_, describe_machine, set_arithmetic, uses_cpu_kernels
 from scenes.geometry.coverage import judge
 from training.log import TensorboardLog, log_pictures
 from training.recipes import WeightAverage, decayed, scale_dropout_, set_learning_rate
@@ -163,7 +163,7 @@ def build_networks(opt: Namespace, geometry: SceneGeometry, device: torch.device
     scale_dropout_(networks[0], opt.dropout)
     for network in networks:
         channels_last_(network)
-        if opt.kernels == "auto" and device.type == "cpu" and not opt.compile:
+        if uses_cpu_kernels(opt.kernels, device, opt.compile):
             accelerate_(network)
     average = WeightAverage(networks[0], opt.average) if opt.average else None
     if opt.compile:

@@ -1,4 +1,4 @@
-"""What a test run writes (DESIGN, section 7), and its metrics against hand-computed values."""
+"""The files of a test run (docs/design.md, section 7), and its metrics against values computed by hand."""
 import json
 import threading
 import time
@@ -9,23 +9,32 @@ import numpy as np
 import pytest
 import torch
 
-import evaluation.render
+from baselines.nearest_neighbor import NearestNeighbor
 from checkpoints import save_checkpoint
 from dataio import load_scene
 from deep_voxels import Architecture, DeepVoxels
-from evaluation.render import cropped_view, load_true_depth, measure, measure_depth
+from evaluation import output
+from evaluation.metrics import load_true_depth, measure, measure_depth, true_image
+from evaluation.render import Frame, nearest_neighbors, render_path, view_renderer
 from run_deepvoxels import main
-from tests.conftest import write_scene
 from tests.test_checkpoints import GEOMETRY
 from tests.test_goldens import GOLDEN, original_checkpoint
 
 
+def random_model() -> DeepVoxels:
+    """A small model with a random volume, and weights so large that views differ."""
+    torch.manual_seed(0)
+    model = DeepVoxels(Architecture(64, 16, 8, 4, 4), GEOMETRY).eval()
+    model.remember(torch.randn_like(model.deepvoxels))
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=2 * parameter[0].numel() ** -0.5)
+    return model
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A small model with a random volume."""
-    torch.manual_seed(0)
-    model = DeepVoxels(Architecture(64, 16, 8, 4, 4), GEOMETRY)
-    model.remember(torch.randn_like(model.deepvoxels))
+    model = random_model()
     path = tmp_path_factory.mktemp("checkpoint") / "model.pth"
     save_checkpoint(path, {"model": model.state_dict()})
     return path
@@ -62,13 +71,19 @@ def test_outputs_with_true_images(scene, checkpoint, tmp_path):
     expected = measure((image[..., ::-1] / 65535).astype(np.float32), truth.astype(np.float32))
     assert metrics["frames"][2]["psnr"] == pytest.approx(expected["psnr"], abs=1e-3)
     assert metrics["frames"][2]["ssim"] == pytest.approx(expected["ssim"], abs=1e-3)
-    # test view 0 is training view 0; 1 and 2 lie between training views
     assert set(metrics["nearest_neighbor"]) == {"psnr", "ssim"}
 
     frames = imageio.mimread(folder / "video.mp4")
     assert len(frames) == 3
-    assert frames[0].shape == (256, 512, 3)
-    assert imageio.imread(folder / "comparison.png").shape == (3 * (28 + 256), 3 * 256, 3)
+    assert frames[0].shape == (5 * 54, 2 * 5 * 54, 3)
+
+    comparison = imageio.imread(folder / "comparison.png")
+    assert comparison.shape == (24 + 3 * (4 + 4 * 54), 24 + 3 * (4 + 4 * 54), 3)
+    shown = comparison[26:-2, 26:-2]  # 4 pixels for one, 4 between pictures
+    np.testing.assert_array_equal(shown[2 * 220::4, :216:4], np.round(255 * truth).astype(np.uint8))
+    assert np.abs(shown[2 * 220::4, 220:436:4].astype(int) - image[..., ::-1] / 257).max() <= 0.5
+    error = np.abs(image[..., ::-1] / 65535 - truth).mean(axis=2)
+    assert np.abs(shown[2 * 220::4, 440::4, 0] / 255 - (1 - np.minimum(2 * error, 1))).max() < 0.01
 
 
 def test_a_frame_that_cannot_be_written_is_named(scene, checkpoint, tmp_path, monkeypatch, capfd):
@@ -82,33 +97,28 @@ def test_a_frame_that_cannot_be_written_is_named(scene, checkpoint, tmp_path, mo
     assert not list(tmp_path.glob("logs/test_traj/*/*/metrics.json"))
 
 
-def test_frames_wait_in_bounded_number(scene, checkpoint, tmp_path, monkeypatch):
-    """While the writers are slow, rendering waits; frames still are measured in order."""
-    write_scene(tmp_path / "many", views=12)
-    monkeypatch.setattr(evaluation.render, "MOST_WAITING", 2)
-    write, lock, unwritten, most = evaluation.render.write_png16, threading.Lock(), [0], [0]
+def test_frames_wait_in_bounded_number(tmp_path, monkeypatch):
+    """While the writers are slow, rendering waits. Frames are measured in order all the same."""
+    monkeypatch.setattr(output, "MAX_WAITING", 2)
+    lock, unmeasured, most = threading.Lock(), [0], [0]
 
-    def slow(path, image):
-        time.sleep(0.02)
-        write(path, image)
-        with lock:
-            unwritten[0] -= 1
-
-    def rendered(*arguments):
-        for frame in render_path(*arguments):
+    def rendered():
+        for view in range(16):
             with lock:
-                unwritten[0] += 1
-                most[0] = max(most[0], unwritten[0])
-            yield frame
+                unmeasured[0] += 1
+                most[0] = max(most[0], unmeasured[0])
+            yield Frame(view, np.full((54, 54, 3), view / 16, np.float32), None)
 
-    monkeypatch.setattr(evaluation.render, "write_png16", slow)
-    render_path = evaluation.render.render_path
-    monkeypatch.setattr(evaluation.render, "render_path", rendered)
-    monkeypatch.setattr(evaluation.render, "write_depth", lambda folder, depth: None)
-    folder = run_test(checkpoint, tmp_path / "many", tmp_path / "logs", "--train_root", scene / "train")
-    assert most[0] <= 2 + 1 + evaluation.render.WRITERS
-    frames = json.loads((folder / "metrics.json").read_text())["frames"]
-    assert [frame["name"] for frame in frames] == [f"{view:06d}" for view in range(12)]
+    def slow(view, image):
+        time.sleep(0.02 if view else 0.2)
+        with lock:
+            unmeasured[0] -= 1
+        return view, float(image.max())
+
+    measured, depth = output.write_frames(tmp_path, rendered(), 16, (0.0, 1.0), slow)
+    assert measured == [(view, view / 16) for view in range(16)]
+    assert depth is None
+    assert most[0] <= 2 + 1
 
 
 def test_outputs_of_poses_alone(scene, checkpoint, tmp_path):
@@ -140,6 +150,32 @@ def test_frames_do_not_depend_on_their_batch(scene, checkpoint, tmp_path):
     assert np.abs(first - last).max() <= 16  # of 65535
 
 
+def test_single_views_are_those_of_the_path(scene):
+    """A viewer renders one pose at a time, with the same pieces."""
+    model, poses, cpu = random_model(), load_scene(scene / "test", 64).cam2world, torch.device("cpu")
+    frames = list(render_path(model, poses, None, "fp32", cpu))
+    assert [frame.view for frame in frames] == [0, 1, 2]
+    with torch.inference_mode():
+        rendering = view_renderer(model, None, cpu)(torch.from_numpy(poses[1:2]).float())
+    single = rendering.images[0, :, 5:-5, 5:-5].permute(1, 2, 0).numpy() + 0.5
+    np.testing.assert_allclose(frames[1].image, single.clip(0, 1), atol=1e-5)
+    np.testing.assert_allclose(frames[1].depth, rendering.depth[0, 0], atol=1e-5)
+    assert np.abs(frames[0].image - frames[1].image).max() > 0.1
+
+
+def test_baselines_render_from_the_nearest_training_view(scene):
+    """Test view 0 has the pose of training view 0 and is the same picture."""
+    training_views, views = load_scene(scene / "train", 64), load_scene(scene / "test", 64)
+    neighbors = nearest_neighbors(training_views, views.cam2world)
+    model = NearestNeighbor(Architecture(), GEOMETRY)
+    frames = list(render_path(model, views.cam2world, neighbors, "fp32", torch.device("cpu")))
+    for frame, nearest in zip(frames, neighbors.nearest, strict=True):
+        np.testing.assert_allclose(frame.image, true_image(training_views, int(nearest)), atol=1e-6)
+        assert frame.depth is None
+    np.testing.assert_allclose(frames[0].image, true_image(views, 0), atol=1e-6)
+    assert neighbors.nearest[0] == 0
+
+
 def test_psnr_and_ssim_by_hand():
     truth = np.full((20, 20, 3), 0.5, np.float32)
     metrics = measure(truth + np.float32(0.1), truth)
@@ -165,7 +201,7 @@ def test_ssim_uses_an_11_tap_gaussian_and_population_covariance():
 
 
 def test_the_border_is_cropped(scene):
-    assert cropped_view(load_scene(scene / "test", 64), 0).shape == (54, 54, 3)
+    assert true_image(load_scene(scene / "test", 64), 0).shape == (54, 54, 3)
 
 
 def write_depths(scene, depths):
@@ -180,7 +216,7 @@ def test_true_depth_is_averaged_over_map_pixels_that_lie_wholly_on_the_object(sc
     depth[8:16, 16:32] = np.arange(16) % 4 + 1
     depth[8:16, 29] = np.inf
     write_depths(scene, [depth] * 3)
-    maps = load_true_depth(scene / "test", load_scene(scene / "test", 64), 16)
+    maps = load_true_depth(scene / "test" / "depth", 3, 16)
     assert maps.shape == (3, 16, 16)
     finite = np.isfinite(maps[0])
     assert finite.sum() == 2 * 3
@@ -189,7 +225,7 @@ def test_true_depth_is_averaged_over_map_pixels_that_lie_wholly_on_the_object(sc
 
 
 def test_depth_errors_by_hand():
-    """Over the object's pixels alone: the background's depth is not determined (paper, Figure 5)."""
+    """Only the object's pixels count: the background's depth is undetermined (paper, Figure 5)."""
     truth = np.array([[[1.0, 2.0], [3.0, np.inf]]], np.float32)
     depth = np.array([[[1.1, 1.5], [3.0, 9.0]]], np.float32)
     errors = measure_depth(depth, truth, voxel_size=0.25)
@@ -231,7 +267,7 @@ def test_broken_depth_maps_are_named(scene, checkpoint, tmp_path, capfd, break_d
 
 @pytest.mark.parametrize("name", ["occlusion", "no_occlusion"])
 def test_an_original_checkpoint_renders_the_goldens_from_the_command_line(tmp_path, name):
-    """The golden folders are test folders: frames and metric depth are the original's."""
+    """The golden folders are test folders: frames and metric depth equal the original's."""
     torch.save(original_checkpoint(name), tmp_path / "original.pth")
     folder = run_test(tmp_path / "original.pth", GOLDEN / name, tmp_path / "logs")
     golden = np.load(GOLDEN / name / "golden.npz")

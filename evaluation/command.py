@@ -1,0 +1,92 @@
+"""Testing: render a camera path from a checkpoint, and measure it where the true images are known.
+
+    python run_deepvoxels.py --train_test test --data_root SCENE/test --logging_root LOGS --checkpoint CHECKPOINT
+"""
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+
+from baselines import FROM_SOURCE
+from baselines.width import count_parameters
+from data_util import BORDER
+from dataio import Scene, blind_views, load_scene
+from deep_voxels import architecture_of, scene_geometry
+from evaluation.metrics import SSIM, load_true_depth, mean_metrics, measure_depth, measure_frame
+from evaluation.output import write_comparison, write_frames
+from evaluation.render import load_model, nearest_neighbors, render_path
+from runtime import describe_machine, set_arithmetic
+from util import InputError, make_run_folder, write_json
+
+
+def test(opt: Namespace, checkpoint: dict | None) -> int:
+    """Renders every pose of `--data_root` and returns the exit code, 0."""
+    device = torch.device(opt.device)
+    set_arithmetic(opt.precision, device, opt.deterministic)
+    root, architecture = Path(opt.data_root), architecture_of(opt)
+    measured = (root / "rgb").is_dir()
+    scene = load_scene(root, opt.img_sidelength, background=opt.background, with_images=measured)
+    geometry = scene_geometry(scene.intrinsics, architecture, opt.near_plane)
+    for view in blind_views(scene, geometry, lifting=False):
+        raise InputError(f"{root}/pose/{scene.names[view]}.txt: sees nothing of the grid; check origin, scale and near "
+                         "plane in intrinsics.txt, and that the poses are camera-to-world")
+    training_views = load_training_views(opt, root) if measured or opt.model in FROM_SOURCE else None
+    if training_views is None and opt.model in FROM_SOURCE:
+        raise InputError(f"--train_root is required to test --model {opt.model}, which renders from training views")
+    neighbors = training_views and nearest_neighbors(training_views, scene.cam2world)
+    true_depth = load_true_depth(root / "depth", len(scene), opt.proj_sidelength) if measured else None
+    model = load_model(opt.model, architecture, geometry, device, checkpoint,
+                       opt.checkpoint and Path(opt.checkpoint), opt.compile, opt.kernels)
+    if opt.dry_run:
+        print(f"{root}: {len(scene)} poses, {'with' if measured else 'without'} true images")
+        return 0
+
+    (folder,) = make_run_folder(Path(opt.logging_root), "test_traj",
+                                name=opt.experiment_name or "_".join(Path(opt.checkpoint or opt.model).parts[-2:]))
+    write_json(folder / "options.json", {"options": vars(opt), "machine": describe_machine(device)})
+    farthest = geometry.near_plane + 2 * geometry.grid_dim * geometry.voxel_size
+    metrics, depth = write_frames(
+        folder, render_path(model, scene.cam2world, neighbors, opt.precision, device), len(scene),
+        (geometry.near_plane, farthest),
+        (lambda view, image: measure_frame(view, image, scene, neighbors)) if measured else None)
+    if measured:
+        write_comparison(folder, scene)
+        frames, nearest = zip(*metrics, strict=True)
+        content = {**mean_metrics(frames), "nearest_neighbor": neighbors and mean_metrics(nearest),
+                   "depth": None if true_depth is None or depth is None else
+                   measure_depth(depth, true_depth, geometry.voxel_size),
+                   "model": opt.model, "parameters": count_parameters(model), "protocol": protocol(opt),
+                   "frames": frames}
+        write_json(folder / "metrics.json", content)
+        print_metrics(content)
+        print(f"look at {folder / 'comparison.png'}")
+    print(f"look at {folder / 'video.mp4'}")
+    return 0
+
+
+def load_training_views(opt: Namespace, test_root: Path) -> Scene | None:
+    """The training views that frames are compared with and baselines render from: those of `--train_root`, or of
+    `train` beside the test folder, that `--sampling_pattern` keeps."""
+    root = Path(opt.train_root) if opt.train_root else test_root.resolve().parent / "train"
+    if not opt.train_root and not root.is_dir():
+        print(f"warning: {root} does not exist and --train_root is not given; nearest neighbours are not measured",
+              file=sys.stderr)
+        return None
+    return load_scene(root, opt.img_sidelength, opt.sampling_pattern, opt.background)
+
+
+def protocol(opt: Namespace) -> dict:
+    """How the metrics were computed."""
+    return {"border": BORDER, "background": opt.background, "sidelength": opt.img_sidelength,
+            "ssim": {**SSIM, "window": 11}, "psnr": "per frame on [0, 1] images, then averaged",
+            "depth": "along z, over map pixels that lie wholly on the object"}
+
+
+def print_metrics(metrics: dict) -> None:
+    neighbor, depth = metrics["nearest_neighbor"], metrics["depth"]
+    print(f"PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}" + (
+        f"; nearest neighbour: PSNR {neighbor['psnr']:.2f} dB, SSIM {neighbor['ssim']:.3f}" if neighbor else ""))
+    if depth:
+        print(f"depth: mean error {depth['mean_absolute_error']:.4f} world units, "
+              f"{100 * depth['within_one_voxel']:.1f} % of the object within one voxel")
