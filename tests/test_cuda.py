@@ -1,0 +1,81 @@
+"""What a CPU can prove about CUDA, on fake tensors; and the same on a real GPU, where there is one."""
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from data_util import crop_border
+from dataio import Views
+from deep_voxels import Architecture, DeepVoxels
+from evaluation.render import view_renderer
+from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
+from projection import SceneGeometry
+from runtime import channels_last_
+from tests.conftest import hemisphere_poses
+from training.step import load_batch
+
+ARCHITECTURES = [Architecture(64, 16, 8, 4, 4), Architecture(64, 16, 8, 4, 4, no_occlusion_net=True)]
+GEOMETRY = SceneGeometry(8, 0.125, (0.0, 0.0, 0.0), 1.0, 16, 17.0, 8.0, 8.0)
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+class Devices(TorchDispatchMode):
+    """The operations, while this is active, whose results do not lie on CUDA."""
+
+    def __init__(self):
+        super().__init__()
+        self.elsewhere = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        tensors = [value for value in (result if isinstance(result, (tuple, list)) else [result])
+                   if isinstance(value, torch.Tensor)]
+        self.elsewhere += [f"{function} -> {value.device}" for value in tensors if value.device.type != "cuda"]
+        return result
+
+
+@pytest.fixture
+def fake_cuda():
+    """Tensors without values on a GPU that is not there. Whatever asks for a value, as each wait for the device does,
+    raises. cuDNN is off, since `grid_sample` has no fake kernel there."""
+    with torch.backends.cudnn.flags(enabled=False), FakeTensorMode(allow_non_fake_inputs=False), torch.device("cuda"):
+        yield
+
+
+def fake_views() -> Views:
+    return Views(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.eye(4).repeat(4, 1, 1))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_forward_pass_of_a_step_stays_on_the_device_and_never_waits(architecture, fake_cuda):
+    model, discriminator = (channels_last_(network) for network in (DeepVoxels(architecture, GEOMETRY),
+                                                                   PatchDiscriminator()))
+    with Devices() as devices:
+        batch = load_batch(fake_views(), [0, 1, 2])
+        rendering, integration = model(batch.source_image, batch.source_cam2world, batch.target_cam2world)
+        fake, real = crop_border(rendering.images), crop_border(batch.target_images)
+        fake_logits, real_logits = discriminator(fake), discriminator(real)
+        loss = ((fake.float() - real).abs().mean() + adversarial_loss(fake_logits.float(), real=True)
+                + discriminator_loss(real_logits.float(), fake_logits.float()))
+        model.remember(integration.volume)
+    assert isinstance(loss, FakeTensor)
+    assert loss.device.type == model.deepvoxels.device.type == "cuda"
+    assert not devices.elsewhere
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_tests_frames_stay_on_the_device_and_never_wait(architecture, fake_cuda):
+    model = channels_last_(DeepVoxels(architecture, GEOMETRY).eval())
+    with Devices() as devices, torch.inference_mode():
+        rendering = view_renderer(model, None, torch.device("cuda"))(fake_views().cam2world)
+    assert rendering.images.shape == (4, 3, 64, 64)
+    assert rendering.images.device.type == "cuda"
+    assert not devices.elsewhere
+
+
+def test_a_wait_for_the_device_would_be_seen(fake_cuda):
+    with pytest.raises(Exception, match="data-dependent|_local_scalar_dense|item"):
+        float(torch.ones(1).sum())
+    with Devices() as devices:
+        torch.zeros(1, device="cpu")
+    assert devices.elsewhere
