@@ -1,8 +1,10 @@
-"""The files of a scene folder, and what can be said about camera poses alone.
+"""A scene folder's files: images, poses, intrinsics, read and written (docs/design.md, section 7).
 
-Poses are camera-to-world 4x4 matrices with OpenCV axes (x right, y down, z forward), images are RGB.
-Whatever a user can get wrong raises `InputError` with one line that names the file.
+The layout is the original DeepVoxels release's. Poses are camera-to-world 4x4 matrices with OpenCV axes (x right,
+y down, z forward); images are RGB. Bad input raises `InputError` with one line that names the file.
 """
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,18 +12,48 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
+from tqdm import tqdm
 
 from util import InputError, read_text
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 BACKGROUNDS = {"white": 255, "black": 0}
 MAX_PIXELS = 1 << 27
-BORDER = 5  # the outermost pixels, where padding shows, are in no loss, no metric and no written frame
+MAX_NUMBER = float(np.finfo(np.float32).max)  # of poses and intrinsics, because the model computes in float32
+BORDER = 5  # pixels at the image border, where padding shows, are left out of losses, metrics and written frames
+DEFAULT_NEAR_PLANE = math.sqrt(3) / 2  # world units, used where intrinsics.txt says 0
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The images of a folder in the order in which they pair with poses: sorted by name."""
-    return sorted(path for path in _require_folder(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+def scene_parts(folder: Path) -> list[Path]:
+    """The scene folders of a scene: `folder` itself if it has pose/, else its subfolders with pose/, train first."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    if (folder / "pose").is_dir():
+        return [folder]
+    parts = sorted((part for part in folder.iterdir() if (part / "pose").is_dir()),
+                   key=lambda part: (part.name != "train", part.name))
+    if not parts:
+        raise InputError(f"{folder}: holds no scene: neither pose/ nor a folder with pose/, such as train/")
+    return parts
+
+
+def view_name(index: int) -> str:
+    """The name of a view's files without suffix; names sort in the order of the views."""
+    return f"{index:06d}"
+
+
+def write_scene_folder(folder: Path, intrinsics: "SceneIntrinsics", cam2world: Float[np.ndarray, "views 4 4"],
+                       images: Iterable[UInt8[np.ndarray, "h w 3"]] | None = None) -> None:
+    """Writes poses, intrinsics and, if given, one image per pose, in the same order."""
+    write_poses(folder, cam2world)
+    write_intrinsics(folder / "intrinsics.txt", intrinsics)
+    if images is not None:
+        (folder / "rgb").mkdir()
+        for index, image in enumerate(tqdm(images, desc=folder.name, total=len(cam2world), unit="image")):
+            write_image(folder / "rgb" / f"{view_name(index)}.png", image)
+
+
+# Poses
 
 
 def list_poses(folder: Path) -> list[Path]:
@@ -36,43 +68,161 @@ def load_pose(path: Path) -> Float[np.ndarray, "4 4"]:
     """Reads one pose: 16 numbers on one line or 4 lines of 4, a rigid transform."""
     values = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
-        values += parse_numbers(path, number, line, counts=None)
+        values += _parse_numbers(path, number, line)
     if len(values) != 16:
         raise InputError(f"{path}: holds {len(values)} numbers, a pose is 16 (a 4x4 matrix)")
     pose = np.array(values).reshape(4, 4)
-    rotation = pose[:3, :3]
-    if not np.allclose(pose[3], [0, 0, 0, 1], atol=1e-4):
-        raise InputError(f"{path}: is not a rigid transform: its last row is {pose[3].tolist()}, not 0 0 0 1")
-    if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or np.linalg.det(rotation) < 0:
-        raise InputError(f"{path}: is not a rigid transform: its upper left 3x3 is not a rotation")
+    require_rigid(pose, f"{path}:")
     return pose
 
 
+def require_rigid(pose: Float[np.ndarray, "4 4"], subject: str) -> None:
+    """Raises `InputError` unless the matrix is a finite rotation and translation. `subject` opens the message."""
+    rotation = pose[:3, :3]
+    if not np.isfinite(pose).all():
+        reason = "it holds numbers that are not finite"
+    elif not np.allclose(pose[3], [0, 0, 0, 1], atol=1e-4):
+        reason = f"its last row is {pose[3].tolist()}, not 0 0 0 1"
+    elif not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or np.linalg.det(rotation) < 0:
+        reason = "its upper left 3x3 is not a rotation"
+    else:
+        return
+    raise InputError(f"{subject} is not a rigid transform: {reason}")
+
+
+def write_poses(folder: Path, cam2world: Float[np.ndarray, "views 4 4"]) -> None:
+    """Writes `folder/pose/000000.txt` and so on."""
+    (folder / "pose").mkdir(parents=True, exist_ok=True)
+    for index, pose in enumerate(cam2world):
+        write_pose(folder / "pose" / f"{view_name(index)}.txt", pose)
+
+
+def write_pose(path: Path, pose: Float[np.ndarray, "4 4"]) -> None:
+    """Writes 16 numbers on one line that read back to the same floats."""
+    # Adding 0 turns a negative zero into 0.
+    path.write_text(" ".join(repr(float(value) + 0.0) for value in pose.reshape(-1)) + "\n")
+
+
+def nearest_views(cam2world: Float[np.ndarray, "views 4 4"], reference: Float[np.ndarray, "references 4 4"],
+                  count: int) -> Int[np.ndarray, "views count"]:
+    """For each view the `count` references nearest in viewing direction, the nearest first (paper, section 3.1).
+
+    Ties keep the order of the references, so that the result does not depend on the platform.
+    """
+    cosines = cam2world[:, :3, 2] @ reference[:, :3, 2].T
+    return np.argsort(-np.round(cosines, 9), axis=1, kind="stable")[:, :count]
+
+
+# Intrinsics
+
+
+@dataclass(frozen=True)
+class SceneIntrinsics:
+    """The content of `intrinsics.txt`.
+
+    focal, cx, cy: in pixels of an image of `height` x `width`; the first pixel spans 0 to 1. grid_origin: world
+    coordinates of the grid's center. near_plane: world units, 0 for the default. scale: the grid's sidelength in world
+    units. world2cam: whether the pose files hold world-to-camera matrices.
+    """
+
+    focal: float
+    cx: float
+    cy: float
+    grid_origin: tuple[float, float, float]
+    near_plane: float
+    scale: float
+    height: int
+    width: int
+    world2cam: bool = False
+
+    def matrix(self, sidelength: int) -> Float[np.ndarray, "3 3"]:
+        """The intrinsic matrix of an image center-cropped to a square and scaled to `sidelength` pixels.
+
+        The crop moves the principal point; the scaling multiplies all (docs/design.md, section 3).
+        """
+        top, left, side = center_square(self.height, self.width)
+        ratio = sidelength / side
+        return np.array([[self.focal * ratio, 0, (self.cx - left) * ratio],
+                         [0, self.focal * ratio, (self.cy - top) * ratio],
+                         [0, 0, 1]], dtype=np.float64)
+
+
+def load_intrinsics(path: Path) -> SceneIntrinsics:
+    """Reads `intrinsics.txt`: `f cx cy [0]`, grid origin, near plane, scale, `height width`, and an optional sixth line
+    that is 1 if the poses are world-to-camera."""
+    lines = [line for line in read_text(path).splitlines() if line.strip()]
+    names = ["f cx cy", "the grid's origin x y z", "the near plane", "the scale", "height width"]
+    if len(lines) < len(names):
+        raise InputError(f"{path}: has {len(lines)} lines, expected {len(names)}; line {len(lines) + 1} should hold "
+                         f"{names[len(lines)]}")
+    counts = [(3, 4), (3,), (1,), (1,), (2,), (1,)]
+    rows = [_parse_numbers(path, number, line, count)
+            for number, (line, count) in enumerate(zip(lines, counts, strict=False), start=1)]
+    (focal, cx, cy, *_), origin, (near_plane,), (scale,), (height, width) = rows[:5]
+    for line, name, value, minimum in [(1, "focal length", focal, 1e-9), (3, "near plane", near_plane, 0),
+                                       (4, "scale", scale, 1e-9), (5, "height", height, 1), (5, "width", width, 1)]:
+        if value < minimum:
+            raise InputError(f"{path}:{line}: the {name} is {value:g}, which is too small")
+    return SceneIntrinsics(focal, cx, cy, tuple(origin), near_plane, scale, int(height), int(width),
+                           world2cam=len(rows) > 5 and rows[5][0] != 0)
+
+
+def write_intrinsics(path: Path, intrinsics: SceneIntrinsics) -> None:
+    """Writes the five lines that `load_intrinsics` reads, for camera-to-world poses.
+
+    The first line ends in 0 because later readers of the original's format expect a fourth number.
+    """
+    rows = [(intrinsics.focal, intrinsics.cx, intrinsics.cy, 0.0), intrinsics.grid_origin, (intrinsics.near_plane,),
+            (intrinsics.scale,), (int(intrinsics.height), int(intrinsics.width))]
+    lines = [" ".join(str(value) if isinstance(value, int) else repr(float(value)) for value in row) for row in rows]
+    path.write_text("\n".join(lines) + "\n")
+
+
+# Images
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The images of a folder, sorted by name: the order in which they pair with poses."""
+    return sorted(path for path in _require_folder(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
 def load_image(path: Path, background: str = "white") -> UInt8[np.ndarray, "h w 3"]:
-    """Reads an 8 or 16 bit image as 8 bit RGB; transparency is composed over `background`."""
+    """Reads an 8 or 16 bit image as 8 bit RGB; transparent pixels are composed over `background`."""
     try:
         pixels = _decode(path)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: is not a readable image ({error})".replace("\n", " ")) from None
-    full = np.iinfo(pixels.dtype).max
     if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
         return pixels
-    colors = pixels[..., :3] / full
+    maximum = np.iinfo(pixels.dtype).max
+    colors = pixels[..., :3] / maximum
     if pixels.shape[2] == 4:
-        alpha = pixels[..., 3:] / full
+        alpha = pixels[..., 3:] / maximum
         colors = colors * alpha + BACKGROUNDS[background] / 255 * (1 - alpha)
     return np.round(255 * colors).astype(np.uint8)
 
 
+def write_image(path: Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
+    """Writes an RGB image as PNG, whole or not at all."""
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(encoded.tobytes())
+    temporary.replace(path)
+
+
+def center_square(height: int, width: int) -> tuple[int, int, int]:
+    """Top row, left column and sidelength of the largest square in the middle of an image."""
+    side = min(height, width)
+    return (height - side) // 2, (width - side) // 2, side
+
+
 def square_resize(image: UInt8[np.ndarray, "h w 3"], sidelength: int) -> UInt8[np.ndarray, "s s 3"]:
-    """Center-crops to a square and scales to `sidelength`, by area averaging where that shrinks (paper, section 4)."""
-    height, width = image.shape[:2]
-    square = min(height, width)
-    top, left = (height - square) // 2, (width - square) // 2
-    image = image[top:top + square, left:left + square]
-    if square == sidelength:
+    """Center-crops to a square and scales to `sidelength`, shrinking by area averaging (paper, section 4)."""
+    top, left, side = center_square(*image.shape[:2])
+    image = image[top:top + side, left:left + side]
+    if side == sidelength:
         return np.ascontiguousarray(image)
-    interpolation = cv2.INTER_AREA if sidelength < square else cv2.INTER_LINEAR
+    interpolation = cv2.INTER_AREA if sidelength < side else cv2.INTER_LINEAR
     return cv2.resize(image, (sidelength, sidelength), interpolation=interpolation)
 
 
@@ -82,30 +232,15 @@ def crop_border(images):
 
 
 def color_depth(depth: Float[np.ndarray, "*b h w"], nearest: float, farthest: float) -> UInt8[np.ndarray, "*b h w 3"]:
-    """Depth as colours, RGB: yellow at `nearest`, dark blue at `farthest` and beyond."""
+    """Depth as RGB colors: yellow at `nearest`, dark blue at `farthest` and beyond."""
     closeness = np.clip((farthest - depth) / max(farthest - nearest, 1e-12), 0, 1)
     levels = np.round(255 * closeness).astype(np.uint8)
     palette = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
     return palette[levels]
 
 
-def view_directions(cam2world: Float[np.ndarray, "views 4 4"]) -> Float[np.ndarray, "views 3"]:
-    """The unit vectors along which the cameras look: their z axes in world coordinates."""
-    return cam2world[:, :3, 2]
-
-
-def nearest_views(cam2world: Float[np.ndarray, "views 4 4"], reference: Float[np.ndarray, "references 4 4"],
-                  count: int) -> Int[np.ndarray, "views count"]:
-    """For each view the `count` references nearest in viewing direction, the nearest first (paper, section 3.1).
-
-    Equal angles keep the order of the references, so that the answer does not depend on the platform.
-    """
-    cosines = view_directions(cam2world) @ view_directions(reference).T
-    return np.argsort(-np.round(cosines, 9), axis=1, kind="stable")[:, :count]
-
-
 def _decode(path: Path) -> np.ndarray:
-    """Pixels as (height, width, 3 or 4), uint8 or uint16. Pillow reads no 16 bit RGB, OpenCV does."""
+    """Pixels as (height, width, 3 or 4), uint8 or uint16. OpenCV reads 16 bit RGB PNGs; Pillow does not."""
     with Image.open(path) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width}x{image.height} pixels are too many")
@@ -132,68 +267,17 @@ def _require_folder(folder: Path) -> Path:
     return folder
 
 
-def parse_numbers(path: Path, number: int, line: str, counts: tuple[int, ...] | None) -> list[float]:
-    """The finite numbers of one line, as many as one of `counts` says."""
+def _parse_numbers(path: Path, number: int, line: str, counts: tuple[int, ...] | None = None) -> list[float]:
+    """The numbers on one line, all finite in float32; raises `InputError` if `counts` is given and not met."""
     values = []
     for word in line.split():
         try:
             value = float(word)
         except ValueError:
             raise InputError(f"{path}:{number}: {word[:40]!r} is not a number") from None
-        if not np.isfinite(value):
-            raise InputError(f"{path}:{number}: {word[:40]!r} is not a finite number")
+        if not abs(value) <= MAX_NUMBER:
+            raise InputError(f"{path}:{number}: {word[:40]!r} is not a finite number in float32")
         values.append(value)
     if counts is not None and len(values) not in counts:
         raise InputError(f"{path}:{number}: holds {len(values)} numbers, expected {' or '.join(map(str, counts))}")
     return values
-
-
-@dataclass(frozen=True)
-class SceneIntrinsics:
-    """What `intrinsics.txt` says, in the pixels of the image size that it names.
-
-    focal, cx, cy: pixels. grid_origin: world coordinates of the grid's center. near_plane: world units, 0 where the
-    default is to be used. scale: the grid's sidelength in world units. world2cam: the pose files hold the inverse.
-    """
-
-    focal: float
-    cx: float
-    cy: float
-    grid_origin: tuple[float, float, float]
-    near_plane: float
-    scale: float
-    height: int
-    width: int
-    world2cam: bool = False
-
-    def matrix(self, sidelength: int) -> Float[np.ndarray, "3 3"]:
-        """The intrinsic matrix of the image after the center crop to a square and scaling to `sidelength` pixels.
-
-        The crop keeps the shorter side; the principal point moves with it (DESIGN: non-square images).
-        """
-        square = min(self.height, self.width)
-        ratio = sidelength / square
-        left, top = (self.width - square) // 2, (self.height - square) // 2
-        return np.array([[self.focal * ratio, 0, (self.cx - left) * ratio],
-                         [0, self.focal * ratio, (self.cy - top) * ratio],
-                         [0, 0, 1]], dtype=np.float64)
-
-
-def load_intrinsics(path: Path) -> SceneIntrinsics:
-    """Reads `intrinsics.txt`: `f cx cy [0]`, origin, near plane, scale, `height width`, and an optional sixth line
-    that is 1 where the poses are world-to-camera."""
-    lines = [line for line in read_text(path).splitlines() if line.strip()]
-    names = ["f cx cy", "the grid's origin x y z", "the near plane", "the scale", "height width"]
-    if len(lines) < len(names):
-        raise InputError(f"{path}: has {len(lines)} lines, expected {len(names)}; line {len(lines) + 1} should hold "
-                         f"{names[len(lines)]}")
-    counts = [(3, 4), (3,), (1,), (1,), (2,), (1,)]
-    rows = [parse_numbers(path, number, line, count)
-            for number, (line, count) in enumerate(zip(lines, counts, strict=False), start=1)]
-    (focal, cx, cy, *_), origin, (near_plane,), (scale,), (height, width) = rows[:5]
-    for line, name, value, least in [(1, "focal length", focal, 1e-9), (3, "near plane", near_plane, 0),
-                                     (4, "scale", scale, 1e-9), (5, "height", height, 1), (5, "width", width, 1)]:
-        if value < least:
-            raise InputError(f"{path}:{line}: the {name} is {value:g}, which cannot be")
-    return SceneIntrinsics(focal, cx, cy, tuple(origin), near_plane, scale, int(height), int(width),
-                           world2cam=len(rows) > 5 and rows[5][0] != 0)

@@ -1,4 +1,5 @@
-"""Everything that makes a scene folder: synthetic renders, other people's formats, photos.
+"""Commands that make or check a scene folder: `python -m scenes.render --help`, and so on; see docs/scenes.md.
 
-Each module is a command: `python -m scenes.render --help`, and so on. `docs/scenes.md` says which one to use.
+Every module here is a command, except `output_folder`, through which they write. What commands are made of lies below:
+`geometry` (cameras and grid, imported from outside too), `synthetic` (objects to render), `capture` (photos, formats).
 """

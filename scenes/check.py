@@ -1,11 +1,11 @@
-"""Checks a scene folder before hours of training on it, and draws what it holds.
+"""Checks a scene folder before hours of training on it, and draws its contents.
 
     python -m scenes.check data/mine
 
-DIR is a scene (with train/ and test/) or one folder with pose/ and intrinsics.txt. Prints counts, sizes, the validity
-and handedness of the poses, and what share of the grid each view sees and its depth planes cover. DIR/check.png shows
-cameras, grid box and sparse points from above and from the side, and the grid box drawn over a few photos. Where
-something is wrong that training cannot work with, the exit code is 1.
+DIR is a scene (with train/ and test/) or one folder with pose/ and intrinsics.txt. Prints counts, sizes, whether the
+poses are valid and which way their axes point, and what share of the grid each view sees and its depth planes cover.
+DIR/check.png shows cameras, grid and sparse points from above and from the side, and the grid's box over a few photos.
+The exit code is 1 if training cannot work.
 """
 import sys
 from collections.abc import Sequence
@@ -16,21 +16,27 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from cli import Parser, run
-from data_util import SceneIntrinsics, list_images, list_poses, load_intrinsics, load_pose
-from scenes.capture.check_picture import draw_check
+from cli import Parser, number, run
+from data_util import (
+    DEFAULT_NEAR_PLANE,
+    SceneIntrinsics,
+    list_images,
+    list_poses,
+    load_intrinsics,
+    load_pose,
+    scene_parts,
+    write_image,
+)
 from scenes.capture.points import load_points
-from scenes.folder import write_image
 from scenes.geometry.coverage import covered_share, judge, seen_share
 from util import InputError
 
 PROG = "scenes.check"
-DEFAULT_NEAR_PLANE = np.sqrt(3) / 2  # where the file says 0
 
 
 @dataclass
 class Findings:
-    """What one scene folder holds, and what is wrong with it. Poses that cannot be read are left out."""
+    """The contents of one scene folder, and what is wrong with it. Poses that cannot be read are left out."""
 
     folder: Path
     intrinsics: SceneIntrinsics
@@ -45,46 +51,37 @@ class Findings:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(PROG, __doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="a scene, or one of its folders")
+    parser.add_argument("--near_plane", type=number(float, above=0), default=DEFAULT_NEAR_PLANE,
+                        help="near plane in world units if intrinsics.txt says 0, as for training (default: "
+                             f"{DEFAULT_NEAR_PLANE:.3f})")
     args = parser.parse_args(argv)
-    parts = scene_parts(args.folder)
-    all_findings = [examine(part) for part in parts]
+    all_findings = [examine(part, args.near_plane) for part in scene_parts(args.folder)]
     for findings in all_findings:
         print(findings.folder)
         for kind, lines in [("", findings.facts), ("error: ", findings.errors), ("warning: ", findings.warnings)]:
             for line in lines:
                 print(f"  {kind}{line}")
-    drawn = next((findings for findings in all_findings if len(findings.names)), None)
+    drawn = next((findings for findings in all_findings if findings.names), None)
     if drawn is not None:
-        picture = draw_check(drawn.cam2world, drawn.intrinsics, drawn.images, sparse_points(args.folder))
+        from scenes.capture.check_picture import draw_check  # here, because matplotlib takes long to import
+
+        picture = draw_check(drawn.cam2world, drawn.intrinsics, drawn.names, drawn.images, sparse_points(args.folder))
         write_image(args.folder / "check.png", picture)
         print(f"{args.folder / 'check.png'}: {drawn.folder.name} views, grid and points")
     if any(findings.errors for findings in all_findings):
         sys.exit(1)
 
 
-def scene_parts(folder: Path) -> list[Path]:
-    """The folders with poses: the one named, or those directly in it."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    if (folder / "pose").is_dir():
-        return [folder]
-    parts = sorted((part for part in folder.iterdir() if (part / "pose").is_dir()),
-                   key=lambda part: (part.name != "train", part.name))
-    if not parts:
-        raise InputError(f"{folder}: holds no scene: neither pose/ nor a folder with pose/, such as train/")
-    return parts
-
-
 def sparse_points(folder: Path) -> Float[np.ndarray, "points 3"]:
-    """The points kept beside the scene (points.ply), none where there are none."""
+    """The points in points.ply, in the folder or the one above it; none if there is no such file."""
     for path in (folder / "points.ply", folder.absolute().parent / "points.ply"):
         if path.is_file():
             return load_points(path)[0]
     return np.zeros((0, 3))
 
 
-def examine(folder: Path) -> Findings:
-    """Reads one scene folder as far as it can be read. Raises InputError only for what leaves nothing to examine."""
+def examine(folder: Path, default_near_plane: float = DEFAULT_NEAR_PLANE) -> Findings:
+    """Reads one scene folder as far as possible. Raises InputError only if nothing is left to examine."""
     findings = Findings(folder, load_intrinsics(folder / "intrinsics.txt"))
     paths = list_poses(folder / "pose")
     poses = []
@@ -98,7 +95,7 @@ def examine(folder: Path) -> Findings:
     if poses:
         cam2world = np.stack(poses)
         findings.cam2world = np.linalg.inv(cam2world) if findings.intrinsics.world2cam else cam2world
-        _examine_geometry(findings)
+        _examine_geometry(findings, default_near_plane)
     return findings
 
 
@@ -106,7 +103,7 @@ def _examine_images(findings: Findings, pose_count: int) -> None:
     intrinsics, folder = findings.intrinsics, findings.folder
     findings.facts.append(f"{pose_count} poses, {len(findings.names)} of them valid")
     if not (folder / "rgb").is_dir():
-        findings.facts.append("no images (rgb/): can be rendered, not trained on or measured against")
+        findings.facts.append("no images (rgb/): can be rendered, but not trained on or measured against")
         return
     findings.images = list_images(folder / "rgb")
     if len(findings.images) != pose_count:
@@ -128,25 +125,26 @@ def _examine_images(findings: Findings, pose_count: int) -> None:
                                f"the images have {'x'.join(map(str, next(iter(sizes))))}")
 
 
-def _examine_geometry(findings: Findings) -> None:
+def _examine_geometry(findings: Findings, default_near_plane: float) -> None:
     intrinsics = findings.intrinsics
     square = min(intrinsics.width, intrinsics.height)
-    near = intrinsics.near_plane or DEFAULT_NEAR_PLANE
-    where = (findings.cam2world, intrinsics.matrix(square), square, np.array(intrinsics.grid_origin), intrinsics.scale)
-    verdict = judge(*where, near, findings.names)
+    near = intrinsics.near_plane or default_near_plane
+    origin = np.array(intrinsics.grid_origin)
+    scene = (findings.cam2world, intrinsics.matrix(square), square, origin, intrinsics.scale)
+    verdict = judge(*scene, near, findings.names)
     findings.errors += verdict.errors
     findings.warnings += verdict.warnings
-    distances = np.linalg.norm(findings.cam2world[:, :3, 3] - where[3], axis=1)
+    distances = np.linalg.norm(findings.cam2world[:, :3, 3] - origin, axis=1)
     findings.facts += [
-        f"grid of sidelength {intrinsics.scale:.4g} about {' '.join(f'{value:.4g}' for value in where[3])}; cameras "
+        f"grid of sidelength {intrinsics.scale:.4g} about {' '.join(f'{value:.4g}' for value in origin)}; cameras "
         f"{distances.min():.4g} to {distances.max():.4g} from it; depth planes from {near:.4g} to "
         f"{near + 2 * intrinsics.scale:.4g}",
-        f"share of the grid that views see: {_spread(seen_share(*where), findings.names)}",
-        f"share of that within their depth planes: {_spread(covered_share(*where, near), findings.names)}"]
+        f"share of the grid that a view sees: {_spread(seen_share(*scene), findings.names)}",
+        f"share of that covered by its depth planes: {_spread(covered_share(*scene, near), findings.names)}"]
 
 
-def _spread(shares: np.ndarray, names: list[str]) -> str:
-    return f"median {np.median(shares):.0%}, least {shares.min():.0%} ({names[int(shares.argmin())]})"
+def _spread(shares: Float[np.ndarray, "views"], names: list[str]) -> str:
+    return f"median {np.median(shares):.0%}, minimum {shares.min():.0%} ({names[int(shares.argmin())]})"
 
 
 if __name__ == "__main__":

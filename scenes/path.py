@@ -1,12 +1,12 @@
-"""Makes a camera path through a scene: a test folder with poses and intrinsics, ready to be rendered.
+"""Makes a camera path through a scene: a test folder with poses and intrinsics, ready to render.
 
     python -m scenes.path orbit --scene data/mine --out data/mine_orbit
     python -m scenes.path interpolate --scene data/mine --out data/mine_between --between 000003 000017
 
-`spiral` climbs around the grid's origin as the paper's synthetic test sets do, `orbit` circles it at the training
-cameras' typical height; both keep to their typical distance, and swing to and fro where they see the object from one
-side only. `interpolate` is the paper's path for real captures: linear between two training poses, given by name or
-drawn by seed.
+`spiral` climbs around the grid's origin as the paper's synthetic test sets do; `orbit` circles it at the training
+cameras' median elevation. Both keep the cameras' median distance, and swing to and fro if the cameras see the object
+from one side only. `interpolate` is the paper's path for real captures: linear between two training poses, given by
+name or drawn with the seed.
 """
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,16 +15,15 @@ import numpy as np
 from jaxtyping import Float
 
 from cli import Parser, number, run
-from data_util import SceneIntrinsics
+from data_util import SceneIntrinsics, scene_parts, write_scene_folder
 from dataio import load_scene
-from scenes.check import scene_parts
-from scenes.folder import new_folder, refuse_existing, write_split
 from scenes.geometry.cameras import SPIRAL_RADIANS, look_at, scene_axes
+from scenes.output_folder import new_folder, refuse_existing
 from util import InputError
 
 PROG = "scenes.path"
-WIDEST_GAP = np.radians(120)  # cameras that leave a wider one do not surround the object
-HIGHEST = np.radians(85)
+MAX_GAP = np.radians(120)  # in azimuth; cameras with a larger gap do not surround the object
+MAX_ELEVATION = np.radians(85)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,22 +31,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("kind", choices=["spiral", "orbit", "interpolate"])
     parser.add_argument("--scene", type=Path, required=True, metavar="DIR", help="the scene, or its train folder")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the test folder to make")
-    parser.add_argument("--frames", type=number(int, 1), default=200, help="default: 200")
+    parser.add_argument("--frames", type=number(int, 1), default=200, help="number of poses (default: 200)")
     parser.add_argument("--between", nargs=2, metavar=("POSE", "POSE"),
-                        help="interpolate: names of two training poses, such as 000003 (default: drawn by --seed)")
+                        help="interpolate: names of two training poses, such as 000003 (default: drawn with --seed)")
     parser.add_argument("--seed", type=number(int, 0), default=0, help="interpolate: draws the poses (default: 0)")
     args = parser.parse_args(argv)
     refuse_existing(args.out)
     scene = load_scene(scene_parts(args.scene)[0], sidelength=1, with_images=False)
     if args.kind == "interpolate":
-        first, second = _pair(scene.names, args.between, args.seed, args.scene)
+        first, second = _choose_pair(scene.names, args.between, args.seed, args.scene)
         path = interpolate(scene.cam2world[first], scene.cam2world[second], args.frames)
         described = f"from {scene.names[first]} to {scene.names[second]}"
     else:
         path = around(scene.cam2world, scene.intrinsics, args.frames, climb=args.kind == "spiral")
         described = "around the grid's origin"
     with new_folder(args.out) as folder:
-        write_split(folder, scene.intrinsics, path)
+        write_scene_folder(folder, scene.intrinsics, path)
     print(f"{args.out}: {args.frames} poses, {args.kind} {described}")
 
 
@@ -55,20 +54,20 @@ def interpolate(first: Float[np.ndarray, "4 4"], second: Float[np.ndarray, "4 4"
                 frames: int) -> Float[np.ndarray, "frames 4 4"]:
     """Poses linear between two, both included, with rotations made orthonormal again (paper, section 4).
 
-    Raises InputError where the two look in opposite directions, between which there is no such path.
+    Raises InputError if the two look in opposite directions: no linear path joins them.
     """
     share = np.linspace(0, 1, frames)[:, None, None]
     path = first * (1 - share) + second * share
     left, sizes, right = np.linalg.svd(path[:, :3, :3])
     if sizes.min() < 0.05:
         raise InputError("--between: the two poses look in opposite directions; no linear path joins them")
-    path[:, :3, :3] = left @ right  # the nearest rotation; its determinant stays 1 as no singular value reaches 0
+    path[:, :3, :3] = left @ right  # the nearest rotation; the determinant stays 1 as no singular value reaches 0
     return path
 
 
 def around(cam2world: Float[np.ndarray, "views 4 4"], intrinsics: SceneIntrinsics, frames: int,
            climb: bool) -> Float[np.ndarray, "frames 4 4"]:
-    """Cameras around the grid's origin within the angles from which the training cameras see it."""
+    """Cameras around the grid's origin, within the angles of the training cameras; `climb` for the spiral."""
     right, back, up = scene_axes(cam2world)
     origin = np.array(intrinsics.grid_origin)
     offsets = cam2world[:, :3, 3] - origin
@@ -78,29 +77,29 @@ def around(cam2world: Float[np.ndarray, "views 4 4"], intrinsics: SceneIntrinsic
     progress = np.arange(frames) / frames
     if climb:
         low, high = np.percentile(elevations, [5, 95])
-        elevation = np.minimum(low + (high - low) * progress, HIGHEST)
-        turned = SPIRAL_RADIANS * progress
+        elevation = np.minimum(low + (high - low) * progress, MAX_ELEVATION)
+        angles = SPIRAL_RADIANS * progress
     else:
-        elevation = np.full(frames, min(np.median(elevations), HIGHEST))
-        turned = 2 * np.pi * progress
-    azimuth = _within(azimuths, turned)[:, None]
+        elevation = np.full(frames, min(np.median(elevations), MAX_ELEVATION))
+        angles = 2 * np.pi * progress
+    azimuth = _limit_azimuth(angles, azimuths)[:, None]
     directions = np.cos(elevation)[:, None] * (np.cos(azimuth) * right + np.sin(azimuth) * back)
     return look_at(origin + radius * (directions + np.sin(elevation)[:, None] * up), origin, up)
 
 
-def _within(azimuths: Float[np.ndarray, "views"], turned: Float[np.ndarray, "frames"]) -> Float[np.ndarray, "frames"]:
-    """Angles along a path: `turned` itself where cameras are all around, else a swing to and fro between the ends of
-    the arc on which they stand."""
+def _limit_azimuth(angles: Float[np.ndarray, "frames"],
+                   azimuths: Float[np.ndarray, "views"]) -> Float[np.ndarray, "frames"]:
+    """The path's angles if the cameras, at `azimuths`, surround the object; else a swing to and fro along their arc."""
     ordered = np.sort(azimuths)
     gaps = np.diff(np.append(ordered, ordered[0] + 2 * np.pi))
-    widest = int(gaps.argmax())
-    if gaps[widest] < WIDEST_GAP:
-        return turned
-    start, arc = ordered[(widest + 1) % len(ordered)], 2 * np.pi - gaps[widest]
-    return start + arc * (1 - np.cos(turned)) / 2
+    largest = int(gaps.argmax())
+    if gaps[largest] < MAX_GAP:
+        return angles
+    start, arc = ordered[(largest + 1) % len(ordered)], 2 * np.pi - gaps[largest]
+    return start + arc * (1 - np.cos(angles)) / 2
 
 
-def _pair(names: list[str], between: list[str] | None, seed: int, scene: Path) -> tuple[int, int]:
+def _choose_pair(names: list[str], between: list[str] | None, seed: int, scene: Path) -> tuple[int, int]:
     if between is None:
         if len(names) < 2:
             raise InputError(f"{scene}: has one pose; interpolation needs two")

@@ -2,12 +2,11 @@
 
     python -m scenes.transforms_json capture/transforms.json data/mine
 
-Intrinsics may be shared or each frame's own; distortion (k1..k4, p1, p2; OPENCV, FULL_OPENCV or OPENCV_FISHEYE) is
-undone with OpenCV's equations. Poses are camera-to-world with OpenGL axes, as the format says; they are kept in its
-world coordinates. Sparse points come from `ply_file_path` where the file names one. File names without an
-extension mean PNG. Views are numbered by the order of their file names.
+Intrinsics may be shared or each frame's own; distortion (k1..k6, p1, p2; OPENCV, FULL_OPENCV or OPENCV_FISHEYE) is
+removed with OpenCV's equations. Poses are camera-to-world with OpenGL axes, as the format defines; the scene keeps the
+file's world coordinates. Sparse points come from `ply_file_path` if the file has one. File names without an extension
+mean PNG. Views are numbered in the order of their file names.
 """
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,10 +15,10 @@ import pycolmap
 
 from cli import Parser, run
 from data_util import load_image
-from scenes.capture.capture import Capture, add_flags, require_files, write_capture
+from scenes.capture.capture import Capture, add_flags, write_capture
 from scenes.capture.points import load_points
-from scenes.folder import natural_order, refuse_existing
-from scenes.geometry.cameras import opengl2opencv
+from scenes.capture.transforms import Frame, read_frames
+from scenes.output_folder import refuse_existing
 from util import InputError
 
 PROG = "scenes.transforms_json"
@@ -35,75 +34,44 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     refuse_existing(args.target)
     path = args.source / "transforms.json" if args.source.is_dir() else args.source
-    write_capture(read_transforms(path), args.target, args, source=f"transforms.json {path}")
+    write_capture(read_capture(path), args.target, args, source=f"transforms.json {path}")
 
 
-def read_transforms(path: Path) -> Capture:
-    """Reads the file and what it names; raises InputError with what is wrong."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: is not JSON ({error})") from None
-    frames = content.get("frames") if isinstance(content, dict) else None
-    if not isinstance(frames, list) or not frames:
-        raise InputError(f"{path}: has no frames")
-    for number, frame in enumerate(frames):
-        if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
-            raise InputError(f"{path}: frame {number} has no file_path")
-    frames = sorted(frames, key=lambda frame: natural_order(frame["file_path"]))
-    images = [_image_path(path.parent, frame["file_path"]) for frame in frames]
-    require_files(images, path)
-    poses = np.stack([_pose(frame, path) for frame in frames])
-    cameras = [_camera({**content, **frame}, image, path) for frame, image in zip(frames, images, strict=True)]
+def read_capture(path: Path) -> Capture:
+    """Reads the file and the points that it names; raises InputError with what is wrong."""
+    content, frames = read_frames(path)
+    cameras = [_camera(frame, path) for frame in frames]
     points, colors = np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
     if content.get("ply_file_path"):
         points, colors = load_points(path.parent / str(content["ply_file_path"]))
-    return Capture(images, [frame["file_path"] for frame in frames], opengl2opencv(poses), cameras, points, colors)
+    return Capture([frame.image for frame in frames], [frame.name for frame in frames],
+                   np.stack([frame.cam2world for frame in frames]), cameras, points, colors)
 
 
-def _image_path(folder: Path, name: str) -> Path:
-    path = folder / name
-    return path if path.suffix else path.with_suffix(".png")
-
-
-def _pose(frame: dict, path: Path) -> np.ndarray:
+def _camera(frame: Frame, path: Path) -> pycolmap.Camera:
+    values, subject = frame.values, f"{path}: the intrinsics of {frame.name}"
     try:
-        pose = np.array(frame["transform_matrix"], dtype=np.float64)
-    except (KeyError, TypeError, ValueError):
-        pose = np.zeros(0)
-    if pose.shape == (3, 4):
-        pose = np.vstack([pose, [0, 0, 0, 1]])
-    if pose.shape != (4, 4) or not np.isfinite(pose).all():
-        raise InputError(f"{path}: the transform_matrix of {frame['file_path']} is not 4x4 finite numbers")
-    return pose
-
-
-def _camera(values: dict, image: Path, path: Path) -> pycolmap.Camera:
-    """The camera of one frame, from its own values or the shared ones."""
-    try:
-        given = "w" in values and "h" in values
-        height, width = (int(values["h"]), int(values["w"])) if given else load_image(image).shape[:2]
+        has_size = "w" in values and "h" in values
+        height, width = (int(values["h"]), int(values["w"])) if has_size else load_image(frame.image).shape[:2]
         if "fl_x" in values:
             focal_x = float(values["fl_x"])
         elif "camera_angle_x" in values:
             focal_x = 0.5 * width / np.tan(0.5 * float(values["camera_angle_x"]))
         else:
-            raise InputError(f"{path}: gives neither fl_x nor camera_angle_x for {values['file_path']}")
+            raise InputError(f"{path}: gives neither fl_x nor camera_angle_x for {frame.name}")
         focal_y = float(values.get("fl_y", focal_x))
         center = [float(values.get("cx", width / 2)), float(values.get("cy", height / 2))]
-        model = _model(values, path)
+        model = _camera_model(values, path)
         distortion = [float(values.get(name, 0)) for name in DISTORTION[model]]
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: the intrinsics of {values['file_path']} are not numbers ({error})") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{subject} are not numbers ({error})") from None
     if not (min(focal_x, focal_y, width, height) > 0 and np.isfinite([focal_x, focal_y, *center, *distortion]).all()):
-        raise InputError(f"{path}: the intrinsics of {values['file_path']} are not positive, finite numbers")
+        raise InputError(f"{subject} are not positive, finite numbers")
     return pycolmap.Camera(model=model, width=width, height=height, params=[focal_x, focal_y, *center, *distortion])
 
 
-def _model(values: dict, path: Path) -> str:
-    """COLMAP's name of the camera model; where the file names none, the distortion that it gives decides."""
+def _camera_model(values: dict, path: Path) -> str:
+    """COLMAP's name of the camera model; if the file names none, chosen by the distortion coefficients that it has."""
     if values.get("is_fisheye"):
         return "OPENCV_FISHEYE"
     named = values.get("camera_model", "OPENCV")

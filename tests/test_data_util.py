@@ -1,10 +1,10 @@
-"""Reading scene folders (DESIGN, section 7), and what is said of files that are wrong."""
+"""Reading a scene folder's files (docs/design.md, section 7), and the errors for wrong ones."""
 import cv2
 import imageio.v2 as imageio
 import numpy as np
 import pytest
 
-from data_util import color_depth, load_image, load_intrinsics, load_pose, nearest_views, square_resize
+from data_util import center_square, color_depth, load_image, load_intrinsics, load_pose, nearest_views, square_resize
 from tests.conftest import look_at_origin
 from util import InputError
 
@@ -23,6 +23,7 @@ def test_poses_are_read_from_one_line_and_from_four(tmp_path):
     ("1 2 3", "holds 3 numbers"),
     ("1 0 0 0\n0 1 0 zero\n", ":2: 'zero' is not a number"),
     ("1 0 0 nan 0 1 0 0 0 0 1 0 0 0 0 1", ":1: 'nan' is not a finite number"),
+    ("1 0 0 1e39 0 1 0 0 0 0 1 0 0 0 0 1", ":1: '1e39' is not a finite number in float32"),
     ("2 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1", "not a rotation"),
     ("-1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1", "not a rotation"),
     ("1 0 0 0 0 1 0 0 0 0 1 0 1 0 0 1", "last row"),
@@ -100,6 +101,11 @@ def test_damaged_images_are_named(tmp_path, capfd, suffix):
     assert capfd.readouterr().err == ""
 
 
+def test_the_center_square_is_as_large_as_the_shorter_side():
+    assert center_square(40, 60) == (0, 10, 40)
+    assert center_square(61, 40) == (10, 0, 40)
+
+
 def test_square_resize_crops_the_center_and_averages_areas():
     image = np.zeros((4, 8, 3), np.uint8)
     image[:, 2:6] = np.arange(4)[:, None, None] * 40
@@ -110,7 +116,7 @@ def test_square_resize_crops_the_center_and_averages_areas():
 
 def test_nearest_views_by_viewing_direction():
     poses = np.stack([look_at_origin([np.cos(a), np.sin(a), 0.5]) for a in (0.0, 0.3, 1.0, 3.0)])
-    poses[2, :3, 3] *= 10  # where a camera stands does not matter, only where it looks
+    poses[2, :3, 3] *= 10  # only the viewing direction matters, not the position
     assert nearest_views(poses[:1], poses, 4).tolist() == [[0, 1, 2, 3]]
     assert nearest_views(poses[3:], poses, 2).tolist() == [[3, 2]]
 

@@ -5,7 +5,7 @@ import pytest
 from data_util import SceneIntrinsics
 from scenes.geometry.cameras import hemisphere, look_at, near_plane, opengl2opencv, spiral
 from scenes.geometry.coverage import covered_share, project
-from scenes.noise import turn_randomly
+from scenes.noise import rotate_randomly
 from scenes.path import around, interpolate
 from util import InputError
 
@@ -62,7 +62,7 @@ def test_opengl2opencv_is_its_own_inverse_and_turns_the_view_around():
 
 def test_depth_planes_from_the_near_plane_cover_the_grid_from_every_camera():
     centers = hemisphere(50, 2.0, seed=0)
-    near = near_plane(centers, np.zeros(3), 1.1)
+    near = near_plane(2.0, 1.1)
     assert near == pytest.approx(2 - np.sqrt(3) / 2 * 1.1)
     covered = covered_share(look_at(centers, np.zeros(3), UP), MATRIX, 64, np.zeros(3), 1.1, near)
     np.testing.assert_array_equal(covered, 1)
@@ -82,7 +82,7 @@ def test_interpolation_joins_the_two_poses_with_rotations():
 
 @pytest.mark.parametrize("climb", [False, True])
 def test_paths_stay_where_the_training_cameras_are(climb):
-    """All around where cameras are all around, and on their side where they are not."""
+    """All around if the cameras surround the object, else on their side."""
     intrinsics = SceneIntrinsics(60.0, 32.0, 32.0, (1.0, 2.0, 3.0), 1.0, 1.0, 64, 64)
     origin = np.array([1.0, 2, 3])
     centers = hemisphere(200, 2.0, seed=0)
@@ -98,10 +98,10 @@ def test_paths_stay_where_the_training_cameras_are(climb):
 
 def test_noise_turns_cameras_in_place_by_the_angle_asked_for():
     clean = look_at(hemisphere(2000, 2.0, seed=0), np.zeros(3), UP)
-    noisy = turn_randomly(clean, 2.0, seed=0)
+    noisy = rotate_randomly(clean, 2.0, seed=0)
     assert_rigid(noisy)
     np.testing.assert_array_equal(noisy[:, :3, 3], clean[:, :3, 3])
     relative = clean[:, :3, :3].transpose(0, 2, 1) @ noisy[:, :3, :3]
     angles = np.degrees(np.arccos(np.clip((np.trace(relative, axis1=1, axis2=2) - 1) / 2, -1, 1)))
     assert np.sqrt((angles ** 2).mean()) == pytest.approx(2.0, rel=0.05)
-    np.testing.assert_array_equal(noisy, turn_randomly(clean, 2.0, seed=0))
+    np.testing.assert_array_equal(noisy, rotate_randomly(clean, 2.0, seed=0))

@@ -1,10 +1,19 @@
-"""The files that every scene-making command writes, field by field against DESIGN section 7, and all or nothing."""
+"""The files that every scene-making command writes, field by field (docs/design.md, section 7), and all or nothing."""
 import numpy as np
 import pytest
 
 from cli import run
-from data_util import SceneIntrinsics, load_intrinsics, load_pose
-from scenes.folder import natural_order, new_folder, write_image, write_intrinsics, write_pose, write_split
+from data_util import (
+    SceneIntrinsics,
+    load_intrinsics,
+    load_pose,
+    write_image,
+    write_intrinsics,
+    write_pose,
+    write_scene_folder,
+)
+from scenes.capture.capture import natural_order
+from scenes.output_folder import new_folder
 from util import InputError
 
 INTRINSICS = SceneIntrinsics(525.25, 256.0, 255.5, (0.1, -0.2, 1 / 3), 1.0474, 1.1, 512, 640)
@@ -38,7 +47,7 @@ def test_intrinsics_as_the_original_readers_parse_them(tmp_path):
 
 def test_images_and_poses_pair_by_sorted_order(tmp_path):
     images = [np.full((4, 4, 3), value, np.uint8) for value in range(12)]
-    write_split(tmp_path / "train", INTRINSICS, np.tile(np.eye(4), (12, 1, 1)), images)
+    write_scene_folder(tmp_path / "train", INTRINSICS, np.tile(np.eye(4), (12, 1, 1)), images)
     names = [sorted(path.stem for path in (tmp_path / "train" / part).iterdir()) for part in ("rgb", "pose")]
     assert names[0] == names[1] == [f"{index:06d}" for index in range(12)]
 
@@ -52,7 +61,7 @@ def test_folder_appears_only_when_complete(tmp_path):
     with new_folder(tmp_path / "scene") as folder:
         write_image(folder / "a.png", np.zeros((2, 2, 3), np.uint8))
     assert [path.name for path in tmp_path.iterdir()] == ["scene"]
-    with pytest.raises(InputError, match="exists already"), new_folder(tmp_path / "scene"):
+    with pytest.raises(InputError, match="already exists"), new_folder(tmp_path / "scene"):
         pass
     assert (tmp_path / "scene" / "a.png").exists()
 

@@ -1,12 +1,20 @@
 """The automatic grid, the checks before training, and `scenes.check`."""
 import numpy as np
 import pytest
+from scipy.optimize import linprog
 
-from data_util import SceneIntrinsics, load_image
+from data_util import SceneIntrinsics, load_image, write_image, write_scene_folder
 from scenes import check
-from scenes.folder import write_image, write_split
 from scenes.geometry.cameras import focus_point, hemisphere, look_at, opengl2opencv
-from scenes.geometry.coverage import covered_share, grid_corners, judge, misread_poses, project, seen_share
+from scenes.geometry.coverage import (
+    covered_share,
+    frustum_meets_grid,
+    grid_corners,
+    judge,
+    misread_poses,
+    project,
+    seen_share,
+)
 from scenes.geometry.grid import choose_grid, choose_near_plane
 from util import InputError
 
@@ -24,7 +32,7 @@ def cam2world():
 
 
 def test_projection_of_known_points(cam2world):
-    """A camera at the origin that looks along z: DESIGN section 3."""
+    """A camera at the origin that looks along z: docs/design.md, section 3."""
     pixels, depth = project(np.array([[0.5, -0.25, 2.0], [0, 0, -1]]), np.eye(4)[None], MATRIX)
     np.testing.assert_allclose(pixels[0, 0], [32 + 15, 32 - 7.5])
     np.testing.assert_allclose(depth[0], [2, -1])
@@ -87,7 +95,7 @@ def test_misread_poses_are_called_out_with_the_fix(cam2world, misread, named):
     assert judge(misread(cam2world), MATRIX, 64, ORIGIN, 1.1, 1.0, NAMES).errors
 
 
-def test_what_cannot_work_is_an_error_and_what_costs_quality_a_warning(cam2world):
+def test_impossible_scenes_are_errors_and_poor_ones_warnings(cam2world):
     fine = judge(cam2world, MATRIX, 64, ORIGIN, 1.1, 1.0, NAMES)
     assert not fine.errors and not fine.warnings
     assert "no view sees the grid" in judge(cam2world, MATRIX, 64, ORIGIN + 100, 1.1, 1.0, NAMES).errors[0]
@@ -100,10 +108,36 @@ def test_what_cannot_work_is_an_error_and_what_costs_quality_a_warning(cam2world
     assert not turned.errors and "000007" in turned.warnings[0]
 
 
+def half_spaces_intersect(cam2world, matrix, sidelength, origin, scale, near):
+    """Whether a point satisfies the inequalities of a frustum and of the grid's cube, by linear programming."""
+    rotation, center = cam2world[:3, :3], cam2world[:3, 3]
+    (focal_x, _, cx), (_, focal_y, cy), _ = matrix
+    normals = np.array([[-focal_x, 0, -cx], [focal_x, 0, cx - sidelength], [0, -focal_y, -cy],
+                        [0, focal_y, cy - sidelength], [0, 0, -1], [0, 0, 1]])  # in camera axes
+    rows = normals @ rotation.T
+    limits = np.array([0, 0, 0, 0, -near, near + 2 * scale]) + rows @ center
+    return linprog(np.zeros(3), rows, limits, bounds=np.stack([origin - scale / 2, origin + scale / 2], 1)).success
+
+
+def test_blind_views_are_those_whose_frustum_misses_the_grid(cam2world):
+    random = np.random.default_rng(0)
+    rotation = np.linalg.qr(random.standard_normal((200, 3, 3)))[0]
+    poses = np.tile(np.eye(4), (200, 1, 1))
+    poses[:, :3, :3] = rotation * np.linalg.det(rotation)[:, None, None]
+    poses[:, :3, 3] = ORIGIN - random.uniform(0.2, 1.4, (200, 1)) * poses[:, :3, 2] + random.normal(0, 0.3, (200, 3))
+    scene = MATRIX, 64, ORIGIN, 0.2, 0.5
+    truth = [half_spaces_intersect(pose, *scene) for pose in poses]
+    assert 40 < sum(truth) < 160
+    assert frustum_meets_grid(poses, *scene).tolist() == truth
+    assert judge(cam2world, MATRIX, 64, ORIGIN, 1.1, 1.0, NAMES).blind == []
+    cam2world[7] = cam2world[7] @ np.diag([-1.0, 1, -1, 1])
+    assert judge(cam2world, MATRIX, 64, ORIGIN, 1.1, 1.0, NAMES).blind == [7]
+
+
 @pytest.fixture
 def folder(tmp_path, cam2world):
     images = [np.full((64, 64, 3), 255, np.uint8) for _ in cam2world]
-    write_split(tmp_path / "scene" / "train", INTRINSICS, cam2world, images)
+    write_scene_folder(tmp_path / "scene" / "train", INTRINSICS, cam2world, images)
     return tmp_path / "scene"
 
 
@@ -114,6 +148,17 @@ def test_check_reports_and_draws(folder, capsys):
     picture = load_image(folder / "check.png")
     red = (picture == [214, 40, 40]).all(axis=2)
     assert red[:720].any() and red[720:].any()  # the grid from the sides, and over the photos
+
+
+def test_check_takes_the_near_plane_that_training_is_given(folder, capsys):
+    path = folder / "train" / "intrinsics.txt"
+    path.write_text(path.read_text().replace("\n1.0\n", "\n0\n"))
+    check.main([str(folder)])
+    assert "depth planes from 0.866 to 3.066" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as exit_info:
+        check.main([str(folder), "--near_plane", "9"])
+    assert exit_info.value.code == 1
+    assert "they span 9 to 11.2 from the camera; the near plane is wrong" in capsys.readouterr().out
 
 
 def test_check_names_everything_that_is_wrong(folder, capsys):

@@ -1,4 +1,4 @@
-"""Other people's formats: round trips of a rendered scene, distortion, splits, and what a user can get wrong."""
+"""The importers: round trips of a rendered scene, distortion, splits, and wrong input."""
 import json
 
 import cv2
@@ -8,12 +8,11 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from data_util import list_images, list_poses, load_image, load_intrinsics, load_pose
+from data_util import list_images, list_poses, load_image, load_intrinsics, load_pose, write_image
 from scenes import colmap, nerf_synthetic, render, transforms_json
 from scenes.capture.capture import split_views
-from scenes.folder import write_image
+from scenes.capture.undistort import Undistorter, shared_pinhole
 from scenes.geometry.cameras import opengl2opencv
-from scenes.geometry.pinhole import Undistorter, shared_pinhole
 from util import InputError
 
 SIZE = 48
@@ -152,7 +151,7 @@ def test_every_nth_view_is_a_test_view():
 
 
 def test_nerf_synthetic_is_converted_and_numbered_in_natural_order(tmp_path):
-    """OpenGL to OpenCV, alpha over white, area averaging, the near plane of the issue: radius - sqrt(3)/2 * scale."""
+    """OpenGL to OpenCV, alpha over white, area averaging, near plane at radius - sqrt(3)/2 * scale."""
     pose = np.eye(4)
     pose[:3, 3] = 0, 0, 4
     for split in ("train", "test"):
@@ -190,7 +189,7 @@ def broken_transforms(tmp_path, change):
     (lambda content: content.update(frames=[{}]), "transforms.json: frame 0 has no file_path"),
     (lambda content: content["frames"][1].update(file_path="gone.png"), "gone.png: no such file"),
     (lambda content: content["frames"][1].update(transform_matrix=[[float("nan")] * 4] * 4), "1.png"),
-    (lambda content: content["frames"][2].update(transform_matrix=(np.eye(4) * 2).tolist()), "2.png"),
+    (lambda content: content["frames"][2].update(transform_matrix=(np.eye(4) * 2).tolist()), "2.png is not a rigid"),
     (lambda content: content["frames"][2].update(transform_matrix=[1, 2]), "2.png"),
     (lambda content: content.update(fl_x="wide"), "transforms.json: the intrinsics"),
     (lambda content: [frame.update(transform_matrix=np.eye(4).tolist()) for frame in content["frames"]], "same place"),
@@ -205,6 +204,22 @@ def test_broken_transforms_are_named_and_leave_nothing(tmp_path, change, culprit
     with pytest.raises(InputError, match=culprit) as error:
         transforms_json.main([str(tmp_path), str(tmp_path / "scene")])
     assert "\n" not in str(error.value)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(("change", "culprit"), [
+    (lambda content: content.pop("camera_angle_x"), "transforms_train.json: has no usable camera_angle_x"),
+    (lambda content: content.update(camera_angle_x=0), "transforms_train.json: camera_angle_x is 0"),
+    (lambda content: content["frames"][1].update(file_path="gone"), "gone.png: no such file"),
+    (lambda content: content["frames"][2].update(transform_matrix=(np.eye(4) * 2).tolist()),
+     "transforms_train.json: the transform_matrix of 2.png is not a rigid transform"),
+])
+def test_broken_nerf_synthetic_is_named_and_leaves_nothing(tmp_path, change, culprit):
+    broken_transforms(tmp_path, lambda content: content.update(camera_angle_x=1.0) or change(content))
+    (tmp_path / "transforms.json").rename(tmp_path / "transforms_train.json")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match=culprit):
+        nerf_synthetic.main([str(tmp_path), str(tmp_path / "scene")])
     assert sorted(tmp_path.iterdir()) == before
 
 

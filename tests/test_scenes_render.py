@@ -1,4 +1,4 @@
-"""Synthetic scenes: what the pictures show, true depth, resuming, meshes from files."""
+"""Synthetic scenes: images, true depth, resuming, meshes from files."""
 import json
 
 import numpy as np

@@ -6,9 +6,9 @@ import trimesh
 from PIL import Image
 
 import colmap_wrapper
-from data_util import list_images, list_poses, load_image, load_intrinsics, load_pose
+from data_util import list_images, list_poses, load_image, load_intrinsics, load_pose, write_image
+from scenes.capture.photos import ORIENTATION_TAG, place_upright
 from scenes.capture.sfm import image_pairs
-from scenes.folder import write_image
 from scenes.geometry.cameras import look_at
 from scenes.synthetic.objects import OBJECTS
 from scenes.synthetic.raycast import RayCaster
@@ -106,10 +106,10 @@ def test_photos_lying_on_their_side_are_turned_upright(tmp_path):
     """By their EXIF tag: COLMAP and the images written must agree on what is up."""
     photo = Image.fromarray(np.zeros((40, 60, 3), np.uint8))
     exif = photo.getexif()
-    exif[colmap_wrapper.ORIENTATION_TAG] = 6
+    exif[ORIENTATION_TAG] = 6
     photo.save(tmp_path / "a.jpg", exif=exif)
     photo.save(tmp_path / "b.jpg")
     upright = tmp_path / "upright"
     photos = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
-    names = [colmap_wrapper._place_upright(photo, upright, index) for index, photo in enumerate(photos)]
+    names = [place_upright(photo, upright, index) for index, photo in enumerate(photos)]
     assert [load_image(upright / name).shape[:2] for name in names] == [(60, 40), (40, 60)]

@@ -1,6 +1,7 @@
-"""A capture, images with cameras and perhaps sparse points, becomes a scene folder: what all importers share."""
+"""A capture: images with cameras and perhaps sparse points, which all importers write as a scene through here."""
+import re
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,22 +9,21 @@ import pycolmap
 from jaxtyping import Float, UInt8
 
 from cli import Parser, number
-from data_util import SceneIntrinsics, load_image, square_resize
+from data_util import SceneIntrinsics, load_image, square_resize, write_scene_folder
 from scenes.capture.points import save_points
-from scenes.folder import new_folder, write_json, write_split
-from scenes.geometry.cameras import is_rigid
+from scenes.capture.undistort import Undistorter, shared_pinhole
 from scenes.geometry.coverage import judge
 from scenes.geometry.grid import Grid, choose_grid
-from scenes.geometry.pinhole import Undistorter, shared_pinhole
-from util import InputError
+from scenes.output_folder import new_folder
+from util import InputError, write_json
 
 
 @dataclass(frozen=True)
 class Capture:
-    """One entry per view, in the order in which they are to be numbered.
+    """One entry per view, in the order of their numbers in the scene.
 
-    names: for people. cam2world: OpenCV axes. cameras: COLMAP's, with their distortion. points, colors: the sparse
-    points in world coordinates, none where the source has none.
+    names: for messages and scene.json. cam2world: rigid, OpenCV axes. cameras: COLMAP's, with their distortion. points,
+    colors: the sparse points in world coordinates, empty if the source has none.
     """
 
     images: list[Path]
@@ -35,14 +35,13 @@ class Capture:
 
 
 def add_flags(parser: Parser) -> None:
-    """The flags that all importers share."""
+    """The flags that the importers share."""
     parser.add_argument("--test_every", type=number(int, 0), default=8, metavar="N",
-                        help="every Nth view is kept out of training as ground truth of the test scene; 0 keeps none "
-                             "out (default: 8)")
+                        help="every Nth view becomes a test view instead of a training view; 0: none (default: 8)")
     parser.add_argument("--sidelength", type=number(int, 1), metavar="N",
                         help="center-crop to squares of N pixels, area-averaged (default: the images' own size)")
     parser.add_argument("--origin", type=number(float), nargs=3, metavar=("X", "Y", "Z"),
-                        help="center of the voxel grid in world units (default: chosen, and printed)")
+                        help="center of the voxel grid in world units (default: chosen and printed)")
     parser.add_argument("--scale", type=number(float, above=0),
                         help="sidelength of the grid in world units (default: chosen)")
     parser.add_argument("--near_plane", type=number(float, above=0),
@@ -59,13 +58,13 @@ def write_capture(capture: Capture, target: Path, args: Namespace, source: str) 
     matrix = plain.matrix(square)
     grid = choose_grid(capture.cam2world, matrix, square, capture.points,
                        np.array(args.origin, dtype=np.float64) if args.origin else None, args.scale, args.near_plane)
-    intrinsics = _scene_intrinsics(plain, grid, args.sidelength)
+    intrinsics = _with_grid(plain, grid, args.sidelength)
     splits = split_views(len(capture.images), args.test_every)
     undistort = Undistorter(camera)
     with new_folder(target) as folder:
         for split, chosen in splits.items():
-            write_split(folder / split, intrinsics, capture.cam2world[chosen],
-                        (_image(capture, index, undistort, args.sidelength) for index in chosen))
+            write_scene_folder(folder / split, intrinsics, capture.cam2world[chosen],
+                               (_image(capture, index, undistort, args.sidelength) for index in chosen))
         if len(capture.points):
             save_points(folder / "points.ply", capture.points, capture.colors)
         write_json(folder / "scene.json", {
@@ -82,41 +81,43 @@ def write_capture(capture: Capture, target: Path, args: Namespace, source: str) 
         print(f"  warning: {line}")
 
 
+def natural_order(name: str) -> list[int | str]:
+    """A sorting key by which numbers in names compare as numbers: r_2 before r_10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
 def split_views(count: int, test_every: int) -> dict[str, list[int]]:
-    """The indices of the training and the test views: every `test_every`th from the first is a test view."""
+    """The indices of the training and the test views: views 0, N, 2N, ... are test views; with 0, none."""
     if test_every == 1:
-        raise InputError(f"--test_every {test_every}: must be 0, or at least 2 so that views are left to train on")
+        raise InputError(f"--test_every {test_every}: must be 0 or at least 2, so that views are left to train on")
     test = list(range(0, count, test_every)) if test_every else []
     train = sorted(set(range(count)) - set(test))
     return {"train": train, "test": test} if test else {"train": train}
 
 
 def require_files(paths: list[Path], named_by: Path) -> None:
-    """Raises unless every image that a source names is there."""
+    """Raises InputError unless every image that `named_by` names exists."""
     missing = [path for path in paths if not path.is_file()]
     if missing:
-        raise InputError(f"{missing[0]}: no such file, though {named_by} names it"
+        raise InputError(f"{missing[0]}: no such file, but {named_by} names it"
                          + (f" ({len(missing)} of {len(paths)} are missing)" if len(missing) > 1 else ""))
 
 
 def _validate(capture: Capture) -> None:
     if len(capture.images) < 2:
         raise InputError(f"{capture.images[0]}: is the only view; a scene needs several")
-    for name, pose in zip(capture.names, capture.cam2world, strict=True):
-        if not is_rigid(pose):
-            raise InputError(f"{name}: its pose is not a rigid transform of finite numbers")
     if np.ptp(capture.cam2world[:, :3, 3], axis=0).max() == 0:
-        raise InputError(f"{capture.images[0].parent}: all views were taken from the same place; a scene needs several")
+        raise InputError(f"{capture.images[0].parent}: all views were taken from the same place; a scene needs several "
+                         "places")
 
 
-def _scene_intrinsics(plain: SceneIntrinsics, grid: Grid, sidelength: int | None) -> SceneIntrinsics:
-    origin = tuple(grid.origin.tolist())
+def _with_grid(plain: SceneIntrinsics, grid: Grid, sidelength: int | None) -> SceneIntrinsics:
+    """The intrinsics with the grid, for images as they are or center-cropped and scaled to `sidelength`."""
+    plain = replace(plain, grid_origin=tuple(grid.origin.tolist()), near_plane=grid.near_plane, scale=grid.scale)
     if sidelength is None:
-        return SceneIntrinsics(plain.focal, plain.cx, plain.cy, origin, grid.near_plane, grid.scale, plain.height,
-                               plain.width)
-    matrix = plain.matrix(sidelength)
-    return SceneIntrinsics(matrix[0, 0], matrix[0, 2], matrix[1, 2], origin, grid.near_plane, grid.scale, sidelength,
-                           sidelength)
+        return plain
+    (focal, _, cx), (_, _, cy), _ = plain.matrix(sidelength).tolist()
+    return replace(plain, focal=focal, cx=cx, cy=cy, height=sidelength, width=sidelength)
 
 
 def _image(capture: Capture, index: int, undistort: Undistorter,
@@ -124,7 +125,7 @@ def _image(capture: Capture, index: int, undistort: Undistorter,
     path, camera = capture.images[index], capture.cameras[index]
     image = load_image(path)
     if image.shape[:2] != (camera.height, camera.width):
-        raise InputError(f"{path}: is {image.shape[1]}x{image.shape[0]} pixels, but its camera "
+        raise InputError(f"{path}: is {image.shape[1]}x{image.shape[0]} pixels, its camera is for "
                          f"{camera.width}x{camera.height}")
     image = undistort(image, camera)
     return square_resize(image, sidelength) if sidelength else image

@@ -1,90 +1,103 @@
-"""The picture of a scene that `scenes.check` writes: cameras, grid and points from two sides, the grid over photos."""
+"""The picture that `scenes.check` writes: cameras, grid and points from two sides, and the grid's box over photos."""
 from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from data_util import SceneIntrinsics, load_image
 from scenes.geometry.cameras import scene_axes
 from scenes.geometry.coverage import grid_corners, project
 from util import InputError
 
-PANEL = 720
-PHOTOS = 4
-MOST_POINTS = 20000
-GRID_COLOR, CAMERA_COLOR, POINT_COLOR, TEXT_COLOR = (214, 40, 40), (30, 90, 190), (150, 150, 150), (40, 40, 40)
+DPI = 100
+PANEL, PHOTO_WIDTH, TITLE_HEIGHT = 720, 350, 30  # pixels
+PHOTO_LETTERS = "ABCD"  # one photo each; they mark its camera in the views from the sides
+MAX_POINTS = 20000
+GRID_COLOR, CAMERA_COLOR, POINT_COLOR = "#d62828", "#1e5abe", "#969696"
 EDGES = [(a, b) for a in range(8) for b in range(a + 1, 8) if (a ^ b).bit_count() == 1]
 
 
-def draw_check(cam2world: Float[np.ndarray, "views 4 4"], intrinsics: SceneIntrinsics, images: list[Path],
-               points: Float[np.ndarray, "points 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    """Two orthographic views above, photos below; without images only the views."""
-    corners = grid_corners(np.array(intrinsics.grid_origin), intrinsics.scale)
+def draw_check(cam2world: Float[np.ndarray, "views 4 4"], intrinsics: SceneIntrinsics, names: list[str],
+               images: list[Path], points: Float[np.ndarray, "points 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Orthographic views from above and from the side; below them photos, unless there is not one per camera."""
+    shown = []
+    if len(images) == len(names):
+        shown = np.unique(np.linspace(0, len(names) - 1, len(PHOTO_LETTERS)).round().astype(int)).tolist()
+    photo_height = round(np.clip(PHOTO_WIDTH * intrinsics.height / intrinsics.width, 1, 2 * PANEL)) if shown else 0
+    width, height = 2 * PANEL, PANEL + (TITLE_HEIGHT + photo_height + 10 if shown else 0)
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+    canvas = FigureCanvasAgg(figure)
+
+    def add_axes(left: int, top: int, axes_width: int, axes_height: int) -> Axes:
+        """Axes at pixels counted from the upper left corner."""
+        return figure.add_axes((left / width, 1 - (top + axes_height) / height, axes_width / width,
+                                axes_height / height))
+
     right, back, up = scene_axes(cam2world)
-    shown = points[:: max(len(points) // MOST_POINTS, 1)]
-    above = _side(cam2world, corners, shown, right, back, "from above")
-    beside = _side(cam2world, corners, shown, right, -up, "from the side")
-    rows = [np.hstack([above, beside])]
-    if len(images) == len(cam2world):
-        rows.append(_photo_row(cam2world, intrinsics, images, corners))
-    return np.vstack(rows)
+    for column, (title, vertical) in enumerate([("from above", -back), ("from the side", up)]):
+        axes = add_axes(column * PANEL + 60, TITLE_HEIGHT, PANEL - 80, PANEL - 80)
+        _draw_side(axes, np.stack([right, vertical], axis=1), cam2world, intrinsics, points, shown)
+        axes.set_title(title)
+    for column, (letter, view) in enumerate(zip(PHOTO_LETTERS, shown, strict=False)):
+        axes = add_axes(column * PANEL // 2 + 5, PANEL + TITLE_HEIGHT, PHOTO_WIDTH, photo_height)
+        _draw_photo(axes, images[view], cam2world[view], intrinsics)
+        axes.set_title(f"{letter}: {names[view]}", parse_math=False)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _side(cam2world: np.ndarray, corners: np.ndarray, points: np.ndarray, across: np.ndarray, down: np.ndarray,
-          title: str) -> np.ndarray:
-    """An orthographic view that holds all cameras and the grid."""
-    axes = np.stack([across, down], axis=1)
-    centers = cam2world[:, :3, 3]
-    extent = np.concatenate([centers, corners]) @ axes
-    low, high = extent.min(axis=0), extent.max(axis=0)
-    zoom = PANEL * 0.86 / max((high - low).max(), 1e-9)
-
-    def place(world: np.ndarray) -> np.ndarray:
-        return np.round((world @ axes - (low + high) / 2) * zoom + PANEL / 2).astype(np.int64)
-
-    panel = np.full((PANEL, PANEL, 3), 255, np.uint8)
-    dots = place(points)
-    dots = dots[((dots >= 0) & (dots < PANEL)).all(axis=1)]
-    panel[dots[:, 1], dots[:, 0]] = POINT_COLOR
-    arrow = cam2world[:, :3, 2] * (30 / zoom)
-    for start, end in zip(place(centers), place(centers + arrow), strict=True):
-        cv2.line(panel, start.tolist(), end.tolist(), CAMERA_COLOR, 1, cv2.LINE_AA)
-        cv2.circle(panel, start.tolist(), 3, CAMERA_COLOR, -1, cv2.LINE_AA)
-    box = place(corners)
-    for a, b in EDGES:
-        cv2.line(panel, box[a].tolist(), box[b].tolist(), GRID_COLOR, 2, cv2.LINE_AA)
-    cv2.putText(panel, f"{title}: cameras, grid, points", (14, 28), cv2.FONT_HERSHEY_SIMPLEX, 0.6, TEXT_COLOR, 1,
-                cv2.LINE_AA)
-    return panel
+def _draw_side(axes: Axes, plane: Float[np.ndarray, "3 2"], cam2world: Float[np.ndarray, "views 4 4"],
+               intrinsics: SceneIntrinsics, points: Float[np.ndarray, "points 3"], shown: list[int]) -> None:
+    """An orthographic view on the plane that two columns span, in world units from the grid's center."""
+    origin = np.array(intrinsics.grid_origin)
+    centers, box = (cam2world[:, :3, 3] - origin) @ plane, _box(np.zeros(3), intrinsics.scale) @ plane
+    low, high = (reduce(np.concatenate([centers, box]), axis=0) for reduce in (np.nanmin, np.nanmax))
+    half = 0.57 * (high - low).max()
+    (x, y) = (low + high) / 2
+    axes.set(xlim=(x - half, x + half), ylim=(y - half, y + half), xlabel="world units from the grid's center")
+    axes.grid(color="#eeeeee")
+    axes.set_axisbelow(True)
+    if len(points):
+        thinned = (points[:: max(len(points) // MAX_POINTS, 1)] - origin) @ plane
+        axes.plot(*thinned.T, ".", color=POINT_COLOR, markersize=1.5, label=f"{len(points)} points")
+    ends = centers + cam2world[:, :3, 2] @ plane * (0.08 * half)
+    arrows = np.stack([centers, ends, np.full_like(centers, np.nan)], axis=1).reshape(-1, 2)
+    axes.plot(*arrows.T, color=CAMERA_COLOR, linewidth=1)
+    axes.plot(*centers.T, "o", color=CAMERA_COLOR, markersize=5, label=f"{len(centers)} cameras")
+    axes.plot(*box.T, color=GRID_COLOR, linewidth=2, label="grid")
+    for letter, view in zip(PHOTO_LETTERS, shown, strict=False):
+        axes.annotate(letter, centers[view], xytext=(5, 5), textcoords="offset points", fontweight="bold")
+    axes.legend(loc="upper right")
 
 
-def _photo_row(cam2world: np.ndarray, intrinsics: SceneIntrinsics, images: list[Path],
-               corners: np.ndarray) -> np.ndarray:
-    """A few photos evenly through the scene with the grid box over them, scaled to the width of the views above."""
-    chosen = np.unique(np.linspace(0, len(images) - 1, PHOTOS).round().astype(int))
+def _draw_photo(axes: Axes, path: Path, cam2world: Float[np.ndarray, "4 4"], intrinsics: SceneIntrinsics) -> None:
+    """One photo with the grid's box over it."""
+    axes.axis("off")
+    try:
+        photo = load_image(path)
+    except InputError:  # reported among the findings
+        return
+    if photo.shape[1] > PHOTO_WIDTH:
+        shown_height = max(round(PHOTO_WIDTH * photo.shape[0] / photo.shape[1]), 1)
+        photo = cv2.resize(photo, (PHOTO_WIDTH, shown_height), interpolation=cv2.INTER_AREA)
+    width, height = intrinsics.width, intrinsics.height
+    axes.imshow(photo, extent=(0, width, height, 0), aspect="auto")
     matrix = np.array([[intrinsics.focal, 0, intrinsics.cx], [0, intrinsics.focal, intrinsics.cy], [0, 0, 1]])
-    width = 2 * PANEL // PHOTOS
-    height = round(width * intrinsics.height / intrinsics.width)
-    row = np.full((height, 2 * PANEL, 3), 255, np.uint8)
-    for place, index in enumerate(chosen):
-        try:
-            photo = load_image(images[index])
-        except InputError:  # among the findings already
-            continue
-        photo = np.ascontiguousarray(cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA))
-        _draw_box(photo, cam2world[index:index + 1], matrix, width / intrinsics.width, corners)
-        row[:, place * width:(place + 1) * width] = photo
-    return row
+    pixels, depth = project(_box(np.array(intrinsics.grid_origin), intrinsics.scale), cam2world[None], matrix)
+    pixels[depth <= 1e-6] = np.nan  # behind the camera
+    axes.plot(*pixels[0].T, color=GRID_COLOR, linewidth=2)
+    axes.set(xlim=(0, width), ylim=(height, 0))
 
 
-def _draw_box(photo: np.ndarray, cam2world: np.ndarray, matrix: np.ndarray, zoom: float, corners: np.ndarray) -> None:
-    """The box's edges in short pieces, so that those which pass behind the camera are drawn as far as they go."""
-    share = np.linspace(0, 1, 65)[:, None]
-    for a, b in EDGES:
-        pixels, depth = project(corners[a] * (1 - share) + corners[b] * share, cam2world, matrix)
-        pixels = np.clip(pixels[0] * zoom, -1e4, 1e4).astype(np.int64)
-        in_front = depth[0] > 1e-6
-        for k in range(64):
-            if in_front[k] and in_front[k + 1]:
-                cv2.line(photo, pixels[k].tolist(), pixels[k + 1].tolist(), GRID_COLOR, 2, cv2.LINE_AA)
+def _box(origin: Float[np.ndarray, "3"], scale: float) -> Float[np.ndarray, "points 3"]:
+    """The edges of the grid's cube in short pieces, so that edges that pass the camera are cut where they do.
+
+    NaN separates the edges.
+    """
+    corners, share = grid_corners(origin, scale), np.linspace(0, 1, 65)[:, None]
+    return np.concatenate([line for a, b in EDGES
+                           for line in (corners[a] * (1 - share) + corners[b] * share, np.full((1, 3), np.nan))])

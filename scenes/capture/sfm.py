@@ -10,15 +10,15 @@ import pycolmap
 from tqdm import tqdm
 
 SEQUENTIAL_OVERLAP = 12
-PAIRS_AT_ONCE = 64
+PAIRS_PER_CALL = 64
 SEED = 0
 
 
 def reconstruct(image_dir: Path, names: list[str], workspace: Path, matching: str) -> pycolmap.Reconstruction | None:
-    """Cameras and sparse points of the largest consistent set of photos, or None where no two can be related.
+    """Cameras and sparse points of the largest consistent set of photos; None if no two photos match.
 
-    matching: see `image_pairs`. All photos share one camera, whose focal length and one coefficient of radial
-    distortion are estimated. Names hold no spaces. Intermediate files go to `workspace`.
+    matching: see `image_pairs`. All photos share one camera with one focal length and one radial distortion
+    coefficient, both estimated. `names` must not contain spaces. Intermediate files go to `workspace`.
     """
     pycolmap.logging.minloglevel = pycolmap.logging.FATAL.value
     pycolmap.set_random_seed(SEED)
@@ -34,8 +34,8 @@ def reconstruct(image_dir: Path, names: list[str], workspace: Path, matching: st
 
 
 def image_pairs(names: list[str], matching: str) -> list[tuple[str, str]]:
-    """The pairs of photos to compare: all (`exhaustive`), or each with the next few and then with those at doubling
-    distances (`sequential`), which follows a walk or a video and needs no vocabulary to be downloaded."""
+    """The pairs of photos to compare: all (`exhaustive`), or each photo with the next few and then with those at
+    doubling distances (`sequential`), which suits a walk or a video and needs no vocabulary tree."""
     if matching == "exhaustive":
         return list(itertools.combinations(names, 2))
     steps = [*range(1, SEQUENTIAL_OVERLAP + 1)]
@@ -45,26 +45,26 @@ def image_pairs(names: list[str], matching: str) -> list[tuple[str, str]]:
 
 
 def _extract(database: Path, image_dir: Path, names: list[str]) -> None:
-    """SIFT features, a few photos a call: COLMAP itself reports no progress."""
+    """Extracts SIFT features, a few photos per call, because COLMAP itself reports no progress."""
     reader = pycolmap.ImageReaderOptions(camera_model="SIMPLE_RADIAL")
     with tqdm(desc="features", total=len(names), unit="photo") as bar:
-        for some in _batches(names, 2 * (os.cpu_count() or 1)):
-            pycolmap.extract_features(database, image_dir, some, camera_mode=pycolmap.CameraMode.SINGLE,
+        for batch in _batches(names, 2 * (os.cpu_count() or 1)):
+            pycolmap.extract_features(database, image_dir, batch, camera_mode=pycolmap.CameraMode.SINGLE,
                                       reader_options=reader, device=pycolmap.Device.cpu)
-            reader.existing_camera_id = 1  # the first call made it
-            bar.update(len(some))
+            reader.existing_camera_id = 1  # created by the first call
+            bar.update(len(batch))
 
 
 def _match(database: Path, pairs: list[tuple[str, str]], list_path: Path) -> None:
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = SEED
     with tqdm(desc="matching", total=len(pairs), unit="pair") as bar:
-        for some in _batches(pairs, PAIRS_AT_ONCE):
-            list_path.write_text("".join(f"{first} {second}\n" for first, second in some))
+        for batch in _batches(pairs, PAIRS_PER_CALL):
+            list_path.write_text("".join(f"{first} {second}\n" for first, second in batch))
             pairing = pycolmap.ImportedPairingOptions(match_list_path=list_path)
             pycolmap.match_image_pairs(database, pairing_options=pairing, verification_options=verification,
                                        device=pycolmap.Device.cpu)
-            bar.update(len(some))
+            bar.update(len(batch))
 
 
 def _batches(items: list, size: int) -> list[list]:

@@ -1,9 +1,9 @@
-"""Where to put the voxel grid of a captured scene: origin, scale and near plane, from the cameras and sparse points.
+"""Chooses the voxel grid of a captured scene: origin, scale and near plane, from the cameras and sparse points.
 
     grid = choose_grid(cam2world, matrix, sidelength, points)
 
-The original left this to the user's eye. Photographers turn around what they mean, so the point that the cameras look
-at, and how far they stand from it, say which of the points belong to the object.
+In the original the user chose them by eye. Photographers walk around their object, so the point that the cameras look
+at, and their distance from it, tell which of the points belong to the object.
 """
 from dataclasses import dataclass
 
@@ -13,16 +13,16 @@ from jaxtyping import Float
 from scenes.geometry.cameras import focus_point
 from scenes.geometry.coverage import grid_samples, project, seen
 
-REACH = 0.5  # of the distance to the nearer cameras: how far from the center a point may be the object's
+REACH = 0.5  # points within this share of the nearer cameras' distance from the center may belong to the object
 EXTENT_PERCENTILE = 95
 MARGIN = 1.1
-FEWEST_POINTS = 50
-FRUSTUM_SHARE = 0.9  # of the width that the nearer cameras see at the center, where there are no points
+MIN_POINTS = 50
+FRUSTUM_SHARE = 0.9  # without points, the grid is this share of the width that the nearer cameras see at the center
 
 
 @dataclass(frozen=True)
 class Grid:
-    """origin: world coordinates of the center; scale: sidelength; near_plane: z-depth; why: a line for each."""
+    """origin: the center; scale: the sidelength; near_plane: z-depth; all in world units. why: a line for each."""
 
     origin: Float[np.ndarray, "3"]
     scale: float
@@ -33,8 +33,10 @@ class Grid:
 def choose_grid(cam2world: Float[np.ndarray, "views 4 4"], matrix: Float[np.ndarray, "3 3"], sidelength: int,
                 points: Float[np.ndarray, "points 3"], origin: Float[np.ndarray, "3"] | None = None,
                 scale: float | None = None, near_plane: float | None = None) -> Grid:
-    """The grid for cameras (camera-to-world, OpenCV axes) whose square images `matrix` describes. What is given is
-    kept; the rest is chosen."""
+    """The grid for cameras (camera-to-world, OpenCV axes) with the intrinsic matrix of square images.
+
+    Keeps origin, scale and near plane if given (world units) and chooses the others.
+    """
     why = {name: "given" for name, value in [("origin", origin), ("scale", scale), ("near_plane", near_plane)]
            if value is not None}
     focus = focus_point(cam2world) if origin is None else origin
@@ -43,7 +45,7 @@ def choose_grid(cam2world: Float[np.ndarray, "views 4 4"], matrix: Float[np.ndar
     if origin is None:
         origin = center
         why["origin"] = (f"median of the {len(own)} sparse points within {reach:.3g} of it, where the cameras look"
-                         if len(own) else "the point that the cameras look at, as there are too few points around it")
+                         if len(own) else "the point that the cameras look at; there are too few points around it")
     if scale is None:
         scale, why["scale"] = _choose_scale(own, origin, cam2world, matrix, sidelength)
     if near_plane is None:
@@ -54,8 +56,10 @@ def choose_grid(cam2world: Float[np.ndarray, "views 4 4"], matrix: Float[np.ndar
 
 def choose_near_plane(cam2world: Float[np.ndarray, "views 4 4"], matrix: Float[np.ndarray, "3 3"], sidelength: int,
                       origin: Float[np.ndarray, "3"], scale: float) -> tuple[float, float]:
-    """The near plane from which depth planes over 2 * scale cover most of what the views see of the grid, and the share
-    that they cover. Where a range of near planes covers as much, its middle."""
+    """The near plane whose depth planes cover the largest share of what views see of the grid, and that share.
+
+    The planes are 2 * scale deep in all. Among equally good near planes, the middle one.
+    """
     points = grid_samples(origin, scale)
     visible = seen(points, cam2world, matrix, sidelength)
     _, depth = project(points, cam2world, matrix)
@@ -71,11 +75,14 @@ def choose_near_plane(cam2world: Float[np.ndarray, "views 4 4"], matrix: Float[n
 
 def _object_points(points: Float[np.ndarray, "points 3"], focus: Float[np.ndarray, "3"], reach: float,
                    move: bool) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "own 3"]]:
-    """The center of gravity near the focus and the points within reach of it; the focus and none where few are."""
+    """The object's center and the points within reach of it; the focus and no points if there are too few.
+
+    With `move`, the center starts at the focus and moves to the median of the points around it until it stays.
+    """
     center = focus
     for _ in range(10 if move else 1):
         own = points[np.linalg.norm(points - center, axis=1) < reach]
-        if len(own) < FEWEST_POINTS:
+        if len(own) < MIN_POINTS:
             return focus, points[:0]
         if move:
             center = np.median(own, axis=0)
@@ -86,9 +93,9 @@ def _choose_scale(own: np.ndarray, origin: np.ndarray, cam2world: np.ndarray, ma
                   sidelength: int) -> tuple[float, str]:
     if len(own):
         reach = np.percentile(np.abs(own - origin).max(axis=1), EXTENT_PERCENTILE)
-        return 2 * reach * MARGIN, (f"{EXTENT_PERCENTILE}% of those points are within {reach:.3g} along every axis; "
-                                    f"twice that and a margin of {MARGIN - 1:.0%}")
+        return 2 * reach * MARGIN, (f"{EXTENT_PERCENTILE}% of these points lie within {reach:.3g} along every axis; "
+                                    f"twice that plus a margin of {MARGIN - 1:.0%}")
     distance = np.percentile(np.linalg.norm(cam2world[:, :3, 3] - origin, axis=1), 10)
-    # Half the distance at most, so that the grid stays in front of the cameras.
+    # At most the distance, so that the grid stays in front of the cameras.
     width = min(FRUSTUM_SHARE * distance * sidelength / matrix[0, 0], distance)
     return width, f"what the nearer cameras, {distance:.3g} away, see at the origin"

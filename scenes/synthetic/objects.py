@@ -16,7 +16,7 @@ TEXTURE_SIZE = 1024
 
 
 def cube() -> list[trimesh.Trimesh]:
-    """A cube with another color and letter on each side."""
+    """A cube with its own color and letter on each side."""
     up, north = np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 0.0])
     sides = [("A", (1, 0, 0), up, (196, 62, 52)), ("B", (0, 1, 0), up, (60, 132, 190)),
              ("C", (-1, 0, 0), up, (88, 158, 84)), ("D", (0, -1, 0), up, (226, 164, 48)),
@@ -38,7 +38,7 @@ def vase() -> list[trimesh.Trimesh]:
     inside = np.array([[0.22, 1.0], [0.205, 1.0], [0.14, 0.91], [0.14, 0.85], [0.21, 0.76], [0.29, 0.64],
                        [0.31, 0.48], [0.0, 0.3]])
     clay = grained(256, 11, (150, 84, 54), (120, 60, 40), stretch=1)
-    return [_turned(_rounded(outside), glazed_bands(TEXTURE_SIZE, 10)), _turned(inside, clay)]
+    return [_revolved(_rounded(outside), glazed_bands(TEXTURE_SIZE, 10)), _revolved(inside, clay)]
 
 
 def pedestal() -> list[trimesh.Trimesh]:
@@ -50,15 +50,16 @@ def pedestal() -> list[trimesh.Trimesh]:
     plates = [_plate(letter_panel(letter, color, TEXTURE_SIZE // 2, 24 + number), 0.14, 0.181, 0.22, number)
               for number, (letter, color) in enumerate([("N", (160, 60, 50)), ("E", (50, 90, 150)),
                                                         ("S", (70, 130, 80)), ("W", (190, 140, 50))])]
-    column = _turned(np.array([[0.155, 0.30], [0.14, 0.33], [0.115, 0.62], [0.15, 0.66]]), stone, flutes=16, depth=0.12)
+    profile = np.array([[0.155, 0.30], [0.14, 0.33], [0.115, 0.62], [0.15, 0.66]])
+    column = _revolved(profile, stone, flutes=16, depth=0.12)
     capital = [_box((0.0, 0.0, 0.68), (0.34, 0.34, 0.04), stone), _box((0.0, 0.0, 0.715), (0.40, 0.40, 0.03), stone)]
     angles = np.linspace(-np.pi / 2, np.pi / 2, 65)
-    ball = _turned(np.stack([0.135 * np.cos(angles), 0.865 + 0.135 * np.sin(angles)], axis=1), dark)
+    ball = _revolved(np.stack([0.135 * np.cos(angles), 0.865 + 0.135 * np.sin(angles)], axis=1), dark)
     return [*steps, *block, *plates, column, *capital, ball]
 
 
 def chair() -> list[trimesh.Trimesh]:
-    """A wooden armchair: legs, slats and arms that hide each other, and a lettered cushion."""
+    """A wooden armchair: legs, slats and arms that occlude each other, and a lettered cushion."""
     wood = grained(TEXTURE_SIZE, 30, (176, 120, 70), (104, 62, 34), stretch=8)
     cushion = letter_panel("R", (58, 92, 120), TEXTURE_SIZE, 32)
     board = letter_panel("K", (150, 70, 60), TEXTURE_SIZE // 2, 33)
@@ -79,7 +80,7 @@ OBJECTS: dict[str, Callable[[], list[trimesh.Trimesh]]] = {"cube": cube, "vase":
 
 
 def _plate(texture: np.ndarray, size: float, distance: float, height: float, quarter: int) -> trimesh.Trimesh:
-    """An upright square that faces away from the axis, after `quarter` quarter turns from the x axis."""
+    """An upright square that faces away from the z axis, `quarter` quarter turns from the x axis."""
     half = size / 2
     corners = np.array([[distance, -half, height - half], [distance, half, height - half],
                         [distance, half, height + half], [distance, -half, height + half]])
@@ -88,7 +89,7 @@ def _plate(texture: np.ndarray, size: float, distance: float, height: float, qua
 
 
 def _box(center: tuple[float, float, float], size: tuple[float, float, float], texture: np.ndarray) -> trimesh.Trimesh:
-    """A box in a repeating texture, one unit of length to its width, whose rows run along the box's longest side."""
+    """A box with a texture that repeats every unit of length, its rows along the box's longest side."""
     center, half = np.array(center), np.array(size) / 2
     longest = int(np.argmax(half))
     vertices, faces, uv = [], [], []
@@ -103,14 +104,16 @@ def _box(center: tuple[float, float, float], size: tuple[float, float, float], t
             order = np.array([[0, 1, 2], [0, 2, 3]] if counterclockwise else [[0, 2, 1], [0, 3, 2]])
             faces.append(order + 4 * len(vertices))
             vertices.append(center + corners * half)
-            uv.append((center + corners * half)[:, across] + center.sum())  # no two boxes are cut from the same place
+            uv.append((center + corners * half)[:, across] + center.sum())  # so that boxes get different parts
     return _textured(np.concatenate(vertices), np.concatenate(faces), np.concatenate(uv), texture)
 
 
-def _turned(profile: Float[np.ndarray, "points 2"], texture: np.ndarray, flutes: int = 0,
-            depth: float = 0.0) -> trimesh.Trimesh:
-    """A profile of (radius, z) turned about the z axis, the texture wrapped around it once; outward is to the right of
-    the profile's direction. `flutes` grooves are cut `depth` deep, as a share of the radius."""
+def _revolved(profile: Float[np.ndarray, "points 2"], texture: np.ndarray, flutes: int = 0,
+              depth: float = 0.0) -> trimesh.Trimesh:
+    """A surface of revolution: a profile of (radius, z) about the z axis, the texture wrapped around it once.
+
+    Outward is to the right of the profile's direction. `flutes` grooves are cut `depth` deep, a share of the radius.
+    """
     columns, rows = 192, len(profile)
     angle = np.linspace(0, 2 * np.pi, columns + 1)
     radius = profile[:, :1] * (1 - depth * np.abs(np.sin(angle * flutes / 2)))
@@ -127,7 +130,7 @@ def _turned(profile: Float[np.ndarray, "points 2"], texture: np.ndarray, flutes:
 
 
 def _rounded(profile: Float[np.ndarray, "points 2"]) -> Float[np.ndarray, "many 2"]:
-    """The same profile with smooth curves between its points (but for its flat first piece)."""
+    """The profile with smooth curves between its points, except for its flat first segment."""
     length = np.arange(1, len(profile))
     fine = np.linspace(1, len(profile) - 1, 8 * len(profile))
     return np.concatenate([profile[:1], PchipInterpolator(length, profile[1:])(fine)])

@@ -1,7 +1,7 @@
 """Images and depth maps of a textured surface, ray-cast on the CPU with Embree.
 
-Lambertian under lights that are fixed in the world, on white. Coordinates of pixels: the first pixel spans 0 to 1, so
-that a principal point of half the size is the image's middle.
+Lambertian shading under lights fixed in the world, white background. In pixel coordinates the first pixel spans 0 to 1,
+so that a principal point of half the image's size is its middle.
 """
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ STRENGTHS = np.array([0.42, 0.22], np.float32)
 
 
 class RayCaster:
-    """Casts rays against one surface. Embree's structures cannot be pickled: each process makes its own."""
+    """Casts rays against one surface. Embree's structures cannot be pickled: each process builds its own."""
 
     def __init__(self, surface: Surface):
         self.surface = surface
@@ -26,7 +26,7 @@ class RayCaster:
 
     def render(self, cam2world: Float[np.ndarray, "4 4"], matrix: Float[np.ndarray, "3 3"], sidelength: int,
                supersampling: int) -> UInt8[np.ndarray, "s s 3"]:
-        """A square image: rendered `supersampling` times as large, then area-averaged (paper, section 4)."""
+        """A square image, rendered at `supersampling` times its size and area-averaged (paper, section 4)."""
         size = sidelength * supersampling
         directions = pixel_rays(cam2world, matrix, sidelength, size)
         triangle, _, weights = self._first_hits(cam2world, directions)
@@ -38,13 +38,13 @@ class RayCaster:
 
     def depth(self, cam2world: Float[np.ndarray, "4 4"], matrix: Float[np.ndarray, "3 3"],
               sidelength: int) -> Float32[np.ndarray, "s s"]:
-        """The z-depth at the pixels' centers in world units; infinite where there is no surface."""
+        """The z-depth at the pixels' centers in world units, infinite where there is no surface."""
         triangle, depth, _ = self._first_hits(cam2world, pixel_rays(cam2world, matrix, sidelength, sidelength))
         return np.where(triangle >= 0, depth, np.float32(np.inf)).reshape(sidelength, sidelength)
 
     def _first_hits(self, cam2world: np.ndarray, directions: Float32[np.ndarray, "rays 3"]) -> tuple[
             Int[np.ndarray, "rays"], Float32[np.ndarray, "rays"], Float32[np.ndarray, "rays 3"]]:
-        """The first triangle along each ray or -1, the ray parameter there, and the weights of its corners."""
+        """The first triangle that each ray hits (-1 if none), the ray parameter there, and its barycentric weights."""
         origins = np.broadcast_to(cam2world[:3, 3].astype(np.float32), directions.shape)
         hits = self._scene.run(np.ascontiguousarray(origins), directions, output=1)
         weights = np.stack([1 - hits["u"] - hits["v"], hits["u"], hits["v"]], axis=1)
@@ -52,7 +52,7 @@ class RayCaster:
 
     def _shade(self, triangle: np.ndarray, weights: np.ndarray,
                directions: np.ndarray) -> Float32[np.ndarray, "rays 3"]:
-        """Colors in [0, 1]. Thin sheets are lit on the side that is seen."""
+        """Colors in [0, 1]. Normals are flipped to face the camera, so that thin sheets are lit on the visible side."""
         surface = self.surface
         normals = _blend(surface.normals[triangle], weights)
         normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
@@ -68,9 +68,10 @@ class RayCaster:
 
 def pixel_rays(cam2world: Float[np.ndarray, "4 4"], matrix: Float[np.ndarray, "3 3"], sidelength: int,
                count: int) -> Float32[np.ndarray, "rays 3"]:
-    """World directions of count x count rays evenly over an image of `sidelength` pixels that `matrix` describes.
+    """World directions of count x count rays, row by row, spread evenly over an image of `sidelength` pixels.
 
-    Row by row; not of unit length but of unit z in camera axes, so that a ray's parameter is z-depth.
+    `matrix` is the image's intrinsic matrix. Directions have unit z in camera axes, so that a ray's parameter is its
+    z-depth.
     """
     coordinates = (np.arange(count) + 0.5) * (sidelength / count)
     right, down, forward = cam2world[:3, :3].T
@@ -81,7 +82,7 @@ def pixel_rays(cam2world: Float[np.ndarray, "4 4"], matrix: Float[np.ndarray, "3
 
 def sample_texture(texture: UInt8[np.ndarray, "h w 3"],
                    uv: Float32[np.ndarray, "points 2"]) -> Float32[np.ndarray, "points 3"]:
-    """Bilinear samples in [0, 1] of a texture that repeats; v points upwards."""
+    """Bilinear samples in [0, 1] of a repeating texture; v points upwards."""
     height, width = texture.shape[:2]
     x, y = uv[:, 0] * width - 0.5, (1 - uv[:, 1]) * height - 0.5
     left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
@@ -92,5 +93,7 @@ def sample_texture(texture: UInt8[np.ndarray, "h w 3"],
     return ((upper * (1 - bottom_share) + lower * bottom_share) / 255).astype(np.float32)
 
 
-def _blend(corner_values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _blend(corner_values: Float32[np.ndarray, "rays 3 c"],
+           weights: Float32[np.ndarray, "rays 3"]) -> Float32[np.ndarray, "rays c"]:
+    """Interpolates values at triangle corners with barycentric weights."""
     return np.einsum("nkc,nk->nc", corner_values, weights)

@@ -1,4 +1,4 @@
-"""Meshes as arrays that a ray caster can look up: `Surface`, made from any meshes that trimesh holds.
+"""`Surface`: meshes as flat arrays for the ray caster, made from any trimesh meshes.
 
     surface = Surface.from_meshes(fit_unit_cube(load_meshes(Path("bust.glb"))))
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import trimesh
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 from PIL import Image
 
 from util import InputError
@@ -19,10 +19,10 @@ Y_UP_SUFFIXES = {".glb", ".gltf"}
 
 @dataclass(frozen=True)
 class Surface:
-    """Triangles with all that shading needs, one row per triangle and corner.
+    """Triangles with everything that shading needs, one row per triangle and corner.
 
     corners: world coordinates. normals: unit, outward. uv: texture coordinates, v upwards, repeating beyond [0, 1].
-    colors: RGB in [0, 1] that multiply the texture. texture: index into `textures`, RGB images.
+    colors: RGB in [0, 1], multiplied with the texture. texture: index into `textures`, which are RGB images.
     """
 
     corners: Float32[np.ndarray, "faces 3 3"]
@@ -34,7 +34,7 @@ class Surface:
 
     @classmethod
     def from_meshes(cls, meshes: list[trimesh.Trimesh]) -> "Surface":
-        """Normals are smooth where the surface bends by less than 45 degrees, and the triangle's elsewhere."""
+        """Uses smooth normals where the surface bends by less than 45 degrees, the triangle's own elsewhere."""
         parts = [_appearance(mesh) for mesh in meshes]
         return cls(np.concatenate([mesh.triangles for mesh in meshes]).astype(np.float32),
                    np.concatenate([_corner_normals(mesh) for mesh in meshes]).astype(np.float32),
@@ -44,12 +44,14 @@ class Surface:
                    [texture for _, _, texture in parts])
 
     def radius(self) -> float:
-        """Of the smallest sphere about the origin that holds the surface."""
+        """The radius of the smallest sphere about the origin that holds the surface."""
         return float(np.linalg.norm(self.corners, axis=2).max())
 
     def prefiltered(self, spacing: float) -> "Surface":
-        """The surface with its textures area-averaged to texels about `spacing` (world units) apart, the distance
-        between the samples that the camera takes of it: finer detail would only alias."""
+        """The surface with textures shrunk to about one texel per `spacing` (world units) by area averaging.
+
+        `spacing` is the distance between the camera's samples on the surface; finer detail would alias.
+        """
         textures = []
         for index, texture in enumerate(self.textures):
             height, width = texture.shape[:2]
@@ -62,20 +64,23 @@ class Surface:
 
 
 def load_meshes(path: Path, up: str | None = None) -> list[trimesh.Trimesh]:
-    """The meshes of a file in world coordinates with z up. `up` names the file's own up axis, x, y or z; by default
-    what its format says: y for glTF, else z."""
+    """The meshes of a file in world coordinates with z up.
+
+    `up` is the file's up axis, x, y or z; by default its format's: y for glTF, else z. Raises InputError if the file
+    cannot be read or holds no faces.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
         scene = trimesh.load_scene(path, process=False)
         meshes = [mesh for mesh in scene.dump() if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)]
-    except Exception as error:  # trimesh's readers raise whatever the damaged bytes lead them to
+    except Exception as error:  # damaged bytes make trimesh's readers raise anything
         reason = f"{type(error).__name__}: {error}".replace("\n", " ")
         raise InputError(f"{path}: trimesh cannot read it ({reason})") from None
     if not meshes:
         raise InputError(f"{path}: holds no mesh with faces")
     if not all(np.isfinite(mesh.vertices).all() for mesh in meshes):
-        raise InputError(f"{path}: holds vertices that are not finite")
+        raise InputError(f"{path}: has vertices that are not finite")
     up = up or ("y" if path.suffix.lower() in Y_UP_SUFFIXES else "z")
     turn = np.roll(np.eye(3), {"x": 2, "y": 1, "z": 0}[up], axis=0)
     for mesh in meshes:
@@ -84,7 +89,7 @@ def load_meshes(path: Path, up: str | None = None) -> list[trimesh.Trimesh]:
 
 
 def fit_unit_cube(meshes: list[trimesh.Trimesh]) -> list[trimesh.Trimesh]:
-    """Copies of the meshes, together centered at the origin and scaled so that their longest side is 1."""
+    """Copies of the meshes, centered at the origin together and scaled so that the longest side is 1."""
     low = np.min([mesh.bounds[0] for mesh in meshes], axis=0)
     high = np.max([mesh.bounds[1] for mesh in meshes], axis=0)
     if not (high - low).max() > 0:
@@ -95,15 +100,16 @@ def fit_unit_cube(meshes: list[trimesh.Trimesh]) -> list[trimesh.Trimesh]:
     return fitted
 
 
-def _corner_normals(mesh: trimesh.Trimesh) -> np.ndarray:
+def _corner_normals(mesh: trimesh.Trimesh) -> Float[np.ndarray, "faces 3 3"]:
     flat = np.repeat(mesh.face_normals[:, None], 3, axis=1)
     smooth = mesh.vertex_normals[mesh.faces]
     bends_little = (flat * smooth).sum(axis=2, keepdims=True) > SMOOTH_COSINE
     return np.where(bends_little, smooth, flat)
 
 
-def _appearance(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per corner texture coordinates and colors, and the texture; a mesh without one of them gets a neutral one."""
+def _appearance(mesh: trimesh.Trimesh) -> tuple[Float[np.ndarray, "faces 3 2"], Float[np.ndarray, "faces 3 3"],
+                                                UInt8[np.ndarray, "h w 3"]]:
+    """Texture coordinates and colors per corner, and the texture; neutral ones where the mesh has none."""
     uv, white = np.zeros((len(mesh.faces), 3, 2)), np.ones((len(mesh.faces), 3, 3))
     plain = np.full((1, 1, 3), 255, np.uint8)
     if mesh.visual.kind == "texture":
@@ -122,7 +128,7 @@ def _rgb(image: Image.Image) -> np.ndarray:
 
 
 def _area(triangles: np.ndarray) -> float:
-    """The summed area of triangles given by corners in 2D or 3D."""
+    """The total area of triangles with corners in 2D or 3D."""
     first, second = (triangles[:, k].astype(np.float64) - triangles[:, 0] for k in (1, 2))
     gram = (first ** 2).sum(1) * (second ** 2).sum(1) - (first * second).sum(1) ** 2
     return float(np.sqrt(np.maximum(gram, 0)).sum() / 2)

@@ -1,4 +1,4 @@
-"""Procedural textures for the synthetic objects: RGB images made of noise, patterns and lettering."""
+"""Procedural textures for the synthetic objects: RGB images of noise, patterns and lettering."""
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
@@ -7,7 +7,7 @@ CAPTION = ("a persistent grid of features", "learned from images alone", "seen f
 
 
 def letter_panel(letter: str, color: tuple[int, int, int], size: int, seed: int) -> UInt8[np.ndarray, "size size 3"]:
-    """A square of one color with a grained ground, a frame, a large letter and three lines of small print."""
+    """A square of one color with grain, a frame, a large letter and three lines of small print."""
     grain = noise((size, size), seed, finest=0.008)
     pixels = np.array(color) * (1 + 0.10 * grain[..., None])
     panel = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
@@ -25,7 +25,7 @@ def letter_panel(letter: str, color: tuple[int, int, int], size: int, seed: int)
 
 
 def glazed_bands(size: int, seed: int) -> UInt8[np.ndarray, "size _ 3"]:
-    """A pot's glaze, twice as wide as high, to be wrapped around once: bands of ornament and a line of lettering."""
+    """A pot's glaze, twice as wide as high, wrapped around once: bands of ornament and a line of lettering."""
     width = 2 * size
     height = np.linspace(0, 1, size)[:, None]
     around = np.linspace(0, 2 * np.pi, width, endpoint=False)[None]
@@ -48,7 +48,7 @@ def glazed_bands(size: int, seed: int) -> UInt8[np.ndarray, "size _ 3"]:
 
 def grained(size: int, seed: int, color: tuple[int, int, int], veins: tuple[int, int, int],
             stretch: int) -> UInt8[np.ndarray, "size size 3"]:
-    """Wood (stretch well above 1: veins run along the rows) or marble (stretch 1); repeats without a seam."""
+    """Wood (stretch well above 1: veins run along the rows) or marble (stretch 1); tiles without a seam."""
     fine = noise((size, size), seed, finest=0.005)
     coarse = noise((size, size), seed + 1, finest=0.03, stretch=stretch)
     share = 0.5 + 0.5 * np.sin(5 * coarse + 0.6 * fine)
@@ -58,14 +58,17 @@ def grained(size: int, seed: int, color: tuple[int, int, int], veins: tuple[int,
 
 def write(draw: ImageDraw.ImageDraw, text: str, center: tuple[float, float], height: float,
           color: tuple[int, int, int], stroke: float = 0.0) -> None:
-    """Writes one line of text about `center`; `stroke` thickens it, as a share of the height."""
+    """Writes one line of text centered at `center`; `stroke` is the thickness added, as a share of the height."""
     draw.text(center, text, fill=color, anchor="mm", font=ImageFont.load_default(height),
               stroke_width=stroke * height)
 
 
 def noise(shape: tuple[int, int], seed: int, finest: float, stretch: int = 1) -> Float[np.ndarray, "h w"]:
-    """Smooth noise of zero mean and unit deviation that repeats without a seam. `finest` is the size of its smallest
-    grain as a share of the image's height; along the rows grains are `stretch` times as long."""
+    """Smooth noise of zero mean and unit standard deviation that tiles without a seam.
+
+    `finest` is the size of the smallest grain as a share of the image's height; along the rows, grains are `stretch`
+    times as long.
+    """
     spectrum = np.fft.rfft2(np.random.default_rng(seed).standard_normal(shape))
     down = np.fft.fftfreq(shape[0], 1 / shape[0])[:, None]
     across = np.fft.rfftfreq(shape[1], 1 / shape[0])

@@ -1,9 +1,9 @@
-"""One pinhole camera for a whole capture: a scene folder has a single focal length and no distortion.
+"""Undistorts a capture to one pinhole camera, because a scene folder has a single focal length and no distortion.
 
     target = shared_pinhole(cameras)
     image = Undistorter(target)(image, camera)
 
-Cameras are COLMAP's, any of its models; pixel coordinates have the first pixel span 0 to 1.
+Cameras are COLMAP's, of any model but panoramas; in pixel coordinates the first pixel spans 0 to 1.
 """
 import cv2
 import numpy as np
@@ -12,8 +12,8 @@ from jaxtyping import Float, UInt8
 
 from util import InputError
 
-SAME_FOCAL = 1e-4  # focal lengths along x and y closer than this, relatively, are one: 0.1 pixels in a thousand
-BORDER_SAMPLES = 64
+SAME_FOCAL = 1e-4  # relative difference below which two focal lengths are the same: 0.1 pixels in a thousand
+BORDER_SAMPLES = 64  # points along each side of the image
 
 
 def is_pinhole(camera: pycolmap.Camera) -> bool:
@@ -25,9 +25,9 @@ def is_pinhole(camera: pycolmap.Camera) -> bool:
 
 
 def shared_pinhole(cameras: list[pycolmap.Camera]) -> pycolmap.Camera:
-    """A pinhole camera whose image every one of `cameras` can fill: their own where they agree and need nothing.
+    """The pinhole camera with the widest view that every one of `cameras` fills.
 
-    Raises InputError for panoramic camera models.
+    If all of them are the same pinhole camera already, it is that one. Raises InputError for panoramic camera models.
     """
     for camera in cameras:
         if not camera.is_perspective():
@@ -37,25 +37,25 @@ def shared_pinhole(cameras: list[pycolmap.Camera]) -> pycolmap.Camera:
         return _simple_pinhole(first.focal_length_x, first.principal_point_x, first.principal_point_y, first.width,
                                first.height)
     width, height = min(camera.width for camera in cameras), min(camera.height for camera in cameras)
-    middle_x = np.mean([camera.principal_point_x / camera.width for camera in cameras]) * width
-    middle_y = np.mean([camera.principal_point_y / camera.height for camera in cameras]) * height
+    center_x = np.mean([camera.principal_point_x / camera.width for camera in cameras]) * width
+    center_y = np.mean([camera.principal_point_y / camera.height for camera in cameras]) * height
     different = list({tuple(camera.params) + (camera.width, camera.height, camera.model_name): camera
                       for camera in cameras}.values())
-    usual = float(np.mean([camera.mean_focal_length() * min(width / camera.width, height / camera.height)
-                           for camera in different]))
-    low, high = 0.3 * usual, 3 * usual
-    for _ in range(30):  # the widest view that leaves no pixel without a source
+    mean_focal = float(np.mean([camera.mean_focal_length() * min(width / camera.width, height / camera.height)
+                                for camera in different]))
+    low, high = 0.3 * mean_focal, 3 * mean_focal
+    for _ in range(30):  # bisection: the smallest focal length that leaves no pixel without a source
         middle = np.sqrt(low * high)
-        target = _simple_pinhole(middle, middle_x, middle_y, width, height)
+        target = _simple_pinhole(middle, center_x, center_y, width, height)
         if all(_fills(camera, target) for camera in different):
             high = middle
         else:
             low = middle
-    return _simple_pinhole(high, middle_x, middle_y, width, height)
+    return _simple_pinhole(high, center_x, center_y, width, height)
 
 
 class Undistorter:
-    """Resamples images of any camera as images of the target camera; those of the target itself pass untouched."""
+    """Resamples images of any camera as images of the target camera; the target's own images pass unchanged."""
 
     def __init__(self, target: pycolmap.Camera):
         self.target = target
@@ -66,29 +66,30 @@ class Undistorter:
             return image
         key = (camera.model_name, camera.width, camera.height, tuple(camera.params))
         if key not in self._maps:
-            self._maps = {key: self._source_pixels(camera)}  # one camera's is all that stays: they are large
+            self._maps = {key: self._source_pixels(camera)}  # only the last camera's map is kept, to save memory
         return cv2.remap(image, self._maps[key], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
     def _source_pixels(self, camera: pycolmap.Camera) -> Float[np.ndarray, "h w 2"]:
-        """For each pixel of the target where it lies in the camera's image, in OpenCV's centered coordinates."""
+        """For each pixel of the target its position in the camera's image, with OpenCV's integer pixel centers."""
         x, y = np.meshgrid(np.arange(self.target.width) + 0.5, np.arange(self.target.height) + 0.5)
-        pixels = _through(camera, self.target, np.stack([x.reshape(-1), y.reshape(-1)], axis=1))
+        pixels = _transfer(self.target, camera, np.stack([x.reshape(-1), y.reshape(-1)], axis=1))
         return (pixels - 0.5).astype(np.float32).reshape(self.target.height, self.target.width, 2)
 
 
-def _through(camera: pycolmap.Camera, target: pycolmap.Camera, pixels: np.ndarray) -> np.ndarray:
-    """Pixels of `target` as pixels of `camera`: the same rays."""
-    middle = target.principal_point_x, target.principal_point_y
-    rays = np.concatenate([(pixels - middle) / target.focal_length_x, np.ones((len(pixels), 1))], axis=1)
+def _transfer(target: pycolmap.Camera, camera: pycolmap.Camera, pixels: Float[np.ndarray, "points 2"],
+              ) -> Float[np.ndarray, "points 2"]:
+    """The pixels of `camera` that see along the same rays as these pixels of `target`."""
+    principal_point = target.principal_point_x, target.principal_point_y
+    rays = np.concatenate([(pixels - principal_point) / target.focal_length_x, np.ones((len(pixels), 1))], axis=1)
     return np.asarray(camera.img_from_cam(rays))
 
 
 def _fills(camera: pycolmap.Camera, target: pycolmap.Camera) -> bool:
+    """Whether the camera's image has a source for every border pixel of the target's."""
     share = np.linspace(0, 1, BORDER_SAMPLES)
-    width, height = target.width * share, target.height * share
-    border = np.concatenate([np.stack([width, 0 * width], 1), np.stack([width, 0 * width + target.height], 1),
-                             np.stack([0 * height, height], 1), np.stack([0 * height + target.width, height], 1)])
-    pixels = _through(camera, target, border)
+    sides = [(share, 0 * share), (share, 0 * share + 1), (0 * share, share), (0 * share + 1, share)]
+    border = np.concatenate([np.stack(side, axis=1) for side in sides]) * [target.width, target.height]
+    pixels = _transfer(target, camera, border)
     return bool(np.isfinite(pixels).all() and (pixels >= -0.5).all()
                 and (pixels <= [camera.width + 0.5, camera.height + 0.5]).all())
 

@@ -1,0 +1,107 @@
+"""Renders the views of a scene into their files, in several processes."""
+import multiprocessing
+import os
+import pickle
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+from tqdm import tqdm
+
+from data_util import view_name, write_image
+from scenes.synthetic.raycast import RayCaster
+from scenes.synthetic.surface import Surface
+
+RAYS_PER_PROCESS = 30_000_000  # fewer are done before another process has started
+
+
+@dataclass(frozen=True)
+class View:
+    """One view to render, into `folder/rgb` and, if there is a `folder/depth`, its z-depth into that."""
+
+    folder: Path
+    index: int
+    cam2world: Float[np.ndarray, "4 4"]
+
+    def image_path(self) -> Path:
+        return self.folder / "rgb" / f"{view_name(self.index)}.png"
+
+
+def render_views(views: list[View], surface: Surface, matrix: Float[np.ndarray, "3 3"], sidelength: int,
+                 supersampling: int, workers: int | None) -> None:
+    """Renders the views whose image is missing.
+
+    `matrix` is the intrinsic matrix of the square images of `sidelength` pixels. Without `workers`, uses as many
+    processes as there are cores, fewer if there is little to do.
+    """
+    missing = [view for view in views if not view.image_path().exists()]
+    setup = (surface, matrix, sidelength, supersampling)
+    rays = len(missing) * (sidelength * supersampling) ** 2
+    workers = workers or min(1 + rays // RAYS_PER_PROCESS, len(os.sched_getaffinity(0)))
+    with tqdm(desc="render", total=len(views), initial=len(views) - len(missing), unit="view") as bar:
+        if workers == 1:
+            renderer = _Renderer(*setup)
+            for view in missing:
+                renderer.render(view)
+                bar.update()
+        else:
+            for _ in _render_in_parallel(missing, setup, workers):
+                bar.update()
+
+
+class _Renderer:
+    """Renders views of one surface into their files."""
+
+    def __init__(self, surface: Surface, matrix: Float[np.ndarray, "3 3"], sidelength: int, supersampling: int):
+        self.caster, self.matrix = RayCaster(surface), matrix
+        self.sidelength, self.supersampling = sidelength, supersampling
+
+    def render(self, view: View) -> None:
+        """Writes the image last: its file marks the view as finished."""
+        image = self.caster.render(view.cam2world, self.matrix, self.sidelength, self.supersampling)
+        if (view.folder / "depth").is_dir():
+            np.savez_compressed(view.folder / "depth" / f"{view_name(view.index)}.npz",
+                                depth=self.caster.depth(view.cam2world, self.matrix, self.sidelength))
+        write_image(view.image_path(), image)
+
+
+def _render_in_parallel(views: list[View], setup: tuple, workers: int) -> Iterator[None]:
+    """Spawns fresh processes: forked ones would inherit OpenCV's threads in a state that hangs."""
+    with tempfile.TemporaryDirectory() as folder:
+        # Sent through a file, because the pipe to a starting process would block until it has started.
+        path = Path(folder) / "setup.pickle"
+        path.write_bytes(pickle.dumps(setup))
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(path,)) as pool:
+            # Workers inherit the ignored signal: the parent alone handles Ctrl-C.
+            handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            finished = pool.map(_render_in_worker, views)
+            signal.signal(signal.SIGINT, handler)
+            try:
+                yield from finished
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(setup: Path) -> None:
+    global _renderer
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    cv2.setNumThreads(1)  # the processes are the parallelism
+    _renderer = _Renderer(*pickle.loads(setup.read_bytes()))
+
+
+def _exit_with_parent() -> None:
+    """A killed parent cannot stop its workers, which would wait for it forever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _render_in_worker(view: View) -> None:
+    _renderer.render(view)
