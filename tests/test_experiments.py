@@ -20,7 +20,8 @@ from experiments.pictures import row
 from experiments.plot import Curve, round_marks, write_plot
 from experiments.runner import Experiment, Run, last_line
 from tests.conftest import SMALL, write_scene
-from util import InputError, RunLock
+from training.run_folder import RunLock
+from util import InputError
 
 ROOT = Path(__file__).parent.parent
 

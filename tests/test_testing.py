@@ -16,8 +16,7 @@ from deep_voxels import Architecture, DeepVoxels
 from evaluation.render import cropped_view, load_true_depth, measure, measure_depth
 from run_deepvoxels import main
 from tests.conftest import write_scene
-from tests.test_checkpoints import GEOMETRY
-from tests.test_goldens import GOLDEN, original_checkpoint
+from tests.helpers import GEOMETRY, GOLDEN, original_checkpoint
 
 
 @pytest.fixture(scope="module")

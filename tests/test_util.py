@@ -1,4 +1,4 @@
-"""Run folders, their lock, and what signals ask for."""
+"""The small rooms: errors and run folders (util), numbers and exit codes (cli), signals, kept memory (runtime)."""
 import os
 import platform
 import re
@@ -8,9 +8,11 @@ import sys
 from argparse import ArgumentTypeError
 
 import pytest
+import torch
 
-from cli import number
-from util import InputError, RunLock, Signals, make_run_folder
+from cli import exit_code, number, run
+from training.run_folder import Signals
+from util import InputError, make_run_folder
 
 
 def test_run_folders_never_collide(tmp_path):
@@ -24,20 +26,6 @@ def test_no_name_leads_out_of_the_logging_root(tmp_path, name):
     (folder,) = make_run_folder(tmp_path / "root", "logs", name=name)
     assert folder.resolve().parent.parent == (tmp_path / "root" / "logs").resolve()
     assert [path.name for path in tmp_path.iterdir()] == ["root"]
-
-
-def test_a_logging_root_that_is_a_file_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="--logging_root"):
-        make_run_folder(tmp_path / "file", "logs", name="x")
-
-
-def test_two_processes_cannot_write_one_run(tmp_path):
-    attempt = [sys.executable, "-c", "import sys, pathlib, util; util.RunLock(pathlib.Path(sys.argv[1]))", tmp_path]
-    with RunLock(tmp_path):
-        refused = subprocess.run(attempt, capture_output=True, text=True, check=False)
-        assert "another process is writing this run" in refused.stderr
-    assert subprocess.run(attempt, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -54,6 +42,37 @@ def test_signals_ask_to_stop_or_to_save(number):
 
 def test_errors_are_one_printable_line():
     assert str(InputError("a\nb\x1b[31m")) == "a\\nb\\x1b[31m"
+
+
+@pytest.mark.parametrize(("error", "code", "line"), [
+    (InputError("a: is wrong"), 2, "thing: error: a: is wrong"),
+    (FileNotFoundError(2, "No such file", "a\nb"), 2, "thing: error: a\\nb: No such file"),
+    (OSError("a: could not be written"), 2, "thing: error: a: could not be written"),
+    (MemoryError("a lot"), 1, "thing: error: out of memory: a lot"),
+    (torch.OutOfMemoryError("a lot"), 1, "thing: error: out of memory: a lot"),
+    (KeyboardInterrupt(), 130, ""),
+])
+def test_an_error_is_one_line_and_an_exit_code(capsys, error, code, line):
+    def main(argv=None):
+        raise error
+
+    assert exit_code("thing", main) == code
+    with pytest.raises(SystemExit) as end:
+        run("thing", main)
+    assert end.value.code == code
+    assert capsys.readouterr().err == (line and 2 * f"{line}\n")
+
+
+def test_commands_end_well_or_with_their_own_code_and_bugs_are_not_hidden():
+    assert exit_code("thing", lambda: None) == 0
+    assert exit_code("thing", lambda: 143) == 143
+    assert run("thing", lambda argv: None) is None
+    with pytest.raises(ZeroDivisionError):
+        exit_code("thing", lambda: 1 / 0)
+
+
+def test_commands_that_need_no_torch_do_not_wait_for_it():
+    subprocess.run([sys.executable, "-c", "import cli, sys; assert 'torch' not in sys.modules"], check=True)
 
 
 @pytest.mark.parametrize(("convert", "good", "bad", "message"), [
