@@ -20,6 +20,7 @@ CPU = torch.device("cpu")
 GEOMETRY = SceneGeometry(8, 0.125, (0.0, 0.0, 0.0), 1.0, 16, 17.6, 8.0, 8.0)
 # A progress bar that nobody reads must not fill its pipe, or the process would wait for ever.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_MININTERVAL": "1"}
+STARTED: list[subprocess.Popen] = []
 
 
 def arguments(scene, logs, *more) -> list[str]:
@@ -48,9 +49,11 @@ def run(*words) -> int:
 
 
 def start(*words, wrapper=(), **kwargs) -> subprocess.Popen:
-    """run_deepvoxels.py in a process of its own, behind the command `wrapper`."""
-    return subprocess.Popen([*wrapper, sys.executable, "run_deepvoxels.py", *map(str, words)], cwd=ROOT, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT, **kwargs)
+    """run_deepvoxels.py in a process of its own, behind the command `wrapper`. It is killed when the test ends."""
+    STARTED.append(subprocess.Popen([*wrapper, sys.executable, "run_deepvoxels.py", *map(str, words)], cwd=ROOT,
+                                    text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT,
+                                    **kwargs))
+    return STARTED[-1]
 
 
 def finish(process) -> tuple[int, str, str]:

@@ -93,13 +93,13 @@ def test_weights_alone_cannot_be_resumed(train_arguments, untrained, assert_refu
 def test_a_resumed_run_cannot_change_what_it_learns(trained, logs, tmp_path, assert_refused):
     scene, _, checkpoint = trained
     save_checkpoint(tmp_path / "model.pth", checkpoint)
-    command = ["--train_test", "train", "--logging_root", logs, "--resume", tmp_path / "model.pth"]
+    command = ["--train_test", "train", "--logging_root", logs, "--resume", tmp_path / "model.pth", "--max_steps", 3]
     for change in ("--lr 0.1", "--seed 7", "--num_trgt 3", "--precision bf16", "--grid_dim 16", "--deterministic",
                    "--recipe fast", "--average 0.9", "--lr_decay 0.1", "--dropout 0.5"):
         assert_refused([*command, *change.split()], change)
     shutil.copytree(scene / "train", tmp_path / "other")
     (tmp_path / "other" / "rgb" / "000000.png").write_bytes((scene / "train" / "rgb" / "000001.png").read_bytes())
-    assert_refused([*command, "--data_root", tmp_path / "other", "--max_steps", 3], "not the scene")
+    assert_refused([*command, "--data_root", tmp_path / "other"], "not the scene")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"history": 3}'])

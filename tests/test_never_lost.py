@@ -18,6 +18,7 @@ import pytest
 from checkpoints import load_checkpoint
 from tests.conftest import write_scene
 from tests.helpers import (
+    STARTED,
     arguments,
     assert_same,
     checkpoints,
@@ -37,6 +38,13 @@ SETTINGS = ["--max_steps", STEPS, "--checkpoint_every", 3, "--log_every", 20]
 ENDLESS = ["--max_steps", 100000]
 # More than in the paper's recipe depends on the step.
 EVERYTHING = ["--lr_decay", 0.8, "--average", 0.9, "--dropout", 0.5]
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_running():
+    yield
+    while STARTED:
+        STARTED.pop().kill()
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +208,7 @@ def test_a_folder_that_cannot_be_written_is_reported_and_tried_again(scene, tmp_
 def test_one_process_writes_a_run_and_a_killed_one_frees_it(scene, tmp_path, capfd):
     process = start(*arguments(scene, tmp_path, *ENDLESS, "--checkpoint_every", 1))
     wait_for(lambda: checkpoints(tmp_path), process)
-    assert run(*resume(tmp_path)) == 2
+    assert run(*resume(tmp_path, "--max_steps", 1)) == 2
     error = capfd.readouterr().err
     assert "another process is writing this run" in error
     assert error.count("\n") == 1

@@ -96,21 +96,25 @@ def test_the_learning_rate_of_a_resumed_run_follows_its_length():
     assert rates(range(20, 10), 0.0) == []
 
 
-def test_an_average_gives_less_weight_to_the_first_steps():
-    """For a weight that equals its step's number: the first two steps keep 2/11 and 3/12 of the average, then the decay
+def test_an_average_is_of_the_whole_state_and_gives_less_weight_to_the_first_steps():
+    """For values that equal the step's number: the first two steps keep 2/11 and 3/12 of the average, then the decay
     holds. A continued average continues these factors."""
-    model = torch.nn.Linear(1, 1)
-    average = WeightAverage(model, decay=0.25)
-    expected = model.bias.item()
+    model = torch.nn.BatchNorm1d(1)
+    average, expected = WeightAverage(model, decay=0.25), 0.0
+    torch.nn.init.zeros_(average.module.weight)
     for step, decay in [(1, 2 / 11), (2, 3 / 12), (3, 0.25)]:
-        torch.nn.init.constant_(model.bias, step)
         continued = WeightAverage(model, decay=0.25)
         continued.module.load_state_dict(average.module.state_dict())
+        with torch.no_grad():
+            for value in (model.weight, model.running_mean, model.num_batches_tracked):
+                value.fill_(step)
         for each in (average, continued):
             each.update(model, step)
         expected = decay * expected + (1 - decay) * step
         assert_same(average.module.state_dict(), continued.module.state_dict())
-    assert average.module.bias.item() == pytest.approx(expected)
+    assert average.module.weight.item() == pytest.approx(expected)
+    assert average.module.running_mean.item() == pytest.approx(expected)
+    assert average.module.num_batches_tracked == 3  # a count has no mean
 
 
 def test_dropout_is_scaled_and_names_stay(scene, tmp_path):

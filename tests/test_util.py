@@ -29,14 +29,18 @@ def test_no_name_leads_out_of_the_logging_root(tmp_path, name):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_ask_to_stop_or_to_save(number):
-    before = signal.getsignal(number)
+def test_signals_ask_to_save_then_to_stop_then_end_the_process(number, monkeypatch):
+    before, exits = signal.getsignal(number), []
+    monkeypatch.setattr(os, "_exit", exits.append)
     with Signals() as signals:
         os.kill(os.getpid(), signal.SIGUSR1)
         assert signals.save
         assert signals.stop is None
         os.kill(os.getpid(), number)
         assert signals.stop == number
+        assert exits == []
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert exits == [143]
     assert signal.getsignal(number) is before
 
 
