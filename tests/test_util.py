@@ -1,4 +1,4 @@
-"""The small rooms: errors and run folders (util), numbers and exit codes (cli), signals, kept memory (runtime)."""
+"""The small rooms: errors and run folders (util), numbers and exit codes (cli), signals, the machine (runtime)."""
 import os
 import platform
 import re
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from cli import exit_code, number, run
+from runtime import describe_machine
 from training.run_folder import Signals
 from util import InputError, make_run_folder
 
@@ -91,6 +92,11 @@ def test_numbers_of_the_command_line_say_what_they_must_be(convert, good, bad, m
     assert convert(good) == float(good)
     with pytest.raises(ArgumentTypeError, match=re.escape(message)):
         convert(bad)
+
+
+def test_a_machine_without_git_is_described_too(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert describe_machine(torch.device("cpu"))["git_commit"] == "unknown"
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an allocator with other settings")

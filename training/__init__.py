@@ -1,4 +1,4 @@
-"""Training (paper, section 3.2). `loop.train` runs the loop over `step.train_step`, one update of the `networks` on one
-batch of `data`. `guard` skips steps that are not finite; `recipes` sets learning rates, dropout and averaging; `log`
-reports; `run_folder`, `keeper` and `state` keep a run's files, its checkpoints, and what resuming restores.
+"""Training (paper, section 3.2): `loop.train` repeats `step.train_step`, which updates `networks` on a batch of `data`.
+`recipes` sets learning rates, dropout and averaging; `guard` skips steps that are not finite; `log` reports;
+`run_folder`, `keeper` and `state` hold a run's files, its checkpoints, and what resuming restores.
 """

@@ -52,7 +52,10 @@ def load_training_scene(opt: Namespace) -> tuple[Scene, SceneGeometry]:
 
 def training_triplets(scene: Scene, num_targets: int, seed: int, steps: range,
                       ) -> Iterator[tuple[int, int, Int[np.ndarray, "views"]]]:
-    """Yields (step from 1, epoch, triplet of view indices) for each of `steps` (from 0), whatever came before them."""
+    """Yields (step, epoch, triplet of view indices) for a range of steps from 0; the yielded step counts from 1.
+
+    The same step has the same triplet wherever the range begins, so a resumed run continues exactly.
+    """
     triplets = None
     for done in steps:
         epoch, position = divmod(done, len(scene))

@@ -30,7 +30,7 @@ def learning_rate_schedule(optimizer: torch.optim.Optimizer, lr: float, decay: f
 def scale_dropout_(model: nn.Module, scale: float) -> nn.Module:
     """Multiplies the model's dropout probabilities, up to 1. The layers stay, so its tensors keep their names."""
     for layer in model.modules():
-        if isinstance(layer, (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)):
+        if isinstance(layer, (nn.Dropout, nn.Dropout2d, nn.Dropout3d)):
             layer.p = min(1.0, layer.p * scale)
     return model
 
