@@ -120,17 +120,11 @@ def resolve_options(arguments: list[str]) -> tuple[Namespace, dict | None]:
     if source:
         checkpoint = load_checkpoint(Path(source))
         model = recorded_model(checkpoint, Path(source))
-        for flag, value in model.items():
-            if given.get(flag, value) != value:
-                raise InputError(f"--{flag} {given[flag]} contradicts {source}, which was trained with "
-                                 f"--{flag} {value}")
+        _refuse_changes(given, model, source)
         if given.get("resume"):
             recorded = recorded_options(checkpoint, Path(source))
-            for name in given.keys() - FREE_ON_RESUME:
-                trained_with = recorded.get(name, defaults[name])
-                if given[name] != trained_with:
-                    raise InputError(f"--{name} {given[name]} contradicts {source}, which was trained with "
-                                     f"--{name} {trained_with}; a resumed run cannot change it")
+            fixed = given.keys() - FREE_ON_RESUME
+            _refuse_changes(given, {name: recorded.get(name, defaults[name]) for name in fixed}, source)
         recorded |= model
     recipe = RECIPES[given.get("recipe", recorded.get("recipe", defaults["recipe"]))]
     opt = Namespace(**{**defaults, **recipe, **recorded, **given})
@@ -168,6 +162,13 @@ def _check_combination(given: dict) -> None:
         raise InputError("--checkpoint is required to test")
     if given["train_test"] == "test" and given.get("resume"):
         raise InputError("--resume continues training; a test takes --checkpoint")
+
+
+def _refuse_changes(given: dict, trained_with: dict, source: str) -> None:
+    """Raises `InputError` if a given flag differs from the one that a checkpoint was trained with."""
+    for flag, value in trained_with.items():
+        if given.get(flag, value) != value:
+            raise InputError(f"--{flag} {given[flag]} contradicts {source}, which was trained with --{flag} {value}")
 
 
 def validate(opt: Namespace) -> None:
