@@ -1,12 +1,11 @@
-"""Checkpoints: written so that none is ever lost, read as files that nobody vouches for.
+"""Checkpoints: saved so that none is ever lost, loaded as untrusted files; and the states of random generators.
 
 A checkpoint is a dict of tensors and plain values that `torch.load(weights_only=True)` reads: `model` and
-`discriminator` as the original's, both optimizers, step, epoch, random generators, options and a checksum, and
-with `--average` the model's averaged state, `average`.
+`discriminator` with the original's names, both optimizers, step, epoch, random generators, options, a checksum and,
+with `--average`, the model's averaged state, `average`.
 """
 import hashlib
 import os
-import time
 import zipfile
 from pathlib import Path
 
@@ -14,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from cpu_kernels.adam import like_in_memory
-from util import InputError, one_line
+from util import InputError
 
 CHECKPOINT_FORMAT = 1
 LATEST = "latest.pth"
-MOST_VALUES = 1_000_000  # a checkpoint of the paper's model holds about 5,000
+MAX_VALUES = 1_000_000  # a checkpoint of the paper's model holds about 5,000
 
 
 def save_checkpoint(path: Path, checkpoint: dict) -> None:
-    """Writes a checkpoint so that `path` holds either the old file or the complete new one, never a part of it."""
+    """Writes a checkpoint atomically and durably: `path` holds the old file or all of the new one, never a part."""
     content = {name: value for name, value in checkpoint.items() if name != "checksum"}
     content["format_version"] = CHECKPOINT_FORMAT
     content["checksum"] = checksum(content)
@@ -39,68 +38,14 @@ def save_checkpoint(path: Path, checkpoint: dict) -> None:
         raise
 
 
-class CheckpointKeeper:
-    """Decides when a run saves, keeps its newest checkpoints and `latest.pth`, and outlives a disk that is full."""
-
-    def __init__(self, folder: Path, every_steps: int, every_minutes: float, keep: int):
-        self.folder, self.every_steps, self.every_minutes, self.keep = folder, every_steps, every_minutes, keep
-        self.newest = newest_checkpoint(folder)
-        self.failed = False
-        self._tried = time.monotonic()
-        for unfinished in folder.glob(".*.pth.part"):
-            unfinished.unlink()
-
-    def due(self, step: int) -> bool:
-        """Whether it is time: every so many steps or minutes, and a minute after a failure."""
-        minutes = (time.monotonic() - self._tried) / 60
-        return step % self.every_steps == 0 or minutes >= (min(1, self.every_minutes) if self.failed
-                                                          else self.every_minutes)
-
-    def save(self, checkpoint: dict) -> str | None:
-        """Saves the checkpoint of `checkpoint["step"]`. Returns what went wrong, if anything; nothing is lost then.
-
-        `failed` says whether that was the saving, which the next `due` then tries again, or only the removal of an
-        old checkpoint.
-        """
-        path = self.folder / f"model-epoch_{checkpoint['epoch']}_iter_{checkpoint['step']}.pth"
-        try:
-            save_checkpoint(path, checkpoint)
-            link = self.folder / f".{LATEST}.part"
-            link.unlink(missing_ok=True)
-            link.symlink_to(path.name)
-            os.replace(link, self.folder / LATEST)
-            self.newest = path
-        except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
-            self.failed = True
-            return f"{path} could not be saved: {one_line(str(error))}"
-        finally:
-            self._tried = time.monotonic()
-        self.failed = False
-        try:
-            self._remove_old()
-        except OSError as error:
-            return f"{path.name} was saved, but an older one could not be removed: {one_line(str(error))}"
-        return None
-
-    def _remove_old(self) -> None:
-        if self.keep:
-            for path in sorted(run_checkpoints(self.folder), key=lambda path: path.stat().st_mtime_ns)[:-self.keep]:
-                path.unlink()
-
-
-def run_checkpoints(folder: Path) -> list[Path]:
-    """The complete checkpoints in a run's folder."""
-    return [path for path in folder.glob("model-epoch_*_iter_*.pth") if path.is_file()]
-
-
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that a run's `latest.pth` points at, if it has one."""
+    """The checkpoint that `latest.pth` in a run's folder points at, if there is one."""
     latest = folder / LATEST
     return latest.resolve() if latest.is_file() else None
 
 
 def latest_checkpoint(logging_root: Path) -> Path:
-    """The newest complete checkpoint under a logging root: what `--resume latest` means."""
+    """The newest complete checkpoint under a logging root (`--resume latest`). Raises `InputError` if there is none."""
     newest = [path for run in logging_root.glob(f"logs/*/*/{LATEST}") if (path := newest_checkpoint(run.parent))]
     if not newest:
         raise InputError(f"--resume latest: there is no checkpoint under {logging_root}/logs")
@@ -108,10 +53,10 @@ def latest_checkpoint(logging_root: Path) -> Path:
 
 
 def load_checkpoint(path: Path) -> dict:
-    """Reads a checkpoint, ours or the original's, onto the CPU.
+    """Reads a checkpoint, ours or the original's, onto the CPU. A missing discriminator or average is an empty dict.
 
-    Only tensors and plain values are ever unpickled, and no more memory is taken than the file is large. A file that
-    is damaged, or whose checksum does not fit its content, raises `InputError`.
+    Nothing but tensors and plain values is unpickled, and loading takes no more memory than the file's size. Raises
+    `InputError` for a file that is damaged or does not match its checksum.
     """
     try:
         _refuse_inflated(path)
@@ -122,7 +67,7 @@ def load_checkpoint(path: Path) -> dict:
         raise InputError(f"{path}: is a folder, not a checkpoint") from None
     except InputError:
         raise
-    except Exception as error:  # torch raises a dozen kinds for files that are not checkpoints
+    except Exception as error:  # torch raises a dozen types for files that are not checkpoints
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"{path}: is not a checkpoint that can be read ({reason})") from None
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model"), dict):
@@ -133,7 +78,7 @@ def load_checkpoint(path: Path) -> dict:
     try:
         recorded = checkpoint.pop("checksum", None)
         if checksum(checkpoint) != recorded and (recorded is not None or "format_version" in checkpoint):
-            raise InputError(f"{path}: is damaged: its content does not fit its checksum")
+            raise InputError(f"{path}: is damaged: its content does not match its checksum")
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: is not a checkpoint that can be read ({error})") from None
     for part in ("model", "discriminator", "average"):
@@ -146,17 +91,17 @@ def load_checkpoint(path: Path) -> dict:
 
 
 def tested_weights(checkpoint: dict) -> dict[str, Tensor]:
-    """The state of the model that a loaded checkpoint is tested with: the averaged one if it has one."""
+    """The model's state that tests use: the average of the weights if the checkpoint has one."""
     return checkpoint["average"] or checkpoint["model"]
 
 
 def checksum(content) -> str:
-    """SHA-256 of a checkpoint's content: the types, names and values of nested dicts, lists, tensors and scalars.
+    """SHA-256 of the types, names and values of nested dicts, lists, tensors and scalars.
 
-    Raises TypeError for anything else, ValueError for more values than a checkpoint can have or tensors larger than
-    their storage.
+    Raises TypeError for any other type, ValueError for more than `MAX_VALUES` values and for tensors that are larger
+    than their storage.
     """
-    digest, left = hashlib.sha256(), [MOST_VALUES]
+    digest, left = hashlib.sha256(), [MAX_VALUES]
 
     def add(value) -> None:
         left[0] -= 1
@@ -186,7 +131,7 @@ def checksum(content) -> str:
 
 
 def without_aliases(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict without the second names under which original checkpoints store the weights of `Conv2dSame`."""
+    """A state dict without the second names that original checkpoints have for the weights of `Conv2dSame`."""
     def is_alias(name: str) -> bool:
         if name.endswith("out_layer_weight"):
             return name.removesuffix("_weight") + ".0.net.1.weight" in state
@@ -197,7 +142,7 @@ def without_aliases(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def recorded_architecture(state: dict[str, Tensor], path: Path) -> dict[str, int | bool]:
-    """The architecture flags with which the model of this state dict was built, read off its tensors' shapes."""
+    """The architecture flags of the model with this state dict, inferred from names and shapes of its tensors."""
     def shape(name: str, dims: int) -> torch.Size:
         if not isinstance(state.get(name), Tensor):
             raise InputError(f"{path}: is not a complete DeepVoxels checkpoint: it has no tensor {name!r}")
@@ -206,7 +151,7 @@ def recorded_architecture(state: dict[str, Tensor], path: Path) -> dict[str, int
         return state[name].shape
 
     volume = shape("deepvoxels", 5)
-    # The map's U-Net has one skip block a halving down to 1x1, each nested one "model.1." deeper.
+    # The feature map's U-Net has one skip block per halving down to 1x1, each nested one "model.1." deeper.
     depth, block = 1, "feature_extractor.net.1.unet_block.model."
     while any(name.startswith(block + "1.model.") for name in state):
         depth, block = depth + 1, block + "1.model."
@@ -218,8 +163,10 @@ def recorded_architecture(state: dict[str, Tensor], path: Path) -> dict[str, int
 
 
 def load_weights(module: nn.Module, state: dict[str, Tensor], path: Path, flags: str) -> None:
-    """Loads a state dict whole or raises `InputError`, which names the first tensor that does not fit and `flags`,
-    those that the module was built with."""
+    """Loads a complete state dict, or raises `InputError` that names the first tensor that does not fit.
+
+    flags: what the module was built with, for the message.
+    """
     wanted = module.state_dict()
     for name, tensor in wanted.items():
         found = state.get(name)
@@ -229,17 +176,20 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], path: Path, flags:
             raise InputError(f"{path}: its tensor {name!r} has shape {tuple(found.shape)}, "
                              f"the model of {flags} needs {tuple(tensor.shape)}")
         if found.dtype != tensor.dtype:
-            raise InputError(f"{path}: its tensor {name!r} is of {found.dtype}, not {tensor.dtype}")
+            raise InputError(f"{path}: its tensor {name!r} has type {found.dtype}, not {tensor.dtype}")
         if not found.isfinite().all():
             raise InputError(f"{path}: its tensor {name!r} holds values that are not finite")
     for name in state:
         if name not in wanted:
-            raise InputError(f"{path}: has the tensor {name!r}, which the model of {flags} has not")
+            raise InputError(f"{path}: has the tensor {name!r}, which the model of {flags} does not have")
     module.load_state_dict(state)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, path: Path) -> None:
-    """Loads an optimizer's state, in its parameters' layout, or raises `InputError` if it is not theirs."""
+    """Loads an optimizer's state, with moments laid out in memory like their parameters.
+
+    Raises `InputError` if it belongs to other parameters.
+    """
     try:
         optimizer.load_state_dict(state)
         for group in optimizer.param_groups:
@@ -255,12 +205,12 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, path: Path) ->
 
 
 def rng_states() -> dict[str, Tensor | list[Tensor]]:
-    """The states of the random generators that training draws from (dropout)."""
+    """The states of the random generators that training uses (for dropout)."""
     return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
 
 
 def restore_rng_states(states: dict[str, Tensor | list[Tensor]]) -> None:
-    """The inverse of `rng_states`; generators of devices that are not here are left alone."""
+    """The inverse of `rng_states`; states of devices that are not here are ignored."""
     torch.set_rng_state(states["cpu"])
     for device, state in zip(range(torch.cuda.device_count()), states["cuda"], strict=False):
         torch.cuda.set_rng_state(state, device)
@@ -276,7 +226,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _refuse_inflated(path: Path) -> None:
-    """torch stores its records uncompressed; a file that says otherwise could unpack to any size."""
+    """Raises `InputError` for compressed records: torch writes none, and they could unpack to any size."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()

@@ -1,4 +1,4 @@
-"""What the commands of this package share: a user's mistake ends in one line on stderr and exit code 2."""
+"""What all commands share: their parser, argument types, and how an error becomes one line and an exit code."""
 import argparse
 import math
 import sys
@@ -8,48 +8,64 @@ from util import InputError, one_line
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, without the usage, and whose help opens with the module's text."""
+    """An argument parser that reports errors as one line, without the usage. Its help opens with the module's text."""
 
-    def __init__(self, prog: str, description: str | None):
-        super().__init__(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    def __init__(self, prog: str, doc: str | None, **kwargs):
+        super().__init__(prog=prog, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs)
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: error: {one_line(message)}\n")
 
 
-def run(prog: str, main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
-    """Calls `main(argv)`; what a user can get wrong (`InputError`, a file that cannot be written) exits with 2."""
-    try:
-        main(argv)
-    except InputError as error:
-        message = str(error)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except OSError as error:
-        if error.filename is None:
-            raise
-        message = f"{error.filename}: {error.strerror}"
-    else:
-        return
-    print(f"{prog}: error: {one_line(message)}", file=sys.stderr)
-    sys.exit(2)
-
-
-def number(kind, least=-math.inf, most=math.inf, above=-math.inf):
-    """An argparse type: a finite number of this kind, int or float, from `least` to `most` and more than `above`."""
+def number(kind: type, minimum: int | float = -math.inf, maximum: int | float = math.inf,
+           above: int | float = -math.inf) -> Callable[[str], int | float]:
+    """An argparse type: a finite int or float (`kind`) in [minimum, maximum] and greater than `above`."""
     whole = "whole " if kind is int else ""
     if above > -math.inf:
-        what = f"{whole}number above {above:g}"
-    elif most < math.inf:
-        what = f"{whole}number from {least:g} to {most:g}"
+        wanted = f"{whole}number above {above:g}"
+    elif maximum < math.inf:
+        wanted = f"{whole}number from {minimum:g} to {maximum:g}"
     else:
-        what = f"{whole}number of at least {least:g}" if least > -math.inf else f"finite {whole}number"
+        wanted = f"{whole}number of at least {minimum:g}" if minimum > -math.inf else f"finite {whole}number"
 
     def convert(text: str):
         value = kind(text)
-        if not (least <= value <= most and above < value and abs(value) < math.inf):
-            raise argparse.ArgumentTypeError(f"{text} is not a {what}")
+        if not (minimum <= value <= maximum and above < value and abs(value) < math.inf):
+            raise argparse.ArgumentTypeError(f"{text} is not a {wanted}")
         return value
 
-    convert.__name__ = kind.__name__  # which argparse names where `kind` refuses
+    convert.__name__ = kind.__name__  # for argparse's message if `kind` raises ValueError
     return convert
+
+
+def exit_code(prog: str, command: Callable[[], int | None]) -> int:
+    """Runs a command and returns its exit code: its own (None is 0), or that of its error, reported as one line.
+
+    2: an error of the user's (`InputError`) or of the file system. 1: out of memory. 130: interrupted (Ctrl-C). Other
+    exceptions are bugs and pass through.
+    """
+    try:
+        return command() or 0
+    except KeyboardInterrupt:
+        return 130
+    except InputError as error:
+        code, message = 2, str(error)
+    except OSError as error:
+        code, message = 2, f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        code, message = 1, f"out of memory: {error}"
+    print(f"{prog}: error: {one_line(message)}", file=sys.stderr)
+    return code
+
+
+def run(prog: str, main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
+    """Calls `main(argv)`, and exits with the code of its error if it raises one (see `exit_code`)."""
+    if code := exit_code(prog, lambda: main(argv)):
+        sys.exit(code)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    torch = sys.modules.get("torch")  # not imported here: commands without it start faster
+    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))

@@ -1,4 +1,4 @@
-"""A scene folder as a dataset: its views in memory, and the triplets that training draws from them."""
+"""A scene folder as a dataset: its views in memory, and the triplets of views that training uses."""
 import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -27,26 +27,25 @@ NUM_NEIGHBORS = 5
 
 
 class Views(NamedTuple):
-    """A scene's views on a device. Picking some copies nothing from the host, and so waits for nothing."""
+    """A scene's views on a device. Selecting some copies nothing from the host, so it never waits for the device."""
 
     images: UInt8[Tensor, "views 3 s s"]
     cam2world: Float[Tensor, "views 4 4"]
 
-    def pixels(self, picked) -> Float[Tensor, "n 3 s s"]:
+    def pixels(self, selected) -> Float[Tensor, "n 3 s s"]:
         """The images of the views with these indices, in [-1/2, 1/2]."""
-        return torch.stack([self.images[int(view)] for view in picked]).float() / 255 - 0.5
+        return torch.stack([self.images[int(view)] for view in selected]).float() / 255 - 0.5
 
-    def poses(self, picked) -> Float[Tensor, "n 4 4"]:
+    def poses(self, selected) -> Float[Tensor, "n 4 4"]:
         """The poses of the views with these indices."""
-        return torch.stack([self.cam2world[int(view)] for view in picked])
+        return torch.stack([self.cam2world[int(view)] for view in selected])
 
 
 @dataclass(frozen=True)
 class Scene:
     """The views of a scene folder, center-cropped to squares of one sidelength.
 
-    names: the pose files' stems. cam2world: OpenCV axes, world units. images: RGB, 8 bit, None where the folder has
-    poses alone.
+    names: the pose files' stems. cam2world: OpenCV axes, world units. images: 8-bit RGB, None if only poses were read.
     """
 
     root: Path
@@ -63,18 +62,18 @@ class Scene:
         return torch.from_numpy(self.cam2world).to(device, torch.float32)
 
     def on(self, device: torch.device) -> Views:
-        """Images, still in 8 bits, and poses on the device."""
+        """Images, still 8-bit, and poses on the device."""
         return Views(self.images.to(device), self.poses(device))
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of poses and images: whether two folders hold the same scene."""
+        """A hash of poses and images, equal for two folders with the same scene."""
         digest = hashlib.sha256(self.cam2world.tobytes())
         digest.update(self.images.numpy())
         return digest.hexdigest()
 
     def subset(self, views: list[int]) -> "Scene":
-        """The scene with the given views alone."""
+        """The scene with only the given views."""
         return replace(self, names=[self.names[i] for i in views], cam2world=self.cam2world[views],
                        images=None if self.images is None else self.images[views])
 
@@ -83,7 +82,7 @@ def load_scene(root: Path, sidelength: int, sampling_pattern: str = "all", backg
                with_images: bool = True) -> Scene:
     """Reads `root/pose`, `root/intrinsics.txt` and, unless `with_images` is false, `root/rgb`.
 
-    Raises `InputError` for whatever does not hold together, naming the file.
+    Raises `InputError`, naming the file, if a file is missing or wrong or does not match the others.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
@@ -92,30 +91,30 @@ def load_scene(root: Path, sidelength: int, sampling_pattern: str = "all", backg
     image_paths = list_images(root / "rgb") if with_images else None
     if with_images and len(image_paths) != len(pose_paths):
         raise InputError(f"{root}: rgb holds {len(image_paths)} images, pose holds {len(pose_paths)} poses; "
-                         "they pair by sorted order and must be as many")
-    kept = sampled_views(len(pose_paths), sampling_pattern)
-    cam2world = np.stack([load_pose(pose_paths[i]) for i in kept])
+                         "they pair by sorted order, so the numbers must agree")
+    selected = sampled_views(len(pose_paths), sampling_pattern)
+    cam2world = np.stack([load_pose(pose_paths[i]) for i in selected])
     if intrinsics.world2cam:
         cam2world = np.linalg.inv(cam2world)
     images = None
     if with_images:
-        images = _load_images([image_paths[i] for i in kept], sidelength, background, intrinsics)
-    return Scene(root, [pose_paths[i].stem for i in kept], cam2world, images, intrinsics)
+        images = _load_images([image_paths[i] for i in selected], sidelength, background, intrinsics)
+    return Scene(root, [pose_paths[i].stem for i in selected], cam2world, images, intrinsics)
 
 
 def sampled_views(count: int, sampling_pattern: str) -> range:
-    """Which of `count` views a `--sampling_pattern` keeps: all, or with skip_N every (N+1)-th."""
+    """The indices that a `--sampling_pattern` selects from `count` views: all, or with skip_N every (N+1)th."""
     if sampling_pattern == "all":
         return range(count)
     word, _, number = sampling_pattern.partition("_")
     if word != "skip" or not number.isascii() or not number.isdigit() or len(number) > 6:
-        raise InputError(f"--sampling_pattern {sampling_pattern}: is unknown; it is 'all' or 'skip_N', such as skip_1")
+        raise InputError(f"--sampling_pattern {sampling_pattern}: is unknown; choose 'all' or 'skip_N', such as skip_1")
     return range(0, count, int(number) + 1)
 
 
 def blind_views(scene: Scene, geometry: SceneGeometry, lifting: bool) -> list[int]:
-    """The views that see nothing of the grid: no voxel of their frustum lies in it or, where they are to be lifted
-    from, no voxel of the grid falls into their feature map."""
+    """The indices of views that see nothing of the grid: none of their frustum's voxels lies in the grid or, if they
+    are to be lifted, none of the grid's voxels projects into their feature map."""
     blind = []
     for i, pose in enumerate(scene.poses(torch.device("cpu"))):
         sees = frustum_mask(frustum_coordinates(pose[None], geometry), geometry.grid_dim).any()
@@ -128,11 +127,11 @@ def blind_views(scene: Scene, geometry: SceneGeometry, lifting: bool) -> list[in
 
 def draw_triplets(cam2world: Float[np.ndarray, "views 4 4"], num_targets: int, seed: int, epoch: int,
                   ) -> Int[np.ndarray, "views _"]:
-    """The training corpus of one epoch (paper, section 3.1): rows of source view, target 0, target 1, ...
+    """The triplets of one epoch (paper, section 3.1): rows of view indices: source, target 0, target 1, ...
 
     Each view is target 0 once, in random order; the other targets are random views; the source is one of the five
-    views nearest to target 0 in viewing direction, not target 0 itself. A function of its arguments alone, so that a
-    resumed run goes on with the triplets that it would have drawn.
+    views nearest to target 0 in viewing direction, other than target 0. The result depends only on the arguments, so
+    a resumed run continues with the triplets it would have drawn.
     """
     views = len(cam2world)
     generator = np.random.default_rng([seed, epoch])
@@ -152,9 +151,9 @@ def _load_images(paths: list[Path], sidelength: int, background: str, intrinsics
         size = image.shape[:2] if size is None else size
         if image.shape[:2] != size:
             raise InputError(f"{path}: is {image.shape[1]}x{image.shape[0]} pixels, "
-                             f"{paths[0].name} is {size[1]}x{size[0]}; all must be alike")
+                             f"{paths[0].name} is {size[1]}x{size[0]}; all must have one size")
         images[i] = square_resize(image, sidelength).transpose(2, 0, 1)
     if abs(size[1] / size[0] * intrinsics.height / intrinsics.width - 1) > 0.01:
-        raise InputError(f"{paths[0]}: is {size[1]}x{size[0]} pixels, another shape than the "
-                         f"{intrinsics.width}x{intrinsics.height} of intrinsics.txt")
+        raise InputError(f"{paths[0]}: is {size[1]}x{size[0]} pixels, whose aspect ratio differs from "
+                         f"the {intrinsics.width}x{intrinsics.height} of intrinsics.txt")
     return torch.from_numpy(images)

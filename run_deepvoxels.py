@@ -4,117 +4,116 @@
     python run_deepvoxels.py --train_test test --data_root SCENE/test --logging_root LOGS --checkpoint CHECKPOINT
 """
 import argparse
-import math
-import os
 import sys
-from dataclasses import fields
+from argparse import Namespace
 from pathlib import Path
-
-import torch
 
 from baselines import MODELS, UNTRAINED, recorded_model
 from checkpoints import latest_checkpoint, load_checkpoint
-from cli import number
-from data_util import BACKGROUNDS
-from deep_voxels import Architecture
+from cli import Parser, exit_code, number
+from data_util import BACKGROUNDS, DEFAULT_NEAR_PLANE
 from evaluation.command import test
-from runtime import PRECISIONS, keep_freed_memory
-from training.loop import FREE_ON_RESUME, train
+from runtime import PRECISIONS, choose_device, keep_freed_memory
+from training.loop import train
 from training.recipes import RECIPES
-from util import InputError, one_line
+from util import InputError
 
-ARCHITECTURE_FLAGS = [field.name for field in fields(Architecture)]
+PROG = "run_deepvoxels.py"
 
-
-class Parser(argparse.ArgumentParser):
-    """Reports a wrong command line as one line. Keeps defaults apart, so that it is known which flags were given."""
-
-    def __init__(self):
-        super().__init__(description=__doc__.splitlines()[0], formatter_class=argparse.RawDescriptionHelpFormatter,
-                         epilog="\n".join(__doc__.splitlines()[2:]), allow_abbrev=False)
-        self.defaults = {}
-
-    def flag(self, name: str, default, help: str, **kwargs) -> None:
-        self.defaults[name] = default
-        shown = "" if default is None or default is False else f" (default: {default})"
-        self.add_argument(f"--{name}", default=argparse.SUPPRESS, help=help + shown, **kwargs)
-
-    def error(self, message: str):
-        self.exit(2, f"{self.prog}: error: {one_line(message)}\n")
+# Flags that a resumed run may change: how long it runs, where, and what it records. The others decide what it learns.
+FREE_ON_RESUME = {"train_test", "resume", "checkpoint", "data_root", "logging_root", "experiment_name", "max_epoch",
+                  "max_steps", "log_every", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "device",
+                  "kernels", "compile", "dry_run", "train_root", "start_epoch"}
+INHERITED_ON_RESUME = {"data_root", "max_epoch"}  # of these, what a resumed run takes from its checkpoint all the same
 
 
-def build_parser() -> Parser:
-    parser = Parser()
-    flag = parser.flag
+def build_parser() -> tuple[Parser, dict]:
+    """The parser and the flags' defaults. It returns only the flags that were given: a recipe or a checkpoint may set
+    the others."""
+    parser, defaults = Parser(PROG, __doc__, allow_abbrev=False), {}
+
+    def group(title: str):
+        arguments = parser.add_argument_group(title)
+
+        def flag(name: str, default, help: str, **kwargs) -> None:
+            defaults[name] = default
+            shown = "" if default is None or default is False or default == "" else f" (default: {default})"
+            arguments.add_argument(f"--{name}", default=argparse.SUPPRESS, help=help + shown, **kwargs)
+
+        return flag
+
+    flag = group("what to run")
     flag("train_test", None, "train, or render the poses of a test folder", choices=["train", "test"])
     flag("data_root", None, "scene folder: pose/, intrinsics.txt and, to train or to measure, rgb/", metavar="DIR")
-    flag("logging_root", None, "where runs are written: logs/ and runs/, or test_traj/", metavar="DIR")
-    flag("experiment_name", "", "name of the run's folder, after the time", metavar="NAME")
-    flag("checkpoint", None, "weights to test, or to start training from; the original's work too", metavar="FILE")
-    flag("resume", None, "checkpoint whose training is continued exactly, or 'latest': the newest under logging_root",
+    flag("logging_root", None, "folder for results: logs/ and runs/ (training), test_traj/ (testing)", metavar="DIR")
+    flag("experiment_name", "", "name of the run's folder, after the time (default: that of the scene or checkpoint)",
+         metavar="NAME")
+    flag("checkpoint", None, "weights to test, or to start training from; the original's checkpoints work too",
          metavar="FILE")
+    flag("resume", None, "checkpoint of a run to continue exactly; 'latest': the newest under logging_root",
+         metavar="FILE")
+    flag("train_root", None, "training views for a test: the baselines' source views and the nearest neighbours "
+         "(default: the folder 'train' next to data_root)", metavar="DIR")
+    flag("dry_run", False, "check all input, print the options and stop", action="store_true")
 
-    flag("model", "deepvoxels", "the method; the others are the paper's baselines", choices=list(MODELS))
+    flag = group("training")
+    flag("model", "deepvoxels", "method: DeepVoxels or a baseline of the paper", choices=list(MODELS))
     flag("max_epoch", 400, "passes over the training views", type=number(int, 0))
-    flag("max_steps", None, "end after so many steps in all, resumed ones counted", type=number(int, 1))
-    flag("start_epoch", 0, "epoch to start counting at, with --checkpoint", type=number(int, 0))
+    flag("max_steps", None, "total number of steps, including those before --resume", type=number(int, 1))
+    flag("start_epoch", 0, "number of the first epoch, with --checkpoint", type=number(int, 0))
     flag("lr", 4e-4, "learning rate of both optimizers", type=number(float, 0))
-    flag("recipe", "paper", "what flags below are not given are the paper's, or such that learning is fast: "
+    flag("l1_weight", 200.0, "weight of the l1 loss; the adversarial loss has weight 1", type=number(float, 0))
+    flag("sampling_pattern", "all", "training views: 'all', or 'skip_N' to skip N views after each one")
+    flag("num_trgt", 2, "target views per step", type=number(int, 1, 64))
+    flag("seed", 0, "random seed of weights, view selection and dropout", type=number(int, 0, 2 ** 63))
+
+    flag = group("recipe")
+    flag("recipe", "paper", "preset for lr, lr_decay, dropout and average; explicit flags override it. fast: "
          + " ".join(f"--{name} {value:g}" for name, value in RECIPES["fast"].items()), choices=list(RECIPES))
-    flag("lr_decay", 0.0, "share of the steps, the last ones, in which the learning rates fall linearly to 0",
+    flag("lr_decay", 0.0, "fraction of the steps, at the end, over which the learning rates fall linearly to 0",
          type=number(float, 0, 1))
     flag("dropout", 1.0, "factor on the model's dropout probabilities", type=number(float, 0, 2))
-    flag("average", 0.0, "decay of a moving average of the weights, which a test then uses; 0 for none",
+    flag("average", 0.0, "decay of a moving average of the weights, which tests then use; 0: no average",
          type=number(float, 0, 0.99999))
-    flag("l1_weight", 200.0, "weight of the l1 loss against the adversarial loss", type=number(float, 0))
-    flag("sampling_pattern", "all", "training views: 'all', or 'skip_N' to leave out N after each kept")
-    flag("num_trgt", 2, "target views a step", type=number(int, 1, 64))
-    flag("seed", 0, "seed of the weights, the triplets and dropout", type=number(int, 0, 2 ** 63))
 
-    flag("img_sidelength", 512, "pixels a side of the images, a power of two from 64 to 1024", type=int)
-    flag("proj_sidelength", 64, "pixels a side of the feature maps, a power of two from 8 to img_sidelength", type=int)
-    flag("grid_dim", 32, "voxels a side of the grid, a multiple of 4", type=int)
-    flag("num_grid_feats", 64, "features a voxel", type=number(int, 1, 1024))
-    flag("nf0", 64, "features of the outermost 2D layers", type=number(int, 2, 1024))
+    flag = group("architecture")
+    flag("img_sidelength", 512, "image size in pixels, a power of two from 64 to 1024", type=int)
+    flag("proj_sidelength", 64, "feature map size in pixels, a power of two from 8 to img_sidelength", type=int)
+    flag("grid_dim", 32, "voxels along each side of the grid, a multiple of 4", type=int)
+    flag("num_grid_feats", 64, "features per voxel", type=number(int, 1, 1024))
+    flag("nf0", 64, "channels of the outermost 2D layers", type=number(int, 2, 1024))
     flag("no_occlusion_net", False, "collapse depth without occlusion reasoning", action="store_true")
-    flag("near_plane", math.sqrt(3) / 2, "near plane in world units where intrinsics.txt says 0",
+
+    flag = group("scene")
+    flag("near_plane", DEFAULT_NEAR_PLANE, "near plane in world units, used if intrinsics.txt says 0",
          type=number(float, 1e-6))
     flag("background", "white", "colour behind transparent pixels", choices=sorted(BACKGROUNDS))
 
-    flag("train_root", None, "training views of a test: source views of the baselines, and for the nearest-neighbour "
-         "comparison (default: the folder 'train' beside data_root)", metavar="DIR")
-    flag("device", "auto", "auto, cpu, cuda or cuda:N")
-    flag("precision", "fp32", "arithmetic of the convolutions; tf32 on CUDA alone", choices=PRECISIONS)
-    flag("kernels", "auto", "auto: CPU kernels where they apply; plain: PyTorch's own layers alone",
+    flag = group("machine")
+    flag("device", "auto", "cpu, cuda, cuda:N, or auto: CUDA if it is available")
+    flag("precision", "fp32", "arithmetic of the convolutions; tf32 is for CUDA only", choices=PRECISIONS)
+    flag("kernels", "auto", "auto: cpu_kernels where they apply; plain: PyTorch's own layers only",
          choices=["auto", "plain"])
     flag("compile", False, "compile the networks with torch.compile", action="store_true")
+    flag("deterministic", False, "on CUDA, use deterministic algorithms where PyTorch has them", action="store_true")
+
+    flag = group("records")
     flag("log_every", 100, "steps between pictures in tensorboard", type=number(int, 1))
     flag("checkpoint_every", 10000, "steps between checkpoints", type=number(int, 1))
-    flag("checkpoint_minutes", 30.0, "most minutes between checkpoints", type=number(float, 0.01))
-    flag("keep_checkpoints", 5, "newest checkpoints of a run that are kept, 0 for all", type=number(int, 0))
-    flag("deterministic", False, "on CUDA, deterministic algorithms where PyTorch has them", action="store_true")
-    flag("dry_run", False, "check everything, print the options and stop", action="store_true")
-    return parser
+    flag("checkpoint_minutes", 30.0, "maximum minutes between checkpoints", type=number(float, 0.01))
+    flag("keep_checkpoints", 5, "number of checkpoints kept, the newest; 0: all", type=number(int, 0))
+    return parser, defaults
 
 
-def resolve_options(arguments: list[str]) -> tuple[argparse.Namespace, dict | None]:
-    """The options of a run and the checkpoint that it starts from, if any.
+def resolve_options(arguments: list[str]) -> tuple[Namespace, dict | None]:
+    """The options of a run, and the loaded checkpoint that it starts from, if any.
 
-    A flag that is not given takes its value from the checkpoint where that records it (to resume: every flag; else
-    the architecture), and its default where not.
+    A flag's value is the given one, else the checkpoint's (to resume: all flags but `FREE_ON_RESUME`; otherwise the
+    architecture), else the recipe's, else the default. Raises `InputError` for options that contradict each other.
     """
-    parser = build_parser()
+    parser, defaults = build_parser()
     given = vars(parser.parse_args(arguments))
-    for name in ("train_test", "logging_root"):
-        if not given.get(name):
-            raise InputError(f"--{name} is required")
-    if given.get("resume") and given.get("checkpoint"):
-        raise InputError("--resume and --checkpoint exclude each other: to continue a run, or to take its weights")
-    if given["train_test"] == "test" and not given.get("checkpoint") and given.get("model") not in UNTRAINED:
-        raise InputError("--checkpoint is required to test")
-    if given["train_test"] == "test" and given.get("resume"):
-        raise InputError("--resume continues training; a test takes --checkpoint")
-
+    _check_combination(given)
     checkpoint, recorded = None, {}
     if given.get("resume") == "latest":
         given["resume"] = str(latest_checkpoint(Path(given["logging_root"])))
@@ -122,51 +121,67 @@ def resolve_options(arguments: list[str]) -> tuple[argparse.Namespace, dict | No
     if source:
         checkpoint = load_checkpoint(Path(source))
         model = recorded_model(checkpoint, Path(source))
-        for flag, value in model.items():
-            if given.get(flag, value) != value:
-                raise InputError(f"--{flag} {given[flag]} contradicts {source}, which was trained with "
-                                 f"--{flag} {value}")
+        _refuse_changes(given, model, source)
         if given.get("resume"):
-            recorded = recorded_options(checkpoint, parser, Path(source))
-            for name in given.keys() - FREE_ON_RESUME:
-                trained_with = recorded.get(name, parser.defaults[name])
-                if given[name] != trained_with:
-                    raise InputError(f"--{name} {given[name]} contradicts {source}, which was trained with "
-                                     f"--{name} {trained_with}; a resumed run cannot change it")
+            recorded = recorded_options(checkpoint, Path(source))
+            fixed = given.keys() - FREE_ON_RESUME
+            _refuse_changes(given, {name: recorded.get(name, defaults[name]) for name in fixed}, source)
         recorded |= model
-    recipe = RECIPES[given.get("recipe", recorded.get("recipe", parser.defaults["recipe"]))]
-    opt = argparse.Namespace(**{**parser.defaults, **recipe, **recorded, **given})
+    recipe = RECIPES[given.get("recipe", recorded.get("recipe", defaults["recipe"]))]
+    opt = Namespace(**{**defaults, **recipe, **recorded, **given})
     validate(opt)
     opt.device = choose_device(opt.device)
     return opt, checkpoint
 
 
-def recorded_options(checkpoint: dict, parser: Parser, path: Path) -> dict:
-    """The options that a checkpoint's training ran with, but for where and how long, checked as if they were typed.
+def recorded_options(checkpoint: dict, path: Path) -> dict:
+    """The options of a checkpoint's training that a resumed run takes over, checked like typed ones.
 
-    How long, `--max_steps`, is among them where learning rates decay: they are a function of it.
+    They include `--max_steps` if the learning rates decay, since these depend on it.
     """
     if not isinstance(checkpoint.get("options"), dict):
         raise InputError(f"--resume {path}: records no options to continue with; --checkpoint starts from its weights")
+    parser, defaults = build_parser()
+    free = FREE_ON_RESUME - INHERITED_ON_RESUME
+    if checkpoint["options"].get("lr_decay"):
+        free = free - {"max_steps"}
     arguments = []
-    kept = {"data_root", "max_epoch"} | ({"max_steps"} if checkpoint["options"].get("lr_decay") else set())
     for name, value in checkpoint["options"].items():
-        inherited = name in parser.defaults and (name not in FREE_ON_RESUME or name in kept)
-        if inherited and value is not None and value is not False:
+        if name in defaults and name not in free and value is not None and value is not False:
             arguments += [f"--{name}"] if value is True else [f"--{name}={value}"]
     return vars(parser.parse_args(arguments))
 
 
-def validate(opt: argparse.Namespace) -> None:
-    """Raises `InputError` for values that no model can be built from."""
+def _check_combination(given: dict) -> None:
+    """Raises `InputError` unless the given flags say what to do, and with which checkpoint."""
+    for name in ("train_test", "logging_root"):
+        if not given.get(name):
+            raise InputError(f"--{name} is required")
+    if given.get("resume") and given.get("checkpoint"):
+        raise InputError("--resume and --checkpoint exclude each other: continue a run, or start from its weights")
+    if given["train_test"] == "test" and not given.get("checkpoint") and given.get("model") not in UNTRAINED:
+        raise InputError("--checkpoint is required to test")
+    if given["train_test"] == "test" and given.get("resume"):
+        raise InputError("--resume continues training; a test takes --checkpoint")
+
+
+def _refuse_changes(given: dict, trained_with: dict, source: str) -> None:
+    """Raises `InputError` if a given flag differs from the one that a checkpoint was trained with."""
+    for flag, value in trained_with.items():
+        if given.get(flag, value) != value:
+            raise InputError(f"--{flag} {given[flag]} contradicts {source}, which was trained with --{flag} {value}")
+
+
+def validate(opt: Namespace) -> None:
+    """Raises `InputError` for values from which no model can be built."""
     if not opt.data_root:
         raise InputError("--data_root is required")
     if opt.train_test == "train" and opt.model in UNTRAINED:
         raise InputError(f"--model {opt.model}: has nothing to train; test it with --train_test test --train_root DIR")
-    for flag, least, most in [("img_sidelength", 64, 1024), ("proj_sidelength", 8, opt.img_sidelength)]:
+    for flag, minimum, maximum in [("img_sidelength", 64, 1024), ("proj_sidelength", 8, opt.img_sidelength)]:
         value = getattr(opt, flag)
-        if value & (value - 1) or not least <= value <= most:
-            raise InputError(f"--{flag} {value}: must be a power of two from {least} to {most}")
+        if value & (value - 1) or not minimum <= value <= maximum:
+            raise InputError(f"--{flag} {value}: must be a power of two from {minimum} to {maximum}")
     if not 4 <= opt.grid_dim <= 512 or opt.grid_dim % 4:
         raise InputError(f"--grid_dim {opt.grid_dim}: must be a multiple of 4 from 4 to 512, "
                          "since the inpainting network halves the grid twice")
@@ -174,40 +189,17 @@ def validate(opt: argparse.Namespace) -> None:
         raise InputError(f"--nf0 {opt.nf0}: is too small for --no_occlusion_net")
 
 
-def choose_device(name: str) -> str:
-    """The device that `--device` means, if it is there."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise InputError(f"--device {name}: is unknown; it is auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"--device {name}: this machine has {torch.cuda.device_count() or 'no'} CUDA devices "
-                         "that PyTorch can use")
-    return name
-
-
 def main(arguments: list[str] | None = None) -> int:
-    sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be valid text
-    try:
+    """Runs the command and returns its exit code (`cli.exit_code`; in training, see `training.loop.train`)."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid text
+
+    def command() -> int:
         opt, checkpoint = resolve_options(sys.argv[1:] if arguments is None else arguments)
         print(" ".join(f"{name}={value}" for name, value in vars(opt).items() if value is not None))
         keep_freed_memory(everything=opt.train_test == "test" or opt.precision == "bf16")
         return train(opt, checkpoint) if opt.train_test == "train" else test(opt, checkpoint)
-    except InputError as error:
-        print(f"{os.path.basename(__file__)}: error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{os.path.basename(__file__)}: error: {one_line(str(error))}", file=sys.stderr)
-        return 2
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        print(f"{os.path.basename(__file__)}: error: out of memory: {one_line(str(error))}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+
+    return exit_code(PROG, command)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
-"""What every part leans on: user errors, text files, a scene's intrinsics, run folders and their lock, signals."""
-import fcntl
+"""Errors that a user can mend, small text files, and new run folders."""
 import json
 import os
 import re
-import signal
 from datetime import datetime
 from pathlib import Path
 
@@ -11,22 +9,22 @@ MAX_TEXT_BYTES = 1 << 20
 
 
 class InputError(Exception):
-    """A file, flag or folder of the user's is wrong. The message is one line that names it; commands exit with 2."""
+    """A wrong file, flag or folder. The message is one line that names it; commands then exit with code 2."""
 
     def __init__(self, message: str):
         super().__init__(one_line(message))
 
 
 def one_line(text: str) -> str:
-    """The text with whatever does not print, line ends included, written as escapes."""
+    """The text with every unprintable character, line breaks included, escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def read_text(path: Path) -> str:
-    """A small text file's content."""
+    """The content of a small text file (at most `MAX_TEXT_BYTES`). Raises `InputError` if it cannot be read."""
     try:
         if path.stat().st_size > MAX_TEXT_BYTES:
-            raise InputError(f"{path}: has {path.stat().st_size} bytes, too many for what it should be")
+            raise InputError(f"{path}: has {path.stat().st_size} bytes, too many for a text file of this kind")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
@@ -35,16 +33,16 @@ def read_text(path: Path) -> str:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Writes JSON that a person can read, whole or not at all."""
+    """Writes indented JSON atomically: `path` never holds part of a file."""
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     os.replace(part, path)
 
 
 def make_run_folder(root: Path, *kinds: str, name: str) -> list[Path]:
-    """New folders `root/KIND/MM_DD/HH-MM-SS_name`, the same for every kind, as the original names them.
+    """Makes the new folders `root/KIND/MM_DD/HH-MM-SS_name`, one for each kind, named like the original's.
 
-    Of the name only letters, digits, '.', '_' and '-' are kept, so that no name leads out of the root.
+    Other characters than letters, digits, '.', '_' and '-' become '_', so that no name leads out of the root.
     """
     now = datetime.now()
     stem = "_".join(part for part in (now.strftime("%H-%M-%S"), re.sub(r"[^\w.-]", "_", name)[:100]) if part)
@@ -63,55 +61,3 @@ def make_run_folder(root: Path, *kinds: str, name: str) -> list[Path]:
             raise InputError(f"--logging_root {root}: cannot be written ({error.strerror})") from None
         return folders
     raise InputError(f"--logging_root {root}: holds too many runs named {stem}")
-
-
-class RunLock:
-    """Keeps a run's folder to one process, until it is released or the process ends."""
-
-    def __init__(self, folder: Path):
-        self._file = open(folder / ".lock", "w")  # noqa: SIM115 - held open
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.close()
-            raise InputError(f"{folder}: another process is writing this run") from None
-
-    def __enter__(self) -> "RunLock":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._file.close()
-
-    def fileno(self) -> int:
-        """The file descriptor whose owners hold the lock: a child that inherits it does so too."""
-        return self._file.fileno()
-
-
-class Signals:
-    """SIGINT and SIGTERM as a request to stop after the step at hand, SIGUSR1 as one to save.
-
-    stop: the signal that asked to stop, or None. A second one ends the process at once.
-    """
-
-    def __init__(self):
-        self.stop: int | None = None
-        self.save = False
-
-    def __enter__(self) -> "Signals":
-        self._previous = {number: signal.signal(number, self._handle)
-                          for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
-        return self
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, _frame) -> None:
-        if number == signal.SIGUSR1:
-            self.save = True
-        elif self.stop is None:
-            self.stop = number
-        else:
-            os._exit(128 + number)
-
-

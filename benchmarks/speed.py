@@ -29,8 +29,10 @@ from deep_voxels import Architecture, scene_geometry
 from evaluation.render import VIEWS_AT_ONCE
 from runtime import PRECISIONS, autocast, keep_freed_memory, set_arithmetic
 from scenes.geometry.cameras import look_at
-from training.loop import PROGRESS_EVERY, build_networks
-from training.step import Batch, Networks, train_step
+from training.data import Batch
+from training.loop import PROGRESS_EVERY
+from training.networks import Networks, build_networks
+from training.step import train_step
 
 
 class Preset(NamedTuple):

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from baselines import UNTRAINED
 from data_util import list_images
-from util import InputError, RunLock, read_text, write_json
+from training.run_folder import RunLock
+from util import InputError, read_text, write_json
 
 ROOT = Path(__file__).parent.parent
 RECORD = "experiment.json"

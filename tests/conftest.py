@@ -1,4 +1,4 @@
-"""Shape annotations are checked while tests run; scene folders small enough to train on in seconds."""
+"""Checks shape annotations while tests run; makes scene folders small enough to train on in seconds; fixtures."""
 from jaxtyping import install_import_hook
 
 CHECKED = ["projection", "runtime", "cli", "deep_voxels", "custom_layers", "losses", "dataio", "data_util",
@@ -62,3 +62,44 @@ def scene(tmp_path):
     write_scene(tmp_path / "scene" / "train", views=8)
     write_scene(tmp_path / "scene" / "test", views=3)
     return tmp_path / "scene"
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A scene, the logging root of a run of two steps on it, and their checkpoint. Not to be changed."""
+    from tests.helpers import arguments, final_checkpoint, run  # after the hook above, as all that imports the project
+    folder = tmp_path_factory.mktemp("trained")
+    write_scene(folder / "scene" / "train", views=8)
+    assert run(*arguments(folder / "scene", folder / "logs", "--max_steps", 2)) == 0
+    return folder / "scene", folder / "logs", final_checkpoint(folder / "logs", 2)[1]
+
+
+@pytest.fixture
+def logs(tmp_path):
+    """A logging root that does not exist yet."""
+    return tmp_path / "logs"
+
+
+@pytest.fixture
+def train_arguments(scene, logs):
+    """The command line of two training steps."""
+    from tests.helpers import arguments
+    return arguments(scene, logs, "--max_steps", 2)
+
+
+@pytest.fixture
+def assert_refused(capfd, logs):
+    """Runs a command, which must end with exit code 2 and one line that holds `*words`, having written nothing."""
+    from tests.helpers import run
+
+    def check(command, *words):
+        capfd.readouterr()
+        assert run(*command) == 2
+        error = capfd.readouterr().err
+        assert error.count("\n") == 1, error
+        assert error.startswith("run_deepvoxels.py: error: "), error
+        for word in words:
+            assert word in error, error
+        assert not logs.exists()
+
+    return check

@@ -1,18 +1,19 @@
-"""Checkpoints, ours and the original's."""
+"""Checkpoints, ours and the original's, whole and damaged."""
+import io
 import json
 import os
+import random
+import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
-from checkpoints import CheckpointKeeper, load_checkpoint, load_weights, recorded_architecture, save_checkpoint
+from checkpoints import load_checkpoint, load_weights, recorded_architecture, save_checkpoint
 from deep_voxels import Architecture, DeepVoxels
-from projection import SceneGeometry
-from tests.test_goldens import GOLDEN, original_checkpoint
+from tests.helpers import GEOMETRY, GOLDEN, assert_same, original_checkpoint
+from training.keeper import CheckpointKeeper
 from util import InputError
-
-GEOMETRY = SceneGeometry(8, 0.125, (0.0, 0.0, 0.0), 1.0, 16, 17.6, 8.0, 8.0)
 
 
 @pytest.mark.parametrize("architecture", [
@@ -98,3 +99,59 @@ def test_an_old_checkpoint_that_cannot_be_removed_is_no_failed_save(tmp_path, mo
     assert "model-epoch_0_iter_1.pth" in problem
     assert not keeper.failed
     assert keeper.newest == tmp_path / "model-epoch_0_iter_2.pth"
+
+
+@pytest.fixture(scope="module")
+def saved(trained, tmp_path_factory):
+    """A complete checkpoint: its bytes, its content, and a path for damaged copies."""
+    path = tmp_path_factory.mktemp("damaged") / "damaged.pth"
+    save_checkpoint(path, trained[2])
+    return path.read_bytes(), load_checkpoint(path), path
+
+
+def damage(saved, truncations, flips, seed):
+    """A damaged file is refused in one line, or holds exactly what the original held."""
+    content, original, path = saved
+    rng = random.Random(seed)
+    for attempt in range(truncations + flips):
+        damaged = bytearray(content)
+        if attempt < truncations:
+            del damaged[rng.randrange(len(content)):]
+        else:
+            damaged[rng.randrange(len(content))] ^= rng.randrange(1, 256)
+        path.write_bytes(damaged)
+        try:
+            loaded = load_checkpoint(path)
+        except InputError as error:
+            assert str(error).startswith(str(path))
+            assert "\n" not in str(error)
+        else:
+            assert_same(original, loaded)
+
+
+def test_truncated_and_flipped_checkpoints(saved):
+    damage(saved, truncations=15, flips=15, seed=0)
+
+
+@pytest.mark.long
+def test_a_hundred_truncations_and_flips(saved):
+    damage(saved, truncations=100, flips=100, seed=1)
+
+
+def test_a_flip_in_a_weight_is_seen(saved):
+    content, original, path = saved
+    flipped = bytearray(content)
+    flipped[content.index(original["model"]["rendering_net.net.3.weight"].numpy().tobytes())] ^= 1
+    path.write_bytes(flipped)
+    with pytest.raises(InputError, match="is damaged"):
+        load_checkpoint(path)
+
+
+def test_compressed_records_are_not_unpacked(saved, tmp_path):
+    """A few KB that would unpack to a GB."""
+    with zipfile.ZipFile(io.BytesIO(saved[0])) as source, \
+            zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for record in source.infolist():
+            bomb.writestr(record.filename, bytes(1 << 20) if "/data/" in record.filename else source.read(record))
+    with pytest.raises(InputError, match="holds compressed records"):
+        load_checkpoint(tmp_path / "bomb.pth")

@@ -11,8 +11,7 @@ from evaluation.render import view_renderer
 from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
 from projection import SceneGeometry
 from runtime import channels_last_
-from tests.conftest import hemisphere_poses
-from training.step import load_batch
+from training.data import load_batch
 
 ARCHITECTURES = [Architecture(64, 16, 8, 4, 4), Architecture(64, 16, 8, 4, 4, no_occlusion_net=True)]
 GEOMETRY = SceneGeometry(8, 0.125, (0.0, 0.0, 0.0), 1.0, 16, 17.0, 8.0, 8.0)

@@ -7,9 +7,8 @@ import torch
 from dataio import blind_views, draw_triplets, load_scene, sampled_views
 from deep_voxels import Architecture, scene_geometry
 from tests.conftest import hemisphere_poses, write_scene
+from tests.helpers import CPU
 from util import InputError
-
-CPU = torch.device("cpu")
 
 
 def test_a_scene_is_kept_as_bytes_and_normalised_on_demand(scene):

@@ -17,8 +17,7 @@ from evaluation import output
 from evaluation.metrics import load_true_depth, measure, measure_depth, true_image
 from evaluation.render import Frame, nearest_neighbors, render_path, view_renderer
 from run_deepvoxels import main
-from tests.test_checkpoints import GEOMETRY
-from tests.test_goldens import GOLDEN, original_checkpoint
+from tests.helpers import GEOMETRY, GOLDEN, original_checkpoint
 
 
 def random_model() -> DeepVoxels:

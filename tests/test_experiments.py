@@ -18,7 +18,7 @@ from evaluation.output import write_png16
 from experiments import occlusion, sensitivity, table1
 from experiments.runner import Experiment
 from tests.conftest import SMALL, write_scene
-from util import RunLock
+from training.run_folder import RunLock
 
 ROOT = Path(__file__).parent.parent
 

@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from experiments.runner import Experiment, Run, last_line, open_experiment
-from util import InputError, RunLock
+from training.run_folder import RunLock
+from util import InputError
 
 
 def test_two_processes_do_not_share_a_folder(scene, tmp_path):

@@ -1,6 +1,5 @@
 """The model equals the original's, number by number (tests/golden/README.md says how the goldens came about)."""
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +9,9 @@ from data_util import crop_border, list_poses, load_intrinsics, load_pose
 from deep_voxels import Architecture, DeepVoxels, scene_geometry
 from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
 from projection import frustum_coordinates, frustum_mask, lift, lift_coordinates, project
-from tests.golden.synthetic_weights import synthetic_image, synthetic_tensor
+from tests.golden.synthetic_weights import synthetic_image
+from tests.helpers import GOLDEN, synthetic_state
 
-GOLDEN = Path(__file__).parent / "golden"
 RELATIVE = 2e-5  # of an array's largest value; the project's promise is 1e-4
 
 
@@ -31,20 +30,6 @@ class Case:
         self.discriminator = PatchDiscriminator().eval()
         self.discriminator.load_state_dict(synthetic_state(shapes["discriminator"]))
         self.poses = torch.tensor(np.stack([load_pose(path) for path in list_poses(folder / "pose")])).float()
-
-
-def synthetic_state(shapes: dict) -> dict[str, torch.Tensor]:
-    return {name: torch.tensor(0) if name.endswith("num_batches_tracked")
-            else torch.tensor(synthetic_tensor(name, entry["shape"]))
-            for name, entry in shapes.items() if "alias_of" not in entry}
-
-
-def original_checkpoint(name: str) -> dict[str, dict[str, torch.Tensor]]:
-    """A golden folder's weights as the original stores them: many convolutions under two names."""
-    shapes = json.loads((GOLDEN / name / "state_dict.json").read_text())
-    states = {part: synthetic_state(entries) for part, entries in shapes.items()}
-    return {part: {key: states[part][entry.get("alias_of", key)] for key, entry in entries.items()}
-            for part, entries in shapes.items()}
 
 
 def assert_close(actual: torch.Tensor, expected: np.ndarray):

@@ -6,9 +6,10 @@ from torch.overrides import TorchFunctionMode
 
 from run_deepvoxels import resolve_options
 from runtime import set_arithmetic
-from tests.test_training import CPU, arguments
-from training.loop import build_networks, load_training_scene
-from training.step import load_batch, train_step
+from tests.helpers import CPU, arguments
+from training.data import load_batch, load_training_scene
+from training.networks import build_networks
+from training.step import train_step
 
 IN_FLOAT32 = {"grid_sample", "softmax", "sigmoid", "binary_cross_entropy_with_logits"}
 

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import scaling, speed
 from deep_voxels import Architecture
-from tests.test_cli import ROOT
+from tests.helpers import ROOT
 
 
 def test_figures_are_consistent(tmp_path):

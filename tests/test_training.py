@@ -1,76 +1,56 @@
-"""Training: what a step does, and that resuming continues to the bit."""
+"""Training: what a step does, what a run leaves behind, and that numbers that are not finite do no harm."""
 import json
+import shutil
 import sys
 
 import numpy as np
 import pytest
 import torch
-from tensorboardX.proto.event_pb2 import Event
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dataio import draw_triplets, load_scene
 from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
-from run_deepvoxels import main, resolve_options
-from tests.conftest import SMALL
-from training.loop import build_networks, load_training_scene
-from training.step import CHECKED, MOST_SKIPPED_STEPS, SkippedSteps, load_batch, train_step
-
-CPU = torch.device("cpu")
-
-
-def arguments(scene, logs, *more):
-    return [str(word) for word in ["--train_test", "train", "--data_root", scene / "train", "--logging_root", logs,
-                                   *SMALL, *more]]
-
-
-def final_checkpoint(logs, step):
-    (path,) = logs.glob(f"logs/*/*/model-epoch_*_iter_{step}.pth")
-    return path, torch.load(path, weights_only=True)
-
-
-def assert_same(a, b, where=""):
-    assert type(a) is type(b), where
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_same(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), where
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same(x, y, f"{where}[{i}]")
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    else:
-        assert a == b, where
-
-
-def test_resuming_is_bitwise_the_run_in_one_go(scene, tmp_path):
-    """11 of 22 steps end within the second epoch of 8 views."""
-    assert main(arguments(scene, tmp_path / "whole", "--max_steps", 22)) == 0
-    assert main(arguments(scene, tmp_path / "half", "--max_steps", 11)) == 0
-    half, _ = final_checkpoint(tmp_path / "half", 11)
-    assert main(["--train_test", "train", "--logging_root", str(tmp_path / "rest"), "--resume", str(half),
-                 "--max_steps", "22"]) == 0
-    _, whole = final_checkpoint(tmp_path / "whole", 22)
-    _, rest = final_checkpoint(tmp_path / "rest", 22)
-    for part in ("model", "discriminator", "model_optimizer", "discriminator_optimizer", "step", "epoch", "rng"):
-        assert_same(whole[part], rest[part], part)
+from run_deepvoxels import resolve_options
+from tests.helpers import (
+    CPU,
+    arguments,
+    assert_same,
+    checkpoints,
+    final_checkpoint,
+    render_arguments,
+    run,
+    tensorboard_events,
+)
+from training.data import load_batch, load_training_scene
+from training.guard import CHECKED, MAX_SKIPPED_STEPS, SkippedSteps
+from training.log import TensorboardLog
+from training.networks import build_networks
+from training.step import train_step
 
 
 def test_seeds_decide_everything(scene, tmp_path):
-    models = []
+    """The weights, and the bytes of the frames that are rendered with them."""
+    models, frames = [], []
     for name, seed in [("a", 1), ("b", 1), ("c", 2)]:
-        assert main(arguments(scene, tmp_path / name, "--max_steps", 2, "--seed", seed)) == 0
-        models.append(final_checkpoint(tmp_path / name, 2)[1]["model"])
+        logs = tmp_path / name
+        assert run(*arguments(scene, logs, "--max_steps", 2, "--seed", seed)) == 0
+        path, checkpoint = final_checkpoint(logs, 2)
+        assert run(*render_arguments(scene / "test", logs, path)) == 0
+        models.append(checkpoint["model"])
+        frames.append({path.relative_to(path.parents[1]): path.read_bytes()
+                       for path in logs.glob("test_traj/*/*/depth/*.png")}
+                      | {path.name: path.read_bytes() for path in logs.glob("test_traj/*/*/*.png")})
     assert_same(models[0], models[1])
     assert not torch.equal(models[0]["deepvoxels"], models[2]["deepvoxels"])
+    assert len(frames[0]) == 3 + 3 + 1
+    assert frames[0] == frames[1] != frames[2]
 
 
 def test_checkpoint_starts_from_weights_at_the_given_epoch(scene, tmp_path):
-    assert main(arguments(scene, tmp_path / "first", "--max_steps", 3)) == 0
+    assert run(*arguments(scene, tmp_path / "first", "--max_steps", 3)) == 0
     path, first = final_checkpoint(tmp_path / "first", 3)
-    assert main(arguments(scene, tmp_path / "second", "--checkpoint", path, "--start_epoch", 2, "--max_epoch", 3,
+    assert run(*arguments(scene, tmp_path / "second", "--checkpoint", path, "--start_epoch", 2, "--max_epoch", 3,
                           "--lr", 0)) == 0
     _, second = final_checkpoint(tmp_path / "second", 24)
     weights = [name for name in first["model"] if name.endswith("weight")]
@@ -79,7 +59,7 @@ def test_checkpoint_starts_from_weights_at_the_given_epoch(scene, tmp_path):
 
 
 def test_a_run_leaves_options_checkpoints_and_tensorboard(scene, tmp_path):
-    assert main(arguments(scene, tmp_path, "--max_steps", 20, "--checkpoint_every", 8, "--log_every", 10,
+    assert run(*arguments(scene, tmp_path, "--max_steps", 20, "--checkpoint_every", 8, "--log_every", 10,
                           "--experiment_name", "disc")) == 0
     (logs,) = tmp_path.glob("logs/*/*_disc")
     assert sorted(path.name for path in logs.iterdir()) == [
@@ -95,19 +75,24 @@ def test_a_run_leaves_options_checkpoints_and_tensorboard(scene, tmp_path):
     assert {"source", "output_and_truth", "depth", "update_gate", "reset_gate"} <= tags
 
 
-def tensorboard_events(path) -> list[Event]:
-    """The events of a file; a last one that was cut off is left out."""
-    content, position, events = path.read_bytes(), 0, []
-    while position + 12 <= len(content):
-        end = position + 12 + int.from_bytes(content[position:position + 8], "little")
-        if end + 4 <= len(content):
-            events.append(Event.FromString(content[position + 12:end]))
-        position = end + 4
-    return events
+def test_summaries_go_on_in_a_folder_that_can_be_written_again(tmp_path):
+    """Two logs that begin within one second have two files."""
+    for step in (1, 2):
+        TensorboardLog(tmp_path, step).scalars({"l1": 1.0}, step)
+    assert [[event.step for event in tensorboard_events(path)] for path in sorted(tmp_path.iterdir())] == [
+        [0, 1, 1], [0, 2, 2]]
+    shutil.rmtree(tmp_path)
+    log = TensorboardLog(tmp_path, 3)
+    log.scalars({"l1": 1.0}, 3)
+    tmp_path.mkdir()
+    log.scalars({"l1": 1.0}, 4)
+    (path,) = tmp_path.iterdir()
+    assert [event.step for event in tensorboard_events(path)] == [0, 4]
 
 
 @pytest.fixture
 def step(scene, tmp_path):
+    """The networks and the first batch of a run."""
     opt, _ = resolve_options(arguments(scene, tmp_path))
     views, geometry = load_training_scene(opt)
     networks = build_networks(opt, geometry, CPU)
@@ -115,7 +100,7 @@ def step(scene, tmp_path):
 
 
 def test_both_gradients_come_from_one_forward_pass(step):
-    """DESIGN, section 5: neither network sees the other's update of the same step."""
+    """docs/design.md, section 5: neither network sees the other's update of the same step."""
     networks, batch = step
     for dropout in networks.discriminator.modules():
         if isinstance(dropout, torch.nn.Dropout2d):
@@ -180,20 +165,50 @@ def test_no_training_step_waits_for_the_device(scene, tmp_path, model, precision
     assert step.finite.all()
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("poison", ["source_image", "target_images"])
+def test_a_step_that_is_not_finite_changes_nothing(step, precision, poison):
+    """No weight, moment, running statistic or voxel, to the bit."""
+    def state():
+        return {name: {key: value.clone() if isinstance(value, torch.Tensor) else str(value)
+                       for key, value in part.state_dict().items()}
+                for name, part in vars(networks).items() if hasattr(part, "state_dict")}
+
+    networks, good = step
+    assert train_step(networks, good, 200.0, precision).finite.all()
+    before = state()
+    bad = getattr(good, poison).clone()
+    bad[0, 0, 20, 20] = float("nan")
+    finite = train_step(networks, good._replace(**{poison: bad}), 200.0, precision).finite
+    assert not finite[CHECKED.index("l1 loss")]
+    assert_same(before, state())
+    assert train_step(networks, good, 200.0, precision).finite.all()
+
+
+def test_steps_that_are_not_finite_are_named_and_end_training(scene, tmp_path, capfd):
+    """A loss weight so large that the gradient overflows, from the start."""
+    assert run(*arguments(scene, tmp_path, "--max_steps", 20, "--l1_weight", "3e38")) == 1
+    error = capfd.readouterr().err
+    assert "step 1 was skipped, not finite: " in error
+    assert "model's gradient" in error
+    assert "views 0000" in error
+    assert "5 steps in a row" in error
+    assert not checkpoints(tmp_path)
+
+
 def test_skipped_steps_are_named_whenever_they_are_read():
-    """Five in a row count although they are read in two parts; what comes after them is not told."""
-    skipped, good = SkippedSteps(), torch.ones(len(CHECKED), dtype=torch.bool)
+    """Five in a row count although they are read in two parts; later ones are not named."""
+    skipped, good = SkippedSteps(["a", "b", "c"]), torch.ones(len(CHECKED), dtype=torch.bool)
     bad = good.clone()
     bad[[0, 5]] = False
-    names = ["a", "b", "c"]
     for step, finite in enumerate([good, bad, good, bad, bad], start=1):
         skipped.add(step, np.array([2, 0]), finite)
-    assert skipped.read(names) == [f"step {step} was skipped, not finite: l1 loss, volume (views c, a)"
-                                   for step in (2, 4, 5)]
+    assert skipped.read() == [f"step {step} was skipped, not finite: l1 loss, volume (views c, a)"
+                              for step in (2, 4, 5)]
     for step, finite in enumerate([bad, bad, bad, good], start=6):
         skipped.add(step, np.array([1]), finite)
-    assert len(skipped.read(names)) == 3
-    assert skipped.in_a_row == MOST_SKIPPED_STEPS
+    assert len(skipped.read()) == 3
+    assert skipped.in_a_row == MAX_SKIPPED_STEPS
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

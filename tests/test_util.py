@@ -1,4 +1,4 @@
-"""Run folders, their lock, and what signals ask for."""
+"""The small rooms: errors and run folders (util), numbers and exit codes (cli), signals, the machine (runtime)."""
 import os
 import platform
 import re
@@ -8,9 +8,12 @@ import sys
 from argparse import ArgumentTypeError
 
 import pytest
+import torch
 
-from cli import number
-from util import InputError, RunLock, Signals, make_run_folder
+from cli import exit_code, number, run
+from runtime import describe_machine
+from training.run_folder import Signals
+from util import InputError, make_run_folder
 
 
 def test_run_folders_never_collide(tmp_path):
@@ -26,34 +29,55 @@ def test_no_name_leads_out_of_the_logging_root(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == ["root"]
 
 
-def test_a_logging_root_that_is_a_file_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="--logging_root"):
-        make_run_folder(tmp_path / "file", "logs", name="x")
-
-
-def test_two_processes_cannot_write_one_run(tmp_path):
-    attempt = [sys.executable, "-c", "import sys, pathlib, util; util.RunLock(pathlib.Path(sys.argv[1]))", tmp_path]
-    with RunLock(tmp_path):
-        refused = subprocess.run(attempt, capture_output=True, text=True, check=False)
-        assert "another process is writing this run" in refused.stderr
-    assert subprocess.run(attempt, check=False).returncode == 0
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_ask_to_stop_or_to_save(number):
-    before = signal.getsignal(number)
+def test_signals_ask_to_save_then_to_stop_then_end_the_process(number, monkeypatch):
+    before, exits = signal.getsignal(number), []
+    monkeypatch.setattr(os, "_exit", exits.append)
     with Signals() as signals:
         os.kill(os.getpid(), signal.SIGUSR1)
         assert signals.save
         assert signals.stop is None
         os.kill(os.getpid(), number)
         assert signals.stop == number
+        assert exits == []
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert exits == [143]
     assert signal.getsignal(number) is before
 
 
 def test_errors_are_one_printable_line():
     assert str(InputError("a\nb\x1b[31m")) == "a\\nb\\x1b[31m"
+
+
+@pytest.mark.parametrize(("error", "code", "line"), [
+    (InputError("a: is wrong"), 2, "thing: error: a: is wrong"),
+    (FileNotFoundError(2, "No such file", "a\nb"), 2, "thing: error: a\\nb: No such file"),
+    (OSError("a: could not be written"), 2, "thing: error: a: could not be written"),
+    (MemoryError("a lot"), 1, "thing: error: out of memory: a lot"),
+    (torch.OutOfMemoryError("a lot"), 1, "thing: error: out of memory: a lot"),
+    (KeyboardInterrupt(), 130, ""),
+])
+def test_an_error_is_one_line_and_an_exit_code(capsys, error, code, line):
+    def main(argv=None):
+        raise error
+
+    assert exit_code("thing", main) == code
+    with pytest.raises(SystemExit) as end:
+        run("thing", main)
+    assert end.value.code == code
+    assert capsys.readouterr().err == (line and 2 * f"{line}\n")
+
+
+def test_commands_end_well_or_with_their_own_code_and_bugs_are_not_hidden():
+    assert exit_code("thing", lambda: None) == 0
+    assert exit_code("thing", lambda: 143) == 143
+    assert run("thing", lambda argv: None) is None
+    with pytest.raises(ZeroDivisionError):
+        exit_code("thing", lambda: 1 / 0)
+
+
+def test_commands_that_need_no_torch_do_not_wait_for_it():
+    subprocess.run([sys.executable, "-c", "import cli, sys; assert 'torch' not in sys.modules"], check=True)
 
 
 @pytest.mark.parametrize(("convert", "good", "bad", "message"), [
@@ -68,6 +92,11 @@ def test_numbers_of_the_command_line_say_what_they_must_be(convert, good, bad, m
     assert convert(good) == float(good)
     with pytest.raises(ArgumentTypeError, match=re.escape(message)):
         convert(bad)
+
+
+def test_a_machine_without_git_is_described_too(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert describe_machine(torch.device("cpu"))["git_commit"] == "unknown"
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an allocator with other settings")

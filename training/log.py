@@ -1,4 +1,6 @@
-"""What a training run tells in tensorboard: scalars, and pictures of the source, the output, depth and the gates."""
+"""What a training run reports: progress on the terminal; scalars and pictures (source, output, depth, gates) in
+tensorboard."""
+import sys
 import time
 from pathlib import Path
 
@@ -8,20 +10,23 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from torch import Tensor
+from tqdm import tqdm
 
 from data_util import color_depth
 from deep_voxels import Integration, Rendering
+from training.step import Losses
 
 
 class TensorboardLog:
-    """Event files of one run folder, written at once and in order, so that what a checkpoint follows is on disk.
+    """Event files in one folder, written at once and in order, so that what a checkpoint follows is on disk.
 
-    A folder that cannot be written does not stop training: the entries are lost, and a new file is begun once it can
-    be written again. On resuming, `first_step` hides what an earlier process logged beyond its last checkpoint.
+    If the folder cannot be written, entries are lost but training goes on; a new file is begun when it can be written
+    again. (tensorboardX's SummaryWriter writes in a thread that ends on a full disk, and training then hangs.)
+    `first_step`: what an earlier process logged from this step on is hidden.
     """
 
     def __init__(self, folder: Path, first_step: int):
-        self.folder, self.first_step, self._file = folder, first_step, None
+        self.folder, self._file = folder, None
         self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
 
     def scalars(self, values: dict[str, float], step: int) -> None:
@@ -29,13 +34,13 @@ class TensorboardLog:
             self._write(step=step, summary=summary.scalar(name, value))
 
     def picture(self, name: str, picture: np.ndarray, step: int) -> None:
-        """A picture (height, width, 3) or (height, width, 1), values in [0, 1]."""
+        """A picture (height, width, 3) or (height, width, 1) with values in [0, 1]."""
         self._write(step=step, summary=summary.image(name, picture, dataformats="HWC"))
 
     def _write(self, **content) -> None:
         try:
             if self._file is None:
-                # Numbered, so that processes that begin within one second do not overwrite each other's file.
+                # Numbered, so that processes that start within one second do not overwrite each other's file.
                 number = len(list(self.folder.glob("events.*")))
                 self._file = EventsWriter(str(self.folder / "events"), filename_suffix=f".{number:04d}")
             self._file.write_event(Event(wall_time=time.time(), **content))
@@ -46,7 +51,7 @@ class TensorboardLog:
 
 def log_pictures(log: TensorboardLog, step: int, source: Tensor, targets: Tensor, rendering: Rendering,
                  integration: Integration | None) -> None:
-    """Source, output beside truth for every target, depth, and the gates of the GRU, averaged along z, y and x.
+    """Logs the source, output beside truth for every target, depth, and the GRU's gates averaged along z, y and x.
 
     source (1, 3, s, s) and targets (v, 3, s, s) in [-1/2, 1/2].
     """
@@ -64,3 +69,25 @@ def log_pictures(log: TensorboardLog, step: int, source: Tensor, targets: Tensor
     for name, gate in [("update_gate", integration.update_gate), ("reset_gate", integration.reset_gate)]:
         gate = gate.detach().float().cpu()[0, 0]
         log.picture(name, torch.cat([gate.mean(dim=axis) for axis in range(3)], dim=1)[..., None].numpy(), step)
+
+
+class ProgressBar(tqdm):
+    """A run's progress on the terminal, with its loss and its PSNR (dB), a moving average."""
+
+    def __init__(self, steps: range):
+        super().__init__(total=steps.stop, initial=steps.start, unit="step", dynamic_ncols=True)
+        self._psnr = None
+
+    def show(self, losses: dict[str, float], l1_weight: float) -> None:
+        """Shows the values of `Losses`."""
+        self._psnr = losses["psnr"] if self._psnr is None else 0.9 * self._psnr + 0.1 * losses["psnr"]
+        self.set_postfix(loss=f"{l1_weight * losses['l1'] + losses['generator']:.2f}", psnr=f"{self._psnr:.2f}")
+
+    def report(self, kind: str, message: str) -> None:
+        """Prints a line above the bar, on stderr; kind: 'warning' or 'error'."""
+        self.write(f"{kind}: {message}", file=sys.stderr)
+
+
+def losses_on_host(losses: Losses) -> dict[str, float]:
+    """The losses by name. Waits for the device, once."""
+    return dict(zip(Losses._fields, torch.stack(losses).tolist(), strict=True))

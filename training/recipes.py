@@ -1,56 +1,61 @@
-"""Recipes: ways to learn faster with the same networks, each a flag, and the sets of them that `--recipe` names.
+"""Recipes: ways to learn faster with the same networks. Each is a flag; `--recipe` names presets of them.
 
     python run_deepvoxels.py --train_test train --data_root SCENE/train --logging_root LOGS --recipe fast
 
-None is in the paper, whose recipe is the default: `paper` leaves every flag at its own default.
+The default is the paper's recipe, `paper`: every flag keeps its own default.
 """
-import copy
-
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 RECIPES = {"paper": {}, "fast": {"lr": 1e-3, "lr_decay": 0.5, "dropout": 0.0, "average": 0.99}}
 
 
-def decayed(lr: float, step: int, total_steps: int, decay: float) -> float:
-    """The learning rate of `step` (from 1) of a run whose last share `decay` of steps brings it linearly to 0.
+def learning_rate_schedule(optimizer: torch.optim.Optimizer, lr: float, decay: float, steps: range) -> LambdaLR:
+    """Holds the learning rate at `lr`, then lowers it linearly to 0 over the last fraction `decay` of the steps.
 
-    It is still above 0 in the last step.
+    steps: the range of steps to run; `steps.start` are done, a run of `steps.stop` steps in all. The rate depends on
+    these alone, so a resumed run continues exactly, and one with another length follows the new schedule.
     """
-    left = (total_steps - step + 1) / total_steps
-    return lr if left >= decay else lr * left / decay
+    def factor(done: int) -> float:
+        remaining = max(steps.stop - done, 0) / max(steps.stop, 1)
+        return 1.0 if remaining >= decay else remaining / decay
 
-
-def set_learning_rate(lr: float, *optimizers: torch.optim.Optimizer) -> None:
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+    for group in optimizer.param_groups:
+        group["initial_lr"] = lr  # where LambdaLR looks for it if steps were done before
+    return LambdaLR(optimizer, factor, last_epoch=steps.start - 1)
 
 
 def scale_dropout_(model: nn.Module, scale: float) -> nn.Module:
-    """Multiplies the model's dropout probabilities; the layers stay, so that the names of its tensors do."""
+    """Multiplies the model's dropout probabilities, up to 1. The layers stay, so its tensors keep their names."""
     for layer in model.modules():
-        if isinstance(layer, nn.modules.dropout._DropoutNd):
+        if isinstance(layer, (nn.Dropout, nn.Dropout2d, nn.Dropout3d)):
             layer.p = min(1.0, layer.p * scale)
     return model
 
 
-class WeightAverage:
-    """An exponential moving average of a model over its training steps (Polyak and Juditsky, 1992).
+class WeightAverage(AveragedModel):
+    """An exponential moving average of a model over its training steps (Polyak and Juditsky, 1992): `module`.
 
-    `model` is a model of its own, whose whole state is averaged: the batch norms' running statistics and the persistent
-    volume with the parameters that they belong to.
+    The whole state is averaged: parameters, batch-norm statistics and the persistent volume belong together.
     """
 
     def __init__(self, model: nn.Module, decay: float):
-        self.model, self.decay = copy.deepcopy(model).eval().requires_grad_(False), decay
+        super().__init__(model, multi_avg_fn=self._average, use_buffers=True)
+        self.decay = decay
+        self.eval().requires_grad_(False)
 
-    @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Takes in the model after `step` (from 1). The first steps count for less: they are soon outdated."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
-        torch._foreach_lerp_(*zip(*[pair for pair in pairs if pair[0].is_floating_point()], strict=True), 1 - decay)
-        for average, newest in pairs:
-            if not average.is_floating_point():  # a count of batches
-                average.copy_(newest)
+        """Includes the model after `step` (from 1). The first steps, soon outdated, get smaller weights."""
+        self.n_averaged.fill_(step)
+        self.update_parameters(model)
+
+    def _average(self, averages: list[Tensor], newest: list[Tensor], _) -> None:
+        """Updates tensors of one dtype in place."""
+        if averages[0].is_floating_point():
+            step = int(self.n_averaged)
+            get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))(averages, newest, None)
+        else:  # numbers of batches
+            for average, new in zip(averages, newest, strict=True):
+                average.copy_(new)

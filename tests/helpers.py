@@ -1,0 +1,126 @@
+"""What several test files use: commands in this process and in others, checkpoints and logs of runs, golden weights."""
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from tensorboardX.proto.event_pb2 import Event
+
+from projection import SceneGeometry
+from run_deepvoxels import main
+from tests.conftest import SMALL
+from tests.golden.synthetic_weights import synthetic_tensor
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = Path(__file__).parent / "golden"
+CPU = torch.device("cpu")
+GEOMETRY = SceneGeometry(8, 0.125, (0.0, 0.0, 0.0), 1.0, 16, 17.6, 8.0, 8.0)
+# A progress bar that nobody reads must not fill its pipe, or the process would wait for ever.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_MININTERVAL": "1"}
+STARTED: list[subprocess.Popen] = []
+
+
+def arguments(scene, logs, *more) -> list[str]:
+    """The command line that trains a small model on `scene/train`."""
+    return [str(word) for word in ["--train_test", "train", "--data_root", scene / "train", "--logging_root", logs,
+                                   *SMALL, *more]]
+
+
+def resume(logs, *more) -> list[str]:
+    """The command line that continues the newest run under `logs`."""
+    return [str(word) for word in ["--train_test", "train", "--logging_root", logs, "--resume", "latest", *more]]
+
+
+def render_arguments(data_root, logs, checkpoint, *more) -> list[str]:
+    """The command line that renders the poses of `data_root`."""
+    return [str(word) for word in ["--train_test", "test", "--data_root", data_root, "--logging_root", logs,
+                                   "--checkpoint", checkpoint, "--device", "cpu", *more]]
+
+
+def run(*words) -> int:
+    """The exit code of run_deepvoxels.py in this process."""
+    try:
+        return main([str(word) for word in words])
+    except SystemExit as end:
+        return end.code
+
+
+def start(*words, wrapper=(), **kwargs) -> subprocess.Popen:
+    """run_deepvoxels.py in a process of its own, behind the command `wrapper`. It is killed when the test ends."""
+    STARTED.append(subprocess.Popen([*wrapper, sys.executable, "run_deepvoxels.py", *map(str, words)], cwd=ROOT,
+                                    text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT,
+                                    **kwargs))
+    return STARTED[-1]
+
+
+def finish(process) -> tuple[int, str, str]:
+    """The exit code and the outputs of a process, once it ends, without a traceback."""
+    output, error = process.communicate(timeout=120)
+    assert "Traceback" not in error, error
+    return process.returncode, output, error
+
+
+def wait_for(condition, process, seconds=60) -> None:
+    """Waits until the condition holds; fails if the process ends before."""
+    end = time.time() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.time() < end
+        time.sleep(0.01)
+
+
+def checkpoints(logs) -> list[Path]:
+    """The checkpoints of all runs under a logging root."""
+    return list(logs.glob("logs/*/*/model-*.pth"))
+
+
+def final_checkpoint(logs, step) -> tuple[Path, dict]:
+    """The only checkpoint of a step, and its content."""
+    (path,) = logs.glob(f"logs/*/*/model-epoch_*_iter_{step}.pth")
+    return path, torch.load(path, weights_only=True)
+
+
+def tensorboard_events(path) -> list[Event]:
+    """The events of a file; a last one that was cut off is left out."""
+    content, position, events = path.read_bytes(), 0, []
+    while position + 12 <= len(content):
+        end = position + 12 + int.from_bytes(content[position:position + 8], "little")
+        if end + 4 <= len(content):
+            events.append(Event.FromString(content[position + 12:end]))
+        position = end + 4
+    return events
+
+
+def assert_same(a, b, where="") -> None:
+    """Nested dicts, lists, tensors and values that are equal to the bit."""
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{where}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def synthetic_state(shapes: dict) -> dict[str, torch.Tensor]:
+    """The golden weights of a state dict of these names and shapes, without aliases."""
+    return {name: torch.tensor(0) if name.endswith("num_batches_tracked")
+            else torch.tensor(synthetic_tensor(name, entry["shape"]))
+            for name, entry in shapes.items() if "alias_of" not in entry}
+
+
+def original_checkpoint(name: str) -> dict[str, dict[str, torch.Tensor]]:
+    """A golden folder's weights as the original stores them: many convolutions under two names."""
+    shapes = json.loads((GOLDEN / name / "state_dict.json").read_text())
+    states = {part: synthetic_state(entries) for part, entries in shapes.items()}
+    return {part: {key: states[part][entry.get("alias_of", key)] for key, entry in entries.items()}
+            for part, entries in shapes.items()}

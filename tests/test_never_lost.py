@@ -1,0 +1,284 @@
+"""No run is ever lost: kills, signals, full disks and missing folders, for real, in processes of their own.
+
+The tests marked `long` repeat the quick ones often enough to believe them (`make test-long`).
+"""
+import errno
+import fcntl
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from checkpoints import load_checkpoint
+from tests.conftest import write_scene
+from tests.helpers import (
+    STARTED,
+    arguments,
+    assert_same,
+    checkpoints,
+    final_checkpoint,
+    finish,
+    render_arguments,
+    resume,
+    run,
+    start,
+    tensorboard_events,
+    wait_for,
+)
+from training.run_folder import RunLock
+
+STEPS, FEW_STEPS = 40, 12
+SETTINGS = ["--max_steps", STEPS, "--checkpoint_every", 3, "--log_every", 20]
+ENDLESS = ["--max_steps", 100000]
+# More than in the paper's recipe depends on the step.
+EVERYTHING = ["--lr_decay", 0.8, "--average", 0.9, "--dropout", 0.5]
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_running():
+    yield
+    while STARTED:
+        STARTED.pop().kill()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A scene, and the logging root of a run on it that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    write_scene(folder / "scene" / "train", views=8)
+    assert run(*arguments(folder / "scene", folder / "logs", *SETTINGS, "--keep_checkpoints", 0)) == 0
+    return folder / "scene", folder / "logs"
+
+
+def assert_same_bits(expected_logs, logs, steps):
+    """One run in one folder, with the other run's bits after so many steps."""
+    assert len(list(logs.glob("logs/*/*"))) == 1
+    assert not list(logs.glob("logs/*/*/.*.part"))
+    _, expected = final_checkpoint(expected_logs, steps)
+    _, actual = final_checkpoint(logs, steps)
+    for part in expected.keys() - {"options", "checksum"}:
+        assert_same(expected[part], actual[part], part)
+
+
+def visible_steps(files) -> list[int]:
+    """The steps of the l1 curve as tensorboard shows them: a restart hides what was logged from its step on."""
+    shown = []
+    for events in files:
+        for event in events:
+            if event.HasField("session_log"):
+                shown = [step for step in shown if step < event.step]
+            shown += [event.step for value in event.summary.value if value.tag == "l1"]
+    return shown
+
+
+def kill_and_resume(undisturbed, logs, kills, seed):
+    """Trains to the end, killed `kills` times on the way: at random moments, every other time while it saves.
+
+    It must end as the undisturbed run, with each step of its curve shown once.
+    """
+    scene, expected_logs = undisturbed
+    rng, command = random.Random(seed), arguments(scene, logs, *SETTINGS)
+    for kill in range(kills):
+        process = start(*command)
+        before = len(checkpoints(logs))
+        if kill % 2:
+            wait_for(lambda: list(logs.glob("logs/*/*/.model*.part")) or len(checkpoints(logs)) >= STEPS // 3, process)
+        else:
+            wait_for(lambda: len(checkpoints(logs)) > before or process.poll() is not None, process)  # noqa: B023
+            time.sleep(rng.uniform(0, 0.2))
+        process.kill()
+        process.communicate()
+        if checkpoints(logs):
+            command = resume(logs, *SETTINGS)
+    assert run(*command) == 0
+    assert_same_bits(expected_logs, logs, STEPS)
+    events = [tensorboard_events(path) for path in sorted(logs.glob("runs/*/*/events*"), key=lambda path: path.name)]
+    assert visible_steps(events) == list(range(10, STEPS + 1, 10))
+
+
+def test_kills_at_random_moments(undisturbed, tmp_path):
+    kill_and_resume(undisturbed, tmp_path, kills=3, seed=0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("round_", range(10))
+def test_fifty_kills(undisturbed, tmp_path, round_):
+    kill_and_resume(undisturbed, tmp_path, kills=5, seed=round_ + 1)
+
+
+def test_resuming_is_bitwise_the_run_in_one_go(scene, tmp_path):
+    """From step 9 of 14, in the second epoch, under another logging root. The falling learning rates are those of the
+    whole run, whose length is recorded."""
+    assert run(*arguments(scene, tmp_path / "whole", "--max_steps", 14, "--checkpoint_every", 9, *EVERYTHING)) == 0
+    half, _ = final_checkpoint(tmp_path / "whole", 9)
+    assert run("--train_test", "train", "--logging_root", tmp_path / "rest", "--resume", half) == 0
+    assert_same_bits(tmp_path / "whole", tmp_path / "rest", 14)
+    _, whole = final_checkpoint(tmp_path / "whole", 14)
+    assert whole["average"].keys() == whole["model"].keys()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_step_and_saves(undisturbed, tmp_path, number, code):
+    scene, expected_logs = undisturbed
+    process = start(*arguments(scene, tmp_path, "--max_steps", FEW_STEPS))
+    wait_for(lambda: list(tmp_path.glob("runs/*/*/events*")), process)
+    process.send_signal(number)
+    returned, output, error = finish(process)
+    assert returned == code, error
+    (saved,) = checkpoints(tmp_path)
+    assert f"saved {saved}" in output
+    assert 0 < load_checkpoint(saved)["step"] < FEW_STEPS
+    assert run(*resume(tmp_path, "--max_steps", FEW_STEPS)) == 0
+    assert_same_bits(expected_logs, tmp_path, FEW_STEPS)
+
+
+def test_sigusr1_saves_and_a_second_sigterm_stops_at_once(scene, tmp_path):
+    process = start(*arguments(scene, tmp_path, *ENDLESS))
+    wait_for(lambda: list(tmp_path.glob("runs/*/*/events*")), process)
+    for count in (1, 2):
+        process.send_signal(signal.SIGUSR1)
+        wait_for(lambda: len(checkpoints(tmp_path)) == count, process)  # noqa: B023
+    process.terminate()
+    process.terminate()
+    assert finish(process)[0] == 143
+    for path in checkpoints(tmp_path):
+        load_checkpoint(path)
+
+
+def full_disk():
+    """No file may grow beyond what half a checkpoint needs."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+
+def test_a_full_disk_costs_no_checkpoint_and_training_goes_on(undisturbed, tmp_path):
+    scene, expected_logs = undisturbed
+    code, _, error = finish(start(*arguments(scene, tmp_path / "new", "--max_steps", 8, "--checkpoint_every", 3),
+                                  preexec_fn=full_disk))
+    assert code == 1
+    assert "warning: " in error and "error: " in error
+    assert "8/8" in error  # it went on to the end
+    assert not list((tmp_path / "new").glob("logs/*/*/*.pth"))
+
+    logs = tmp_path / "resumed"
+    assert run(*arguments(scene, logs, "--max_steps", 5)) == 0
+    code, _, error = finish(start(*resume(logs, "--max_steps", 7), preexec_fn=full_disk))
+    assert code == 1, error
+    (latest,) = logs.glob("logs/*/*/latest.pth")
+    assert load_checkpoint(latest.resolve())["step"] == 5
+    assert run(*resume(logs, "--max_steps", FEW_STEPS)) == 0
+    assert_same_bits(expected_logs, logs, FEW_STEPS)
+
+
+def move_away(folder):
+    """As an unmounted disk would."""
+    folder.rename(folder.with_name("away"))
+    return lambda: folder.with_name("away").rename(folder)
+
+
+def make_read_only(folder):
+    folder.chmod(0o500)
+    return lambda: folder.chmod(0o700)
+
+
+@pytest.mark.parametrize(("take", "wrapper"), [
+    (move_away, []),
+    pytest.param(make_read_only, ["setpriv", "--bounding-set=-dac_override,-dac_read_search"],  # takes root's power
+                 marks=pytest.mark.skipif(not shutil.which("setpriv"), reason="needs setpriv"))])
+def test_a_folder_that_cannot_be_written_is_reported_and_tried_again(scene, tmp_path, take, wrapper):
+    process = start(*arguments(scene, tmp_path, *SETTINGS, *ENDLESS), wrapper=wrapper)
+    wait_for(lambda: checkpoints(tmp_path), process)
+    (folder,) = tmp_path.glob("logs/*/*")
+    give_back = take(folder)
+    lines = []
+    wait_for(lambda: lines.append(process.stderr.readline()) or "could not be saved" in lines[-1], process)
+    give_back()
+    failed = time.time()
+    wait_for(lambda: any(path.stat().st_mtime > failed for path in checkpoints(tmp_path)), process)
+    process.terminate()
+    assert finish(process)[0] == 143
+    assert (folder / "latest.pth").resolve() == max(checkpoints(tmp_path), key=lambda path: path.stat().st_mtime_ns)
+
+
+def test_one_process_writes_a_run_and_a_killed_one_frees_it(scene, tmp_path, capfd):
+    process = start(*arguments(scene, tmp_path, *ENDLESS, "--checkpoint_every", 1))
+    wait_for(lambda: checkpoints(tmp_path), process)
+    assert run(*resume(tmp_path, "--max_steps", 1)) == 2
+    error = capfd.readouterr().err
+    assert "another process is writing this run" in error
+    assert error.count("\n") == 1
+    process.kill()
+    process.communicate()
+    (folder,) = tmp_path.glob("logs/*/*")
+    with RunLock(folder):
+        pass
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_run_starts_and_resumes_where_there_are_no_file_locks(scene, tmp_path, monkeypatch, capfd, reason):
+    def flock(*_):
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert run(*arguments(scene, tmp_path, "--max_steps", 1)) == 0
+    assert run(*resume(tmp_path, "--max_steps", 2)) == 0
+    assert capfd.readouterr().err.count("has no file locks") == 2
+    assert len(checkpoints(tmp_path)) == 2
+
+
+def test_a_resumed_run_records_its_history(trained, tmp_path):
+    shutil.copytree(trained[1], tmp_path, symlinks=True, dirs_exist_ok=True)
+    assert run(*resume(tmp_path, "--max_steps", 4, "--log_every", 7)) == 0
+    (options,) = tmp_path.glob("logs/*/*/options.json")
+    history = json.loads(options.read_text())["history"]
+    assert [(entry["first_step"], entry["options"]["log_every"]) for entry in history] == [(0, 100), (2, 7)]
+
+
+def test_only_the_newest_checkpoints_are_kept(scene, tmp_path):
+    assert run(*arguments(scene, tmp_path, "--max_steps", 10, "--checkpoint_every", 2, "--keep_checkpoints", 2)) == 0
+    assert sorted(path.name for path in checkpoints(tmp_path)) == [
+        "model-epoch_0_iter_8.pth", "model-epoch_1_iter_10.pth"]
+
+
+@pytest.mark.long
+def test_soak(tmp_path):
+    """3,000 steps and 500 frames: resident memory grows by less than 2 %, open files not at all."""
+    write_scene(tmp_path / "scene" / "train", views=20)
+    write_scene(tmp_path / "scene" / "test", views=500, images=False)
+    logs = tmp_path / "logs"
+    process = start(*arguments(tmp_path / "scene", logs, "--max_steps", 3000, "--checkpoint_every", 500))
+    wait_for(lambda: checkpoints(logs), process, seconds=120)
+    assert_steady("training", observe(process))
+    assert finish(process)[0] == 0
+    path, _ = final_checkpoint(logs, 3000)
+    process = start(*render_arguments(tmp_path / "scene" / "test", logs, path))
+    wait_for(lambda: list(logs.glob("test_traj/*/*/img_00050.png")), process)
+    assert_steady("testing", observe(process))
+    assert finish(process)[0] == 0
+
+
+def assert_steady(name, observed):
+    """From the first observation on, when all is warm, to the last, just before the process ends."""
+    warm, late = observed[0], observed[-2]
+    print(f"{name}: {warm[0] / 2 ** 20:.1f} MiB and {warm[1]} files, then {late[0] / 2 ** 20:.1f} and {late[1]}; "
+          f"at most {max(memory for memory, _ in observed) / 2 ** 20:.1f} and {max(files for _, files in observed)}")
+    assert late[0] < 1.02 * warm[0]
+    assert late[1] <= warm[1]
+
+
+def observe(process) -> list[tuple[int, int]]:
+    """Resident bytes and open files of the process, ten times a second while it lives."""
+    samples = []
+    while process.poll() is None:
+        try:
+            pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+            samples.append((pages * resource.getpagesize(), len(os.listdir(f"/proc/{process.pid}/fd"))))
+        except (FileNotFoundError, ProcessLookupError, IndexError):
+            break
+        time.sleep(0.1)
+    return samples

@@ -1,0 +1,70 @@
+"""The training data: the views of a scene that see its grid, and the batches drawn from them (paper, section 3.1)."""
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dataio import Scene, Views, blind_views, draw_triplets, load_scene
+from deep_voxels import architecture_of, scene_geometry
+from projection import SceneGeometry
+from scenes.geometry.coverage import judge
+from util import InputError, one_line
+
+
+class Batch(NamedTuple):
+    """One training sample on the device: a source view and its target views. Images in [-1/2, 1/2]."""
+
+    source_image: Float[Tensor, "1 3 s s"]
+    source_cam2world: Float[Tensor, "1 4 4"]
+    target_images: Float[Tensor, "v 3 s s"]
+    target_cam2world: Float[Tensor, "v 4 4"]
+
+
+def load_training_scene(opt: Namespace) -> tuple[Scene, SceneGeometry]:
+    """The training views that see the grid, and the scene's geometry. Other views are left out, with a warning.
+
+    Raises `InputError` for a scene that cannot be learned, with the reason (the checks of `scenes.check`, in brief).
+    """
+    scene = load_scene(Path(opt.data_root), opt.img_sidelength, opt.sampling_pattern, opt.background)
+    geometry = scene_geometry(scene.intrinsics, architecture_of(opt), opt.near_plane)
+    with np.errstate(all="ignore"):  # overflow ends in a verdict; numpy need not warn
+        verdict = judge(scene.cam2world, scene.intrinsics.matrix(opt.img_sidelength), opt.img_sidelength,
+                        np.array(scene.intrinsics.grid_origin), scene.intrinsics.scale, geometry.near_plane,
+                        scene.names)
+    if verdict.errors:
+        raise InputError(f"{scene.root}: {'; '.join(verdict.errors)}")
+    blind = blind_views(scene, geometry, lifting=True)
+    if len(scene) - len(blind) < 2:
+        raise InputError(f"{scene.root}: has {len(scene) - len(blind)} views that see the grid, training needs two; "
+                         "check origin, scale and near plane in intrinsics.txt")
+    for warning in verdict.warnings:
+        print(f"warning: {scene.root}: {one_line(warning)}", file=sys.stderr)
+    for view in blind:
+        print(f"warning: {scene.root}/pose/{one_line(scene.names[view])}.txt: sees nothing of the grid and is left out",
+              file=sys.stderr)
+    return scene.subset([i for i in range(len(scene)) if i not in blind]), geometry
+
+
+def training_triplets(scene: Scene, num_targets: int, seed: int, steps: range,
+                      ) -> Iterator[tuple[int, int, Int[np.ndarray, "views"]]]:
+    """Yields (step, epoch, triplet of view indices) for a range of steps from 0; the yielded step counts from 1.
+
+    The same step has the same triplet wherever the range begins, so a resumed run continues exactly.
+    """
+    triplets = None
+    for done in steps:
+        epoch, position = divmod(done, len(scene))
+        if triplets is None or position == 0:
+            triplets = draw_triplets(scene.cam2world, num_targets, seed, epoch)
+        yield done + 1, epoch, triplets[position]
+
+
+def load_batch(views: Views, triplet) -> Batch:
+    """The views of a triplet of view indices (source, target 0, target 1, ...)."""
+    source, targets = triplet[:1], triplet[1:]
+    return Batch(views.pixels(source), views.poses(source), views.pixels(targets), views.poses(targets))

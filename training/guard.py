@@ -1,0 +1,76 @@
+"""Guards training against numbers that are not finite: such a step changes nothing and is named; five end the run.
+
+The device decides about each step. The host reads the result when it waits for the device anyway, to log or to save.
+"""
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from util import one_line
+
+MAX_SKIPPED_STEPS = 5  # in a row, before training gives up
+CHECKED = ("l1 loss", "generator loss", "discriminator loss", "model's gradient", "discriminator's gradient", "volume")
+
+
+def check_finite(losses: Sequence[Float[Tensor, ""]], parameters: Sequence[list[nn.Parameter]],
+                 volume: Tensor | None) -> Bool[Tensor, "checks"]:
+    """Whether each loss, each network's gradient and the volume, if there is one, is finite, in the order of `CHECKED`.
+    """
+    values = [*losses, *(nn.utils.get_total_norm([parameter.grad for parameter in group]) for group in parameters)]
+    if volume is not None:
+        values.append(volume.sum())
+    return torch.stack(values).isfinite()
+
+
+class RunningStatistics:
+    """The batch norms' running statistics, which a forward pass changes before anyone knows whether it was finite."""
+
+    def __init__(self, *networks: nn.Module):
+        norms = [module for network in networks for module in network.modules()
+                 if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d))]
+        self._by_dtype = [[statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)],
+                          [norm.num_batches_tracked for norm in norms]]
+
+    def copy(self) -> list[Tensor]:
+        """Their current values: one vector per dtype, because a few hundred small copies would take long."""
+        return [torch.cat([statistic.flatten() for statistic in group]) for group in self._by_dtype]
+
+    def restore_unless(self, keep: Bool[Tensor, ""], earlier: list[Tensor]) -> None:
+        """Goes back to the values of an earlier `copy` unless `keep` is true."""
+        for group, now, before in zip(self._by_dtype, self.copy(), earlier, strict=True):
+            values = torch.where(keep, now, before).split([statistic.numel() for statistic in group])
+            for statistic, value in zip(group, values, strict=True):
+                statistic.copy_(value.view_as(statistic))
+
+
+class SkippedSteps:
+    """Collects the checks of steps on the device, and names the skipped ones when asked.
+
+    in_a_row: how many of the last steps were skipped, as of the last `read`.
+    """
+
+    def __init__(self, view_names: list[str]):
+        self.in_a_row = 0
+        self._view_names = view_names
+        self._unread = []  # (step, triplet, checks)
+
+    def add(self, step: int, triplet: Int[np.ndarray, "views"], finite: Bool[Tensor, "checks"]) -> None:
+        self._unread.append((step, triplet, finite))
+
+    def read(self) -> list[str]:
+        """One line per step skipped since the last call, up to `MAX_SKIPPED_STEPS` in a row. Waits for the device."""
+        lines = []
+        checks = torch.stack([finite for *_, finite in self._unread]).tolist()
+        for (step, triplet, _), finite in zip(self._unread, checks, strict=True):
+            self.in_a_row = 0 if all(finite) else self.in_a_row + 1
+            if self.in_a_row:
+                wrong = ", ".join(name for name, ok in zip(CHECKED, finite, strict=False) if not ok)
+                views = ", ".join(one_line(self._view_names[view]) for view in triplet)
+                lines.append(f"step {step} was skipped, not finite: {wrong} (views {views})")
+            if self.in_a_row == MAX_SKIPPED_STEPS:
+                break
+        self._unread.clear()
+        return lines

@@ -1,0 +1,60 @@
+"""A run's checkpoints: when to save one, which to keep, and what to do when the disk is full."""
+import os
+import time
+from pathlib import Path
+
+from checkpoints import LATEST, newest_checkpoint, save_checkpoint
+from util import one_line
+
+
+class CheckpointKeeper:
+    """Saves a run's checkpoints, points `latest.pth` at the newest one, and removes old ones.
+
+    newest: the newest complete checkpoint, or None. failed: whether the last save failed; `due` then asks for another.
+    """
+
+    def __init__(self, folder: Path, every_steps: int, every_minutes: float, keep: int):
+        self.folder, self.every_steps, self.every_minutes, self.keep = folder, every_steps, every_minutes, keep
+        self.newest = newest_checkpoint(folder)
+        self.failed = False
+        self._last_attempt = time.monotonic()
+        for unfinished in folder.glob(".*.pth.part"):
+            unfinished.unlink()
+
+    def due(self, step: int) -> bool:
+        """Whether to save now: every so many steps, every so many minutes, and a minute after a failure."""
+        wait = min(1, self.every_minutes) if self.failed else self.every_minutes
+        return step % self.every_steps == 0 or (time.monotonic() - self._last_attempt) / 60 >= wait
+
+    def save(self, checkpoint: dict) -> str | None:
+        """Saves the checkpoint of `checkpoint["step"]`. Returns what went wrong, if anything; older files then stay.
+
+        The message is about the save itself if `failed` is true, otherwise about removing an old checkpoint.
+        """
+        path = self.folder / f"model-epoch_{checkpoint['epoch']}_iter_{checkpoint['step']}.pth"
+        try:
+            save_checkpoint(path, checkpoint)
+            self._point_latest_at(path)
+        except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+            self.failed = True
+            return f"{path} could not be saved: {one_line(str(error))}"
+        finally:
+            self._last_attempt = time.monotonic()
+        self.newest, self.failed = path, False
+        try:
+            self._remove_old()
+        except OSError as error:
+            return f"{path.name} was saved, but an older one could not be removed: {one_line(str(error))}"
+        return None
+
+    def _point_latest_at(self, path: Path) -> None:
+        link = self.folder / f".{LATEST}.part"
+        link.unlink(missing_ok=True)
+        link.symlink_to(path.name)
+        os.replace(link, self.folder / LATEST)
+
+    def _remove_old(self) -> None:
+        if self.keep:
+            complete = [path for path in self.folder.glob("model-epoch_*_iter_*.pth") if path.is_file()]
+            for path in sorted(complete, key=lambda path: path.stat().st_mtime_ns)[:-self.keep]:
+                path.unlink()

@@ -1,0 +1,51 @@
+"""What training changes: the model, the discriminator, their optimizers, and the average of the model's weights."""
+from argparse import Namespace
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from baselines import build_model
+from cpu_kernels import accelerate_
+from cpu_kernels.adam import Adam
+from deep_voxels import architecture_of
+from losses import PatchDiscriminator
+from projection import SceneGeometry
+from runtime import channels_last_, compile_for_training, uses_cpu_kernels
+from training.guard import RunningStatistics
+from training.recipes import WeightAverage, scale_dropout_
+
+
+@dataclass
+class Networks:
+    """The networks of a run. Lists that need a walk over all modules, which takes milliseconds, are made once."""
+
+    model: nn.Module
+    discriminator: PatchDiscriminator
+    model_optimizer: Adam
+    discriminator_optimizer: Adam
+    average: WeightAverage | None = None
+
+    def __post_init__(self):
+        self.model_parameters = list(self.model.parameters())
+        self.discriminator_parameters = list(self.discriminator.parameters())
+        self.running_statistics = RunningStatistics(self.model, self.discriminator)
+
+    @property
+    def optimizers(self) -> tuple[Adam, Adam]:
+        return self.model_optimizer, self.discriminator_optimizer
+
+
+def build_networks(opt: Namespace, geometry: SceneGeometry, device: torch.device) -> Networks:
+    """New networks, initialised from `--seed`, and their optimizers."""
+    torch.manual_seed(opt.seed)
+    networks = build_model(opt.model, architecture_of(opt), geometry).to(device), PatchDiscriminator().to(device)
+    for network in networks:
+        channels_last_(network)
+        if uses_cpu_kernels(opt.kernels, device, opt.compile):
+            accelerate_(network)
+    scale_dropout_(networks[0], opt.dropout)
+    average = WeightAverage(networks[0], opt.average) if opt.average else None
+    if opt.compile:
+        compile_for_training(*networks)
+    return Networks(*networks, *(Adam(network.parameters(), opt.lr) for network in networks), average)
