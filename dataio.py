@@ -20,7 +20,7 @@ from data_util import (
     nearest_views,
     square_resize,
 )
-from projection import SceneGeometry, frustum_coordinates, frustum_mask, lift_coordinates, lift_mask
+from projection import SceneGeometry
 from util import InputError
 
 NUM_NEIGHBORS = 5
@@ -112,17 +112,17 @@ def sampled_views(count: int, sampling_pattern: str) -> range:
     return range(0, count, int(number) + 1)
 
 
-def blind_views(scene: Scene, geometry: SceneGeometry, lifting: bool) -> list[int]:
-    """The indices of views that see nothing of the grid: none of their frustum's voxels lies in the grid or, if they
-    are to be lifted, none of the grid's voxels projects into their feature map."""
-    blind = []
-    for i, pose in enumerate(scene.poses(torch.device("cpu"))):
-        sees = frustum_mask(frustum_coordinates(pose[None], geometry), geometry.grid_dim).any()
-        if lifting:
-            sees = sees and lift_mask(lift_coordinates(pose, geometry), geometry.map_sidelength).any()
-        if not sees:
-            blind.append(i)
-    return blind
+def scene_geometry(intrinsics: SceneIntrinsics, grid_dim: int, map_sidelength: int, default_near_plane: float,
+                   ) -> SceneGeometry:
+    """The geometry of a scene as a model with a grid of `grid_dim` voxels a side and feature maps of `map_sidelength`
+    pixels sees it.
+
+    `default_near_plane` (world units) is used where `intrinsics.txt` says 0.
+    """
+    matrix = intrinsics.matrix(map_sidelength)
+    return SceneGeometry(grid_dim, intrinsics.scale / grid_dim, intrinsics.grid_origin,
+                         intrinsics.near_plane or default_near_plane, map_sidelength,
+                         focal=float(matrix[0, 0]), cx=float(matrix[0, 2]), cy=float(matrix[1, 2]))
 
 
 def draw_triplets(cam2world: Float[np.ndarray, "views 4 4"], num_targets: int, seed: int, epoch: int,

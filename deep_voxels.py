@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from custom_layers import FeatureExtractor, IntegrationNet, OcclusionNet, RenderingNet, depth_collapse_net
-from data_util import SceneIntrinsics
 from projection import SceneGeometry, frustum_coordinates, lift, lift_coordinates, project
 from pytorch_prototyping.unet import Unet3d
 
@@ -34,17 +33,6 @@ def describe(architecture: Architecture) -> str:
     """The architecture as the flags that say it, for messages."""
     return " ".join(f"--{flag}" if value is True else f"--{flag} {value}"
                     for flag, value in asdict(architecture).items() if value is not False)
-
-
-def scene_geometry(intrinsics: SceneIntrinsics, architecture: Architecture, default_near_plane: float) -> SceneGeometry:
-    """The geometry of a scene as a model of this architecture sees it.
-
-    `default_near_plane` (world units) is used where `intrinsics.txt` says 0.
-    """
-    map_matrix = intrinsics.matrix(architecture.proj_sidelength)
-    return SceneGeometry(architecture.grid_dim, intrinsics.scale / architecture.grid_dim, intrinsics.grid_origin,
-                         intrinsics.near_plane or default_near_plane, architecture.proj_sidelength,
-                         *map_matrix[[0, 0, 1], [0, 2, 2]].tolist())
 
 
 class Integration(NamedTuple):

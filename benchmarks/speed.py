@@ -25,7 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from cli import Parser, number, run
 from cpu_kernels import prepare_for_frames_
 from data_util import SceneIntrinsics
-from deep_voxels import Architecture, scene_geometry
+from dataio import scene_geometry
+from deep_voxels import Architecture
 from evaluation.render import VIEWS_AT_ONCE
 from runtime import PRECISIONS, autocast, keep_freed_memory, set_arithmetic
 from scenes.geometry.cameras import look_at
@@ -119,7 +120,8 @@ def training(architecture: Architecture, opt: Namespace) -> tuple[Networks, Call
     options = Namespace(model="deepvoxels", seed=0, lr=4e-4, compile=opt.compile, kernels="auto", dropout=1.0,
                         average=0.0, **vars(architecture))
     intrinsics = SceneIntrinsics(1.8 * side, side / 2, side / 2, (0.0, 0.0, 0.0), CAMERA_RADIUS - 0.9, 1.0, side, side)
-    networks = build_networks(options, scene_geometry(intrinsics, architecture, default_near_plane=1.0), device)
+    geometry = scene_geometry(intrinsics, architecture.grid_dim, architecture.proj_sidelength, default_near_plane=1.0)
+    networks = build_networks(options, geometry, device)
     poses = camera_ring(8).to(device)
     images = torch.rand(3, 3, side, side, device=device) - 0.5
     batch = Batch(images[:1], poses[:1], images[1:], poses[[1, 4]])

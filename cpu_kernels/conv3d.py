@@ -43,23 +43,6 @@ class FastConv3d(nn.Conv3d):
         return torch.cat(super().forward(halves).split(1), dim=2)
 
 
-class FastHalvingConv3d(nn.Conv3d):
-    """A 4x4x4 convolution of stride 2 without padding, of few channels. It sees voxels of a row in pairs."""
-
-    @staticmethod
-    def supports(conv: nn.Conv3d) -> bool:
-        return (conv.in_channels <= thresholds.LANES and conv.kernel_size == (4, 4, 4) and conv.stride == (2, 2, 2)
-                and conv.padding == (0, 0, 0) and conv.dilation == (1, 1, 1) and conv.groups == 1)
-
-    def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out d//2-1 h//2-1 w//2-1"]:
-        if x.shape[4] % 2 == 0:
-            cells = as_cells(x.contiguous(memory_format=torch.channels_last_3d), 2)
-            if not takes_slow_path(cells):
-                kernel = self.weight.unflatten(-1, (2, 2)).movedim(-1, 1).flatten(1, 2)
-                return F.conv3d(cells, kernel, self.bias, stride=(2, 2, 1))
-        return super().forward(x)
-
-
 class FastConvTranspose3d(nn.ConvTranspose3d):
     """A 4x4x4 transposed convolution of stride 2 and padding 1 to few channels."""
 

@@ -6,17 +6,19 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from baselines import FROM_SOURCE
 from baselines.width import count_parameters
 from data_util import BORDER
-from dataio import Scene, blind_views, load_scene
-from deep_voxels import architecture_of, scene_geometry
+from dataio import Scene, load_scene, scene_geometry
+from deep_voxels import architecture_of
 from evaluation.metrics import SSIM, load_true_depth, mean_metrics, measure_depth, measure_frame
 from evaluation.output import write_comparison, write_frames
 from evaluation.render import load_model, nearest_neighbors, render_path
 from runtime import describe_machine, set_arithmetic
+from scenes.geometry.coverage import frustum_meets_grid
 from util import InputError, make_run_folder, write_json
 
 
@@ -27,8 +29,11 @@ def test(opt: Namespace, checkpoint: dict | None) -> int:
     root, architecture = Path(opt.data_root), architecture_of(opt)
     measured = (root / "rgb").is_dir()
     scene = load_scene(root, opt.img_sidelength, background=opt.background, with_images=measured)
-    geometry = scene_geometry(scene.intrinsics, architecture, opt.near_plane)
-    for view in blind_views(scene, geometry, lifting=False):
+    geometry = scene_geometry(scene.intrinsics, opt.grid_dim, opt.proj_sidelength, opt.near_plane)
+    with np.errstate(all="ignore"):  # overflow ends in an error message; numpy need not warn
+        meets = frustum_meets_grid(scene.cam2world, scene.intrinsics.matrix(opt.img_sidelength), opt.img_sidelength,
+                                   np.array(scene.intrinsics.grid_origin), scene.intrinsics.scale, geometry.near_plane)
+    for view in np.flatnonzero(~meets):
         raise InputError(f"{root}/pose/{scene.names[view]}.txt: sees nothing of the grid; check origin, scale and near "
                          "plane in intrinsics.txt, and that the poses are camera-to-world")
     training_views = load_training_views(opt, root) if measured or opt.model in FROM_SOURCE else None

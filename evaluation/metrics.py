@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from data_util import crop_border
+from data_util import center_square, crop_border
 from dataio import Scene
 from evaluation.render import Neighbors
 from util import InputError
@@ -75,9 +75,8 @@ def load_true_depth(folder: Path, count: int, sidelength: int) -> Float[np.ndarr
             height, width = depth.shape
         except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{path}: is not a depth map, an array (height, width) named 'depth' ({error})") from None
-        square = min(height, width)
-        top, left = (height - square) // 2, (width - square) // 2
-        depth = depth[top:top + square, left:left + square]
+        top, left, side = center_square(height, width)
+        depth = depth[top:top + side, left:left + side]
         covered = np.isfinite(depth)
         share, mean = (cv2.resize(values.astype(np.float32), (sidelength, sidelength), interpolation=cv2.INTER_AREA)
                        for values in (covered, np.where(covered, depth, 0)))

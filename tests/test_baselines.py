@@ -11,9 +11,9 @@ from baselines.pix2pix import Pix2Pix, pixel_directions
 from baselines.tatarchenko import pose_vector
 from baselines.width import count_parameters, deepvoxels_parameters, matching_width
 from baselines.worrall import relative_rotation, turn
-from data_util import SceneIntrinsics
-from dataio import load_scene
-from deep_voxels import Architecture, scene_geometry
+from data_util import DEFAULT_NEAR_PLANE, SceneIntrinsics
+from dataio import load_scene, scene_geometry
+from deep_voxels import Architecture
 from projection import SceneGeometry, invert_rigid
 from run_deepvoxels import main
 from tests.conftest import SMALL, hemisphere_poses
@@ -88,7 +88,7 @@ def test_viewing_directions_are_unit_vectors_through_the_pixels():
 
 def test_viewing_directions_do_not_depend_on_the_feature_map():
     intrinsics = SceneIntrinsics(300.0, 200.0, 170.0, (0.0, 0.0, 0.0), 1.0, 1.0, 400, 400)
-    directions = [pixel_directions(POSES, scene_geometry(intrinsics, Architecture(64, side), 1.0), 64)
+    directions = [pixel_directions(POSES, scene_geometry(intrinsics, 32, side, 1.0), 64)
                   for side in (16, 64)]
     torch.testing.assert_close(*directions)
 
@@ -152,7 +152,7 @@ def test_in_testing_the_source_is_the_nearest_training_view(scene, tmp_path, nam
     checkpoint = train(scene, tmp_path, name)
     folder, _ = render(scene, tmp_path, "--checkpoint", checkpoint, "--device", "cpu")
     views, paths = load_scene(scene / "train", 64), load_scene(scene / "test", 64)
-    geometry = scene_geometry(views.intrinsics, TINY, 3 ** 0.5 / 2)
+    geometry = scene_geometry(views.intrinsics, TINY.grid_dim, TINY.proj_sidelength, DEFAULT_NEAR_PLANE)
     model = build_model(name, TINY, geometry)
     model.load_state_dict(torch.load(checkpoint, weights_only=True)["model"])
     views, poses = views.on(torch.device("cpu")), paths.poses(torch.device("cpu"))

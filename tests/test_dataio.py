@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dataio import blind_views, draw_triplets, load_scene, sampled_views
-from deep_voxels import Architecture, scene_geometry
+from dataio import draw_triplets, load_scene, sampled_views
 from tests.conftest import hemisphere_poses, write_scene
 from tests.helpers import CPU
 from util import InputError
@@ -66,17 +65,6 @@ def test_triplets_depend_on_seed_and_epoch_alone():
     assert np.array_equal(draw_triplets(poses, 2, 3, 4), draw_triplets(poses, 2, 3, 4))
     assert not np.array_equal(draw_triplets(poses, 2, 3, 4), draw_triplets(poses, 2, 3, 5))
     assert not np.array_equal(draw_triplets(poses, 2, 3, 4), draw_triplets(poses, 2, 4, 4))
-
-
-def test_blind_views(scene):
-    poses = sorted((scene / "train" / "pose").iterdir())
-    away = hemisphere_poses(8)[1]
-    away[:3, :3] = away[:3, :3] @ np.diag([1, -1, -1])  # turned round
-    poses[1].write_text(" ".join(map(str, away.ravel())))
-    views = load_scene(scene / "train", 64)
-    geometry = scene_geometry(views.intrinsics, Architecture(64, 16, 8, 4, 4), 1.0)
-    assert blind_views(views, geometry, lifting=True) == [1]
-    assert blind_views(views, geometry, lifting=False) == [1]
 
 
 def test_mismatched_folders_are_named(scene, tmp_path):

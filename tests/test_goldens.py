@@ -1,14 +1,18 @@
-"""The model equals the original's, number by number (tests/golden/README.md says how the goldens came about)."""
+"""The model, plain and with CPU kernels, equals the original's, number by number (tests/golden/README.md says where the
+goldens come from)."""
 import json
 
 import numpy as np
 import pytest
 import torch
 
+from cpu_kernels import accelerate_
 from data_util import crop_border, list_poses, load_intrinsics, load_pose
-from deep_voxels import Architecture, DeepVoxels, scene_geometry
+from dataio import scene_geometry
+from deep_voxels import Architecture, DeepVoxels
 from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
-from projection import frustum_coordinates, frustum_mask, lift, lift_coordinates, project
+from projection import frustum_coordinates, frustum_mask, lift, lift_coordinates
+from runtime import channels_last_
 from tests.golden.synthetic_weights import synthetic_image
 from tests.helpers import GOLDEN, synthetic_state
 
@@ -18,17 +22,21 @@ RELATIVE = 2e-5  # of an array's largest value; the project's promise is 1e-4
 class Case:
     """One golden folder: the model with its synthetic weights, the poses and the expected arrays."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, kernels: str):
         folder = GOLDEN / name
         self.config = json.loads((folder / "config.json").read_text())
         self.expected = np.load(folder / "golden.npz")
         shapes = json.loads((folder / "state_dict.json").read_text())
         architecture = Architecture(**{flag: self.config[flag] for flag in Architecture.__dataclass_fields__})
-        geometry = scene_geometry(load_intrinsics(folder / "intrinsics.txt"), architecture, default_near_plane=0.5)
+        geometry = scene_geometry(load_intrinsics(folder / "intrinsics.txt"), architecture.grid_dim,
+                                  architecture.proj_sidelength, default_near_plane=0.5)
         self.model = DeepVoxels(architecture, geometry).eval()
         self.model.load_state_dict(synthetic_state(shapes["model"]))
         self.discriminator = PatchDiscriminator().eval()
         self.discriminator.load_state_dict(synthetic_state(shapes["discriminator"]))
+        if kernels == "auto":
+            accelerate_(channels_last_(self.model))
+            accelerate_(channels_last_(self.discriminator))
         self.poses = torch.tensor(np.stack([load_pose(path) for path in list_poses(folder / "pose")])).float()
 
 
@@ -38,9 +46,14 @@ def assert_close(actual: torch.Tensor, expected: np.ndarray):
     assert np.abs(actual - expected).max() <= RELATIVE * np.abs(expected).max()
 
 
+@pytest.fixture(scope="module", params=["plain", "auto"])
+def kernels(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def occlusion():
-    return Case("occlusion")
+def occlusion(kernels):
+    return Case("occlusion", kernels)
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +65,16 @@ def trained(occlusion):
 
 
 @pytest.mark.parametrize("name", ["occlusion", "no_occlusion"])
-def test_state_dict_has_the_originals_names_and_shapes(name):
-    case, shapes = Case(name), json.loads((GOLDEN / name / "state_dict.json").read_text())
+def test_state_dict_has_the_originals_names_and_shapes(name, kernels):
+    case, shapes = Case(name, kernels), json.loads((GOLDEN / name / "state_dict.json").read_text())
     for part, module in [("model", case.model), ("discriminator", case.discriminator)]:
         wanted = {key: tuple(entry["shape"]) for key, entry in shapes[part].items() if "alias_of" not in entry}
         assert {key: tuple(value.shape) for key, value in module.state_dict().items()} == wanted
 
 
 @pytest.mark.parametrize("name", ["occlusion", "no_occlusion"])
-def test_test_images(name):
-    case = Case(name)
+def test_test_images(name, kernels):
+    case = Case(name, kernels)
     with torch.no_grad():
         rendering = case.model.render(case.model.inpaint(case.model.deepvoxels), case.poses)
     assert_close(rendering.images, case.expected["test_images"])
@@ -91,7 +104,7 @@ def test_projection(occlusion, trained):
     inside = frustum_mask(coordinates, 16).flatten()
     assert np.array_equal(inside.nonzero()[:, 0], occlusion.expected["frustum_indices_0"])
     assert_close(coordinates.reshape(-1, 3)[inside].T, occlusion.expected["frustum_coords_0"])
-    canonical = project(occlusion.model.inpaint(trained[2].volume), coordinates)
+    canonical = occlusion.model.canonical_view_volumes(occlusion.model.inpaint(trained[2].volume), occlusion.poses[1:2])
     assert_close(canonical.mean(dim=1), occlusion.expected["canonical_volume_0_mean_over_features"])
 
 

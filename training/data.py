@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dataio import Scene, Views, blind_views, draw_triplets, load_scene
-from deep_voxels import architecture_of, scene_geometry
+from dataio import Scene, Views, draw_triplets, load_scene, scene_geometry
 from projection import SceneGeometry
 from scenes.geometry.coverage import judge
 from util import InputError, one_line
@@ -31,14 +30,14 @@ def load_training_scene(opt: Namespace) -> tuple[Scene, SceneGeometry]:
     Raises `InputError` for a scene that cannot be learned, with the reason (the checks of `scenes.check`, in brief).
     """
     scene = load_scene(Path(opt.data_root), opt.img_sidelength, opt.sampling_pattern, opt.background)
-    geometry = scene_geometry(scene.intrinsics, architecture_of(opt), opt.near_plane)
+    geometry = scene_geometry(scene.intrinsics, opt.grid_dim, opt.proj_sidelength, opt.near_plane)
     with np.errstate(all="ignore"):  # overflow ends in a verdict; numpy need not warn
         verdict = judge(scene.cam2world, scene.intrinsics.matrix(opt.img_sidelength), opt.img_sidelength,
                         np.array(scene.intrinsics.grid_origin), scene.intrinsics.scale, geometry.near_plane,
                         scene.names)
     if verdict.errors:
         raise InputError(f"{scene.root}: {'; '.join(verdict.errors)}")
-    blind = blind_views(scene, geometry, lifting=True)
+    blind = verdict.blind
     if len(scene) - len(blind) < 2:
         raise InputError(f"{scene.root}: has {len(scene) - len(blind)} views that see the grid, training needs two; "
                          "check origin, scale and near plane in intrinsics.txt")
