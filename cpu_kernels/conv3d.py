@@ -20,6 +20,16 @@ def takes_slow_path(x: Float[Tensor, "b c d h w"]) -> bool:
     return len(x) == 1 and x.shape[1:4].numel() <= thresholds.SLOW_CONV3D_MAX_ELEMENTS
 
 
+def conv3d(x: Float[Tensor, "b c d h w"], weight: Float[Tensor, "c_out c 3 3 3"],
+           bias: Float[Tensor, "c_out"] | None) -> Float[Tensor, "b c_out d-2 h-2 w-2"]:
+    """`F.conv3d`. A small batch of one is cut in two along depth, and so avoids the slow path."""
+    half, odd = divmod(x.shape[2] - 2, 2)
+    if odd or half < 3 or not takes_slow_path(x):
+        return F.conv3d(x, weight, bias)
+    halves = torch.cat([x[:, :, :half + 2], x[:, :, half:]])
+    return torch.cat(F.conv3d(halves, weight, bias).split(1), dim=2)
+
+
 def as_cells(x: Float[Tensor, "b c d h w"], columns: int) -> Float[Tensor, "b cell d h w_cells"]:
     """A channels-last volume seen so that `columns` neighbouring voxels of a row are the channels of one cell."""
     b, c, d, h, w = x.shape
@@ -27,8 +37,7 @@ def as_cells(x: Float[Tensor, "b c d h w"], columns: int) -> Float[Tensor, "b ce
 
 
 class FastConv3d(nn.Conv3d):
-    """A 3x3x3 convolution without padding. A small batch of one is cut in two along depth, and so avoids the slow
-    path."""
+    """A 3x3x3 convolution without padding: `conv3d`."""
 
     @staticmethod
     def supports(conv: nn.Conv3d) -> bool:
@@ -36,11 +45,7 @@ class FastConv3d(nn.Conv3d):
                 and conv.dilation == (1, 1, 1) and conv.groups == 1)
 
     def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out d-2 h-2 w-2"]:
-        half, odd = divmod(x.shape[2] - 2, 2)
-        if odd or half < 3 or not takes_slow_path(x):
-            return super().forward(x)
-        halves = torch.cat([x[:, :, :half + 2], x[:, :, half:]])
-        return torch.cat(super().forward(halves).split(1), dim=2)
+        return conv3d(x, self.weight, self.bias)
 
 
 class FastConvTranspose3d(nn.ConvTranspose3d):

@@ -1,11 +1,11 @@
 """Occlusion reasoning without the largest tensors: the depth coordinate convolved once, the collapse plane by plane."""
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cpu_kernels import thresholds
+from cpu_kernels.conv3d import conv3d
 from cpu_kernels.folded_conv3d import FoldedConv3d, folds
 from cpu_kernels.hooks import check_hooks, is_watched
 from custom_layers import OcclusionNet
@@ -42,11 +42,11 @@ class FastOcclusionNet(OcclusionNet):
         pad, conv = layer.net
         before, depth_weight, after = conv.weight.split([depth_channel, 1, conv.in_channels - depth_channel - 1], dim=1)
         column = pad(self.depth_coordinates.to(x.dtype)).expand(-1, -1, -1, 3, 3)
-        depth_share = F.conv3d(column, depth_weight, conv.bias)
+        depth_share = conv3d(column, depth_weight, conv.bias)
         weight = torch.cat([before, after], dim=1)
         if folds([pad, conv], x):
             return FoldedConv3d.apply(x, weight, None) + depth_share
-        return F.conv3d(pad(x), weight) + depth_share
+        return conv3d(pad(x), weight, None) + depth_share
 
 
 class _Collapse(torch.autograd.Function):
