@@ -96,7 +96,7 @@ def kill_and_resume(undisturbed, logs, kills, seed):
         process.communicate()
         if checkpoints(logs):
             command = resume(logs, *SETTINGS)
-    assert run(*command) == 0
+    assert finish(start(*command))[0] == 0
     assert_same_bits(expected_logs, logs, STEPS)
     events = [tensorboard_events(path) for path in sorted(logs.glob("runs/*/*/events*"), key=lambda path: path.name)]
     assert visible_steps(events) == list(range(10, STEPS + 1, 10))
