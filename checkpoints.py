@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cpu_kernels.adam import like_in_memory
 from util import InputError
 
 CHECKPOINT_FORMAT = 1
@@ -198,7 +197,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, path: Path) ->
                 for name in ("exp_avg", "exp_avg_sq"):
                     if moments[name].shape != parameter.shape:
                         raise ValueError("a moment has another shape than its parameter")
-                    moments[name] = like_in_memory(moments[name], parameter)
+                    # Fused Adam on the CPU pairs the wrong numbers if a moment's memory layout is not its parameter's.
+                    moments[name] = torch.empty_like(parameter).copy_(moments[name])
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"{path}: its optimizer state is not that of this model ({reason})") from None

@@ -7,7 +7,6 @@ from torch import nn
 
 from baselines import build_model
 from cpu_kernels import accelerate_
-from cpu_kernels.adam import Adam
 from deep_voxels import architecture_of
 from losses import PatchDiscriminator
 from projection import SceneGeometry
@@ -22,8 +21,8 @@ class Networks:
 
     model: nn.Module
     discriminator: PatchDiscriminator
-    model_optimizer: Adam
-    discriminator_optimizer: Adam
+    model_optimizer: torch.optim.Adam
+    discriminator_optimizer: torch.optim.Adam
     average: WeightAverage | None = None
 
     def __post_init__(self):
@@ -32,7 +31,7 @@ class Networks:
         self.running_statistics = RunningStatistics(self.model, self.discriminator)
 
     @property
-    def optimizers(self) -> tuple[Adam, Adam]:
+    def optimizers(self) -> tuple[torch.optim.Adam, torch.optim.Adam]:
         return self.model_optimizer, self.discriminator_optimizer
 
 
@@ -48,4 +47,9 @@ def build_networks(opt: Namespace, geometry: SceneGeometry, device: torch.device
     average = WeightAverage(networks[0], opt.average) if opt.average else None
     if opt.compile:
         compile_for_training(*networks)
-    return Networks(*networks, *(Adam(network.parameters(), opt.lr) for network in networks), average)
+    return Networks(*networks, *(make_optimizer(network, opt.lr) for network in networks), average)
+
+
+def make_optimizer(network: nn.Module, lr: float) -> torch.optim.Adam:
+    """ADAM (Kingma and Ba, 2015), fused: where its attribute `found_inf`, a tensor, is 1, a step changes nothing."""
+    return torch.optim.Adam(network.parameters(), lr, fused=True)
