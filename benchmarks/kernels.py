@@ -1,7 +1,10 @@
-"""What each CPU kernel gains: seconds of a step and of frames without it over those with all, in turns.
+"""What each CPU kernel gains: the time of a step and of frames without it over the time with all, taken in turns.
 
-    python -m benchmarks.kernels --preset small --turns 15 --json kernels.json
+    python -m benchmarks.kernels --preset small --json kernels.json
+
+Of each ratio the median and the quartiles over the turns. `frames` is a batch of four, `frame` a single one.
 """
+import copy
 import json
 import sys
 import time
@@ -10,89 +13,100 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median, quantiles
-from unittest.mock import patch
 
 import torch
 from torch import nn
 
-from benchmarks.speed import PRESETS, VIEWS_AT_ONCE, training
+from benchmarks.speed import PRESETS, training
 from cli import Parser, number, run
-from cpu_kernels import thresholds
+from cpu_kernels import prepare_for_frames_, thresholds
 from cpu_kernels.accelerate import KERNELS
-from cpu_kernels.frames import prepare_for_frames_
+from evaluation.render import VIEWS_AT_ONCE
 from runtime import PRECISIONS, autocast, keep_freed_memory, set_arithmetic
 
-# What is left out: classes that become their parents again, or thresholds at which a kernel never applies.
-VARIANTS: dict[str, list | dict[str, float]] = {
-    "FewPixels": {"FEW_PIXELS_MAX_PAIRS": 0},
-    "Winograd": {"WINOGRAD_MIN_CHANNELS": 2 ** 30},
-    "FoldedConv3d": {"FOLDED_MAX_CHANNELS": 0},
-    "NormActDropout": {"LEAN_MIN_ELEMENTS": 2 ** 40},
-    **{kernel.__name__: [kernel] for kernel in KERNELS
-       if kernel.__name__ not in ("FastSequential", "FastConv2d", "FastConvTranspose2d")},
-}
-
-
-@contextmanager
-def without(variant: str, *models: nn.Module) -> Iterator[None]:
-    left_out = VARIANTS[variant]
-    if isinstance(left_out, dict):
-        with patch.multiple(thresholds, **left_out):
-            yield
-        return
-    parts = [part for model in models for part in model.modules() if type(part) in left_out]
-    kernels = [type(part) for part in parts]
-    for part in parts:
-        part.__class__ = type(part).__base__
-    yield
-    for part, kernel in zip(parts, kernels, strict=True):
-        part.__class__ = kernel
+# Kernels that a threshold switches off; the others' layers become their parents again.
+BY_THRESHOLD = {"few_pixels": {"FEW_PIXELS_MAX_PAIRS": 0}, "winograd": {"WINOGRAD_MIN_CHANNELS": 2 ** 30},
+                "folded_conv3d": {"FOLDED_MAX_CHANNELS": 0}, "norm_act": {"LEAN_MIN_ELEMENTS": 2 ** 60}}
+BY_CLASS = {kernel.__name__: kernel for kernel in KERNELS
+            if kernel.__name__ not in ("FastConv2d", "FastConvTranspose2d", "FastSequential")}  # those of BY_THRESHOLD
+PREPARED = "prepare_for_frames_"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser("benchmarks.kernels", __doc__)
     parser.add_argument("--preset", choices=PRESETS, default="small")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
-    parser.add_argument("--turns", type=number(int, 1), default=15)
-    parser.add_argument("--calls", type=number(int, 1), default=2, help="calls a turn")
-    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--turns", type=number(int, 2), default=15, help="pairs of measurements (default: 15)")
+    parser.add_argument("--calls", type=number(int, 1), default=1, help="calls per measurement (default: 1)")
+    parser.add_argument("--only", nargs="+", choices=[*BY_THRESHOLD, *BY_CLASS, PREPARED], metavar="KERNEL",
+                        help="kernels to leave out (default: each)")
+    parser.add_argument("--json", type=Path, help="file for the ratios")
     opt = parser.parse_args(argv)
-    device = torch.device("cpu")
-    set_arithmetic(opt.precision, device)
-    networks, train, poses = training(PRESETS[opt.preset].architecture,
-                                      Namespace(device="cpu", precision=opt.precision, compile=False))
-    results = {}
-
-    def measure(name: str, call: Callable, *models: nn.Module) -> None:
-        for variant in opt.only:
-            ratios = []
-            for turn in range(opt.turns + 1):
-                with_all = seconds(call, opt.calls)
-                with without(variant, *models):
-                    left_out = seconds(call, opt.calls)
-                if turn:
-                    ratios.append(left_out / with_all)
-            low, _, high = quantiles(ratios, n=4) if len(ratios) > 1 else 3 * ratios
-            results.setdefault(variant, {})[name] = [median(ratios), low, high]
-            print(f"{opt.preset} {name:8} without {variant:20} {median(ratios):.3f} ({low:.3f} to {high:.3f})",
-                  flush=True)
-
-    measure("step", train, networks.model, networks.discriminator)
-    model = networks.model.eval()
-    networks.model_optimizer.zero_grad()
-    with torch.inference_mode(), autocast(opt.precision, device):
-        inpainted = model.inpaint(model.deepvoxels)
-    keep_freed_memory(everything=True)
-    prepare_for_frames_(model)
-    with torch.inference_mode(), autocast(opt.precision, device):
-        measure("frames", lambda: model.render(inpainted, poses[:VIEWS_AT_ONCE]), model)
-        measure("frame", lambda: model.render(inpainted, poses[:1]), model)
+    results = measure(opt)
     if opt.json:
         opt.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
+def measure(opt: Namespace) -> dict[str, dict[str, list[float]]]:
+    """The ratios by kernel and by what is timed: median, lower and upper quartile."""
+    device, results = torch.device("cpu"), {}
+    set_arithmetic(opt.precision, device)
+    networks, train, poses = training(PRESETS[opt.preset].architecture,
+                                      Namespace(device="cpu", precision=opt.precision, compile=False))
+    chosen = opt.only or [*BY_THRESHOLD, *BY_CLASS, PREPARED]
+
+    def compare(timed: str, kernel: str, call: Callable, other: Callable, *models: nn.Module) -> None:
+        ratios = []
+        for turn in range(opt.turns + 1):
+            with_all = seconds(call, opt.calls)
+            with without(kernel, *models):
+                ratios.append(seconds(other, opt.calls) / with_all)
+            if turn == 0:
+                ratios.clear()  # it warms up
+        low, _, high = quantiles(ratios, n=4)
+        results.setdefault(kernel, {})[timed] = [median(ratios), low, high]
+        print(f"{opt.preset} {timed:6} without {kernel:21} {median(ratios):.3f} ({low:.3f} to {high:.3f})", flush=True)
+
+    for kernel in chosen:
+        if kernel != PREPARED:
+            compare("step", kernel, train, train, networks.model, networks.discriminator)
+    networks.model_optimizer.zero_grad()
+    keep_freed_memory(everything=True)
+    unprepared = networks.model.eval()
+    prepared = prepare_for_frames_(copy.deepcopy(unprepared))
+    with torch.inference_mode(), autocast(opt.precision, device):
+        inpainted = prepared.inpaint(prepared.deepvoxels)
+        for timed, views in [("frames", VIEWS_AT_ONCE), ("frame", 1)]:
+            calls = [lambda model=model, views=views: model.render(inpainted, poses[:views])
+                     for model in (prepared, unprepared)]
+            for kernel in chosen:
+                compare(timed, kernel, calls[0], calls[kernel == PREPARED], prepared)
+    return results
+
+
+@contextmanager
+def without(kernel: str, *models: nn.Module) -> Iterator[None]:
+    """The models without a kernel, while this is active."""
+    if kernel in BY_THRESHOLD:
+        changed, values = thresholds, BY_THRESHOLD[kernel]
+        kept = {name: getattr(changed, name) for name in values}
+        for name, value in values.items():
+            setattr(changed, name, value)
+        yield
+        for name, value in kept.items():
+            setattr(changed, name, value)
+        return
+    fast = BY_CLASS.get(kernel)
+    layers = [layer for model in models for layer in model.modules() if type(layer) is fast]
+    for layer in layers:
+        layer.__class__ = fast.__base__
+    yield
+    for layer in layers:
+        layer.__class__ = fast
+
+
 def seconds(call: Callable, calls: int) -> float:
+    """Mean seconds of a call."""
     start = time.perf_counter()
     for _ in range(calls):
         call()

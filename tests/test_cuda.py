@@ -78,3 +78,46 @@ def test_a_wait_for_the_device_would_be_seen(fake_cuda):
     with Devices() as devices:
         torch.zeros(1, device="cpu")
     assert devices.elsewhere
+
+
+def networks_on(device: torch.device, scene, logs, *flags):
+    """Networks without dropout, whose random numbers are the device's own, and the views, both on the device."""
+    opt, _ = resolve_options([*arguments(scene, logs, "--dropout", 0, *flags), "--device", str(device)])
+    views, geometry = load_training_scene(opt)
+    networks = build_networks(opt, geometry, device)
+    scale_dropout_(networks.discriminator, 0.0)
+    return networks, views.on(device)
+
+
+@needs_gpu
+@pytest.mark.parametrize("flags", [(), ("--no_occlusion_net",)])
+def test_a_training_step_on_cuda_equals_the_cpus(flags, scene, tmp_path):
+    steps, norms = [], []
+    for device in (CPU, torch.device("cuda")):
+        networks, views = networks_on(device, scene, tmp_path, *flags)
+        steps.append(train_step(networks, load_batch(views, [0, 1, 2]), 200.0))
+        norms.append([float(parameter.grad.norm()) for parameter in networks.model_parameters])
+    for one, other in [*zip(steps[0].losses, steps[1].losses, strict=True),
+                       (steps[0].rendering.images, steps[1].rendering.images),
+                       (steps[0].integration.volume, steps[1].integration.volume)]:
+        torch.testing.assert_close(other.cpu(), one, atol=1e-3, rtol=1e-3)
+    assert norms[1] == pytest.approx(norms[0], rel=1e-3, abs=1e-3 * max(norms[0]))
+
+
+@needs_gpu
+def test_no_training_step_waits_for_cuda(scene, tmp_path):
+    networks, views = networks_on(torch.device("cuda"), scene, tmp_path)
+    train_step(networks, load_batch(views, [0, 1, 2]), 200.0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train_step(networks, load_batch(views, [0, 1, 2]), 200.0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_gpu
+def test_compiled_networks_train_and_test_on_cuda(scene, tmp_path):
+    assert main([*arguments(scene, tmp_path, "--max_steps", 3, "--compile"), "--device", "cuda"]) == 0
+    path, checkpoint = final_checkpoint(tmp_path, 3)
+    assert checkpoint["step"] == 3
+    assert main([*render_arguments(scene / "test", tmp_path, path, "--compile"), "--device", "cuda"]) == 0

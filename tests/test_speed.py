@@ -5,9 +5,11 @@ import subprocess
 import imageio.v2 as imageio
 import pytest
 
-from benchmarks import scaling, speed
-from deep_voxels import Architecture
-from tests.helpers import ROOT
+from benchmarks import kernels, scaling, speed
+from cpu_kernels import accelerate_, thresholds
+from cpu_kernels.view_volumes import FastDeepVoxels
+from deep_voxels import Architecture, DeepVoxels
+from tests.helpers import GEOMETRY, ROOT
 
 
 def test_figures_are_consistent(tmp_path):
@@ -48,3 +50,23 @@ def test_the_gpu_script_parses_and_says_how_it_is_called():
     assert subprocess.run(["bash", "-n", "benchmarks/gpu.sh"], cwd=ROOT, check=False).returncode == 0
     called = subprocess.run(["bash", "benchmarks/gpu.sh"], cwd=ROOT, check=False, capture_output=True, text=True)
     assert (called.returncode, called.stderr) == (2, "usage: bash benchmarks/gpu.sh OUT [NERF_LEGO]\n")
+
+
+def test_leaving_kernels_out_is_timed_and_undone(tmp_path, monkeypatch):
+    monkeypatch.setitem(speed.PRESETS, "small", speed.Preset(Architecture(64, 8, 4, 4, 4), 1, 1))
+    before = vars(thresholds).copy()
+    chosen = ["few_pixels", "FastOcclusionNet", "prepare_for_frames_"]
+    kernels.main(["--turns", "2", "--only", *chosen, "--json", str(tmp_path / "kernels.json")])
+    results = json.loads((tmp_path / "kernels.json").read_text())
+    assert set(results) == set(chosen)
+    assert set(results["few_pixels"]) == {"step", "frames", "frame"}
+    assert all(0 < low <= middle <= high for timed in results.values() for middle, low, high in timed.values())
+    assert vars(thresholds) == before
+
+
+def test_a_layer_without_its_kernel_is_plain_until_the_end():
+    model = DeepVoxels(Architecture(64, 16, 8, 4, 4), GEOMETRY)
+    accelerate_(model)
+    with kernels.without("FastDeepVoxels", model):
+        assert type(model) is DeepVoxels
+    assert type(model) is FastDeepVoxels

@@ -211,20 +211,6 @@ def test_skipped_steps_are_named_whenever_they_are_read():
     assert skipped.in_a_row == MAX_SKIPPED_STEPS
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_no_training_step_waits_for_cuda(scene, tmp_path):
-    opt, _ = resolve_options(arguments(scene, tmp_path))
-    device = torch.device("cuda")
-    views, geometry = load_training_scene(opt)
-    networks, views = build_networks(opt, geometry, device), views.on(device)
-    train_step(networks, load_batch(views, np.array([0, 1, 2])), 200.0)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        train_step(networks, load_batch(views, np.array([0, 1, 2])), 200.0)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
 def test_training_learns_the_scene(scene, tmp_path):
     """120 steps halve the l1 loss of the first."""
     opt, _ = resolve_options(arguments(scene, tmp_path, "--lr", 0.002))
