@@ -10,8 +10,13 @@ from deep_voxels import Architecture, DeepVoxels
 from evaluation.render import view_renderer
 from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
 from projection import SceneGeometry
+from run_deepvoxels import main, resolve_options
 from runtime import channels_last_
-from training.data import load_batch
+from tests.helpers import CPU, arguments, final_checkpoint, render_arguments
+from training.data import load_batch, load_training_scene
+from training.networks import build_networks
+from training.recipes import scale_dropout_
+from training.step import train_step
 
 ARCHITECTURES = [Architecture(64, 16, 8, 4, 4), Architecture(64, 16, 8, 4, 4, no_occlusion_net=True)]
 GEOMETRY = SceneGeometry(8, 0.125, (0.0, 0.0, 0.0), 1.0, 16, 17.0, 8.0, 8.0)
