@@ -1,7 +1,10 @@
-"""Errors that a user can mend, small text files, and new run folders."""
+"""Errors that a user can mend, small text files, and new folders."""
 import json
 import os
 import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -61,3 +64,34 @@ def make_run_folder(root: Path, *kinds: str, name: str) -> list[Path]:
             raise InputError(f"--logging_root {root}: cannot be written ({error.strerror})") from None
         return folders
     raise InputError(f"--logging_root {root}: holds too many runs named {stem}")
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `target`; renames it to `target` on success and deletes it on an error.
+
+    Raises `InputError` if `target` exists and is not an empty folder.
+    """
+    refuse_existing(target)
+    partial = target.absolute().with_name(f".{target.absolute().name}.{os.getpid()}.partial")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        finish_folder(partial, target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def refuse_existing(target: Path) -> None:
+    """Raises `InputError` unless `target` is absent or an empty folder."""
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise InputError(f"{target}: already exists; delete it or choose another folder")
+
+
+def finish_folder(partial: Path, target: Path) -> None:
+    """Renames the complete folder to `target`."""
+    refuse_existing(target)
+    if target.exists():
+        target.rmdir()
+    partial.rename(target)

@@ -11,8 +11,7 @@ from pathlib import Path
 from cli import Parser, run
 from scenes.capture.capture import add_flags, write_capture
 from scenes.capture.colmap_model import model_capture, read_model
-from scenes.output_folder import refuse_existing
-from util import InputError
+from util import InputError, refuse_existing
 
 PROG = "scenes.colmap"
 FILES = ("cameras", "images", "points3D")

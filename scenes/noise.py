@@ -15,8 +15,7 @@ from jaxtyping import Float
 
 from cli import Parser, number, run
 from data_util import list_poses, load_intrinsics, load_pose, scene_parts, write_pose
-from scenes.output_folder import new_folder, refuse_existing
-from util import InputError, write_json
+from util import InputError, new_folder, refuse_existing, write_json
 
 PROG = "scenes.noise"
 

@@ -19,8 +19,7 @@ from scenes.capture.capture import add_flags, natural_order, write_capture
 from scenes.capture.colmap_model import model_capture
 from scenes.capture.photos import place_upright, require_one_size
 from scenes.capture.sfm import reconstruct
-from scenes.output_folder import refuse_existing
-from util import InputError
+from util import InputError, refuse_existing
 
 PROG = "colmap_wrapper.py"
 MAX_EXHAUSTIVE = 300

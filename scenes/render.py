@@ -18,11 +18,10 @@ import numpy as np
 from cli import Parser, number, run
 from data_util import SceneIntrinsics, write_intrinsics, write_poses
 from scenes.geometry.cameras import hemisphere, look_at, near_plane, spiral
-from scenes.output_folder import finish_folder, refuse_existing
 from scenes.synthetic.objects import OBJECTS
 from scenes.synthetic.render_views import View, render_views
 from scenes.synthetic.surface import Surface, fit_unit_cube, load_meshes
-from util import InputError, write_json
+from util import InputError, finish_folder, refuse_existing, write_json
 
 PROG = "scenes.render"
 GRID_SCALE = 1.1  # a little larger than the unit cube, so that no surface lies on the grid's border

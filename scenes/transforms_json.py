@@ -18,8 +18,7 @@ from data_util import load_image
 from scenes.capture.capture import Capture, add_flags, write_capture
 from scenes.capture.points import load_points
 from scenes.capture.transforms import Frame, read_frames
-from scenes.output_folder import refuse_existing
-from util import InputError
+from util import InputError, refuse_existing
 
 PROG = "scenes.transforms_json"
 DISTORTION = {"PINHOLE": (), "OPENCV": ("k1", "k2", "p1", "p2"), "OPENCV_FISHEYE": ("k1", "k2", "k3", "k4"),

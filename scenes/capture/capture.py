@@ -14,8 +14,7 @@ from scenes.capture.points import save_points
 from scenes.capture.undistort import Undistorter, shared_pinhole
 from scenes.geometry.coverage import judge
 from scenes.geometry.grid import Grid, choose_grid
-from scenes.output_folder import new_folder
-from util import InputError, write_json
+from util import InputError, new_folder, write_json
 
 
 @dataclass(frozen=True)
