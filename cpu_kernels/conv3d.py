@@ -3,13 +3,14 @@
 A register holds 16 float32 values, so that layers of few channels leave most of it empty. Neighbouring voxels are
 seen as channels instead: the same sums, in fuller registers.
 """
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
-from torch.nn.grad import conv3d_weight
 
 from cpu_kernels import thresholds
 
@@ -60,6 +61,16 @@ class FastConvTranspose3d(nn.ConvTranspose3d):
     def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out 2*d 2*h 2*w"]:
         return super().forward(x) if takes_slow_path(x) else _DoublingConv3d.apply(x, self.weight, self.bias)
 
+    @staticmethod
+    def check() -> None:
+        """Raises if what this needs of PyTorch beyond its public interface has changed."""
+        inputs = [torch.linspace(-1, 1, math.prod(shape)).view(shape).sin().requires_grad_()
+                  for shape in ((2, 3, 2, 3, 4), (3, 2, 4, 4, 4), (2,))]
+        expected = F.conv_transpose3d(*inputs, stride=2, padding=1)
+        for one, other in zip(torch.autograd.grad(_DoublingConv3d.apply(*inputs).square().sum(), inputs),
+                              torch.autograd.grad(expected.square().sum(), inputs), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
+
 
 class _DoublingConv3d(torch.autograd.Function):
     """The transposed convolution as a convolution: in each direction voxels 2i-1 and 2i of the output depend on voxels
@@ -86,7 +97,6 @@ class _DoublingConv3d(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Float[Tensor, "b c_out d h w"]) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-        return (F.conv3d(grad, weight, stride=2, padding=1) if needs_x else None,
-                conv3d_weight(grad, weight.shape, x, stride=2, padding=1) if needs_weight else None,
-                grad.sum(dim=(0, 2, 3, 4)) if needs_bias else None)
+        # Both gradients in one call, as autograd makes it; torch.nn.grad would rearrange its tensors twice.
+        return torch.ops.aten.convolution_backward(grad, x, weight, [weight.shape[1]], [2, 2, 2], [1, 1, 1],
+                                                   [1, 1, 1], True, [0, 0, 0], 1, list(ctx.needs_input_grad))

@@ -20,6 +20,8 @@ class FastReflectionPad2d(nn.ReflectionPad2d):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h+2 w+2"]:
         if x.numel() >= thresholds.LEAN_MIN_ELEMENTS and torch.is_grad_enabled():
             return _ReflectionPad2d.apply(x)
+        if not torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
         with torch.autocast("cpu", enabled=False):
             return super().forward(x)
 
@@ -54,6 +56,8 @@ class FastReplicationPad3d(nn.ReplicationPad3d):
     def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c d_out h_out w_out"]:
         if x.numel() >= thresholds.REPLICATION_MIN_ELEMENTS:
             return _ReplicationPad3d.apply(x, self.padding[0])
+        if not torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
         with torch.autocast("cpu", enabled=False):
             return super().forward(x)
 
