@@ -3,7 +3,7 @@
     python run_deepvoxels.py --train_test test --model nearest_neighbor --data_root SCENE/test --train_root SCENE/train
         --logging_root LOGS
 
-There is nothing to train. That nearness is the angle between viewing directions is the paper's (section 3.1).
+There is nothing to train. The distance is the angle between viewing directions, as in the paper (section 3.1).
 """
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from projection import SceneGeometry
 
 
 class NearestNeighbor(nn.Module):
-    """Shows the source view; which one that is, the caller decides."""
+    """Shows the source view, which the caller chooses."""
 
     def __init__(self, architecture: Architecture, geometry: SceneGeometry):
         super().__init__()

@@ -4,10 +4,10 @@ compares with it: a picture of viewing directions is translated into colours.
     python run_deepvoxels.py --train_test train --model pix2pix --data_root SCENE/train --logging_root LOGS
 
 The paper's (section 4): the input is "the per-pixel view direction, i.e., the normalized, worldspace vector from camera
-origin to each pixel", the output the image. Isola et al.'s: a U-Net down to 1x1, and that each image is normalised by
-its own statistics, in testing as in training. Ours: the U-Net's blocks and channel rule, which are those of DeepVoxels'
-rendering network; that there is no dropout, which slowed learning; and that the discriminator sees the image alone, as
-it does for every method here, since the paper trains all with the same loss.
+origin to each pixel", the output the image. Isola et al.'s: a U-Net down to 1x1, and instance
+normalisation, in testing as in training. Ours: the U-Net has the blocks and channels of DeepVoxels' rendering network;
+it has no dropout, which slowed learning; and the discriminator sees the image alone, as for every method here, since
+the paper trains all of them with the same loss.
 """
 from functools import partial
 

@@ -4,9 +4,9 @@ both poses.
     python run_deepvoxels.py --train_test train --model tatarchenko --data_root SCENE/train --logging_root LOGS
 
 The paper's (section 4): it sees one of the top-5 nearest neighbours of the target, in testing the top-1, and "the pose
-of both the target and the input view are concatenated in the deep latent space". Tatarchenko et al.'s: the poses go
-through fully connected layers of their own before. Ours: the layers (see `autoencoder`), and that a pose is the upper
-3x4 of its camera-to-world matrix, its position relative to the grid and its size.
+of both the target and the input view are concatenated in the deep latent space". Tatarchenko et al.'s: the poses first
+go through fully connected layers of their own. Ours: the layers (see `autoencoder`), and the form of a pose, the upper
+3x4 of its camera-to-world matrix with the position relative to the grid, in units of its size.
 """
 import torch
 from jaxtyping import Float

@@ -1,7 +1,7 @@
-"""How wide a baseline is: just wide enough to have as many parameters as DeepVoxels has at the same flags.
+"""The width of a baseline: the least with which it has as many parameters as DeepVoxels at the same flags.
 
 The paper matches parameters approximately, "with all baselines having equally or slightly more parameters than our
-model" (section 4); its supplement, which lists the widths, is not at hand, so they are found by counting.
+model" (section 4); its supplement, which lists the widths, is not at hand, so the widths are found by counting.
 """
 from collections.abc import Callable
 from functools import cache

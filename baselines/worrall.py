@@ -5,8 +5,8 @@ an autoencoder whose latent space turns as the camera turns.
 
 The paper's (section 4): it sees one of the top-5 nearest neighbours of the target, in testing the top-1, and turns the
 latent embedding "with the rotation matrix that transforms the input to the output pose"; fully connected layers lie
-before and after. Ours: that the embedding is as many 3-vectors as the deepest convolutions have channels, and the
-layers (see `autoencoder`). Where the cameras stand, this method is not told.
+before and after. Ours: one 3-vector in the embedding for each channel of the deepest convolutions, and the layers (see
+`autoencoder`). The method does not know the cameras' positions.
 """
 import torch
 from jaxtyping import Float
@@ -48,6 +48,6 @@ def relative_rotation(source_cam2world: Float[Tensor, "n 4 4"], target_cam2world
 
 
 def turn(latent: Float[Tensor, "v latent"], rotation: Float[Tensor, "v 3 3"]) -> Float[Tensor, "v latent"]:
-    """Latent vectors, sets of 3-vectors, each of which is rotated."""
+    """Rotates every 3-vector of the latent vectors."""
     vectors = latent.unflatten(1, (-1, 3))
     return torch.einsum("vij,vkj->vki", rotation.to(latent.dtype), vectors).flatten(1)
