@@ -28,7 +28,7 @@ from data_util import SceneIntrinsics
 from dataio import scene_geometry
 from deep_voxels import Architecture
 from evaluation.render import VIEWS_AT_ONCE
-from runtime import PRECISIONS, autocast, keep_freed_memory, set_arithmetic
+from runtime import PRECISIONS, autocast, keep_freed_memory, set_arithmetic, uses_cpu_kernels
 from scenes.geometry.cameras import look_at
 from training.data import Batch
 from training.loop import PROGRESS_EVERY
@@ -132,9 +132,9 @@ def time_frames(model: nn.Module, poses: torch.Tensor, seconds: "Stopwatch", opt
     """Seconds and GFLOP of a frame, alone as a viewer renders it and in batches as evaluation/render.py does. GFLOP are
     counted uncompiled. The model cannot be trained afterwards."""
     keep_freed_memory(everything=True)
-    if not opt.compile:
-        prepare_for_frames_(model)
     model.eval()
+    if uses_cpu_kernels("auto", poses.device, opt.compile):
+        prepare_for_frames_(model)
     with torch.inference_mode(), autocast(opt.precision, poses.device):
         inpainted = model.inpaint(model.deepvoxels)
         render = torch.compile(model.render) if opt.compile else model.render

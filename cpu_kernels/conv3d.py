@@ -31,12 +31,6 @@ def conv3d(x: Float[Tensor, "b c d h w"], weight: Float[Tensor, "c_out c 3 3 3"]
     return torch.cat(F.conv3d(halves, weight, bias).split(1), dim=2)
 
 
-def as_cells(x: Float[Tensor, "b c d h w"], columns: int) -> Float[Tensor, "b cell d h w_cells"]:
-    """A channels-last volume seen so that `columns` neighbouring voxels of a row are the channels of one cell."""
-    b, c, d, h, w = x.shape
-    return x.permute(0, 2, 3, 4, 1).view(b, d, h, w // columns, columns * c).permute(0, 4, 1, 2, 3)
-
-
 class FastConv3d(nn.Conv3d):
     """A 3x3x3 convolution without padding: `conv3d`."""
 
@@ -97,6 +91,6 @@ class _DoublingConv3d(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Float[Tensor, "b c_out d h w"]) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        # Both gradients in one call, as autograd makes it; torch.nn.grad would rearrange its tensors twice.
+        # Both gradients in one call, as autograd makes it; torch.nn.grad takes a call for each.
         return torch.ops.aten.convolution_backward(grad, x, weight, [weight.shape[1]], [2, 2, 2], [1, 1, 1],
                                                    [1, 1, 1], True, [0, 0, 0], 1, list(ctx.needs_input_grad))

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv3d_weight
 
 from cpu_kernels import thresholds
-from cpu_kernels.conv3d import as_cells, takes_slow_path
+from cpu_kernels.conv3d import takes_slow_path
 from cpu_kernels.padding import replication_pad3d, replication_pad3d_backward_
 
 
@@ -68,6 +68,12 @@ def folded_conv3d(x: Float[Tensor, "b c d h w"], weight: Float[Tensor, "c_out c 
     folded = F.conv3d(as_cells(x, columns), fold_kernel(weight, rows, columns),
                       None if bias is None else bias.repeat(rows * columns), stride=(1, rows, 1))
     return unfold(folded, rows, columns)
+
+
+def as_cells(x: Float[Tensor, "b c d h w"], columns: int) -> Float[Tensor, "b cell d h w_cells"]:
+    """A channels-last volume seen so that `columns` neighbouring voxels of a row are the channels of one cell."""
+    b, c, d, h, w = x.shape
+    return x.permute(0, 2, 3, 4, 1).view(b, d, h, w // columns, columns * c).permute(0, 4, 1, 2, 3)
 
 
 def fold(x: Float[Tensor, "b c d h w"], rows: int, columns: int) -> Float[Tensor, "b cell d h_cells w_cells"]:

@@ -3,11 +3,21 @@
 Under autocast it keeps the dtype, where PyTorch pads in float32.
 """
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from cpu_kernels import thresholds
+
+
+def pad_in_own_dtype(x: Float[Tensor, "b c *size"], padding: tuple[int, ...], mode: str,
+                     ) -> Float[Tensor, "b c *size_out"]:
+    """`F.pad`, which autocast would compute in float32."""
+    if not torch.is_autocast_enabled("cpu"):  # the usual case, without the price of a context
+        return F.pad(x, padding, mode)
+    with torch.autocast("cpu", enabled=False):
+        return F.pad(x, padding, mode)
 
 
 class FastReflectionPad2d(nn.ReflectionPad2d):
@@ -20,18 +30,14 @@ class FastReflectionPad2d(nn.ReflectionPad2d):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h+2 w+2"]:
         if x.numel() >= thresholds.LEAN_MIN_ELEMENTS and torch.is_grad_enabled():
             return _ReflectionPad2d.apply(x)
-        if not torch.is_autocast_enabled("cpu"):
-            return super().forward(x)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(x)
+        return pad_in_own_dtype(x, self.padding, "reflect")
 
 
 class _ReflectionPad2d(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h+2 w+2"]:
-        with torch.autocast("cpu", enabled=False):
-            return nn.functional.pad(x, 4 * [1], mode="reflect")
+        return pad_in_own_dtype(x, (1, 1, 1, 1), "reflect")
 
     @staticmethod
     @once_differentiable
@@ -56,10 +62,7 @@ class FastReplicationPad3d(nn.ReplicationPad3d):
     def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c d_out h_out w_out"]:
         if x.numel() >= thresholds.REPLICATION_MIN_ELEMENTS:
             return _ReplicationPad3d.apply(x, self.padding[0])
-        if not torch.is_autocast_enabled("cpu"):
-            return super().forward(x)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(x)
+        return pad_in_own_dtype(x, self.padding, "replicate")
 
 
 class _ReplicationPad3d(torch.autograd.Function):

@@ -16,7 +16,7 @@ from dataio import Scene, load_scene, scene_geometry
 from deep_voxels import architecture_of
 from evaluation.metrics import SSIM, load_true_depth, mean_metrics, measure_depth, measure_frame
 from evaluation.output import write_comparison, write_frames
-from evaluation.render import load_model, nearest_neighbors, render_path
+from evaluation.render import load_model, make_fast_, nearest_neighbors, render_path
 from runtime import describe_machine, set_arithmetic
 from scenes.geometry.coverage import frustum_meets_grid
 from util import InputError, make_run_folder, write_json
@@ -42,7 +42,9 @@ def test(opt: Namespace, checkpoint: dict | None) -> int:
     neighbors = training_views and nearest_neighbors(training_views, scene.cam2world)
     true_depth = load_true_depth(root / "depth", len(scene), opt.proj_sidelength) if measured else None
     model = load_model(opt.model, architecture, geometry, device, checkpoint,
-                       opt.checkpoint and Path(opt.checkpoint), opt.compile, opt.kernels)
+                       opt.checkpoint and Path(opt.checkpoint))
+    parameters = count_parameters(model)
+    make_fast_(model, device, opt.compile, opt.kernels)
     if opt.dry_run:
         print(f"{root}: {len(scene)} poses, {'with' if measured else 'without'} true images")
         return 0
@@ -61,7 +63,7 @@ def test(opt: Namespace, checkpoint: dict | None) -> int:
         content = {**mean_metrics(frames), "nearest_neighbor": neighbors and mean_metrics(nearest),
                    "depth": None if true_depth is None or depth is None else
                    measure_depth(depth, true_depth, geometry.voxel_size),
-                   "model": opt.model, "parameters": count_parameters(model), "protocol": protocol(opt),
+                   "model": opt.model, "parameters": parameters, "protocol": protocol(opt),
                    "frames": frames}
         write_json(folder / "metrics.json", content)
         print_metrics(content)

@@ -42,12 +42,16 @@ def nearest_neighbors(training_views: Scene, cam2world: Float[np.ndarray, "path 
 
 
 def load_model(name: str, architecture: Architecture, geometry: SceneGeometry, device: torch.device,
-               checkpoint: dict | None, path: Path | None, compiled: bool = False, kernels: str = "auto") -> nn.Module:
-    """The model `--model NAME`, ready to render, with the weights of a loaded checkpoint (`path`, for messages)."""
+               checkpoint: dict | None, path: Path | None) -> nn.Module:
+    """The model `--model NAME` in evaluation mode, with the weights of a loaded checkpoint (`path`, for messages)."""
     model = build_model(name, architecture, geometry)
     if checkpoint:
         load_weights(model, tested_weights(checkpoint), path, describe(architecture))
-    channels_last_(model.to(device).eval())
+    return channels_last_(model.to(device).eval())
+
+
+def make_fast_(model: nn.Module, device: torch.device, compiled: bool = False, kernels: str = "auto") -> None:
+    """Compiles or accelerates a model for rendering, for good: its weights may no longer be those that were loaded."""
     if uses_cpu_kernels(kernels, device, compiled):
         accelerate_(model)
         prepare_for_frames_(model)
@@ -55,7 +59,6 @@ def load_model(name: str, architecture: Architecture, geometry: SceneGeometry, d
         model.compile()
         if isinstance(model, DeepVoxels):
             model.render = torch.compile(model.render)
-    return model
 
 
 def view_renderer(model: nn.Module, training_views: Scene | None, device: torch.device) -> Callable[..., Rendering]:

@@ -14,8 +14,7 @@ RESERVED = {"--train_test", "--data_root", "--train_root", "--logging_root", "--
 
 def experiment_parser(prog: str, description: str | None) -> Parser:
     """A parser for the arguments of every experiment."""
-    parser = Parser(prog, description)
-    parser.allow_abbrev = False  # --step must be refused, not read as --steps
+    parser = Parser(prog, description, allow_abbrev=False)  # --step must be refused, not read as --steps
     parser.add_argument("--scenes", type=Path, nargs="+", required=True, metavar="DIR",
                         help="scenes: folders with train/ and test/, both with images")
     parser.add_argument("--steps", type=number(int, 1), required=True, help="training steps of every run")
