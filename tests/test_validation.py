@@ -25,7 +25,8 @@ def scalars(logs, tag) -> dict[int, float]:
             if value.tag == tag}
 
 
-@pytest.mark.parametrize("more", [[], ["--average", 0.9], ["--precision", "bf16"], ["--model", "tatarchenko"]])
+@pytest.mark.parametrize("more", [[], ["--average", 0.9],
+                                  ["--model", "tatarchenko", "--precision", "bf16"]])
 def test_validation_leaves_training_alone_and_measures_what_a_test_does(scene, tmp_path, capfd, more):
     """Every bit of the checkpoint; both figures, to the rounding of frames rendered with folded batch norms."""
     steps = ["--max_steps", 5, *more]
