@@ -11,6 +11,7 @@ from tests.helpers import (
     assert_same,
     final_checkpoint,
     render_arguments,
+    resume,
     run,
     tensorboard_events,
 )
@@ -38,6 +39,8 @@ def test_validation_leaves_training_alone_and_measures_what_a_test_does(scene, t
     assert plain.keys() == watched.keys()
     for part in plain.keys() - {"options", "checksum"}:
         assert_same(plain[part], watched[part], part)
+
+    assert resolve_options(resume(tmp_path / "watched", "--validate_every", 3))[0].validate_every == 3
 
     psnr, ssim = (scalars(tmp_path / "watched", tag) for tag in ("val/psnr", "val/ssim"))
     assert list(psnr) == list(ssim) == [2, 4, 5]
