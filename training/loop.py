@@ -17,6 +17,7 @@ from training.networks import Networks, build_networks
 from training.next_commands import next_commands
 from training.recipes import learning_rate_schedule
 from training.run_folder import RunLock, Signals, open_run_folders, record_start
+from training.stability import loop_gain
 from training.state import restore, snapshot, start_from
 from training.step import train_step
 from training.validation import Validation, load_validation
@@ -70,7 +71,7 @@ def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, ke
     with ProgressBar(steps) as progress:
         for step, epoch, triplet in training_triplets(scene, opt.num_trgt, opt.seed, steps):
             batch = load_batch(views, triplet)
-            result = train_step(networks, batch, opt.l1_weight, opt.precision)
+            result = train_step(networks, batch, opt.l1_weight, opt.precision, opt.volume_limit)
             for schedule in schedules:
                 schedule.step()
             if networks.average:
@@ -94,6 +95,8 @@ def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, ke
                 return 1
             if log_scalars and not skipped.in_a_row:
                 losses = losses_on_host(result.losses)
+                if result.integration:
+                    losses["loop_gain"] = float(loop_gain(networks.model.integration_net))
                 progress.show(losses, opt.l1_weight)
                 log.scalars(losses, step)
             if log_images and not skipped.in_a_row:
