@@ -86,6 +86,11 @@ class ProgressBar(tqdm):
             self._shown["volume"] = f"{losses['volume_max']:.2f}"
         self.set_postfix(self._shown)
 
+    def show_validation(self, metrics: dict[str, float]) -> None:
+        """Shows PSNR and SSIM of held-out views, until the next ones."""
+        self._shown |= {"val_psnr": f"{metrics['psnr']:.2f}", "val_ssim": f"{metrics['ssim']:.3f}"}
+        self.set_postfix(self._shown)
+
     def report(self, kind: str, message: str) -> None:
         """Prints a line above the bar, on stderr; kind: 'warning' or 'error'."""
         self.write(f"{kind}: {message}", file=sys.stderr)
