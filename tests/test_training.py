@@ -26,6 +26,7 @@ from training.data import load_batch, load_training_scene
 from training.guard import CHECKED, MAX_SKIPPED_STEPS, SkippedSteps
 from training.log import TensorboardLog
 from training.networks import build_networks
+from training.state import MAX_SETBACKS
 from training.step import train_step
 
 
@@ -185,14 +186,15 @@ def test_a_step_that_is_not_finite_changes_nothing(step, precision, poison):
     assert train_step(networks, good, 200.0, precision).finite.all()
 
 
-def test_steps_that_are_not_finite_are_named_and_end_training(scene, tmp_path, capfd):
+def test_steps_that_are_never_finite_are_named_and_end_training(scene, tmp_path, capfd):
     """A loss weight so large that the gradient overflows, from the start."""
     assert run(*arguments(scene, tmp_path, "--max_steps", 20, "--l1_weight", "3e38")) == 1
     error = capfd.readouterr().err
     assert "step 1 was skipped, not finite: " in error
     assert "model's gradient" in error
     assert "views 0000" in error
-    assert "5 steps in a row" in error
+    assert error.count("going back to the start, at half the learning rate") == MAX_SETBACKS
+    assert "were not finite; training went back 5 times already" in error
     assert not checkpoints(tmp_path)
 
 

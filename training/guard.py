@@ -1,4 +1,5 @@
-"""Guards training against numbers that are not finite: such a step changes nothing and is named; five end the run.
+"""Guards training against numbers that are not finite: such a step changes nothing and is named; after five in a row
+training goes back to its last checkpoint (`training.state.go_back`).
 
 The device decides about each step. The host reads the result when it waits for the device anyway, to log or to save.
 """
@@ -11,8 +12,12 @@ from torch import Tensor, nn
 
 from util import one_line
 
-MAX_SKIPPED_STEPS = 5  # in a row, before training gives up
+MAX_SKIPPED_STEPS = 5  # in a row, before training goes back
 CHECKED = ("l1 loss", "generator loss", "discriminator loss", "model's gradient", "discriminator's gradient", "volume")
+
+
+class NotFinite(Exception):
+    """Too many steps in a row were skipped. The message says where."""
 
 
 def check_finite(losses: Sequence[Float[Tensor, ""]], parameters: Sequence[list[nn.Parameter]],

@@ -53,8 +53,12 @@ class CheckpointKeeper:
         link.symlink_to(path.name)
         os.replace(link, self.folder / LATEST)
 
+    def kept(self) -> list[Path]:
+        """The run's complete checkpoints, the oldest first."""
+        complete = [path for path in self.folder.glob("model-epoch_*_iter_*.pth") if path.is_file()]
+        return sorted(complete, key=lambda path: path.stat().st_mtime_ns)
+
     def _remove_old(self) -> None:
         if self.keep:
-            complete = [path for path in self.folder.glob("model-epoch_*_iter_*.pth") if path.is_file()]
-            for path in sorted(complete, key=lambda path: path.stat().st_mtime_ns)[:-self.keep]:
+            for path in self.kept()[:-self.keep]:
                 path.unlink()

@@ -82,6 +82,8 @@ class ProgressBar(tqdm):
         """Shows the values of `Losses`."""
         self._psnr = losses["psnr"] if self._psnr is None else 0.9 * self._psnr + 0.1 * losses["psnr"]
         self._shown |= {"loss": f"{l1_weight * losses['l1'] + losses['generator']:.2f}", "psnr": f"{self._psnr:.2f}"}
+        if "volume_max" in losses:
+            self._shown["volume"] = f"{losses['volume_max']:.2f}"
         self.set_postfix(self._shown)
 
     def show_validation(self, metrics: dict[str, float]) -> None:
@@ -95,5 +97,6 @@ class ProgressBar(tqdm):
 
 
 def losses_on_host(losses: Losses) -> dict[str, float]:
-    """The losses by name. Waits for the device, once."""
-    return dict(zip(Losses._fields, torch.stack(losses).tolist(), strict=True))
+    """The losses that the model has, by name. Waits for the device, once."""
+    values = {name: loss for name, loss in losses._asdict().items() if loss is not None}
+    return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))

@@ -2,6 +2,7 @@
 
     python run_deepvoxels.py --train_test train --data_root SCENE --logging_root LOGS
 """
+import sys
 from argparse import Namespace
 
 import torch
@@ -10,14 +11,15 @@ from baselines.width import count_parameters
 from dataio import Scene
 from runtime import set_arithmetic
 from training.data import load_batch, load_training_scene, training_triplets
-from training.guard import MAX_SKIPPED_STEPS, SkippedSteps
+from training.guard import MAX_SKIPPED_STEPS, NotFinite, SkippedSteps
 from training.keeper import CheckpointKeeper
 from training.log import ProgressBar, TensorboardLog, log_pictures, losses_on_host
-from training.networks import Networks, build_networks
+from training.networks import Networks
 from training.next_commands import next_commands
 from training.recipes import learning_rate_schedule
 from training.run_folder import RunLock, Signals, open_run_folders, record_start
-from training.state import restore, snapshot, start_from
+from training.stability import loop_gain
+from training.state import MAX_SETBACKS, begin, go_back, snapshot
 from training.step import train_step
 from training.validation import Validation, load_validation
 
@@ -27,7 +29,8 @@ PROGRESS_EVERY = 10  # steps between waits for the device, to read the losses
 def train(opt: Namespace, checkpoint: dict | None) -> int:
     """Trains as the options say.
 
-    `checkpoint` is that of `--resume`, which is continued exactly, or of `--checkpoint`, whose weights are the start.
+    `checkpoint`: see `training.state.begin`. Where too many steps in a row are not finite, training goes back to its
+    newest checkpoint and continues at half the learning rate, at most `MAX_SETBACKS` times.
 
     Returns the exit code: 0 when done, 128 + the number of the signal that ended the run early, 1 if its last
     checkpoint could not be saved or too many steps in a row were not finite.
@@ -36,12 +39,7 @@ def train(opt: Namespace, checkpoint: dict | None) -> int:
     set_arithmetic(opt.precision, device, opt.deterministic)
     scene, geometry = load_training_scene(opt)
     validation = load_validation(opt, scene, geometry) if opt.validate_every else None
-    networks = build_networks(opt, geometry, device)
-    first_step = opt.start_epoch * len(scene)
-    if opt.resume:
-        first_step = restore(networks, checkpoint, scene, opt)
-    elif opt.checkpoint:
-        start_from(networks, checkpoint, opt)
+    networks, first_step = begin(opt, scene, geometry, checkpoint)
     total_steps = opt.max_epoch * len(scene)
     if opt.max_steps is not None:
         total_steps = min(total_steps, opt.max_steps)
@@ -56,21 +54,34 @@ def train(opt: Namespace, checkpoint: dict | None) -> int:
         record_start(logs, history, opt, first_step, device)
         print(f"checkpoints: {logs}\ntensorboard: {runs}")
         keeper = CheckpointKeeper(logs, opt.checkpoint_every, opt.checkpoint_minutes, opt.keep_checkpoints)
-        log = TensorboardLog(runs, first_step + 1)
-        return run_steps(opt, networks, scene, range(first_step, total_steps), keeper, log, signals, validation)
+        while True:
+            steps, log = range(first_step, total_steps), TensorboardLog(runs, first_step + 1)
+            try:
+                return run_steps(opt, networks, scene, steps, keeper, log, signals, validation)
+            except NotFinite as error:
+                if networks.setbacks == MAX_SETBACKS:
+                    print(f"error: {error}; training went back {MAX_SETBACKS} times already. The newest checkpoint is "
+                          f"{keeper.newest or 'none yet'}", file=sys.stderr)
+                    return 1
+                setbacks = networks.setbacks + 1
+                networks, first_step, good = go_back(opt, scene, geometry, checkpoint, keeper.kept())
+                networks.setbacks = setbacks
+                print(f"warning: {error}; going back to {good or 'the start'}, at half the learning rate "
+                      f"(setback {setbacks} of {MAX_SETBACKS})", file=sys.stderr)
 
 
 def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, keeper: CheckpointKeeper,
               log: TensorboardLog, signals: Signals, validation: Validation | None) -> int:
-    """The training loop over `steps`, counted from 0. Returns the exit code of `train`."""
+    """The training loop over `steps`, counted from 0. Returns the exit code of `train`, or raises `NotFinite`."""
     views, skipped = scene.on(torch.device(opt.device)), SkippedSteps(scene.names)
-    schedules = [learning_rate_schedule(optimizer, opt.lr, opt.lr_decay, steps) for optimizer in networks.optimizers]
+    lr = opt.lr / 2 ** networks.setbacks
+    schedules = [learning_rate_schedule(optimizer, lr, opt.lr_decay, steps) for optimizer in networks.optimizers]
     networks.model.train()
     networks.discriminator.train()
     with ProgressBar(steps) as progress:
         for step, epoch, triplet in training_triplets(scene, opt.num_trgt, opt.seed, steps):
             batch = load_batch(views, triplet)
-            result = train_step(networks, batch, opt.l1_weight, opt.precision)
+            result = train_step(networks, batch, opt.l1_weight, opt.precision, opt.volume_limit)
             for schedule in schedules:
                 schedule.step()
             if networks.average:
@@ -89,11 +100,11 @@ def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, ke
             for line in skipped.read():
                 progress.report("warning", line)
             if skipped.in_a_row == MAX_SKIPPED_STEPS:
-                progress.report("error", f"{MAX_SKIPPED_STEPS} steps in a row were not finite; "
-                                         f"the last good checkpoint is {keeper.newest or 'none yet'}")
-                return 1
+                raise NotFinite(f"{MAX_SKIPPED_STEPS} steps in a row before step {step} were not finite")
             if log_scalars and not skipped.in_a_row:
                 losses = losses_on_host(result.losses)
+                if result.integration:
+                    losses["loop_gain"] = float(loop_gain(networks.model.integration_net))
                 progress.show(losses, opt.l1_weight)
                 log.scalars(losses, step)
             if log_images and not skipped.in_a_row:

@@ -17,13 +17,17 @@ from training.recipes import WeightAverage, scale_dropout_
 
 @dataclass
 class Networks:
-    """The networks of a run. Lists that need a walk over all modules, which takes milliseconds, are made once."""
+    """The networks of a run. Lists that need a walk over all modules, which takes milliseconds, are made once.
+
+    setbacks: how often training went back to a checkpoint; each halves the learning rate.
+    """
 
     model: nn.Module
     discriminator: PatchDiscriminator
     model_optimizer: torch.optim.Adam
     discriminator_optimizer: torch.optim.Adam
     average: WeightAverage | None = None
+    setbacks: int = 0
 
     def __post_init__(self):
         self.model_parameters = list(self.model.parameters())

@@ -1,12 +1,43 @@
-"""The state of a run in a checkpoint: what is saved, what `--resume` restores, and what `--checkpoint` starts from."""
+"""The state of a run: what a checkpoint holds, what `--resume` restores, what `--checkpoint` starts from, and what a
+run goes back to when its numbers are not finite."""
 from argparse import Namespace
 from pathlib import Path
 
-from checkpoints import load_optimizer, load_weights, restore_rng_states, rng_states, tested_weights
+import torch
+
+from checkpoints import load_checkpoint, load_optimizer, load_weights, restore_rng_states, rng_states, tested_weights
 from dataio import Scene
 from deep_voxels import architecture_of, describe
-from training.networks import Networks
+from projection import SceneGeometry
+from training.networks import Networks, build_networks
 from util import InputError
+
+MAX_SETBACKS = 5
+
+
+def begin(opt: Namespace, scene: Scene, geometry: SceneGeometry, checkpoint: dict | None) -> tuple[Networks, int]:
+    """The networks that a run begins with, and the number of steps that they have behind them.
+
+    `checkpoint` is that of `--resume`, which is continued exactly, or of `--checkpoint`, whose weights are the start.
+    """
+    networks = build_networks(opt, geometry, torch.device(opt.device))
+    if opt.resume:
+        return networks, restore(networks, checkpoint, scene, opt)
+    if opt.checkpoint:
+        start_from(networks, checkpoint, opt)
+    return networks, opt.start_epoch * len(scene)
+
+
+def go_back(opt: Namespace, scene: Scene, geometry: SceneGeometry, checkpoint: dict | None, kept: list[Path],
+            ) -> tuple[Networks, int, Path | None]:
+    """`begin` from the newest of the run's checkpoints `kept` whose numbers are all finite, or as at first if there is
+    none. Returns the checkpoint too."""
+    for path in reversed(kept):
+        try:
+            return *begin(Namespace(**{**vars(opt), "resume": str(path)}), scene, geometry, load_checkpoint(path)), path
+        except InputError:
+            continue
+    return *begin(opt, scene, geometry, checkpoint), None
 
 
 def snapshot(opt: Namespace, networks: Networks, scene: Scene, step: int, epoch: int) -> dict:
@@ -14,7 +45,8 @@ def snapshot(opt: Namespace, networks: Networks, scene: Scene, step: int, epoch:
     content = {"model": networks.model.state_dict(), "discriminator": networks.discriminator.state_dict(),
                "model_optimizer": networks.model_optimizer.state_dict(),
                "discriminator_optimizer": networks.discriminator_optimizer.state_dict(),
-               "step": step, "epoch": epoch, "rng": rng_states(), "scene": scene.fingerprint, "options": vars(opt)}
+               "step": step, "epoch": epoch, "setbacks": networks.setbacks, "rng": rng_states(),
+               "scene": scene.fingerprint, "options": vars(opt)}
     if networks.average:
         content["average"] = networks.average.module.state_dict()
     return content
@@ -42,6 +74,7 @@ def restore(networks: Networks, checkpoint: dict, scene: Scene, opt: Namespace) 
         restore_rng_states(checkpoint["rng"])
     except (KeyError, RuntimeError, TypeError) as error:
         raise InputError(f"--resume {path}: its random generators cannot be restored ({error})") from None
+    networks.setbacks = int(checkpoint.get("setbacks", 0))
     return checkpoint["step"]
 
 

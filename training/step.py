@@ -12,16 +12,18 @@ from runtime import autocast
 from training.data import Batch
 from training.guard import check_finite
 from training.networks import Networks
+from training.stability import volume_penalty
 
 
 class Losses(NamedTuple):
-    """The losses of a step, averaged over targets, and its PSNR in dB. They stay on the device: no step waits for it.
-    """
+    """The losses of a step, averaged over targets, its PSNR in dB, and the volume's largest value (None for a model
+    without a volume). They stay on the device: no step waits for it."""
 
     l1: Float[Tensor, ""]
     generator: Float[Tensor, ""]
     discriminator: Float[Tensor, ""]
     psnr: Float[Tensor, ""]
+    volume_max: Float[Tensor, ""] | None
 
 
 class Step(NamedTuple):
@@ -33,11 +35,12 @@ class Step(NamedTuple):
     finite: Bool[Tensor, "checks"]
 
 
-def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: str = "fp32") -> Step:
+def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: str = "fp32",
+               volume_limit: float = 0.0) -> Step:
     """Takes both gradients from one forward pass, then updates both networks, then stores the new volume.
 
     If a loss, a gradient or the volume is not finite, weights, running statistics and volume stay as they were. The
-    device decides this; nothing here waits for it.
+    device decides this; nothing here waits for it. `volume_limit`: see `--volume_limit`; 0: none.
     """
     model, discriminator = networks.model, networks.discriminator
     for optimizer in networks.optimizers:
@@ -51,14 +54,18 @@ def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: st
     l1 = (fake.float() - real).abs().mean()
     generator = adversarial_loss(fake_logits.float(), real=True)
     discrimination = discriminator_loss(real_logits.float(), fake_logits.float())
+    penalty = 0.0
+    if integration is not None and volume_limit:
+        penalty = volume_penalty(integration.volume, volume_limit)
     # The discriminator's pass first: the model's then frees the large activations of rendering as it goes.
     discrimination.backward(inputs=networks.discriminator_parameters, retain_graph=True)
-    (l1_weight * l1 + generator).backward(inputs=networks.model_parameters)
+    (l1_weight * l1 + generator + penalty).backward(inputs=networks.model_parameters)
     with torch.no_grad():
         psnr = -10 * (fake.float() - real).square().mean(dim=(1, 2, 3)).log10().mean()
-    losses = Losses(l1.detach(), generator.detach(), discrimination.detach(), psnr)
-
     volume = None if integration is None else integration.volume.detach()
+    losses = Losses(l1.detach(), generator.detach(), discrimination.detach(), psnr,
+                    None if volume is None else volume.max())
+
     finite = check_finite(losses[:3], [networks.model_parameters, networks.discriminator_parameters], volume)
     all_finite = finite.all()
     for optimizer in networks.optimizers:

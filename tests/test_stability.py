@@ -1,0 +1,70 @@
+"""The persistent volume does not run away, and a run whose numbers do goes back to a checkpoint by itself."""
+import pytest
+import torch
+
+from custom_layers import IntegrationNet
+from dataio import draw_triplets
+from run_deepvoxels import resolve_options
+from tests.helpers import CPU, arguments, assert_same, final_checkpoint, resume, run
+from training.data import load_batch, load_training_scene
+from training.networks import Networks, build_networks
+from training.stability import loop_gain
+from training.step import train_step
+
+
+def test_the_gain_is_the_growth_of_a_constant_volume_behind_open_gates():
+    net = IntegrationNet(num_features=5, grid_dim=4).eval()
+    torch.nn.init.uniform_(net.old_integration[1].weight, 0, 0.05)
+    for gate in (net.update_old_net, net.reset_old_net):
+        torch.nn.init.zeros_(gate[1].weight)
+        torch.nn.init.constant_(gate[1].bias, 30)
+    with torch.no_grad():
+        observation, volume = torch.zeros(1, 5, 4, 4, 4), torch.full((1, 5, 4, 4, 4), 1e6)
+        for _ in range(20):
+            before, volume = volume, net(observation, volume)[0]
+    assert float(loop_gain(net)) == pytest.approx(float(volume.norm() / before.norm()), rel=1e-4)
+
+
+def train(scene, tmp_path, volume_limit: float, steps: int, lift: float) -> tuple[Networks, list[float]]:
+    """A training whose loop's gain begins above 1 if its weights are lifted, and the volume's largest value per step.
+    """
+    opt, _ = resolve_options(arguments(scene, tmp_path, "--recipe", "fast"))
+    views, geometry = load_training_scene(opt)
+    networks, largest = build_networks(opt, geometry, CPU), []
+    networks.model.integration_net.old_integration[1].weight.data += lift
+    for triplet in [triplet for epoch in range(steps // 8) for triplet in draw_triplets(views.cam2world, 2, 0, epoch)]:
+        step = train_step(networks, load_batch(views.on(CPU), triplet), 200.0, volume_limit=volume_limit)
+        largest.append(float(step.losses.volume_max))
+    return networks, largest
+
+
+def test_a_volume_that_runs_away_is_brought_back(scene, tmp_path):
+    _, free = train(scene, tmp_path, volume_limit=0.0, steps=64, lift=0.02)
+    networks, held = train(scene, tmp_path, volume_limit=10.0, steps=64, lift=0.02)
+    assert max(free) > 1e6
+    assert 10 < max(held) < 1000
+    assert held[-1] < 10
+    assert loop_gain(networks.model.integration_net) < 1
+
+
+def test_a_normal_run_does_not_feel_the_limit(scene, tmp_path):
+    held, free = (train(scene, tmp_path, limit, steps=8, lift=0.0)[0].model.state_dict() for limit in (10.0, 0.0))
+    assert_same(held, free)
+
+
+def test_training_goes_back_by_itself_and_resumes_exactly(scene, tmp_path, capfd):
+    """At this learning rate weights overflow until it has been halved twice."""
+    settings = ["--lr", "1e36", "--checkpoint_every", 4]
+    assert run(*arguments(scene, tmp_path / "whole", *settings, "--max_steps", 12)) == 0
+    error = capfd.readouterr().err
+    assert "5 steps in a row before step 8 were not finite; going back to " in error
+    assert "_iter_4.pth, at half the learning rate (setback 1 of 5)" in error
+    _, whole = final_checkpoint(tmp_path / "whole", 12)
+    assert whole["setbacks"] == 2
+
+    assert run(*arguments(scene, tmp_path / "parts", *settings, "--max_steps", 9)) == 0
+    assert run(*resume(tmp_path / "parts", "--max_steps", 12)) == 0
+    _, parts = final_checkpoint(tmp_path / "parts", 12)
+    for content in (whole, parts):
+        del content["options"], content["checksum"]
+    assert_same(whole, parts)
