@@ -12,10 +12,11 @@ from runtime import set_arithmetic
 from training.data import load_batch, load_training_scene, training_triplets
 from training.guard import MAX_SKIPPED_STEPS, SkippedSteps
 from training.keeper import CheckpointKeeper
-from training.log import ProgressBar, TensorboardLog, log_pictures, losses_on_host
+from training.log import ProgressBar, TensorboardLog, lasting_output, log_pictures, losses_on_host
+from training.memory import report_needs
 from training.networks import Networks, build_networks
 from training.recipes import learning_rate_schedule
-from training.run_folder import RunLock, Signals, open_run_folders, record_start
+from training.run_folder import Signals, open_run
 from training.state import restore, snapshot, start_from
 from training.step import train_step
 
@@ -33,6 +34,7 @@ def train(opt: Namespace, checkpoint: dict | None) -> int:
     device = torch.device(opt.device)
     set_arithmetic(opt.precision, device, opt.deterministic)
     scene, geometry = load_training_scene(opt)
+    report_needs(opt, device)
     networks = build_networks(opt, geometry, device)
     first_step = opt.start_epoch * len(scene)
     if opt.resume:
@@ -48,9 +50,7 @@ def train(opt: Namespace, checkpoint: dict | None) -> int:
     if opt.dry_run:
         return 0
 
-    logs, runs, history = open_run_folders(opt, scene.root)
-    with RunLock(logs), Signals() as signals:
-        record_start(logs, history, opt, first_step, device)
+    with open_run(opt, scene.root, first_step, device) as (logs, runs), lasting_output(), Signals() as signals:
         print(f"checkpoints: {logs}\ntensorboard: {runs}")
         keeper = CheckpointKeeper(logs, opt.checkpoint_every, opt.checkpoint_minutes, opt.keep_checkpoints)
         log = TensorboardLog(runs, first_step + 1)
