@@ -58,11 +58,11 @@ def _exit_code(prog: str, command: Callable[[], int | None]) -> int:
         return command() or 0
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        return 141
     except InputError as error:
         code, message = 2, str(error)
     except OSError as error:
-        if isinstance(error, BrokenPipeError) and not flush_output():
-            return 141
         code, message = 2, f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
     except Exception as error:
         if not is_out_of_memory(error):
@@ -72,14 +72,12 @@ def _exit_code(prog: str, command: Callable[[], int | None]) -> int:
     return code
 
 
-def flush_output() -> bool:
-    """Flushes stdout. Returns false if it cannot be written; what it still holds is then lost, without a traceback."""
+def flush_output() -> None:
+    """Flushes stdout. Where it cannot be written, what it holds is lost, without a traceback when Python ends."""
     try:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True
 
 
 def run(prog: str, main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:

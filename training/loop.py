@@ -41,6 +41,8 @@ def train(opt: Namespace, checkpoint: dict | None) -> int:
         first_step = restore(networks, checkpoint, scene, opt)
     elif opt.checkpoint:
         start_from(networks, checkpoint, opt)
+    if checkpoint:
+        checkpoint.clear()  # it would take as much memory as the networks until training ends
     total_steps = opt.max_epoch * len(scene)
     if opt.max_steps is not None:
         total_steps = min(total_steps, opt.max_steps)

@@ -72,6 +72,6 @@ def report_needs(opt: Namespace, device: torch.device) -> None:
     print(f"memory: about {total / GIB:.1f} GiB on {device} (program {program / GIB:.1f}, weights and optimizers "
           f"{needs.state / GIB:.1f}, activations and gradients {needs.step / GIB:.1f})", flush=True)
     if total - held > free:
-        print(f"warning: training needs about {(total - held) / GIB:.1f} GiB more than this process holds, and {device} "
-              f"has {free / GIB:.1f} GiB left; --img_sidelength, --grid_dim, --num_grid_feats, --nf0 and --num_trgt "
-              "decide it", file=sys.stderr)
+        print(f"warning: training needs about {(total - held) / GIB:.1f} GiB more than now, and {device} has "
+              f"{free / GIB:.1f} GiB left; --img_sidelength, --grid_dim, --num_grid_feats, --nf0 and --num_trgt decide "
+              "what it needs", file=sys.stderr)
