@@ -8,7 +8,6 @@ DEMO ?= demo
 DEMO_STEPS ?= 2000
 DEMO_TRAIN_VIEWS ?= 150
 DEMO_TEST_VIEWS ?= 60
-DEMO_SIZE := --img_sidelength 64 --proj_sidelength 32 --grid_dim 16 --num_grid_feats 16 --nf0 16
 
 .PHONY: demo test test-long clean
 
@@ -27,10 +26,15 @@ demo: .venv/installed
 	rm -rf $(DEMO)
 	$(PY) -m scenes.render --out $(DEMO)/cube --sidelength 64 --train_views $(DEMO_TRAIN_VIEWS) \
 		--test_views $(DEMO_TEST_VIEWS)
-	$(PY) run_deepvoxels.py --train_test train --data_root $(DEMO)/cube/train --logging_root $(DEMO) $(DEMO_SIZE) \
-		--max_steps $(DEMO_STEPS) --experiment_name cube
+	$(PY) run_deepvoxels.py --train_test train --data_root $(DEMO)/cube/train --logging_root $(DEMO) --size small \
+		--recipe fast --max_steps $(DEMO_STEPS) --validate_every 250 --experiment_name cube
 	$(PY) run_deepvoxels.py --train_test test --data_root $(DEMO)/cube/test --logging_root $(DEMO) \
-		--checkpoint $$(ls $(DEMO)/logs/*/*/*_iter_$(DEMO_STEPS).pth) --experiment_name cube
+		--checkpoint latest --experiment_name cube
+	@echo
+	@echo "That was the demo: open the video and the picture above. To go on:"
+	@echo "  $(PY) -m tensorboard.main --logdir $(DEMO)/runs       # how it learned, in a browser"
+	@echo "  $(PY) run_deepvoxels.py --train_test train --logging_root $(DEMO) --resume latest --max_steps 6000   # learn longer"
+	@echo "  $(PY) colmap_wrapper.py --img_dir PHOTOS --trgt_dir mine   # a scene of your own photos"
 
 test: .venv/installed-dev
 	.venv/bin/ruff check .

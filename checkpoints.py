@@ -5,6 +5,7 @@ A checkpoint is a dict of tensors and plain values that `torch.load(weights_only
 with `--average`, the model's averaged state, `average`.
 """
 import hashlib
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -40,8 +41,8 @@ def save_checkpoint(path: Path, checkpoint: dict) -> None:
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint that `latest.pth` in a run's folder points at, if there is one."""
-    newest = follow(folder / LATEST)
-    return newest if newest.is_file() else None
+    latest = folder / LATEST
+    return newest if latest.is_file() and (newest := follow(latest)).is_file() else None
 
 
 def point_latest_at(path: Path) -> None:
@@ -64,12 +65,19 @@ def follow(path: Path) -> Path:
     return path
 
 
-def latest_checkpoint(logging_root: Path) -> Path:
-    """The newest complete checkpoint under a logging root (`--resume latest`). Raises `InputError` if there is none."""
-    newest = [path for run in logging_root.glob(f"logs/*/*/{LATEST}") if (path := newest_checkpoint(run.parent))]
-    if not newest:
-        raise InputError(f"--resume latest: there is no checkpoint under {logging_root}/logs")
-    return max(newest, key=lambda path: path.stat().st_mtime_ns)
+def latest_checkpoint(logging_root: Path, experiment_name: str = "") -> Path | None:
+    """The newest complete checkpoint of the runs under a logging root, or of those begun with this name, if any."""
+    runs = [run for run in logging_root.glob("logs/*/*") if not experiment_name or _begun_as(run) == experiment_name]
+    newest = [path for run in runs if (path := newest_checkpoint(run))]
+    return max(newest, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def _begun_as(run: Path) -> str | None:
+    """The --experiment_name that a run was begun with. A resumed run may have been given another."""
+    try:
+        return json.loads(read_text(run / "options.json"))["history"][0]["options"]["experiment_name"]
+    except (InputError, IndexError, KeyError, TypeError, ValueError):  # a run of the original code has no such file
+        return None
 
 
 def load_checkpoint(path: Path) -> dict:

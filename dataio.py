@@ -24,6 +24,7 @@ from projection import SceneGeometry
 from util import InputError
 
 NUM_NEIGHBORS = 5
+SPLITS = ("train", "validation", "test")
 
 
 class Views(NamedTuple):
@@ -76,6 +77,16 @@ class Scene:
         """The scene with only the given views."""
         return replace(self, names=[self.names[i] for i in views], cam2world=self.cam2world[views],
                        images=None if self.images is None else self.images[views])
+
+
+def find_split(folder: Path, split: str) -> Path | None:
+    """The folder of a split of `SPLITS` of the scene that `folder` belongs to, if there is one: SCENE/test beside
+    SCENE/train or, in the original's layout, ROOT/test/NAME for ROOT/train/NAME."""
+    folder = folder.resolve()
+    candidates = [folder.parent / split]
+    if folder.parent.name in SPLITS and folder.name not in SPLITS:
+        candidates.insert(0, folder.parent.parent / split / folder.name)
+    return next((candidate for candidate in candidates if candidate.is_dir()), None)
 
 
 def load_scene(root: Path, sidelength: int, sampling_pattern: str = "all", background: str = "white",

@@ -24,6 +24,10 @@ class Architecture:
     no_occlusion_net: bool = False
 
 
+SIZES = {"small": Architecture(64, 32, 16, 16, 16), "medium": Architecture(128, 64, 32, 16, 16),
+         "paper": Architecture(512, 64, 32, 64, 64)}  # docs/design.md, section 8
+
+
 def architecture_of(opt: Namespace) -> Architecture:
     """The architecture that the command line's options say."""
     return Architecture(**{field.name: getattr(opt, field.name) for field in fields(Architecture)})

@@ -12,6 +12,7 @@ from baselines import MODELS, UNTRAINED, recorded_model
 from checkpoints import latest_checkpoint, load_checkpoint
 from cli import Parser, exit_code, number
 from data_util import BACKGROUNDS, DEFAULT_NEAR_PLANE
+from deep_voxels import SIZES
 from evaluation.command import test
 from runtime import PRECISIONS, choose_device, keep_freed_memory
 from training.loop import train
@@ -22,9 +23,10 @@ PROG = "run_deepvoxels.py"
 
 # Flags that a resumed run may change: how long it runs, where, and what it records. The others decide what it learns.
 FREE_ON_RESUME = {"train_test", "resume", "checkpoint", "data_root", "logging_root", "experiment_name", "max_epoch",
-                  "max_steps", "log_every", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "device",
-                  "kernels", "compile", "dry_run", "train_root", "start_epoch"}
+                  "max_steps", "log_every", "validate_every", "checkpoint_every", "checkpoint_minutes",
+                  "keep_checkpoints", "device", "kernels", "compile", "dry_run", "train_root", "start_epoch"}
 INHERITED_ON_RESUME = {"data_root", "max_epoch"}  # of these, what a resumed run takes from its checkpoint all the same
+SIZED = ["img_sidelength", "proj_sidelength", "grid_dim", "num_grid_feats", "nf0"]  # the flags that --size sets
 
 
 def build_parser() -> tuple[Parser, dict]:
@@ -48,12 +50,15 @@ def build_parser() -> tuple[Parser, dict]:
     flag("logging_root", None, "folder for results: logs/ and runs/ (training), test_traj/ (testing)", metavar="DIR")
     flag("experiment_name", "", "name of the run's folder, after the time (default: that of the scene or checkpoint)",
          metavar="NAME")
-    flag("checkpoint", None, "weights to test, or to start training from; the original's checkpoints work too",
-         metavar="FILE")
-    flag("resume", None, "checkpoint of a run to continue exactly; 'latest': the newest under logging_root",
-         metavar="FILE")
+    flag("checkpoint", None, "weights to test, or to start training from, the original's too; 'latest': the newest "
+         "checkpoint under logging_root", metavar="FILE|latest")
+    flag("resume", None, "checkpoint of a run to continue exactly. 'latest': the newest under logging_root, or with "
+         "--experiment_name the newest of the runs begun with that name. 'auto': the same, or a new run if there is "
+         "none, so that one command line starts a run and, repeated, continues it; once it is done, nothing happens. "
+         "Flags that contradict the run are refused", metavar="FILE|latest|auto")
     flag("train_root", None, "training views for a test: the baselines' source views and the nearest neighbours "
-         "(default: the folder 'train' next to data_root)", metavar="DIR")
+         "(default: the training folder of data_root's scene: SCENE/train for SCENE/test, ROOT/train/NAME for "
+         "ROOT/test/NAME)", metavar="DIR")
     flag("dry_run", False, "check all input, print the options and stop", action="store_true")
 
     flag = group("training")
@@ -77,6 +82,10 @@ def build_parser() -> tuple[Parser, dict]:
          type=number(float, 0, 0.99999))
 
     flag = group("architecture")
+    flag("size", None, f"preset for {', '.join(SIZED)}; explicit flags override it. " + "; ".join(
+        f"{name}: {' '.join(str(getattr(size, flag)) for flag in SIZED)}" for name, size in SIZES.items())
+        + " (default: paper)", choices=list(SIZES))
+    del defaults["size"]  # what it sets is recorded, never its name
     flag("img_sidelength", 512, "image size in pixels, a power of two from 64 to 1024", type=int)
     flag("proj_sidelength", 64, "feature map size in pixels, a power of two from 8 to img_sidelength", type=int)
     flag("grid_dim", 32, "voxels along each side of the grid, a multiple of 4", type=int)
@@ -99,6 +108,8 @@ def build_parser() -> tuple[Parser, dict]:
 
     flag = group("records")
     flag("log_every", 100, "steps between pictures in tensorboard", type=number(int, 1))
+    flag("validate_every", 0, "steps between measurements of PSNR and SSIM on up to 8 held-out views: of the folder "
+         "'validation' or 'test' of data_root's scene; 0: none", type=number(int, 0))
     flag("checkpoint_every", 10000, "steps between checkpoints", type=number(int, 1))
     flag("checkpoint_minutes", 30.0, "maximum minutes between checkpoints", type=number(float, 0.01))
     flag("keep_checkpoints", 5, "number of checkpoints kept, the newest; 0: all", type=number(int, 0))
@@ -108,24 +119,27 @@ def build_parser() -> tuple[Parser, dict]:
 def resolve_options(arguments: list[str]) -> tuple[Namespace, dict | None]:
     """The options of a run, and the loaded checkpoint that it starts from, if any.
 
-    A flag's value is the given one, else the checkpoint's (to resume: all flags but `FREE_ON_RESUME`; otherwise the
-    architecture), else the recipe's, else the default. Raises `InputError` for options that contradict each other.
+    A flag's value is the given one, else that of the given `--size`, else the checkpoint's (to resume: all flags but
+    `FREE_ON_RESUME`; otherwise the architecture), else the recipe's, else the default. Raises `InputError` for options
+    that contradict each other.
     """
     parser, defaults = build_parser()
     given = vars(parser.parse_args(arguments))
     _check_combination(given)
+    _find_checkpoint(given)
+    size = given.pop("size", None)
+    if size:
+        given = {**{flag: getattr(SIZES[size], flag) for flag in SIZED}, **given}
     checkpoint, recorded = None, {}
-    if given.get("resume") == "latest":
-        given["resume"] = str(latest_checkpoint(Path(given["logging_root"])))
     source = given.get("resume") or given.get("checkpoint")
     if source:
         checkpoint = load_checkpoint(Path(source))
         model = recorded_model(checkpoint, Path(source))
-        _refuse_changes(given, model, source)
+        _refuse_changes(given, size, model, source)
         if given.get("resume"):
             recorded = recorded_options(checkpoint, Path(source))
             fixed = given.keys() - FREE_ON_RESUME
-            _refuse_changes(given, {name: recorded.get(name, defaults[name]) for name in fixed}, source)
+            _refuse_changes(given, size, {name: recorded.get(name, defaults[name]) for name in fixed}, source)
         recorded |= model
     recipe = RECIPES[given.get("recipe", recorded.get("recipe", defaults["recipe"]))]
     opt = Namespace(**{**defaults, **recipe, **recorded, **given})
@@ -157,7 +171,7 @@ def _check_combination(given: dict) -> None:
     for name in ("train_test", "logging_root"):
         if not given.get(name):
             raise InputError(f"--{name} is required")
-    if given.get("resume") and given.get("checkpoint"):
+    if given.get("resume") and given["resume"] != "auto" and given.get("checkpoint"):
         raise InputError("--resume and --checkpoint exclude each other: continue a run, or start from its weights")
     if given["train_test"] == "test" and not given.get("checkpoint") and given.get("model") not in UNTRAINED:
         raise InputError("--checkpoint is required to test")
@@ -165,11 +179,34 @@ def _check_combination(given: dict) -> None:
         raise InputError("--resume continues training; a test takes --checkpoint")
 
 
-def _refuse_changes(given: dict, trained_with: dict, source: str) -> None:
-    """Raises `InputError` if a given flag differs from the one that a checkpoint was trained with."""
+def _find_checkpoint(given: dict) -> None:
+    """Puts the checkpoint that `latest` or `auto` stands for in its place. `auto` is dropped if there is none; else it
+    beats a given --checkpoint, from which the run began. Raises `InputError` if there is none for `latest`."""
+    root, resume = Path(given["logging_root"]), given.get("resume")
+    if resume in ("latest", "auto"):
+        name = given.get("experiment_name", "")
+        newest = latest_checkpoint(root, name)
+        if newest is None and resume == "latest":
+            raise InputError(f"--resume latest: there is no checkpoint under {root}/logs"
+                             + (f" of a run begun with --experiment_name {name}" if name else ""))
+        del given["resume"]
+        if newest is not None:
+            given.pop("checkpoint", None)
+            given["resume"] = str(newest)
+    if given.get("checkpoint") == "latest":
+        newest = latest_checkpoint(root)
+        if newest is None:
+            raise InputError(f"--checkpoint latest: there is no checkpoint under {root}/logs")
+        given["checkpoint"] = str(newest)
+
+
+def _refuse_changes(given: dict, size: str | None, trained_with: dict, source: str) -> None:
+    """Raises `InputError` if a given flag, or one that `--size` sets, differs from that of a checkpoint's training."""
     for flag, value in trained_with.items():
         if given.get(flag, value) != value:
-            raise InputError(f"--{flag} {given[flag]} contradicts {source}, which was trained with --{flag} {value}")
+            by_size = size and flag in SIZED and given[flag] == getattr(SIZES[size], flag)
+            raise InputError((f"--size {size}: " if by_size else "") + f"--{flag} {given[flag]} contradicts {source}, "
+                             f"which was trained with --{flag} {value}")
 
 
 def validate(opt: Namespace) -> None:

@@ -26,7 +26,7 @@ from cli import Parser, number, run
 from cpu_kernels import prepare_for_frames_
 from data_util import SceneIntrinsics
 from dataio import scene_geometry
-from deep_voxels import Architecture
+from deep_voxels import SIZES, Architecture
 from evaluation.render import VIEWS_AT_ONCE
 from runtime import PRECISIONS, autocast, keep_freed_memory, set_arithmetic, uses_cpu_kernels
 from scenes.geometry.cameras import look_at
@@ -45,9 +45,9 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
-    "small": Preset(Architecture(64, 32, 16, 16, 16), 6.6, 1.01),
-    "medium": Preset(Architecture(128, 64, 32, 16, 16), 40.5, 6.46),
-    "paper": Preset(Architecture(512, 64, 32, 64, 64), 1446, 198),
+    "small": Preset(SIZES["small"], 6.6, 1.01),
+    "medium": Preset(SIZES["medium"], 40.5, 6.46),
+    "paper": Preset(SIZES["paper"], 1446, 198),
 }
 MATRIX = {"cpu": 2048, "cuda": 8192}  # large enough that launching the product takes no time
 CAMERA_RADIUS = 2.0

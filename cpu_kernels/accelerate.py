@@ -9,15 +9,13 @@ from torch import nn
 from cpu_kernels.batch_norm3d import FastBatchNorm3d
 from cpu_kernels.conv2d import FastConv2d, FastConvTranspose2d
 from cpu_kernels.conv3d import FastConv3d, FastConvTranspose3d
-from cpu_kernels.integration import FastIntegrationNet
 from cpu_kernels.occlusion import FastOcclusionNet
 from cpu_kernels.padding import FastReflectionPad2d, FastReplicationPad3d
 from cpu_kernels.sequential import FastSequential
 from cpu_kernels.view_volumes import FastDeepVoxels
 
-KERNELS = [FastDeepVoxels, FastIntegrationNet, FastOcclusionNet, FastSequential, FastConv2d, FastConvTranspose2d,
-           FastConv3d, FastConvTranspose3d, FastBatchNorm3d, FastReflectionPad2d,
-           FastReplicationPad3d]
+KERNELS = [FastDeepVoxels, FastOcclusionNet, FastSequential, FastConv2d, FastConvTranspose2d, FastConv3d,
+           FastConvTranspose3d, FastBatchNorm3d, FastReflectionPad2d, FastReplicationPad3d]
 
 
 def accelerate_(model: nn.Module) -> Counter[str]:

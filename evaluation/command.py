@@ -12,7 +12,7 @@ import torch
 from baselines import FROM_SOURCE
 from baselines.width import count_parameters
 from data_util import BORDER
-from dataio import Scene, load_scene, scene_geometry
+from dataio import Scene, find_split, load_scene, scene_geometry
 from deep_voxels import architecture_of
 from evaluation.metrics import SSIM, load_true_depth, mean_metrics, measure_depth, measure_frame
 from evaluation.output import write_comparison, write_frames
@@ -67,18 +67,19 @@ def test(opt: Namespace, checkpoint: dict | None) -> int:
                    "frames": frames}
         write_json(folder / "metrics.json", content)
         print_metrics(content)
-        print(f"look at {folder / 'comparison.png'}")
-    print(f"look at {folder / 'video.mp4'}")
+    for what, name in [("video", "video.mp4"), ("picture", "comparison.png"), ("metrics", "metrics.json")]:
+        if (folder / name).is_file():
+            print(f"{what}: {folder / name}")
     return 0
 
 
 def load_training_views(opt: Namespace, test_root: Path) -> Scene | None:
-    """The training views that frames are compared with and baselines render from: those of `--train_root`, or of
-    `train` beside the test folder, that `--sampling_pattern` keeps."""
-    root = Path(opt.train_root) if opt.train_root else test_root.resolve().parent / "train"
-    if not opt.train_root and not root.is_dir():
-        print(f"warning: {root} does not exist and --train_root is not given; nearest neighbours are not measured",
-              file=sys.stderr)
+    """The training views that frames are compared with and baselines render from: those of `--train_root`, or of the
+    same scene's training folder, that `--sampling_pattern` keeps."""
+    root = Path(opt.train_root) if opt.train_root else find_split(test_root, "train")
+    if root is None:
+        print(f"warning: {test_root}: no training folder belongs to it and --train_root is not given; nearest "
+              "neighbours are not measured", file=sys.stderr)
         return None
     return load_scene(root, opt.img_sidelength, opt.sampling_pattern, opt.background)
 

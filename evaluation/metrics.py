@@ -19,7 +19,7 @@ SSIM = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, 
 
 def measure(image: Float[np.ndarray, "h w 3"], truth: Float[np.ndarray, "h w 3"]) -> dict[str, float]:
     """PSNR in dB, at most `MAX_PSNR`, and SSIM of an image in [0, 1]."""
-    from skimage.metrics import peak_signal_noise_ratio, structural_similarity  # takes seconds; training never needs it
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity  # takes seconds; most runs never measure
 
     with np.errstate(divide="ignore"):  # equal images
         psnr = float(peak_signal_noise_ratio(truth, image, data_range=1))

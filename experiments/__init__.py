@@ -1,8 +1,7 @@
 """The paper's evaluation (section 4) as commands: `table1`, `occlusion`, `sensitivity`. Each trains and tests all its
 runs (`runner`) and writes tables and pictures; repeating a command runs what is missing.
 
-    python -m experiments.table1 --scenes data/cube data/vase --steps 3000 --seeds 0 1 --out results/table1
-        --img_sidelength 64 --proj_sidelength 32 --grid_dim 16 --num_grid_feats 16 --nf0 16
+    python -m experiments.table1 --scenes data/cube data/vase --steps 3000 --seeds 0 1 --out results/table1 --size small
 
 Flags that an experiment does not know go to run_deepvoxels.py, for all its runs.
 """

@@ -16,7 +16,8 @@ def experiment_parser(prog: str, description: str | None) -> Parser:
     """A parser for the arguments of every experiment."""
     parser = Parser(prog, description, allow_abbrev=False)  # --step must be refused, not read as --steps
     parser.add_argument("--scenes", type=Path, nargs="+", required=True, metavar="DIR",
-                        help="scenes: folders with train/ and test/, both with images")
+                        help="scenes: folders with train/ and test/, both with images, or in the original's layout "
+                             "ROOT/train/NAME, with ROOT/test/NAME")
     parser.add_argument("--steps", type=number(int, 1), required=True, help="training steps of every run")
     parser.add_argument("--seeds", type=number(int, 0), nargs="+", default=[0],
                         help="train once with each seed (default: 0)")

@@ -1,14 +1,12 @@
 """The paper's study of occlusion reasoning (section 4, Figure 5): DeepVoxels with and without its occlusion network.
 
-    python -m experiments.occlusion --scenes data/cube --steps 3000 --seeds 0 1 --out results/occlusion
-        --img_sidelength 64 --proj_sidelength 32 --grid_dim 16 --num_grid_feats 16 --nf0 16
+    python -m experiments.occlusion --scenes data/cube --steps 3000 --seeds 0 1 --out results/occlusion --size small
 
 Writes occlusion.md, occlusion.json and figure.png: images and depth for a few views. Depth is measured if the scene has
 test/depth/*.npz. Repeating the command runs what is missing.
 """
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
 import imageio.v2 as imageio
 import numpy as np
@@ -20,7 +18,7 @@ from evaluation.pictures import depth_pictures, picture_grid, spread
 from experiments.command import experiment_parser, parse
 from experiments.pictures import VIEWS_SHOWN, load_test_views, truth_and_frames
 from experiments.results import GAP, cell, failures, markdown_table, summarize
-from experiments.runner import Experiment, Result, Run, open_experiment
+from experiments.runner import Experiment, Result, Run, SceneData, open_experiment
 from util import write_json
 
 PROG = "experiments.occlusion"
@@ -90,10 +88,10 @@ def write_figure(experiment: Experiment, results: dict[tuple[str, str], Result |
             ["truth", "true depth", "with occlusion net", "its depth", "without occlusion net"], rows))
 
 
-def color_depths(result: Result, views: Scene, data: Path) -> tuple[np.ndarray | None, np.ndarray]:
+def color_depths(result: Result, views: Scene, data: SceneData) -> tuple[np.ndarray | None, np.ndarray]:
     """The true depth, if it is known, and a run's, in the same colours."""
     depth = np.load(result.folder / "depth_metric.npz")["depth"]
-    truth = load_true_depth(data / "test" / "depth", len(views), depth.shape[-1])
+    truth = load_true_depth(data.test / "depth", len(views), depth.shape[-1])
     shown = depth if truth is None or not np.isfinite(truth).any() else truth[np.isfinite(truth)]
     scale = views.images.shape[-1], float(shown.min()), float(shown.max())
     return None if truth is None else depth_pictures(truth, *scale), depth_pictures(depth, *scale)

@@ -9,15 +9,15 @@ from dataio import Scene, load_scene
 from evaluation.metrics import true_image
 from evaluation.output import read_frame
 from evaluation.pictures import captions, open_video, tile, to_uint8
-from experiments.runner import Result
+from experiments.runner import Result, SceneData
 
 VIEWS_SHOWN = 3  # of each scene, in a figure
 
 
-def load_test_views(data: Path, result: Result) -> Scene:
+def load_test_views(data: SceneData, result: Result) -> Scene:
     """The test views of a scene as a run was measured with."""
     protocol = result.metrics["protocol"]
-    return load_scene(data / "test", protocol["sidelength"], background=protocol["background"])
+    return load_scene(data.test, protocol["sidelength"], background=protocol["background"])
 
 
 def truth_and_frames(views: Scene, view: int, results: Sequence[Result | None],

@@ -12,9 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from baselines import UNTRAINED
 from data_util import list_images
+from dataio import find_split
 from training.run_folder import RunLock
 from util import InputError, read_text, write_json
 
@@ -22,16 +24,28 @@ ROOT = Path(__file__).parent.parent
 RECORD = "experiment.json"
 
 
+class SceneData(NamedTuple):
+    """The absolute folders of a scene's training and test views."""
+
+    train: Path
+    test: Path
+
+    @property
+    def root(self) -> Path:
+        """SCENE of SCENE/train; in the original's layout, the training folder ROOT/train/NAME."""
+        return self.train.parent if self.train.name == "train" else self.train
+
+
 @dataclass(frozen=True)
 class Run:
     """One model, trained on one scene from one seed, and tested.
 
-    scene: its name. data: its folder. variant: what the experiment varies, the model's name or a value.
+    scene: its name. data: its folders. variant: what the experiment varies, the model's name or a value.
     flags: those of run_deepvoxels.py for this run, besides the experiment's.
     """
 
     scene: str
-    data: Path
+    data: SceneData
     variant: str
     seed: int
     model: str = "deepvoxels"
@@ -65,26 +79,39 @@ def open_experiment(name: str, out: Path, scenes: list[Path], steps: int, flags:
     with RunLock(out):
         known_scenes = earlier_scenes(out, settings)
         for scene, data in by_name.items():
-            if known_scenes.setdefault(scene, str(data)) != str(data):
+            if known_scenes.setdefault(scene, str(data.root)) != str(data.root):
                 raise InputError(f"{out}: has results of another scene named {scene}, {known_scenes[scene]}")
         write_json(out / RECORD, {**settings, "scenes": known_scenes})
         yield Experiment(out, by_name, steps, flags)
 
 
-def scenes_by_name(scenes: list[Path]) -> dict[str, Path]:
-    """The scenes' absolute folders by name. Raises `InputError` for one that has no images to train on or measure."""
+def scenes_by_name(scenes: list[Path]) -> dict[str, SceneData]:
+    """The scenes' folders by name. Raises `InputError` for a scene that has no images to train on or measure."""
     by_name = {}
     for scene in scenes:
-        data = scene.resolve()
-        if not data.is_dir():
-            raise InputError(f"{scene}: no such folder")
-        for part, use in [("train", "to train on"), ("test", "to measure with")]:
-            if not (data / part / "rgb").is_dir() or not list_images(data / part / "rgb"):
-                raise InputError(f"{scene}: has no images {use} ({part}/rgb)")
-        if data.name in by_name:
-            raise InputError(f"{scene}: another scene is named {data.name} too; rename one")
-        by_name[data.name] = data
+        data = find_data(scene)
+        name = data.root.name
+        if name in by_name:
+            raise InputError(f"{scene}: another scene is named {name} too; rename one")
+        by_name[name] = data
     return by_name
+
+
+def find_data(scene: Path) -> SceneData:
+    """The folders of a scene, SCENE or in the original's layout ROOT/train/NAME. Raises `InputError` unless both hold
+    images."""
+    if not scene.is_dir():
+        raise InputError(f"{scene}: no such folder")
+    is_split = (scene / "pose").is_dir()
+    folders = []
+    for split, use in [("train", "to train on"), ("test", "to measure with")]:
+        folder = find_split(scene, split) if is_split else scene.resolve() / split
+        if folder is None:
+            raise InputError(f"{scene}: no {split} folder belongs to it")
+        if not (folder / "rgb").is_dir() or not list_images(folder / "rgb"):
+            raise InputError(f"{scene}: has no images {use} ({split}/rgb)")
+        folders.append(folder)
+    return SceneData(*folders)
 
 
 def earlier_scenes(out: Path, settings: dict) -> dict[str, str]:
@@ -108,7 +135,7 @@ class Experiment:
     """An output folder, and what all its runs share: scenes by name, steps and flags of run_deepvoxels.py."""
 
     out: Path
-    scenes: dict[str, Path]
+    scenes: dict[str, SceneData]
     steps: int
     flags: list[str]
 
@@ -166,8 +193,7 @@ class Experiment:
         self.folder(run).mkdir(parents=True, exist_ok=True)
         checkpoint = []
         if run.model not in UNTRAINED:
-            begun = any(self.folder(run).glob("logs/*/*/latest.pth"))
-            problem = self._call(run, [*self._command_line(run, "train"), *(["--resume", "latest"] if begun else [])])
+            problem = self._call(run, [*self._command_line(run, "train"), "--resume", "auto"])
             if problem:
                 return problem
             # By its step: the newest may be of a training that outlived a killed experiment and is not finished.
@@ -176,10 +202,10 @@ class Experiment:
         return self._call(run, [*self._command_line(run, "test"), *checkpoint])
 
     def _command_line(self, run: Run, train_test: str) -> list[str]:
-        data = run.data.absolute()
         # As many epochs as steps, so that --max_steps ends training.
-        roots = (["--data_root", f"{data / 'train'}", "--max_steps", f"{self.steps}", "--max_epoch", f"{self.steps}"]
-                 if train_test == "train" else ["--data_root", f"{data / 'test'}", "--train_root", f"{data / 'train'}"])
+        roots = (["--data_root", f"{run.data.train}", "--max_steps", f"{self.steps}", "--max_epoch", f"{self.steps}"]
+                 if train_test == "train" else
+                 ["--data_root", f"{run.data.test}", "--train_root", f"{run.data.train}"])
         return [sys.executable, "run_deepvoxels.py", "--train_test", train_test, "--model", run.model, *roots,
                 "--logging_root", f"{self.folder(run).absolute()}", "--seed", f"{run.seed}", *self.flags, *run.flags]
 

@@ -1,7 +1,6 @@
 """Sensitivity of DeepVoxels to the number of training images, the size of its grid and errors in the poses.
 
-    python -m experiments.sensitivity --scenes data/cube --steps 3000 --out results/sensitivity
-        --img_sidelength 64 --proj_sidelength 32 --grid_dim 16 --num_grid_feats 16 --nf0 16
+    python -m experiments.sensitivity --scenes data/cube --steps 3000 --out results/sensitivity --size small
 
 Each study varies one setting and keeps the others: `images` uses every (N+1)-th training view (--skip), `grid` varies
 the number of voxels per side (--grid_dims), `noise` rotates the training cameras at random (--degrees; scenes.noise),
@@ -10,16 +9,15 @@ runs what is missing.
 """
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
 from cli import Parser, number, run
 from data_util import list_poses
 from dataio import sampled_views
-from deep_voxels import Architecture
+from deep_voxels import SIZES
 from experiments.command import experiment_parser, parse
 from experiments.plot import Curve, Plot, write_plots
 from experiments.results import summarize
-from experiments.runner import Experiment, Run, open_experiment
+from experiments.runner import Experiment, Run, SceneData, open_experiment
 from scenes import noise
 from util import write_json
 
@@ -72,38 +70,40 @@ def values(args: Namespace, study: str) -> list[int] | list[float]:
             "noise": sorted(set(args.degrees))}[study]
 
 
-def images_run(args: Namespace, scene: str, data: Path, skip: int, seed: int) -> Run:
+def images_run(args: Namespace, scene: str, data: SceneData, skip: int, seed: int) -> Run:
     if skip == 0:
         return Run(scene, data, BASE, seed)
     return Run(scene, data, f"skip_{skip}", seed, flags=("--sampling_pattern", f"skip_{skip}"))
 
 
-def grid_run(args: Namespace, scene: str, data: Path, grid_dim: int, seed: int) -> Run:
-    flags = Parser(PROG, None)
-    flags.add_argument("--grid_dim", type=int, default=Architecture.grid_dim)
-    if grid_dim == flags.parse_known_args(args.flags)[0].grid_dim:
+def grid_run(args: Namespace, scene: str, data: SceneData, grid_dim: int, seed: int) -> Run:
+    flags = Parser(PROG, None, allow_abbrev=False)
+    flags.add_argument("--size", choices=list(SIZES), default="paper")
+    flags.add_argument("--grid_dim", type=int)
+    given, _ = flags.parse_known_args(args.flags)
+    if grid_dim == (given.grid_dim or SIZES[given.size].grid_dim):
         return Run(scene, data, BASE, seed)
     return Run(scene, data, f"grid_{grid_dim}", seed, flags=("--grid_dim", str(grid_dim)))
 
 
-def noise_run(args: Namespace, scene: str, data: Path, degrees: float, seed: int) -> Run:
-    """Makes the noisy copy of the scene unless it exists."""
+def noise_run(args: Namespace, scene: str, data: SceneData, degrees: float, seed: int) -> Run:
+    """Makes the noisy copy of the training views unless it exists."""
     if degrees == 0:
         return Run(scene, data, BASE, seed)
-    copy = args.out / "scenes" / f"{scene}-noise_{degrees:g}-seed{seed}"
+    copy = args.out.absolute() / "scenes" / f"{scene}-noise_{degrees:g}-seed{seed}" / "train"
     if not copy.exists():
-        noise.main(["--scene", str(data), "--out", str(copy), "--degrees", str(degrees), "--seed", str(seed)])
-    return Run(scene, copy, f"noise_{degrees:g}", seed)
+        noise.main(["--scene", str(data.train), "--out", str(copy), "--degrees", str(degrees), "--seed", str(seed)])
+    return Run(scene, data._replace(train=copy), f"noise_{degrees:g}", seed)
 
 
 STUDIES = {"images": images_run, "grid": grid_run, "noise": noise_run}
 
 
-def shown_x(study: str, data: Path, x: int | float) -> int | float:
+def shown_x(study: str, data: SceneData, x: int | float) -> int | float:
     """A value's place on the x axis: for `images`, the number of views kept."""
     if study != "images":
         return x
-    return len(sampled_views(len(list_poses(data / "train" / "pose")), f"skip_{x}"))
+    return len(sampled_views(len(list_poses(data.train / "pose")), f"skip_{x}"))
 
 
 def psnr_curve(scene: str, points: list[dict]) -> Curve:

@@ -1,7 +1,6 @@
 """Table 1 of the paper: DeepVoxels and four baselines with the same data, losses, steps and number of parameters.
 
-    python -m experiments.table1 --scenes data/cube data/lego --steps 3000 --seeds 0 1 --out results/table1
-        --img_sidelength 64 --proj_sidelength 32 --grid_dim 16 --num_grid_feats 16 --nf0 16
+    python -m experiments.table1 --scenes data/cube data/lego --steps 3000 --seeds 0 1 --out results/table1 --size small
 
 Writes table.md, table.json, figure.png (truth and each method, for a few views) and a video of each scene's test path.
 Repeating the command runs what is missing; scenes, models and seeds may be added. A failed run is a gap in the table.

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from cpu_kernels import accelerate, accelerate_, prepare_for_frames_, thresholds
-from custom_layers import IntegrationNet, OcclusionNet
+from custom_layers import OcclusionNet
 from deep_voxels import Architecture, DeepVoxels
 from losses import PatchDiscriminator
 from projection import SceneGeometry
@@ -48,7 +48,6 @@ CASES = {
     "reflection of two rows": (partial(nn.ReflectionPad2d, 1), [(2, 3, 2, 3)], [nn.ReflectionPad2d], True),
     "replication": (partial(nn.ReplicationPad3d, 1), [(2, 3, 4, 5, 2)], [nn.ReplicationPad3d], True),
     "replication by two": (partial(nn.ReplicationPad3d, 2), [(1, 3, 4, 1, 2)], [nn.ReplicationPad3d], True),
-    "integration": (partial(IntegrationNet, 3, 8), 2 * [(1, 3, 8, 8, 8)], [], True),
     "occlusion": (partial(OcclusionNet, 3, 8, 8), [(2, 3, 8, 8, 8)], [], True),
 }
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}

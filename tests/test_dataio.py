@@ -1,10 +1,12 @@
 """Scenes in memory and the triplets drawn from them (paper, section 3.1)."""
+from pathlib import Path
+
 import imageio.v2 as imageio
 import numpy as np
 import pytest
 import torch
 
-from dataio import draw_triplets, load_scene, sampled_views
+from dataio import draw_triplets, find_split, load_scene, sampled_views
 from tests.conftest import hemisphere_poses, write_scene
 from tests.helpers import CPU
 from util import InputError
@@ -79,3 +81,19 @@ def test_mismatched_folders_are_named(scene, tmp_path):
     with pytest.raises(InputError, match="nothing: no such folder"):
         load_scene(tmp_path / "nothing", 64)
     assert load_scene(write_scene(tmp_path / "path", 2, images=False), 64, with_images=False).images is None
+
+
+def test_the_splits_of_a_scene_are_found_in_both_layouts(tmp_path, monkeypatch):
+    root = tmp_path.resolve()
+    for folder in ("scene/train", "scene/test", "scene/path", "root/train/cube", "root/validation/cube",
+                   "root/test/cube", "root/test/vase", "test/train", "test/test"):
+        (root / folder).mkdir(parents=True)
+    assert find_split(root / "scene" / "test", "train") == root / "scene" / "train"
+    assert find_split(root / "scene" / "path", "train") == root / "scene" / "train"
+    assert find_split(root / "scene" / "train", "validation") is None
+    for split in ("train", "validation", "test"):
+        assert find_split(root / "root" / "test" / "cube", split) == root / "root" / split / "cube"
+    assert find_split(root / "root" / "test" / "vase", "train") is None
+    assert find_split(root / "test" / "train", "test") == root / "test" / "test"  # a scene named test
+    monkeypatch.chdir(root / "scene" / "test")
+    assert find_split(Path(), "train") == root / "scene" / "train"

@@ -138,6 +138,15 @@ def test_nearest_neighbours_come_from_the_train_root(scene, checkpoint, tmp_path
     assert json.loads((folder / "metrics.json").read_text())["nearest_neighbor"] is None
 
 
+def test_nearest_neighbours_of_the_originals_layout(scene, checkpoint, tmp_path):
+    """ROOT/train/NAME are the training views of ROOT/test/NAME."""
+    for split in ("train", "test"):
+        (tmp_path / "root" / split).mkdir(parents=True)
+        (scene / split).rename(tmp_path / "root" / split / "disc")
+    folder = run_test(checkpoint, tmp_path / "root" / "test" / "disc", tmp_path / "logs")
+    assert json.loads((folder / "metrics.json").read_text())["nearest_neighbor"]["psnr"] > 10
+
+
 def test_frames_do_not_depend_on_their_batch(scene, checkpoint, tmp_path):
     """The last of five poses is rendered in a batch of its own."""
     pose = scene / "test" / "pose"

@@ -142,7 +142,7 @@ def test_a_failed_run_is_a_marked_gap_and_is_tried_again(scene, tmp_path, fake_c
     call.fail, commands[:] = ["worrall-seed0"], []
     table1.main(arguments(scene, out, "--seeds", 0, 1))
     assert len(commands) == 3
-    assert commands[1].endswith("--resume latest")  # its training had not failed
+    assert commands[1].endswith("--resume auto")  # its training had not failed
     text = (out / "table.md").read_text()
     assert "21.00 / 0.50** (1 of 2 seeds)" in text
     assert "- scene, Worrall et al., seed 0: exit code 1: out of luck" in text
@@ -168,18 +168,47 @@ def test_sensitivity_varies_one_thing_at_a_time(scene, tmp_path, fake_commands):
     trained = [command for command in commands if "--train_test train" in command]
     assert len(trained) == 5  # the unvaried run serves all three studies
     assert sum("--sampling_pattern skip_" in command for command in trained) == 2
-    assert sum(command.endswith("--grid_dim 4") for command in trained) == 1
-    (noisy,) = (command for command in trained if "noise" in command)
-    copy = out / "scenes" / "scene-noise_2.5-seed0"
-    assert f"--data_root {copy / 'train'}" in noisy
-    assert (copy / "train" / "pose" / "000003.txt").read_text() != (scene / "train" / "pose" / "000003.txt").read_text()
-    assert (copy / "test" / "pose" / "000002.txt").read_text() == (scene / "test" / "pose" / "000002.txt").read_text()
+    assert sum("--grid_dim 4 " in command for command in trained) == 1
+    copy = out / "scenes" / "scene-noise_2.5-seed0" / "train"
+    (noisy,) = (command for command in trained if f"--data_root {copy} " in command)
+    assert (copy / "pose" / "000003.txt").read_text() != (scene / "train" / "pose" / "000003.txt").read_text()
+    assert f"--data_root {scene / 'test'} --train_root {copy} " in commands[commands.index(noisy) + 1]
     studies = json.loads((out / "sensitivity.json").read_text())["studies"]
     assert {study: [point["x"] for point in studies[study]["scenes"]["scene"]] for study in studies} == {
         "images": [2, 4, 8], "grid": [4, 8], "noise": [0, 2.5]}
     assert {path.name for path in out.glob("*.png")} == {"images.png", "grid.png", "noise.png"}
     sensitivity.main(arguments(scene, out, "--skip", 0, 1, 3, "--grid_dims", 4, 8, "--degrees", 0, 2.5))
     assert len(commands) == 10
+
+
+def test_a_size_is_the_base_of_the_study_of_the_grid(scene, tmp_path, fake_commands):
+    """The run that changes nothing serves for its number of voxels."""
+    commands, _ = fake_commands
+    sensitivity.main(["--scenes", str(scene), "--steps", "3", "--out", str(tmp_path / "out"), "--size", "small",
+                      "--studies", "grid", "--grid_dims", "8", "16"])
+    assert ["--grid_dim 8" in command for command in commands] == [True, True, False, False]
+    assert "scene-base-seed0" in commands[-1]
+
+
+def test_the_originals_layout(scene, tmp_path, fake_commands, capfd):
+    """The scene ROOT/train/NAME is tested on ROOT/test/NAME and is called NAME."""
+    commands, _ = fake_commands
+    root = tmp_path / "root"
+    for split in ("train", "test"):
+        (root / split).mkdir(parents=True)
+        (scene / split).rename(root / split / "disc")
+    data = f"--data_root {root / 'test' / 'disc'} --train_root {root / 'train' / 'disc'} "
+    table1.main(arguments(root / "train" / "disc", tmp_path / "out", "--models", "pix2pix"))
+    assert f"--data_root {root / 'train' / 'disc'} " in commands[0]
+    assert data in commands[1]
+    assert list(json.loads((tmp_path / "out" / "table.json").read_text())["scenes"]) == ["disc"]
+    sensitivity.main(arguments(root / "train" / "disc", tmp_path / "noise", "--studies", "noise", "--degrees", 2))
+    copy = tmp_path / "noise" / "scenes" / "disc-noise_2-seed0" / "train"
+    assert f"--data_root {copy} " in commands[2]
+    assert f"--data_root {root / 'test' / 'disc'} --train_root {copy} " in commands[3]
+    capfd.readouterr()
+    (root / "test" / "disc").rename(tmp_path / "elsewhere")
+    refused(capfd, [table1, *arguments(root / "train" / "disc", tmp_path / "out")], "no test folder")
 
 
 def refused(capfd, command, *words):

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from experiments.runner import Experiment, Run, last_line, open_experiment
+from experiments.runner import Experiment, Run, SceneData, last_line, open_experiment
 from training.run_folder import RunLock
 from util import InputError
 
@@ -20,8 +20,9 @@ def test_two_processes_do_not_share_a_folder(scene, tmp_path):
 
 def test_commands_are_noted_with_their_time_and_end(scene, tmp_path):
     """A command without an end was killed together with the experiment, so that the run's time is unknown."""
-    experiment = Experiment(tmp_path / "out", {"scene": scene}, 3, [])
-    run = Run("scene", scene, "pix2pix", 0, "pix2pix")
+    data = SceneData(scene / "train", scene / "test")
+    experiment = Experiment(tmp_path / "out", {"scene": data}, 3, [])
+    run = Run("scene", data, "pix2pix", 0, "pix2pix")
     folder = experiment.folder(run)
     (folder / "test_traj" / "01_01" / "run").mkdir(parents=True)
     (folder / "test_traj" / "01_01" / "run" / "metrics.json").write_text('{"psnr": 20.0}')

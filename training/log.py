@@ -79,12 +79,18 @@ class ProgressBar(tqdm):
 
     def __init__(self, steps: range):
         super().__init__(total=steps.stop, initial=steps.start, unit="step", dynamic_ncols=True)
-        self._psnr = None
+        self._psnr, self._shown = None, {}
 
     def show(self, losses: dict[str, float], l1_weight: float) -> None:
         """Shows the values of `Losses`."""
         self._psnr = losses["psnr"] if self._psnr is None else 0.9 * self._psnr + 0.1 * losses["psnr"]
-        self.set_postfix(loss=f"{l1_weight * losses['l1'] + losses['generator']:.2f}", psnr=f"{self._psnr:.2f}")
+        self._shown |= {"loss": f"{l1_weight * losses['l1'] + losses['generator']:.2f}", "psnr": f"{self._psnr:.2f}"}
+        self.set_postfix(self._shown)
+
+    def show_validation(self, metrics: dict[str, float]) -> None:
+        """Shows PSNR and SSIM of held-out views, until the next ones."""
+        self._shown |= {"val_psnr": f"{metrics['psnr']:.2f}", "val_ssim": f"{metrics['ssim']:.3f}"}
+        self.set_postfix(self._shown)
 
     def report(self, kind: str, message: str) -> None:
         """Prints a line above the bar, on stderr; kind: 'warning' or 'error'."""

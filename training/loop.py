@@ -15,10 +15,12 @@ from training.keeper import CheckpointKeeper
 from training.log import ProgressBar, TensorboardLog, lasting_output, log_pictures, losses_on_host
 from training.memory import report_needs
 from training.networks import Networks, build_networks
+from training.next_commands import next_commands
 from training.recipes import learning_rate_schedule
 from training.run_folder import Signals, open_run
 from training.state import restore, snapshot, start_from
 from training.step import train_step
+from training.validation import Validation, load_validation
 
 PROGRESS_EVERY = 10  # steps between waits for the device, to read the losses
 
@@ -34,6 +36,7 @@ def train(opt: Namespace, checkpoint: dict | None) -> int:
     device = torch.device(opt.device)
     set_arithmetic(opt.precision, device, opt.deterministic)
     scene, geometry = load_training_scene(opt)
+    validation = load_validation(opt, scene, geometry) if opt.validate_every else None
     report_needs(opt, device)
     networks = build_networks(opt, geometry, device)
     first_step = opt.start_epoch * len(scene)
@@ -56,11 +59,11 @@ def train(opt: Namespace, checkpoint: dict | None) -> int:
         print(f"checkpoints: {logs}\ntensorboard: {runs}")
         keeper = CheckpointKeeper(logs, opt.checkpoint_every, opt.checkpoint_minutes, opt.keep_checkpoints)
         log = TensorboardLog(runs, first_step + 1)
-        return run_steps(opt, networks, scene, range(first_step, total_steps), keeper, log, signals)
+        return run_steps(opt, networks, scene, range(first_step, total_steps), keeper, log, signals, validation)
 
 
 def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, keeper: CheckpointKeeper,
-              log: TensorboardLog, signals: Signals) -> int:
+              log: TensorboardLog, signals: Signals, validation: Validation | None) -> int:
     """The training loop over `steps`, counted from 0. Returns the exit code of `train`."""
     views, skipped = scene.on(torch.device(opt.device)), SkippedSteps(scene.names)
     schedules = [learning_rate_schedule(optimizer, opt.lr, opt.lr_decay, steps) for optimizer in networks.optimizers]
@@ -81,7 +84,9 @@ def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, ke
             log_scalars = step % PROGRESS_EVERY == 0 or step == steps.stop
             log_images = step % opt.log_every == 0
             save = last or signals.save or keeper.due(step)
-            if not (log_scalars or log_images or save):
+            validate = validation and signals.stop is None and (
+                step % opt.validate_every == 0 or step == steps.stop)
+            if not (log_scalars or log_images or save or validate):
                 continue  # what follows waits for the device
             for line in skipped.read():
                 progress.report("warning", line)
@@ -95,6 +100,10 @@ def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, ke
                 log.scalars(losses, step)
             if log_images and not skipped.in_a_row:
                 log_pictures(log, step, batch.source_image, batch.target_images, result.rendering, result.integration)
+            if validate:
+                metrics = validation.measure(networks)
+                progress.show_validation(metrics)
+                log.scalars({f"val/{name}": value for name, value in metrics.items()}, step)
             if save:
                 signals.save = False
                 problem = keeper.save(snapshot(opt, networks, scene, step, epoch))
@@ -102,9 +111,10 @@ def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, ke
                     progress.report("error" if last and keeper.failed else "warning", problem)
             if last:
                 break
-    if not steps:
-        return 0
     if keeper.failed:
         return 1
-    print(f"saved {keeper.newest}")
+    print(f"saved {keeper.newest}" if steps else
+          f"nothing to do: the run has taken all of its steps; its checkpoint is {keeper.newest}")
+    if keeper.newest:
+        print(next_commands(opt, keeper.newest))
     return 0 if signals.stop is None else 128 + signals.stop

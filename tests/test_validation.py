@@ -1,0 +1,89 @@
+"""What `--validate_every` measures, and that training does not notice it."""
+import json
+
+import numpy as np
+import pytest
+
+from run_deepvoxels import resolve_options
+from tests.conftest import write_scene
+from tests.helpers import (
+    arguments,
+    assert_same,
+    final_checkpoint,
+    render_arguments,
+    resume,
+    run,
+    tensorboard_events,
+)
+from training.data import load_training_scene
+from training.validation import MAX_VIEWS, held_out_folder, load_validation
+
+
+def scalars(logs, tag) -> dict[int, float]:
+    """A curve in tensorboard."""
+    (path,) = logs.glob("runs/*/*/events*")
+    return {event.step: value.simple_value for event in tensorboard_events(path) for value in event.summary.value
+            if value.tag == tag}
+
+
+@pytest.mark.parametrize("more", [[], ["--average", 0.9],
+                                  ["--model", "tatarchenko", "--precision", "bf16"]])
+def test_validation_leaves_training_alone_and_measures_what_a_test_does(scene, tmp_path, capfd, more):
+    """Every bit of the checkpoint; both figures, to the rounding of frames rendered with folded batch norms."""
+    steps = ["--max_steps", 5, *more]
+    assert run(*arguments(scene, tmp_path / "plain", *steps)) == 0
+    assert run(*arguments(scene, tmp_path / "watched", *steps, "--validate_every", 2)) == 0
+    assert "val_psnr=" in capfd.readouterr().err
+    _, plain = final_checkpoint(tmp_path / "plain", 5)
+    path, watched = final_checkpoint(tmp_path / "watched", 5)
+    assert plain.keys() == watched.keys()
+    for part in plain.keys() - {"options", "checksum"}:
+        assert_same(plain[part], watched[part], part)
+
+    assert resolve_options(resume(tmp_path / "watched", "--validate_every", 3))[0].validate_every == 3
+
+    psnr, ssim = (scalars(tmp_path / "watched", tag) for tag in ("val/psnr", "val/ssim"))
+    assert list(psnr) == list(ssim) == [2, 4, 5]
+    precision = more if "--precision" in more else []
+    assert run(*render_arguments(scene / "test", tmp_path / "watched", path, *precision)) == 0
+    (metrics,) = tmp_path.glob("watched/test_traj/*/*/metrics.json")
+    tested = json.loads(metrics.read_text())
+    assert psnr[5] == pytest.approx(tested["psnr"], abs=0.05 if precision else 1e-3)
+    assert ssim[5] == pytest.approx(tested["ssim"], abs=0.01 if precision else 1e-4)
+
+
+def validation_of(scene, logs):
+    opt, _ = resolve_options(arguments(scene, logs, "--validate_every", 1))
+    return load_validation(opt, *load_training_scene(opt))
+
+
+@pytest.mark.parametrize("count", [1, 8, 9, 21])
+def test_few_views_are_chosen_evenly(scene, tmp_path, logs, count):
+    (scene / "test").rename(tmp_path / "elsewhere")
+    write_scene(scene / "test", views=count)
+    chosen = [int(name) for name in validation_of(scene, logs).views.names]
+    assert MAX_VIEWS / 2 < len(chosen) <= MAX_VIEWS or count == len(chosen) == 1
+    assert len(set(np.diff(chosen))) <= 1
+    assert count - chosen[-1] <= max(1, count // 5)
+
+
+def test_the_held_out_folder(scene, tmp_path):
+    """Validation views come before test views."""
+    assert held_out_folder(scene / "train") == (scene / "test").resolve()
+    for split in ("train", "validation", "test"):
+        write_scene(tmp_path / "root" / split / "disc", views=2)
+    root = (tmp_path / "root").resolve()
+    assert held_out_folder(root / "train" / "disc") == root / "validation" / "disc"
+    (root / "validation").rename(tmp_path / "elsewhere")
+    assert held_out_folder(root / "train" / "disc") == root / "test" / "disc"
+
+
+def test_a_scene_that_cannot_be_validated_is_refused_before_training(scene, train_arguments, assert_refused):
+    command = [*train_arguments, "--validate_every", 1]
+    intrinsics = scene / "test" / "intrinsics.txt"
+    content = intrinsics.read_text()
+    intrinsics.write_text(content.replace("0 0 0", "0 0 0.1"))
+    assert_refused(command, "--validate_every", "test/intrinsics.txt differs")
+    intrinsics.write_text(content)
+    (scene / "test" / "rgb").rename(scene / "elsewhere")
+    assert_refused(command, "--validate_every", "no held-out images", "test/rgb")

@@ -1,0 +1,39 @@
+"""What a training ends with on the terminal: the commands to run next, ready to be pasted."""
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from data_util import DEFAULT_NEAR_PLANE
+from dataio import find_split
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def next_commands(opt: Namespace, checkpoint: Path) -> str:
+    """Commands, one a line, that show the curves and render the scene's test views or, if it has none, a path around
+    it."""
+    root = Path(opt.logging_root)
+    commands = [["-m", "tensorboard.main", "--logdir", shown(root / "runs")]]
+    views = find_split(Path(opt.data_root), "test")
+    if views is None:
+        views = root / "orbit"
+        commands.append(["-m", "scenes.path", "orbit", "--scene", shown(Path(opt.data_root)), "--out", shown(views)])
+    test = [shown(REPOSITORY / "run_deepvoxels.py"), "--train_test", "test", "--data_root", shown(views),
+            "--logging_root", shown(root), "--checkpoint", shown(checkpoint)]
+    for flag, default in [("sampling_pattern", "all"), ("near_plane", DEFAULT_NEAR_PLANE), ("background", "white")]:
+        if getattr(opt, flag) != default:  # what a test does not take from the checkpoint
+            test += [f"--{flag}", str(getattr(opt, flag))]
+    python = "python" if shutil.which("python") == sys.executable else shown(Path(sys.executable))
+    join = subprocess.list2cmdline if os.name == "nt" else shlex.join
+    return "\n".join(["to see its curves, and to render new views:",
+                      *(f"  {join([python, *command])}" for command in [*commands, test])])
+
+
+def shown(path: Path) -> str:
+    """The path from the current folder if it lies in it, else in full."""
+    path, here = path.absolute(), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
