@@ -147,8 +147,9 @@ def test_a_closed_terminal_ends_training_with_a_checkpoint(scene, tmp_path):
                     preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
     os.close(end)
     seen = b""
-    while b"step/s" not in seen:
+    while b"tensorboard" not in seen:
         seen += os.read(terminal, 1000)
+    wait_for(lambda: list(tmp_path.glob("runs/*/*/events*")), process)
     os.close(terminal)
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=60) == 129
@@ -168,6 +169,7 @@ def test_nohup_keeps_a_run_alive(scene, tmp_path):
 
 def test_training_outlives_the_reader_of_its_output(scene, tmp_path):
     process = start(*arguments(scene, tmp_path, "--max_steps", 30))
+    wait_for(lambda: list(tmp_path.glob("runs/*/*/events*")), process)
     process.stdout.close()
     process.stderr.close()
     assert process.wait(timeout=60) == 0
