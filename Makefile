@@ -1,5 +1,6 @@
 # make demo: a scene, a trained model and its video in a few minutes. make test: ruff and pytest.
-# Both first build .venv from requirements.txt when it is missing or older than that file.
+# Both first install into .venv what they need, when it is missing or its list is newer: requirements.txt for the demo,
+# requirements-dev.txt too for the tests. A torch that already is in .venv and new enough stays.
 PYTHON ?= python3
 PY := .venv/bin/python
 
@@ -11,8 +12,14 @@ DEMO_TEST_VIEWS ?= 60
 .PHONY: demo test test-long clean
 
 .venv/installed: requirements.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"
+	@echo "installing PyTorch and the other packages into .venv: about 6 GB on Linux, which may take some minutes"
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip install --disable-pip-version-check -r requirements.txt
+	touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	$(PY) -m pip install --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
 demo: .venv/installed
@@ -29,11 +36,11 @@ demo: .venv/installed
 	@echo "  $(PY) run_deepvoxels.py --train_test train --logging_root $(DEMO) --resume latest --max_steps 6000   # learn longer"
 	@echo "  $(PY) colmap_wrapper.py --img_dir PHOTOS --trgt_dir mine   # a scene of your own photos"
 
-test: .venv/installed
+test: .venv/installed-dev
 	.venv/bin/ruff check .
 	$(PY) -m pytest
 
-test-long: .venv/installed
+test-long: .venv/installed-dev
 	$(PY) -m pytest -m long -s
 
 clean:

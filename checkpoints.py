@@ -17,6 +17,7 @@ from util import InputError, read_text
 
 CHECKPOINT_FORMAT = 1
 LATEST = "latest.pth"
+MAX_NAME_BYTES = 255  # of a file; any checkpoint is larger
 MAX_VALUES = 1_000_000  # a checkpoint of the paper's model holds about 5,000
 
 
@@ -41,7 +42,27 @@ def save_checkpoint(path: Path, checkpoint: dict) -> None:
 def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint that `latest.pth` in a run's folder points at, if there is one."""
     latest = folder / LATEST
-    return latest.resolve() if latest.is_file() else None
+    return newest if latest.is_file() and (newest := follow(latest)).is_file() else None
+
+
+def point_latest_at(path: Path) -> None:
+    """Makes `latest.pth` beside a checkpoint a link to it, atomically; a file with its name where links cannot be made
+    (Windows without the right to, some file systems)."""
+    part = path.with_name(f".{LATEST}.part")
+    part.unlink(missing_ok=True)
+    try:
+        part.symlink_to(path.name)
+    except OSError:
+        part.write_text(path.name, encoding="utf-8")
+    os.replace(part, path.with_name(LATEST))
+
+
+def follow(path: Path) -> Path:
+    """The checkpoint that a path names: that which `point_latest_at` chose if it is a `latest.pth`, else its own."""
+    path = path.resolve()
+    if path.name == LATEST and path.is_file() and path.stat().st_size <= MAX_NAME_BYTES:
+        return path.with_name(Path(read_text(path)).name)
+    return path
 
 
 def latest_checkpoint(logging_root: Path, experiment_name: str = "") -> Path | None:
@@ -66,8 +87,9 @@ def load_checkpoint(path: Path) -> dict:
     `InputError` for a file that is damaged or does not match its checksum.
     """
     try:
-        _refuse_inflated(path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        file = follow(path)
+        _refuse_inflated(file)
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -225,7 +247,9 @@ def restore_rng_states(states: dict[str, Tensor | list[Tensor]]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename in the folder survive a power cut."""
+    """Makes a rename in the folder survive a power cut. Windows cannot open folders, and does it by itself."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

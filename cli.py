@@ -1,6 +1,7 @@
 """What all commands share: their parser, argument types, and how an error becomes one line and an exit code."""
 import argparse
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -41,23 +42,42 @@ def number(kind: type, minimum: int | float = -math.inf, maximum: int | float = 
 def exit_code(prog: str, command: Callable[[], int | None]) -> int:
     """Runs a command and returns its exit code: its own (None is 0), or that of its error, reported as one line.
 
-    2: an error of the user's (`InputError`) or of the file system. 1: out of memory. 130: interrupted (Ctrl-C). Other
-    exceptions are bugs and pass through.
+    2: an error of the user's (`InputError`) or of the file system. 1: out of memory. 130: interrupted (Ctrl-C). 141:
+    nobody reads its output any more (`| head`). Other exceptions are bugs and pass through.
     """
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid text
+    try:
+        return _exit_code(prog, command)
+    finally:
+        flush_output()
+
+
+def _exit_code(prog: str, command: Callable[[], int | None]) -> int:
     try:
         return command() or 0
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        return 141
     except InputError as error:
         code, message = 2, str(error)
     except OSError as error:
         code, message = 2, f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
     except Exception as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
-        code, message = 1, f"out of memory: {error}"
+        code, message = 1, f"out of memory: {str(error).rpartition('DefaultCPUAllocator: ')[-1]}"
     print(f"{prog}: error: {one_line(message)}", file=sys.stderr)
     return code
+
+
+def flush_output() -> None:
+    """Flushes stdout. Where it cannot be written, what it holds is lost, without a traceback when Python ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(prog: str, main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
@@ -66,6 +86,8 @@ def run(prog: str, main: Callable[[Sequence[str] | None], None], argv: Sequence[
         sys.exit(code)
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, PyTorch on a GPU or PyTorch on the CPU (a plain RuntimeError) got no memory."""
     torch = sys.modules.get("torch")  # not imported here: commands without it start faster
-    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and any(name in str(error) for name in ("DefaultCPUAllocator", "bad_alloc")))

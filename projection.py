@@ -30,12 +30,17 @@ class SceneGeometry:
     cy: float
 
 
+def without_autocast(like: Tensor) -> torch.autocast:
+    """The context of camera arithmetic on the device of `like`: half a voxel would be lost in bfloat16."""
+    return torch.autocast("cpu" if like.is_meta else like.device.type, enabled=False)  # "meta" has no autocast
+
+
 def invert_rigid(pose: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
     """The inverse of a rigid transform: cam2world to world2cam and back."""
     rotation_t = pose[..., :3, :3].mT
     inverse = pose.clone()
     inverse[..., :3, :3] = rotation_t
-    with torch.autocast(pose.device.type, enabled=False):
+    with without_autocast(pose):
         inverse[..., :3, 3:] = -rotation_t @ pose[..., :3, 3:]
     return inverse
 
@@ -47,7 +52,7 @@ def world2image(points: Float[Tensor, "*n 3"], cam2world: Float[Tensor, "4 4"], 
     Points with depth <= 0 lie behind the camera; their u and v mean nothing and may be infinite.
     """
     world2cam = invert_rigid(cam2world)
-    with torch.autocast(points.device.type, enabled=False):  # half a voxel is lost in bfloat16
+    with without_autocast(points):
         x, y, depth = (points @ world2cam[:3, :3].T + world2cam[:3, 3]).unbind(-1)
     return torch.stack([geometry.focal * x / depth + geometry.cx, geometry.focal * y / depth + geometry.cy, depth], -1)
 
@@ -106,7 +111,7 @@ def frustum_coordinates(cam2world: Float[Tensor, "v 4 4"], geometry: SceneGeomet
     in_camera = image2camera(torch.stack([u, v, depth], dim=-1), geometry)
     # Camera to grid is one affine map: the grid's units go into the pose, not into every point.
     axes, center = cam2world[:, :3, :3] / geometry.voxel_size, world2grid(cam2world[:, :3, 3], geometry)
-    with torch.autocast(cam2world.device.type, enabled=False):
+    with without_autocast(cam2world):
         in_grid = torch.baddbmm(center[:, None], in_camera.view(1, -1, 3).expand(len(axes), -1, -1), axes.mT)
     return in_grid.view(-1, *in_camera.shape)
 

@@ -230,8 +230,6 @@ def validate(opt: Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command and returns its exit code (`cli.exit_code`; in training, see `training.loop.train`)."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid text
-
     def command() -> int:
         opt, checkpoint = resolve_options(sys.argv[1:] if arguments is None else arguments)
         print(" ".join(f"{name}={value}" for name, value in vars(opt).items() if value is not None))

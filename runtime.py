@@ -79,7 +79,10 @@ def keep_freed_memory(everything: bool) -> None:
     `everything` is for tests and for training in bfloat16, which need less memory. Training in float32 keeps up to 256
     MiB and returns blocks of more than 32 MiB at once, which avoids fragmentation. Without glibc this does nothing.
     """
-    libc = ctypes.CDLL(None)
+    try:
+        libc = ctypes.CDLL(None)
+    except TypeError:  # on Windows
+        return
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 32 * MIB)
         libc.mallopt(M_MMAP_MAX, 0 if everything else 2 ** 16)

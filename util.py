@@ -1,4 +1,4 @@
-"""Errors that a user can mend, small text files, and new folders."""
+"""Errors that a user can mend, small text files, new folders, and the number of cores."""
 import json
 import os
 import re
@@ -38,8 +38,17 @@ def read_text(path: Path) -> str:
 def write_json(path: Path, content: dict) -> None:
     """Writes indented JSON atomically: `path` never holds part of a file."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    try:
+        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def usable_cores() -> int:
+    """The number of cores that this process may use; of all cores where the system does not say (macOS, Windows)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def make_run_folder(root: Path, *kinds: str, name: str) -> list[Path]:

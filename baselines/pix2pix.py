@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from baselines.width import deepvoxels_parameters, matching_width, outermost_width
 from deep_voxels import Architecture, Rendering
-from projection import SceneGeometry, image2camera
+from projection import SceneGeometry, image2camera, without_autocast
 from pytorch_prototyping.unet import Unet
 
 
@@ -33,7 +33,7 @@ class Pix2Pix(nn.Module):
     def forward(self, source_image: Float[Tensor, "n 3 s s"] | None, source_cam2world: Float[Tensor, "n 4 4"] | None,
                 target_cam2world: Float[Tensor, "v 4 4"]) -> tuple[Rendering, None]:
         """Images in [-1/2, 1/2]."""
-        with torch.autocast(target_cam2world.device.type, enabled=False):  # neighbouring pixels are one in bfloat16
+        with without_autocast(target_cam2world):  # neighbouring pixels are one in bfloat16
             directions = pixel_directions(target_cam2world, self.geometry, self.img_sidelength)
         return Rendering(torch.tanh(self.net(directions)) / 2, None), None
 

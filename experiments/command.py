@@ -35,6 +35,8 @@ def parse(parser: Parser, argv: Sequence[str] | None, reserved: set[str]) -> arg
     for name, values in [("scenes", args.scenes), ("seeds", args.seeds)]:
         if len(set(values)) < len(values):
             raise InputError(f"--{name}: a value is repeated")
-    # SIGTERM, which batch systems send, ends an experiment as Ctrl-C does: the current run is saved.
+    # SIGTERM, which batch systems send, and a closed terminal end an experiment as Ctrl-C does, with its run saved.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     return args

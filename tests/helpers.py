@@ -51,8 +51,8 @@ def run(*words) -> int:
 def start(*words, wrapper=(), **kwargs) -> subprocess.Popen:
     """run_deepvoxels.py in a process of its own, behind the command `wrapper`. It is killed when the test ends."""
     STARTED.append(subprocess.Popen([*wrapper, sys.executable, "run_deepvoxels.py", *map(str, words)], cwd=ROOT,
-                                    text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT,
-                                    **kwargs))
+                                    text=True, env=ENVIRONMENT,
+                                    **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kwargs}))
     return STARTED[-1]
 
 

@@ -3,16 +3,15 @@
 The tests marked `long` repeat the quick ones often enough to believe them (`make test-long`).
 """
 import errno
-import fcntl
 import json
 import os
 import random
-import resource
 import shutil
 import signal
+import statistics
 import time
-from pathlib import Path
 
+import psutil
 import pytest
 
 from checkpoints import load_checkpoint
@@ -32,6 +31,8 @@ from tests.helpers import (
     wait_for,
 )
 from training.run_folder import RunLock
+
+fcntl, pty, resource, termios = map(pytest.importorskip, ("fcntl", "pty", "resource", "termios"))  # not on Windows
 
 STEPS, FEW_STEPS = 40, 12
 SETTINGS = ["--max_steps", STEPS, "--checkpoint_every", 3, "--log_every", 20]
@@ -123,7 +124,7 @@ def test_resuming_is_bitwise_the_run_in_one_go(scene, tmp_path):
     assert whole["average"].keys() == whole["model"].keys()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_finishes_the_step_and_saves(undisturbed, tmp_path, number, code):
     scene, expected_logs = undisturbed
     process = start(*arguments(scene, tmp_path, "--max_steps", FEW_STEPS))
@@ -136,6 +137,43 @@ def test_a_signal_finishes_the_step_and_saves(undisturbed, tmp_path, number, cod
     assert 0 < load_checkpoint(saved)["step"] < FEW_STEPS
     assert run(*resume(tmp_path, "--max_steps", FEW_STEPS)) == 0
     assert_same_bits(expected_logs, tmp_path, FEW_STEPS)
+
+
+def test_a_closed_terminal_ends_training_with_a_checkpoint(scene, tmp_path):
+    """Even though the process can then no longer print; the terminal's hangup comes twice, as from a shell that ends.
+    """
+    terminal, end = pty.openpty()
+    process = start(*arguments(scene, tmp_path, *ENDLESS), stdin=end, stdout=end, stderr=end, start_new_session=True,
+                    preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+    os.close(end)
+    seen = b""
+    while b"tensorboard" not in seen:
+        seen += os.read(terminal, 1000)
+    wait_for(lambda: list(tmp_path.glob("runs/*/*/events*")), process)
+    os.close(terminal)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=60) == 129
+    (saved,) = checkpoints(tmp_path)
+    assert load_checkpoint(saved)["step"] > 0
+
+
+def test_nohup_keeps_a_run_alive(scene, tmp_path):
+    process = start(*arguments(scene, tmp_path, *ENDLESS), wrapper=["nohup"])
+    wait_for(lambda: list(tmp_path.glob("runs/*/*/events*")), process)
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGUSR1)
+    wait_for(lambda: checkpoints(tmp_path), process)
+    process.terminate()
+    assert finish(process)[0] == 143
+
+
+def test_training_outlives_the_reader_of_its_output(scene, tmp_path):
+    process = start(*arguments(scene, tmp_path, "--max_steps", 30))
+    wait_for(lambda: list(tmp_path.glob("runs/*/*/events*")), process)
+    process.stdout.close()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 0
+    final_checkpoint(tmp_path, 30)
 
 
 def test_sigusr1_saves_and_a_second_sigterm_stops_at_once(scene, tmp_path):
@@ -263,9 +301,11 @@ def test_soak(tmp_path):
 
 
 def assert_steady(name, observed):
-    """From the first observation on, when all is warm, to the last, just before the process ends."""
-    warm, late = observed[0], observed[-2]
-    print(f"{name}: {warm[0] / 2 ** 20:.1f} MiB and {warm[1]} files, then {late[0] / 2 ** 20:.1f} and {late[1]}; "
+    """From the first twentieth of the observations, when all is warm, to the last quarter: medians, because a single
+    observation may fall into a save."""
+    warm, late = (tuple(map(statistics.median, zip(*part, strict=True)))
+                  for part in (observed[:len(observed) // 20 + 1], observed[-len(observed) // 4:]))
+    print(f"{name}: {warm[0] / 2 ** 20:.1f} MiB and {warm[1]:g} files, then {late[0] / 2 ** 20:.1f} and {late[1]:g}; "
           f"at most {max(memory for memory, _ in observed) / 2 ** 20:.1f} and {max(files for _, files in observed)}")
     assert late[0] < 1.02 * warm[0]
     assert late[1] <= warm[1]
@@ -273,12 +313,11 @@ def assert_steady(name, observed):
 
 def observe(process) -> list[tuple[int, int]]:
     """Resident bytes and open files of the process, ten times a second while it lives."""
-    samples = []
+    samples, watched = [], psutil.Process(process.pid)
     while process.poll() is None:
         try:
-            pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
-            samples.append((pages * resource.getpagesize(), len(os.listdir(f"/proc/{process.pid}/fd"))))
-        except (FileNotFoundError, ProcessLookupError, IndexError):
+            samples.append((watched.memory_info().rss, watched.num_fds()))
+        except psutil.Error:
             break
         time.sleep(0.1)
     return samples

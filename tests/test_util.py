@@ -55,6 +55,7 @@ def test_errors_are_one_printable_line():
     (OSError("a: could not be written"), 2, "thing: error: a: could not be written"),
     (MemoryError("a lot"), 1, "thing: error: out of memory: a lot"),
     (torch.OutOfMemoryError("a lot"), 1, "thing: error: out of memory: a lot"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: a lot"), 1, "thing: error: out of memory: a lot"),
     (KeyboardInterrupt(), 130, ""),
 ])
 def test_an_error_is_one_line_and_an_exit_code(capsys, error, code, line):
@@ -74,6 +75,17 @@ def test_commands_end_well_or_with_their_own_code_and_bugs_are_not_hidden():
     assert run("thing", lambda argv: None) is None
     with pytest.raises(ZeroDivisionError):
         exit_code("thing", lambda: 1 / 0)
+
+
+@pytest.mark.parametrize(("length", "code"), [(10, 0), (100_000, 141)])
+def test_a_closed_pipe_ends_a_command_without_a_word(length, code):
+    """As in `command | head`: a short text fails only when Python flushes it at its end."""
+    command = f"import cli; cli.run('thing', lambda argv: print('x' * {length}))"
+    process = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, env={**os.environ, "PYTHONUNBUFFERED": ""})
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == code
 
 
 def test_commands_that_need_no_torch_do_not_wait_for_it():

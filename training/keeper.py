@@ -1,9 +1,8 @@
 """A run's checkpoints: when to save one, which to keep, and what to do when the disk is full."""
-import os
 import time
 from pathlib import Path
 
-from checkpoints import LATEST, newest_checkpoint, save_checkpoint
+from checkpoints import newest_checkpoint, point_latest_at, save_checkpoint
 from util import one_line
 
 
@@ -34,8 +33,8 @@ class CheckpointKeeper:
         path = self.folder / f"model-epoch_{checkpoint['epoch']}_iter_{checkpoint['step']}.pth"
         try:
             save_checkpoint(path, checkpoint)
-            self._point_latest_at(path)
-        except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+            point_latest_at(path)
+        except (OSError, RuntimeError, MemoryError) as error:  # torch reports a failed write as RuntimeError
             self.failed = True
             return f"{path} could not be saved: {one_line(str(error))}"
         finally:
@@ -46,12 +45,6 @@ class CheckpointKeeper:
         except OSError as error:
             return f"{path.name} was saved, but an older one could not be removed: {one_line(str(error))}"
         return None
-
-    def _point_latest_at(self, path: Path) -> None:
-        link = self.folder / f".{LATEST}.part"
-        link.unlink(missing_ok=True)
-        link.symlink_to(path.name)
-        os.replace(link, self.folder / LATEST)
 
     def kept(self) -> list[Path]:
         """The run's complete checkpoints, the oldest first."""

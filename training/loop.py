@@ -13,11 +13,12 @@ from runtime import set_arithmetic
 from training.data import load_batch, load_training_scene, training_triplets
 from training.guard import MAX_SKIPPED_STEPS, NotFinite, SkippedSteps
 from training.keeper import CheckpointKeeper
-from training.log import ProgressBar, TensorboardLog, log_pictures, losses_on_host
+from training.log import ProgressBar, TensorboardLog, lasting_output, log_pictures, losses_on_host
+from training.memory import report_needs
 from training.networks import Networks
 from training.next_commands import next_commands
 from training.recipes import learning_rate_schedule
-from training.run_folder import RunLock, Signals, open_run_folders, record_start
+from training.run_folder import Signals, open_run
 from training.stability import loop_gain
 from training.state import MAX_SETBACKS, begin, go_back, snapshot
 from training.step import train_step
@@ -39,7 +40,10 @@ def train(opt: Namespace, checkpoint: dict | None) -> int:
     set_arithmetic(opt.precision, device, opt.deterministic)
     scene, geometry = load_training_scene(opt)
     validation = load_validation(opt, scene, geometry) if opt.validate_every else None
+    report_needs(opt, device)
     networks, first_step = begin(opt, scene, geometry, checkpoint)
+    if checkpoint:
+        checkpoint.clear()  # it would take as much memory as the networks until training ends
     total_steps = opt.max_epoch * len(scene)
     if opt.max_steps is not None:
         total_steps = min(total_steps, opt.max_steps)
@@ -49,9 +53,7 @@ def train(opt: Namespace, checkpoint: dict | None) -> int:
     if opt.dry_run:
         return 0
 
-    logs, runs, history = open_run_folders(opt, scene.root)
-    with RunLock(logs), Signals() as signals:
-        record_start(logs, history, opt, first_step, device)
+    with open_run(opt, scene.root, first_step, device) as (logs, runs), lasting_output(), Signals() as signals:
         print(f"checkpoints: {logs}\ntensorboard: {runs}")
         keeper = CheckpointKeeper(logs, opt.checkpoint_every, opt.checkpoint_minutes, opt.keep_checkpoints)
         while True:
@@ -64,7 +66,7 @@ def train(opt: Namespace, checkpoint: dict | None) -> int:
                           f"{keeper.newest or 'none yet'}", file=sys.stderr)
                     return 1
                 setbacks = networks.setbacks + 1
-                networks, first_step, good = go_back(opt, scene, geometry, checkpoint, keeper.kept())
+                networks, first_step, good = go_back(opt, scene, geometry, keeper.kept())
                 networks.setbacks = setbacks
                 print(f"warning: {error}; going back to {good or 'the start'}, at half the learning rate "
                       f"(setback {setbacks} of {MAX_SETBACKS})", file=sys.stderr)

@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +16,27 @@ import torch
 from runtime import describe_machine
 from util import InputError, make_run_folder, read_text, write_json
 
+SIGHUP, SIGUSR1 = getattr(signal, "SIGHUP", None), getattr(signal, "SIGUSR1", None)  # not on Windows
 NO_FILE_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
+
+
+@contextmanager
+def open_run(opt: Namespace, scene_root: Path, first_step: int, device: torch.device) -> Iterator[tuple[Path, Path]]:
+    """The run's folders for checkpoints and for tensorboard, locked for this process, with this start recorded.
+
+    A start that cannot be recorded (a full disk) leaves no new folders.
+    """
+    logs, runs, history = open_run_folders(opt, scene_root)
+    try:
+        with RunLock(logs):
+            record_start(logs, history, opt, first_step, device)
+            yield logs, runs
+    finally:
+        with suppress(OSError):
+            if not (logs / "options.json").exists():
+                (logs / ".lock").unlink(missing_ok=True)
+                runs.rmdir()
+                logs.rmdir()
 
 
 def open_run_folders(opt: Namespace, scene_root: Path) -> tuple[Path, Path, list[dict]]:
@@ -72,9 +94,12 @@ class RunLock:
 
 
 class Signals:
-    """Takes SIGINT and SIGTERM as requests to stop after the current step, and SIGUSR1 as a request to save.
+    """Takes SIGINT, SIGTERM and SIGHUP as requests to stop after the current step, and SIGUSR1 as a request to save.
 
-    stop: the signal that asked to stop, or None. A second one ends the process at once.
+    Windows has no SIGHUP and no SIGUSR1. A SIGHUP that is ignored (`nohup`) stays ignored.
+
+    stop: the signal that asked to stop, or None. A second SIGINT or SIGTERM ends the process at once; a second SIGHUP
+    does not, because a terminal that closes may send two.
     """
 
     def __init__(self):
@@ -82,8 +107,10 @@ class Signals:
         self.save = False
 
     def __enter__(self) -> "Signals":
-        self._previous = {number: signal.signal(number, self._handle)
-                          for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+        numbers = [signal.SIGINT, signal.SIGTERM, *(number for number in (SIGHUP, SIGUSR1) if number is not None)]
+        if SIGHUP is not None and signal.getsignal(SIGHUP) is signal.SIG_IGN:
+            numbers.remove(SIGHUP)
+        self._previous = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
     def __exit__(self, *_) -> None:
@@ -91,9 +118,9 @@ class Signals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, _frame) -> None:
-        if number == signal.SIGUSR1:
+        if number == SIGUSR1:
             self.save = True
         elif self.stop is None:
             self.stop = number
-        else:
+        elif number != SIGHUP:
             os._exit(128 + number)

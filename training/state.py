@@ -28,7 +28,7 @@ def begin(opt: Namespace, scene: Scene, geometry: SceneGeometry, checkpoint: dic
     return networks, opt.start_epoch * len(scene)
 
 
-def go_back(opt: Namespace, scene: Scene, geometry: SceneGeometry, checkpoint: dict | None, kept: list[Path],
+def go_back(opt: Namespace, scene: Scene, geometry: SceneGeometry, kept: list[Path],
             ) -> tuple[Networks, int, Path | None]:
     """`begin` from the newest of the run's checkpoints `kept` whose numbers are all finite, or as at first if there is
     none. Returns the checkpoint too."""
@@ -37,7 +37,8 @@ def go_back(opt: Namespace, scene: Scene, geometry: SceneGeometry, checkpoint: d
             return *begin(Namespace(**{**vars(opt), "resume": str(path)}), scene, geometry, load_checkpoint(path)), path
         except InputError:
             continue
-    return *begin(opt, scene, geometry, checkpoint), None
+    source = opt.resume or opt.checkpoint
+    return *begin(opt, scene, geometry, load_checkpoint(Path(source)) if source else None), None
 
 
 def snapshot(opt: Namespace, networks: Networks, scene: Scene, step: int, epoch: int) -> dict:

@@ -1,14 +1,13 @@
-"""Images and depth maps of a textured surface, ray-cast on the CPU with Embree.
+"""Images and depth maps of a textured surface, ray-cast on the CPU (`first_hits`).
 
 Lambertian shading under lights fixed in the world, white background. In pixel coordinates the first pixel spans 0 to 1,
 so that a principal point of half the image's size is its middle.
 """
 import cv2
 import numpy as np
-from embreex.mesh_construction import TriangleMesh
-from embreex.rtcore_scene import EmbreeScene
-from jaxtyping import Float, Float32, Int, UInt8
+from jaxtyping import Float, Float32, UInt8
 
+from scenes.synthetic.first_hits import Camera, Caster
 from scenes.synthetic.surface import Surface
 
 AMBIENT = 0.6
@@ -17,20 +16,19 @@ STRENGTHS = np.array([0.42, 0.22], np.float32)
 
 
 class RayCaster:
-    """Casts rays against one surface. Embree's structures cannot be pickled: each process builds its own."""
+    """Casts rays against one surface."""
 
     def __init__(self, surface: Surface):
         self.surface = surface
-        self._scene = EmbreeScene()
-        TriangleMesh(self._scene, np.ascontiguousarray(surface.corners))
+        self._caster = Caster(surface.corners)
 
     def render(self, cam2world: Float[np.ndarray, "4 4"], matrix: Float[np.ndarray, "3 3"], sidelength: int,
                supersampling: int) -> UInt8[np.ndarray, "s s 3"]:
         """A square image, rendered at `supersampling` times its size and area-averaged (paper, section 4)."""
         size = sidelength * supersampling
-        directions = pixel_rays(cam2world, matrix, sidelength, size)
-        triangle, _, weights = self._first_hits(cam2world, directions)
-        hit = triangle >= 0
+        camera = Camera(cam2world, matrix, sidelength, size)
+        triangle, _, weights = self._caster.first_hits(camera)
+        hit, directions = triangle >= 0, camera.directions()
         image = np.ones((size * size, 3), np.float32)
         image[hit] = self._shade(triangle[hit], weights[hit], directions[hit])
         image = cv2.resize(image.reshape(size, size, 3), (sidelength, sidelength), interpolation=cv2.INTER_AREA)
@@ -39,16 +37,8 @@ class RayCaster:
     def depth(self, cam2world: Float[np.ndarray, "4 4"], matrix: Float[np.ndarray, "3 3"],
               sidelength: int) -> Float32[np.ndarray, "s s"]:
         """The z-depth at the pixels' centers in world units, infinite where there is no surface."""
-        triangle, depth, _ = self._first_hits(cam2world, pixel_rays(cam2world, matrix, sidelength, sidelength))
-        return np.where(triangle >= 0, depth, np.float32(np.inf)).reshape(sidelength, sidelength)
-
-    def _first_hits(self, cam2world: np.ndarray, directions: Float32[np.ndarray, "rays 3"]) -> tuple[
-            Int[np.ndarray, "rays"], Float32[np.ndarray, "rays"], Float32[np.ndarray, "rays 3"]]:
-        """The first triangle that each ray hits (-1 if none), the ray parameter there, and its barycentric weights."""
-        origins = np.broadcast_to(cam2world[:3, 3].astype(np.float32), directions.shape)
-        hits = self._scene.run(np.ascontiguousarray(origins), directions, output=1)
-        weights = np.stack([1 - hits["u"] - hits["v"], hits["u"], hits["v"]], axis=1)
-        return hits["primID"], hits["tfar"], weights
+        hits = self._caster.first_hits(Camera(cam2world, matrix, sidelength, sidelength))
+        return hits.depth.reshape(sidelength, sidelength)
 
     def _shade(self, triangle: np.ndarray, weights: np.ndarray,
                directions: np.ndarray) -> Float32[np.ndarray, "rays 3"]:
@@ -64,20 +54,6 @@ class RayCaster:
             own = part == index
             colors[own] *= sample_texture(surface.textures[index], uv[own])
         return np.minimum(colors * light[:, None], 1)
-
-
-def pixel_rays(cam2world: Float[np.ndarray, "4 4"], matrix: Float[np.ndarray, "3 3"], sidelength: int,
-               count: int) -> Float32[np.ndarray, "rays 3"]:
-    """World directions of count x count rays, row by row, spread evenly over an image of `sidelength` pixels.
-
-    `matrix` is the image's intrinsic matrix. Directions have unit z in camera axes, so that a ray's parameter is its
-    z-depth.
-    """
-    coordinates = (np.arange(count) + 0.5) * (sidelength / count)
-    right, down, forward = cam2world[:3, :3].T
-    across = np.outer((coordinates - matrix[0, 2]) / matrix[0, 0], right)
-    along = np.outer((coordinates - matrix[1, 2]) / matrix[1, 1], down) + forward
-    return (along.astype(np.float32)[:, None] + across.astype(np.float32)).reshape(-1, 3)
 
 
 def sample_texture(texture: UInt8[np.ndarray, "h w 3"],

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from data_util import view_name, write_image
 from scenes.synthetic.raycast import RayCaster
 from scenes.synthetic.surface import Surface
+from util import usable_cores
 
 RAYS_PER_PROCESS = 30_000_000  # fewer are done before another process has started
 
@@ -44,7 +45,7 @@ def render_views(views: list[View], surface: Surface, matrix: Float[np.ndarray, 
     missing = [view for view in views if not view.image_path().exists()]
     setup = (surface, matrix, sidelength, supersampling)
     rays = len(missing) * (sidelength * supersampling) ** 2
-    workers = workers or min(1 + rays // RAYS_PER_PROCESS, len(os.sched_getaffinity(0)))
+    workers = workers or min(1 + rays // RAYS_PER_PROCESS, usable_cores())
     with tqdm(desc="render", total=len(views), initial=len(views) - len(missing), unit="view") as bar:
         if workers == 1:
             renderer = _Renderer(*setup)
