@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not len(cloud.points):
             raise InputError(f"{path}: no surface to export: views from {len(cam2world)} poses agree on none")
         file.write(to_ply(cloud))
-    print(f"{args.out}: {len(cloud.points)} points, from {len(cam2world)} views")
+    print(f"{args.out}: {len(cloud.points)} points")
 
 
 def fuse_depth(model: DeepVoxels, cam2world: Float[np.ndarray, "views 4 4"],

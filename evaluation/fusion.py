@@ -1,7 +1,8 @@
 """Fuses the depth maps of many views into one coloured point cloud, as pure functions.
 
-A pixel's point stays if other views see a surface in its place and few see through it; it moves to the mean of what
-they see. Points that stay are averaged in small cells. docs/design.md, section 3, has the geometry.
+A pixel's point stays if enough other views see a surface in its place and few see through it; it moves to the mean of
+what they see. The background has no one place, so few views agree on it. Points that stay are averaged in small cells.
+docs/design.md, section 3, has the geometry.
 """
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,10 +16,11 @@ from torch import Tensor
 
 from projection import SceneGeometry, frustum_mask, image2camera, world2grid, world2image
 
-ROUNDS = 2  # of votes; in the second, points are where the first ones moved them
+ROUNDS = 2  # of votes; in the second, points are where the first moved them
 TOLERANCE = 1.0  # voxels: how far depths of the same surface may differ between views
-MIN_AGREEING = 3  # other views that must see the surface
-MIN_SHARE = 0.5  # of the other views that see the surface or see through it
+MIN_AGREEING = 3  # other views that must see the surface,
+MIN_SHARE_IN_VIEW = 0.2  # as a share of those that have it in their picture, hidden or not,
+MIN_SHARE_UNHIDDEN = 0.5  # and of those that see it or see through it
 CELLS = 2  # to a voxel's side; the points in one cell become one
 NEIGHBORS = 16  # points that a normal is fitted to
 
@@ -34,10 +36,11 @@ class Cloud(NamedTuple):
 class Votes(NamedTuple):
     """What views say of points.
 
-    agreeing: how many see a surface there. against: how many see through it. offset: from the point to the mean of
-    the surfaces that agreeing views see, world units.
+    in_view: how many have the point in their picture. agreeing: how many see a surface there. against: how many see
+    through it. offset: from the point to the mean of the surfaces that agreeing views see, world units.
     """
 
+    in_view: Int[Tensor, "n"]
     agreeing: Int[Tensor, "n"]
     against: Int[Tensor, "n"]
     offset: Float[Tensor, "n 3"]
@@ -51,13 +54,14 @@ def fuse(depth: Float[Tensor, "views m m"], colors: Float[Tensor, "views m m 3"]
     `progress` is called `ROUNDS` times for each view.
     """
     points = depth_points(depth, cam2world, geometry)
-    usable = frustum_mask(world2grid(points, geometry), geometry.grid_dim) & inner(geometry.map_sidelength, margin)
+    usable = frustum_mask(world2grid(points, geometry), geometry.grid_dim) & off_edges(depth, geometry, margin)
     toward = F.normalize(cam2world[:, None, None, :3, 3] - points, dim=-1)
     points, toward, colors = points[usable], toward[usable], colors[usable]
     for _ in range(ROUNDS):
         votes = count_votes(points, depth, cam2world, geometry, margin, progress)
         others = votes.agreeing - 1  # a view agrees with itself
-        stays = (others >= MIN_AGREEING) & (others >= MIN_SHARE * (others + votes.against))
+        stays = ((others >= MIN_AGREEING) & (others >= MIN_SHARE_IN_VIEW * (votes.in_view - 1))
+                 & (others >= MIN_SHARE_UNHIDDEN * (others + votes.against)))
         points, toward, colors = (points + votes.offset)[stays], toward[stays], colors[stays]
     points, toward, colors = (thin(values, points, geometry) for values in (points, toward, colors))
     return Cloud(points, outward_normals(points, toward), np.round(255 * colors).astype(np.uint8))
@@ -72,26 +76,35 @@ def depth_points(depth: Float[Tensor, "views m m"], cam2world: Float[Tensor, "vi
     return torch.einsum("vij,vrcj->vrci", cam2world[:, :3, :3], in_camera) + cam2world[:, None, None, :3, 3]
 
 
-def inner(sidelength: int, margin: int) -> Bool[Tensor, "m m"]:
-    """Which pixels of a map lie inside its margin."""
-    return F.pad(torch.ones(sidelength - 2 * margin, sidelength - 2 * margin, dtype=torch.bool), [margin] * 4)
+def off_edges(depth: Float[Tensor, "views m m"], geometry: SceneGeometry, margin: int) -> Bool[Tensor, "views m m"]:
+    """Which pixels lie inside the margin and show one surface.
+
+    The depth of a pixel that straddles an edge lies between two surfaces: farther than its own width from both the
+    nearest and the farthest depth around it.
+    """
+    last = depth.shape[-1] - margin
+    depth = depth[:, margin:last, margin:last]
+    nearest, farthest = -F.max_pool2d(-depth, 3, 1, 1), F.max_pool2d(depth, 3, 1, 1)
+    width = depth / geometry.focal
+    return F.pad(torch.minimum(depth - nearest, farthest - depth) <= width, [margin] * 4)
 
 
 def count_votes(points: Float[Tensor, "n 3"], depth: Float[Tensor, "views m m"], cam2world: Float[Tensor, "views 4 4"],
                 geometry: SceneGeometry, margin: int, progress: Callable[[], None]) -> Votes:
-    """The votes of all views; a view says nothing of points that it does not see, or that something hides."""
-    agreeing = torch.zeros(len(points), dtype=torch.int32)
-    against, offset = torch.zeros_like(agreeing), torch.zeros_like(points)
+    """The votes of all views. A view says nothing of a point that lies outside its picture or behind a surface."""
+    in_view, agreeing, against = torch.zeros(3, len(points), dtype=torch.int32)
+    offset, tolerance = torch.zeros_like(points), TOLERANCE * geometry.voxel_size
     for depth_map, pose in zip(depth, cam2world, strict=True):
         uvd = world2image(points, pose, geometry)
-        behind = sample_inside(depth_map, uvd[:, :2], margin) - uvd[:, 2]  # not a number outside the view
-        agrees = (behind.abs() <= TOLERANCE * geometry.voxel_size) & (uvd[:, 2] > 0)
+        behind = torch.where(uvd[:, 2] > 0, sample_inside(depth_map, uvd[:, :2], margin) - uvd[:, 2], torch.nan)
+        agrees = behind.abs() <= tolerance
+        in_view += ~behind.isnan()
         agreeing += agrees
-        against += (behind > TOLERANCE * geometry.voxel_size) & (uvd[:, 2] > 0)
+        against += behind > tolerance
         along_ray = (points - pose[:3, 3]) * (behind / uvd[:, 2])[:, None]
         offset += torch.where(agrees[:, None], along_ray, 0)
         progress()
-    return Votes(agreeing, against, offset / agreeing.clamp(min=1)[:, None])
+    return Votes(in_view, agreeing, against, offset / agreeing.clamp(min=1)[:, None])
 
 
 def sample_inside(depth: Float[Tensor, "m m"], pixels: Float[Tensor, "n 2"], margin: int) -> Float[Tensor, "n"]:

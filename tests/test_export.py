@@ -22,7 +22,7 @@ from scenes.synthetic.surface import Surface
 from tests.helpers import GEOMETRY
 from tests.helpers import run as train
 
-INTRINSICS = SceneIntrinsics(64.0, 32.0, 32.0, (0.0, 0.0, 0.0), 1.0, 1.1, 64, 64)
+INTRINSICS = SceneIntrinsics(64.0, 32.0, 32.0, (0.0, 0.0, 0.0), 1.0, 1.6, 64, 64)
 UP = np.array([0.0, 0.0, 1.0])
 DEMO_SIZE = ["--img_sidelength", "64", "--proj_sidelength", "32", "--grid_dim", "16", "--num_grid_feats", "16",
              "--nf0", "16"]
@@ -70,7 +70,8 @@ def cube_views():
     generator = np.random.default_rng(0)
     maps = np.stack([caster.depth(pose, matrix, 32 * fine) for pose in cam2world])
     background = np.isinf(maps)
-    maps[background] = generator.uniform(1, 1 + 2 * 1.1, background.sum())
+    anywhere = generator.uniform(1, 1 + 2 * INTRINSICS.scale, (30, 32, 32)).repeat(fine, axis=1).repeat(fine, axis=2)
+    maps[background] = anywhere[background]
     depth, share = (values.reshape(30, 32, fine, 32, fine).mean(axis=(2, 4)) for values in (maps, background))
     colors = np.stack([np.ones_like(share), share, share], axis=-1)
     tensors = (torch.from_numpy(array).float() for array in (depth, colors, cam2world))
@@ -84,24 +85,28 @@ def test_true_depth_fuses_into_the_surface(cube_views):
     to_surface, to_cloud = truth.distances(cloud)
     assert to_surface.mean() < 0.1 * geometry.voxel_size
     assert to_surface.max() < geometry.voxel_size
-    assert (to_cloud <= geometry.voxel_size).all()
+    assert (to_cloud <= geometry.voxel_size).mean() > 0.99
     assert np.median(truth.angles(cloud)) < 2
     assert (truth.angles(cloud) < 60).mean() > 0.98  # the others are at edges
     np.testing.assert_allclose(np.linalg.norm(cloud.normals, axis=1), 1)
     assert (np.median(cloud.colors, axis=0) == [255, 0, 0]).all()
+    assert (cloud.colors[:, 1] > 64).mean() < 0.02  # no pixel that is half background
     cells = np.floor((cloud.points / geometry.voxel_size + 8) * 2)
     assert len(np.unique(cells, axis=0)) == len(cells)  # thinned
 
 
-def test_what_other_views_see_through_is_left_out(cube_views):
-    """Five views from above agree on a surface over the cube."""
+@pytest.mark.parametrize(("views", "voxels"), [(8, -2.5), (5, 2.5)])
+def test_a_surface_that_few_views_see_is_left_out(cube_views, views, voxels):
+    """Some views from above agree on a surface over the cube, which the others see through, or inside it, which the
+    cube hides from the others."""
     depth, colors, cam2world, geometry, truth = cube_views
     depth = depth.clone()
-    depth[-5:] -= 4 * geometry.voxel_size
-    assert len(fuse(depth[-5:], colors[-5:], cam2world[-5:], geometry).points)
+    depth[-views:] += voxels * geometry.voxel_size
+    alone, _ = truth.distances(fuse(depth[-views:], colors[-views:], cam2world[-views:], geometry))
+    assert np.median(alone) > 1.5 * geometry.voxel_size
     to_surface, to_cloud = truth.distances(fuse(depth, colors, cam2world, geometry))
     assert to_surface.max() < geometry.voxel_size
-    assert (to_cloud <= geometry.voxel_size).mean() > 0.99
+    assert (to_cloud <= geometry.voxel_size).mean() > 0.95
 
 
 def test_the_margin_of_maps_has_no_say(cube_views):
@@ -151,7 +156,7 @@ def test_the_command_writes_points_normals_and_colours(checkpoint, logs, tmp_pat
     assert len(points) > 4
     assert np.abs(points).max() < 4 * GEOMETRY.voxel_size
     np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-5)
-    assert f"{len(points)} points, from 8 views" in capsys.readouterr().out
+    assert f"{len(points)} points" in capsys.readouterr().out
     command(tmp_path / "b.ply", "--checkpoint", checkpoint)  # the same, named by its file
     assert (tmp_path / "a.ply").read_bytes() == (tmp_path / "b.ply").read_bytes()
 
