@@ -12,7 +12,7 @@ from data_util import SceneIntrinsics, load_intrinsics
 from dataio import scene_geometry
 from deep_voxels import Architecture, DeepVoxels
 from evaluation import export
-from evaluation.fusion import Cloud, fuse
+from evaluation.fusion import Cloud, fuse, off_edges
 from scenes.geometry.cameras import hemisphere, look_at
 from scenes.geometry.coverage import project
 from scenes.render import main as render_scene
@@ -107,6 +107,13 @@ def test_a_surface_that_few_views_see_is_left_out(cube_views, views, voxels):
     to_surface, to_cloud = truth.distances(fuse(depth, colors, cam2world, geometry))
     assert to_surface.max() < geometry.voxel_size
     assert (to_cloud <= geometry.voxel_size).mean() > 0.85  # a top that eight views deny has fewer points
+
+
+def test_only_depths_between_two_surfaces_are_on_edges():
+    depth = torch.full((1, 16, 16), 1.0)
+    depth[:, :, 6] = 1.5
+    depth[:, :, 7:] = 2.0
+    assert (~off_edges(depth, GEOMETRY, margin=0)).nonzero()[:, 2].unique().tolist() == [6]
 
 
 def test_the_margin_of_maps_has_no_say(cube_views):
