@@ -1,0 +1,165 @@
+"""Exports the surface that a model has learned as a coloured point cloud.
+
+    python -m evaluation.export --checkpoint latest --logging_root LOGS --out points.ply
+
+The model's depth is rendered from the training poses, or those of --data_root, and fused: what views agree on stays,
+within the grid; the background does not. The PLY file holds points in world coordinates, normals and colours.
+"""
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+import torch
+import trimesh
+from jaxtyping import Float
+from torch import nn
+from tqdm import tqdm
+
+from baselines import recorded_model
+from checkpoints import latest_checkpoint, load_checkpoint
+from cli import Parser, run
+from data_util import BORDER, DEFAULT_NEAR_PLANE, scene_parts
+from dataio import load_scene, scene_geometry
+from deep_voxels import Architecture, DeepVoxels
+from evaluation.fusion import ROUNDS, Cloud, fuse
+from evaluation.pictures import spread
+from evaluation.render import load_model, make_fast_, render_path
+from runtime import choose_device, set_arithmetic
+from util import InputError
+
+PROG = "evaluation.export"
+MAX_VIEWS = 100  # more views add no accuracy
+PRECISION = "fp32"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(PROG, __doc__)
+    parser.add_argument("--checkpoint", required=True, metavar="FILE|latest",
+                        help="the model; 'latest': the newest checkpoint under logging_root")
+    parser.add_argument("--logging_root", type=Path, metavar="DIR", help="where training wrote logs/, for 'latest'")
+    parser.add_argument("--data_root", type=Path, metavar="DIR", help="scene folder with the poses to see the model "
+                        "from, many and all around (default: the one that it was trained on)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the PLY file to make")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto: CUDA if it is available "
+                        "(default: auto)")
+    args = parser.parse_args(argv)
+    if args.out.exists():
+        raise InputError(f"--out {args.out}: already exists; delete it or choose another name")
+    path = find_checkpoint(args.checkpoint, args.logging_root)
+    device = torch.device(choose_device(args.device))
+    set_arithmetic(PRECISION, device)
+    model, cam2world = load(path, args.data_root, device)
+    with new_file(args.out) as file, tqdm(desc="fusing", unit="step", dynamic_ncols=True) as bar:
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        cloud = fuse_depth(model, cam2world, show)
+        if not len(cloud.points):
+            raise InputError(f"{path}: no surface to export: views from {len(cam2world)} poses agree on none")
+        file.write(to_ply(cloud))
+    print(f"{args.out}: {len(cloud.points)} points")
+
+
+def fuse_depth(model: DeepVoxels, cam2world: Float[np.ndarray, "views 4 4"],
+               progress: Callable[[int, int], None] = lambda done, total: None) -> Cloud:
+    """The surface that a model has learned, as at most `MAX_VIEWS` of the poses see it; empty if they agree on none.
+
+    The model must learn depth (`learns_depth`). `progress` is called with the steps that are done, and with all.
+    """
+    cam2world = cam2world[spread(len(cam2world), MAX_VIEWS)]
+    device, geometry = model.deepvoxels.device, model.geometry
+    steps = count(1)
+
+    def step() -> None:
+        progress(next(steps), (1 + ROUNDS) * len(cam2world))
+
+    depth, colors = [], []
+    for frame in render_path(model, cam2world, None, PRECISION, device):
+        depth.append(frame.depth)
+        colors.append(map_colors(frame.image, geometry.map_sidelength))
+        step()
+    margin = -(-BORDER * geometry.map_sidelength // model.architecture.img_sidelength)  # training never sees the border
+    return fuse(torch.from_numpy(np.stack(depth)), torch.from_numpy(np.stack(colors)),
+                torch.from_numpy(cam2world).float(), geometry, margin, step)
+
+
+def map_colors(image: Float[np.ndarray, "h h 3"], map_sidelength: int) -> Float[np.ndarray, "m m 3"]:
+    """A frame's image, which lacks its border, averaged around every pixel of the feature map; black at the border.
+
+    A map's pixel shows what is seen along the ray through its integer coordinate (docs/design.md, section 3).
+    """
+    sidelength = len(image) + 2 * BORDER
+    shift = sidelength // map_sidelength // 2
+    padded = np.pad(image, ((BORDER + shift, BORDER), (BORDER + shift, BORDER), (0, 0)))[:sidelength, :sidelength]
+    return cv2.resize(padded, (map_sidelength, map_sidelength), interpolation=cv2.INTER_AREA)
+
+
+def learns_depth(model: nn.Module) -> bool:
+    """Whether a model renders depth: DeepVoxels with its occlusion net."""
+    return isinstance(model, DeepVoxels) and not model.architecture.no_occlusion_net
+
+
+def to_ply(cloud: Cloud) -> bytes:
+    """The cloud as a binary PLY file: points, normals and colours of vertices without faces."""
+    vertices = trimesh.Trimesh(cloud.points, vertex_normals=cloud.normals, vertex_colors=cloud.colors, process=False)
+    return vertices.export(file_type="ply", vertex_normal=True)
+
+
+def find_checkpoint(checkpoint: str, logging_root: Path | None) -> Path:
+    """The checkpoint's file, also for 'latest'."""
+    if checkpoint != "latest":
+        return Path(checkpoint)
+    if logging_root is None:
+        raise InputError("--checkpoint latest: needs --logging_root")
+    newest = latest_checkpoint(logging_root)
+    if newest is None:
+        raise InputError(f"--checkpoint latest: there is no checkpoint under {logging_root}/logs")
+    return newest
+
+
+def load(path: Path, data_root: Path | None, device: torch.device) -> tuple[nn.Module, Float[np.ndarray, "views 4 4"]]:
+    """The model of a checkpoint, and the poses of `data_root` or of the scene that it was trained on."""
+    checkpoint = load_checkpoint(path)
+    flags = recorded_model(checkpoint, path)
+    name, architecture = flags.pop("model"), Architecture(**flags)
+    options = checkpoint.get("options")
+    options = options if isinstance(options, dict) else {}  # the original's checkpoints have none
+    if data_root is None:
+        if not isinstance(options.get("data_root"), str):
+            raise InputError(f"{path}: does not say which scene it was trained on; give --data_root")
+        data_root = Path(options["data_root"])
+        if not data_root.is_dir():
+            raise InputError(f"{data_root}: the scene of {path} is not there any more; give --data_root")
+    scene = load_scene(scene_parts(data_root)[0], architecture.img_sidelength, with_images=False)
+    near_plane = options.get("near_plane")
+    geometry = scene_geometry(scene.intrinsics, architecture.grid_dim, architecture.proj_sidelength,
+                              near_plane if isinstance(near_plane, float) else DEFAULT_NEAR_PLANE)
+    model = load_model(name, architecture, geometry, device, checkpoint, path)
+    if not learns_depth(model):
+        raise InputError(f"{path}: learned no depth to export: only DeepVoxels with its occlusion net does")
+    make_fast_(model, device)
+    return model, scene.cam2world
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Yields a file to fill. It becomes `path` on success and is deleted on an error."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+        part.replace(path)
+    except BaseException as error:
+        part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise InputError(f"--out {path}: cannot be written ({error.strerror})") from None
+        raise
+
+
+if __name__ == "__main__":
+    run(PROG, main)
