@@ -22,7 +22,8 @@ from tests.conftest import SMALL
 from tests.helpers import ENVIRONMENT, ROOT, STARTED, arguments, render_arguments, run
 
 RUN_TIME = re.compile(r"\d\d_\d\d/\d\d-\d\d-\d\d")
-UNFINISHED = re.compile(r"(^|/)\.|\.partial/")  # what a next try replaces or nobody reads
+# What a next try replaces, nobody reads, or does no harm without its last entry.
+NOT_RESULTS = re.compile(r"(^|/)\.|\.partial/|(^|/)(log\.txt|events\..*)$")
 # Their content depends on times, or on earlier tries; they must be whole all the same.
 VARYING = {"options.json", "commands.json", "table.json", "occlusion.json", "sensitivity.json", "measured.json",
            "scaling.json", "scaling.png"}
@@ -47,7 +48,7 @@ class Command:
             return run(*self.words(inputs, out))
         module = importlib.import_module(self.name)
         try:
-            return cli.exit_code(module.PROG, lambda: module.main([str(word) for word in self.words(inputs, out)]))
+            return cli.exit_code(self.name, lambda: module.main([str(word) for word in self.words(inputs, out)]))
         except SystemExit as end:
             return end.code
 
@@ -78,10 +79,10 @@ class Command:
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
-    """The content of each finished file under the folder, None if it varies. A run's time is left out of its name."""
+    """The content of each result under the folder, None if it varies. A run's time is left out of its name."""
     names = {path: RUN_TIME.sub("TIME", path.relative_to(folder).as_posix())
              for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
-    return {name: content(path) for path, name in names.items() if not UNFINISHED.search(name)}
+    return {name: content(path) for path, name in names.items() if not NOT_RESULTS.search(name)}
 
 
 def content(path: Path) -> bytes | None:
@@ -90,7 +91,7 @@ def content(path: Path) -> bytes | None:
         load_checkpoint(path)
     elif path.name in VARYING:
         imageio.imread(path) if path.suffix == ".png" else json.loads(path.read_text())
-    elif path.name != "log.txt" and not path.name.startswith("events."):  # a last entry that was cut off does no harm
+    else:
         return path.read_bytes()
     return None
 
@@ -126,7 +127,7 @@ COMMANDS = {
         inputs / "scene" / "transforms_train.json", out / "scene", "--sidelength", 256]),
     "colmap_wrapper": Command("colmap_wrapper", lambda inputs, out: [
         "--img_dir", inputs / "photos", "--trgt_dir", out / "scene", "--test_every", 0], exact=False),
-    "table1": Command("experiments.table1", study("--models", "nearest_neighbor", "deepvoxels"), mark="no mark"),
+    "table1": Command("experiments.table1", study("--models", "deepvoxels"), mark="no mark"),
     "occlusion": Command("experiments.occlusion", study(), mark="no mark"),
     "sensitivity": Command("experiments.sensitivity", study("--studies", "noise", "--degrees", 1), mark="no mark"),
     "speed": Command("benchmarks.speed", lambda inputs, out: [
