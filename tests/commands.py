@@ -74,8 +74,8 @@ class Command:
         """All that an undisturbed run leaves is there, and nothing else but abandoned tests."""
         self.assert_whole(undisturbed, out)
         assert contents(out).keys() == contents(undisturbed).keys()
-        left_over = [path for path in out.rglob("*") if re.search(r"\.part(ial)?$", path.name)]
-        assert all("test_traj" in path.parts for path in left_over), left_over
+        left_over = [path for path in out.rglob("*") if path.suffix == ".partial" or path.name.startswith(".")]
+        assert all(path.name == ".lock" or "test_traj" in path.parts for path in left_over), left_over
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
