@@ -33,9 +33,7 @@ QUICK_DISK = {"test": [0, 0.5, 1], "render": [0.5], "check": [0.5]} | {
 STUDIES = {"table1", "occlusion", "sensitivity"}
 BENCHMARKS = {"speed", "kernels", "scaling"}
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT]
-OTHER_STUDIES = ["table1", "occlusion", "sensitivity"]
-BENCHMARKS = {"speed", "kernels", "scaling"}
-SIGNALS = [signal.SIGABRT, signal.SIGALRM, signal.SIGPIPE, signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2,
+OTHER_SIGNALS = [signal.SIGABRT, signal.SIGALRM, signal.SIGPIPE, signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2,
                  signal.SIGVTALRM, signal.SIGPROF, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL,
                  signal.SIGTRAP, signal.SIGSYS, signal.SIGIO, signal.SIGXFSZ]
 
