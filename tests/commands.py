@@ -21,7 +21,8 @@ from scenes.geometry.cameras import look_at, opengl2opencv
 from tests.conftest import SMALL
 from tests.helpers import ENVIRONMENT, ROOT, STARTED, arguments, render_arguments, run
 
-RUN_TIME = re.compile(r"\d\d_\d\d/\d\d-\d\d-\d\d")
+# A run's time, and a checkpoint's step: a signal saves wherever training is.
+CHANGING = re.compile(r"\d\d_\d\d/\d\d-\d\d-\d\d|epoch_\d+_iter_\d+")
 # What a next try replaces, nobody reads, or does no harm without its last entry.
 NOT_RESULTS = re.compile(r"(^|/)\.|\.partial/|(^|/)(log\.txt|events\..*)$")
 # Their content depends on times, or on earlier tries; they must be whole all the same.
@@ -79,8 +80,8 @@ class Command:
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
-    """The content of each result under the folder, None if it varies. A run's time is left out of its name."""
-    names = {path: RUN_TIME.sub("TIME", path.relative_to(folder).as_posix())
+    """The content of each result under the folder, None if it varies, by names without what changes in them."""
+    names = {path: CHANGING.sub("N", path.relative_to(folder).as_posix())
              for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
     return {name: content(path) for path, name in names.items() if not NOT_RESULTS.search(name)}
 
@@ -98,7 +99,7 @@ def content(path: Path) -> bytes | None:
 
 def train_words(inputs: Path, out: Path) -> list:
     resumed = ["--resume", "latest"] if any(out.glob("logs/*/*/latest.pth")) else []
-    return arguments(inputs / "scene", out, "--max_steps", 12, "--checkpoint_every", 4, *resumed)
+    return arguments(inputs / "scene", out, "--max_steps", 24, "--checkpoint_every", 3, *resumed)
 
 
 def study(*more) -> Callable[[Path, Path], list]:
