@@ -30,8 +30,8 @@ class Video:
             self._start(*frame.shape[:2])
         try:
             self._ffmpeg.stdin.write(np.ascontiguousarray(frame).data)
-        except BrokenPipeError:
-            self._finish()
+        except OSError:  # ffmpeg has ended
+            self._finish(early=True)
 
     def __exit__(self, error_type: type | None, *_) -> None:
         if self._ffmpeg is None:
@@ -56,10 +56,10 @@ class Video:
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             start_new_session=True)  # Ctrl-C is for this process, which then ends ffmpeg
 
-    def _finish(self) -> None:
-        """Waits for ffmpeg. Raises `OSError` unless it wrote all frames."""
+    def _finish(self, early: bool = False) -> None:
+        """Waits for ffmpeg. Raises `OSError` if it failed, or ended early."""
         _, messages = self._ffmpeg.communicate()
-        if self._ffmpeg.returncode != 0:
+        if early or self._ffmpeg.returncode != 0:
             # Such as "[out#0/mp4 @ 0x55c35b74b440] Error writing trailer: No space left on device"
             reason = messages.decode(errors="replace").partition("\n")[0].rpartition("] ")[2]
             raise OSError(f"{self._path}: ffmpeg ended with exit code {self._ffmpeg.returncode}"

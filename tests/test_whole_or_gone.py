@@ -29,7 +29,7 @@ PAGE = 4096
 CAPTURED = 1 << 14  # bytes: pytest's own files, which hold what a command prints, are limited too
 # Those that write into the output folder for about a second, and start quickly.
 QUICK_SIGNALS = ["test", "render"]
-QUICK_DISK = {"test": [0, 0.5, 1], "render": [0.5], "check": [0.5]} | {
+QUICK_DISK = {"test": [0.5, 1], "render": [0.5], "check": [0.5]} | {
     name: [0, 0.5, 1] for name in ("path", "noise", "colmap", "nerf_synthetic", "transforms_json")}
 STUDIES = {"table1", "occlusion", "sensitivity"}
 BENCHMARKS = {"speed", "kernels", "scaling"}
