@@ -10,11 +10,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8, UInt16
 from PIL import Image
 from tqdm import tqdm
 
-from util import InputError, read_text
+from util import InputError, new_file, read_text, write_text
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 BACKGROUNDS = {"white": 255, "black": 0}
@@ -100,7 +100,7 @@ def write_poses(folder: Path, cam2world: Float[np.ndarray, "views 4 4"]) -> None
 def write_pose(path: Path, pose: Float[np.ndarray, "4 4"]) -> None:
     """Writes 16 numbers on one line that read back to the same floats."""
     # Adding 0 turns a negative zero into 0.
-    path.write_text(" ".join(repr(float(value) + 0.0) for value in pose.reshape(-1)) + "\n")
+    write_text(path, " ".join(repr(float(value) + 0.0) for value in pose.reshape(-1)) + "\n")
 
 
 def nearest_views(cam2world: Float[np.ndarray, "views 4 4"], reference: Float[np.ndarray, "references 4 4"],
@@ -175,7 +175,7 @@ def write_intrinsics(path: Path, intrinsics: SceneIntrinsics) -> None:
     rows = [(intrinsics.focal, intrinsics.cx, intrinsics.cy, 0.0), intrinsics.grid_origin, (intrinsics.near_plane,),
             (intrinsics.scale,), (int(intrinsics.height), int(intrinsics.width))]
     lines = [" ".join(str(value) if isinstance(value, int) else repr(float(value)) for value in row) for row in rows]
-    path.write_text("\n".join(lines) + "\n")
+    write_text(path, "\n".join(lines) + "\n")
 
 
 # Images
@@ -202,12 +202,11 @@ def load_image(path: Path, background: str = "white") -> UInt8[np.ndarray, "h w 
     return np.round(255 * colors).astype(np.uint8)
 
 
-def write_image(path: Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
-    """Writes an RGB image as PNG, whole or not at all."""
-    _, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(encoded.tobytes())
-    temporary.replace(path)
+def write_image(path: Path, image: UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w *c"]) -> None:
+    """Writes an image, RGB or gray, as PNG, whole or not at all."""
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image)
+    with new_file(path) as file:
+        file.write(encoded.data)
 
 
 def center_square(height: int, width: int) -> tuple[int, int, int]:

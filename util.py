@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 MAX_TEXT_BYTES = 1 << 20
 
@@ -35,15 +36,35 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read as text ({error})") from None
 
 
-def write_json(path: Path, content: dict) -> None:
-    """Writes indented JSON atomically: `path` never holds part of a file."""
-    part = path.with_name(f".{path.name}.part")
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Yields a file to fill. It becomes `path` when the block ends, so that `path` never holds part of a file; on an
+    error it is deleted. A pipe or device is written directly. Raises `OSError` that names `path`."""
+    target = path.resolve()  # a link stays
+    direct = target.exists() and not target.is_file()
+    part = target if direct else target.with_name(f".{target.name}.part")
     try:
-        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
+        with open(part, "wb") as file:
+            yield file
+        if not direct:
+            part.replace(target)
+    except BaseException as error:
+        if not direct:
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(part)):
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    with new_file(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes indented JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def usable_cores() -> int:

@@ -5,7 +5,6 @@
 Of each ratio the median and the quartiles over the turns. `frames` is a batch of four, `frame` a single one.
 """
 import copy
-import json
 import sys
 import time
 from argparse import Namespace
@@ -23,6 +22,7 @@ from cpu_kernels import prepare_for_frames_, thresholds
 from cpu_kernels.accelerate import KERNELS
 from evaluation.render import VIEWS_AT_ONCE
 from runtime import PRECISIONS, autocast, keep_freed_memory, set_arithmetic
+from util import write_json
 
 # Kernels that a threshold switches off; the others' layers become their parents again.
 BY_THRESHOLD = {"few_pixels": {"FEW_PIXELS_MAX_PAIRS": 0}, "winograd": {"WINOGRAD_MIN_CHANNELS": 2 ** 30},
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     opt = parser.parse_args(argv)
     results = measure(opt)
     if opt.json:
-        opt.json.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(opt.json, results)
 
 
 def measure(opt: Namespace) -> dict[str, dict[str, list[float]]]:

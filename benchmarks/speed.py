@@ -5,7 +5,6 @@
 Utilisation is the GFLOP of the original's arithmetic, fixed for each preset, over time x the peak measured in the same
 run (docs/design.md, section 8): saved arithmetic counts as speed, and ratios hold across machines.
 """
-import json
 import platform
 import resource
 import sys
@@ -34,6 +33,7 @@ from training.data import Batch
 from training.loop import PROGRESS_EVERY
 from training.networks import Networks, build_networks
 from training.step import train_step
+from util import write_json
 
 
 class Preset(NamedTuple):
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             print(f"{name:24} {value:.4g}" if isinstance(value, float) else f"{name:24} {value}")
     if opt.json:
-        opt.json.write_text(json.dumps(figures, indent=1) + "\n")
+        write_json(opt.json, figures)
 
 
 def add_options(parser: Parser, repeats: int) -> None:

@@ -58,15 +58,15 @@ def test(opt: Namespace, checkpoint: dict | None) -> int:
         (geometry.near_plane, farthest),
         (lambda view, image: measure_frame(view, image, scene, neighbors)) if measured else None)
     if measured:
-        write_comparison(folder, scene)
         frames, nearest = zip(*metrics, strict=True)
         content = {**mean_metrics(frames), "nearest_neighbor": neighbors and mean_metrics(nearest),
                    "depth": None if true_depth is None or depth is None else
                    measure_depth(depth, true_depth, geometry.voxel_size),
                    "model": opt.model, "parameters": parameters, "protocol": protocol(opt),
                    "frames": frames}
-        write_json(folder / "metrics.json", content)
-        print_metrics(content)
+        print_metrics(content)  # first: nothing is lost if the disk is full
+        write_comparison(folder, scene)
+        write_json(folder / "metrics.json", content)  # last: it says that the test is complete
     for what, name in [("video", "video.mp4"), ("picture", "comparison.png"), ("metrics", "metrics.json")]:
         if (folder / name).is_file():
             print(f"{what}: {folder / name}")

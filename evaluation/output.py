@@ -5,16 +5,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
-import imageio.v2 as imageio
 import numpy as np
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
-from data_util import BORDER
+from data_util import BORDER, write_image
 from dataio import Scene
 from evaluation.metrics import true_image
-from evaluation.pictures import depth_pictures, enlarge, open_video, picture_grid, spread, to_uint8
+from evaluation.pictures import depth_pictures, enlarge, picture_grid, spread, to_uint8
 from evaluation.render import Frame
+from evaluation.video import Video
+from util import new_file
 
 WRITERS = 4  # threads that write and measure frames while the next ones are rendered
 MAX_WAITING = 16  # frames that wait for them, which bounds memory
@@ -24,7 +25,8 @@ COMPARED_VIEWS = 5
 
 def write_frames(folder: Path, frames: Iterable[Frame], count: int, depth_range: tuple[float, float],
                  measure: Callable | None = None) -> tuple[list, Float[np.ndarray, "views m m"] | None]:
-    """Writes `img_%05d.png`, `video.mp4` and, where frames have depth, `depth/` and `depth_metric.npz`.
+    """Writes `img_%05d.png`, `depth/` and `depth_metric.npz` where frames have depth, and `video.mp4`, which appears
+    last, when all else is written. Every file is whole or not there.
 
     Threads write and measure frames while the next ones are rendered. Returns `measure(view, image)` of each frame,
     in order, and the depth of all frames, if any. The video's colours span `depth_range` (world units).
@@ -34,19 +36,18 @@ def write_frames(folder: Path, frames: Iterable[Frame], count: int, depth_range:
         return measure and measure(frame.view, frame.image)
 
     depths, measured, waiting = [], [], deque()
-    with ThreadPoolExecutor(WRITERS) as writers, open_video(folder / "video.mp4") as video:
+    with Video(folder / "video.mp4") as video, ThreadPoolExecutor(WRITERS) as writers:
         for frame in tqdm(frames, total=count, unit="frame", dynamic_ncols=True):
             waiting.append(writers.submit(write_frame, frame))
             if len(waiting) > MAX_WAITING:
                 measured.append(waiting.popleft().result())
             if frame.depth is not None:
                 depths.append(frame.depth)
-            video.append_data(video_picture(frame, depth_range))
+            video.add(video_picture(frame, depth_range))
         measured += [result.result() for result in waiting]
-    if not depths:
-        return measured, None
-    depth = np.stack(depths)
-    write_depth(folder, depth)
+        depth = np.stack(depths) if depths else None
+        if depth is not None:
+            write_depth(folder, depth)
     return measured, depth
 
 
@@ -60,7 +61,8 @@ def video_picture(frame: Frame, depth_range: tuple[float, float]) -> UInt8[np.nd
 
 def write_depth(folder: Path, depth: Float[np.ndarray, "views m m"]) -> None:
     """Writes depth in world units as `depth_metric.npz`, and as 16-bit pictures normalised over the whole run."""
-    np.savez_compressed(folder / "depth_metric.npz", depth=depth.astype(np.float32))
+    with new_file(folder / "depth_metric.npz") as file:
+        np.savez_compressed(file, depth=depth.astype(np.float32))
     (folder / "depth").mkdir()
     for view, picture in enumerate((depth - depth.min()) / max(np.ptp(depth), 1e-12)):
         write_png16(frame_path(folder / "depth", view), picture)
@@ -73,8 +75,7 @@ def write_comparison(folder: Path, scene: Scene) -> None:
         truth, render = to_uint8(true_image(scene, view)), read_frame(folder, view)
         error = np.abs(render.astype(float) - truth).mean(axis=2, keepdims=True) / 255
         rows.append((scene.names[view], [truth, render, to_uint8(1 - np.clip(2 * error, 0, 1)).repeat(3, axis=2)]))
-    imageio.imwrite(folder / "comparison.png",
-                    picture_grid(["truth", "render", "error (black: 0.5 or more)"], rows))
+    write_image(folder / "comparison.png", picture_grid(["truth", "render", "error (black: 0.5 or more)"], rows))
 
 
 def frame_path(folder: Path, view: int) -> Path:
@@ -83,9 +84,7 @@ def frame_path(folder: Path, view: int) -> Path:
 
 def write_png16(path: Path, image: Float[np.ndarray, "h w *c"]) -> None:
     """Writes an image in [0, 1], RGB or gray, as 16-bit PNG."""
-    levels = np.round(image * 65535).astype(np.uint16)
-    if not cv2.imwrite(str(path), levels[..., ::-1] if levels.ndim == 3 else levels):
-        raise OSError(f"{path}: could not be written")
+    write_image(path, np.round(image * 65535).astype(np.uint16))
 
 
 def read_frame(folder: Path, view: int) -> UInt8[np.ndarray, "h w 3"]:

@@ -1,15 +1,12 @@
-"""Pictures for people to look at: pixels enlarged without blur, depth in colours, captioned grids, videos."""
+"""Pictures for people to look at: pixels enlarged without blur, depth in colours, captioned grids."""
 from collections.abc import Sequence
-from pathlib import Path
 
-import imageio.v2 as imageio
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from data_util import color_depth, crop_border
 from util import one_line
 
-FRAMES_PER_SECOND = 25
 CELL = 224  # pixels a side of a grid's picture, about
 GAP = 4  # white pixels between pictures
 MISSING = 235  # the gray in place of a missing picture
@@ -80,8 +77,3 @@ def picture_grid(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[UInt
     names = np.rot90(captions([name for name, _ in reversed(rows)], len(grid)))
     titles = np.pad(captions(columns, grid.shape[1]), ((0, 0), (names.shape[1], 0), (0, 0)), constant_values=255)
     return np.concatenate([titles, np.concatenate([names, grid], axis=1)])
-
-
-def open_video(path: Path):
-    """A writer for frames (h, w, 3), 8 bit, with even h and w; `append_data` adds one."""
-    return imageio.get_writer(path, fps=FRAMES_PER_SECOND, macro_block_size=2, ffmpeg_log_level="error")

@@ -35,8 +35,9 @@ def parse(parser: Parser, argv: Sequence[str] | None, reserved: set[str]) -> arg
     for name, values in [("scenes", args.scenes), ("seeds", args.seeds)]:
         if len(set(values)) < len(values):
             raise InputError(f"--{name}: a value is repeated")
-    # SIGTERM, which batch systems send, and a closed terminal end an experiment as Ctrl-C does, with its run saved.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
+    # SIGTERM, which batch systems send, and SIGHUP, of a closed terminal, end an experiment as Ctrl-C does: the current
+    # run is saved. Under `nohup`, SIGHUP stays ignored. Windows has no SIGHUP.
+    for ending in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, ending) and signal.getsignal(getattr(signal, ending)) != signal.SIG_IGN:
+            signal.signal(getattr(signal, ending), signal.default_int_handler)
     return args

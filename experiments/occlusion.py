@@ -8,10 +8,10 @@ test/depth/*.npz. Repeating the command runs what is missing.
 from argparse import Namespace
 from collections.abc import Sequence
 
-import imageio.v2 as imageio
 import numpy as np
 
 from cli import run
+from data_util import write_image
 from dataio import Scene
 from evaluation.metrics import load_true_depth
 from evaluation.pictures import depth_pictures, picture_grid, spread
@@ -19,7 +19,7 @@ from experiments.command import experiment_parser, parse
 from experiments.pictures import VIEWS_SHOWN, load_test_views, truth_and_frames
 from experiments.results import GAP, cell, failures, markdown_table, summarize
 from experiments.runner import Experiment, Result, Run, SceneData, open_experiment
-from util import write_json
+from util import write_json, write_text
 
 PROG = "experiments.occlusion"
 VARIANTS = {"with": (), "without": ("--no_occlusion_net",)}
@@ -43,7 +43,7 @@ def run_study(experiment: Experiment, args: Namespace) -> None:
              for scene in experiment.scenes}
     write_json(args.out / "occlusion.json", {"steps": args.steps, "seeds": args.seeds, "flags": args.flags,
                                              "scenes": table, "paper": PAPER})
-    (args.out / "occlusion.md").write_text(table_text(table, args), encoding="utf-8")
+    write_text(args.out / "occlusion.md", table_text(table, args))
     write_figure(experiment, {key: results.get(group[0]) for key, group in runs.items()})
 
 
@@ -84,7 +84,7 @@ def write_figure(experiment: Experiment, results: dict[tuple[str, str], Result |
                 truth, None if true_depth is None else true_depth[view],
                 with_net, None if depth is None else depth[view], without_net]))
     if rows:
-        imageio.imwrite(experiment.out / "figure.png", picture_grid(
+        write_image(experiment.out / "figure.png", picture_grid(
             ["truth", "true depth", "with occlusion net", "its depth", "without occlusion net"], rows))
 
 

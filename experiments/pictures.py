@@ -8,7 +8,8 @@ from jaxtyping import UInt8
 from dataio import Scene, load_scene
 from evaluation.metrics import true_image
 from evaluation.output import read_frame
-from evaluation.pictures import captions, open_video, tile, to_uint8
+from evaluation.pictures import captions, tile, to_uint8
+from evaluation.video import Video
 from experiments.runner import Result, SceneData
 
 VIEWS_SHOWN = 3  # of each scene, in a figure
@@ -29,9 +30,9 @@ def truth_and_frames(views: Scene, view: int, results: Sequence[Result | None],
 def write_path_video(path: Path, columns: Sequence[str], views: Scene, results: Sequence[Result | None]) -> None:
     """The test path: the truth and the frames of each run side by side, under the columns' titles."""
     titles = None
-    with open_video(path) as video:
+    with Video(path) as video:
         for view in range(len(views)):
             row = tile([truth_and_frames(views, view, results)])
             if titles is None:
                 titles = captions(columns, row.shape[1])
-            video.append_data(np.concatenate([titles, row]))
+            video.add(np.concatenate([titles, row]))

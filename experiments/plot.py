@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from util import one_line
+from util import new_file, one_line
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Plot:
 
 
 def write_plots(path: Path, plots: Sequence[Plot]) -> None:
-    """Writes plots side by side, 720 x 480 pixels each, with a common y axis and one legend."""
+    """Writes plots as PNG side by side, 720 x 480 pixels each, with a common y axis and one legend."""
     from matplotlib.figure import Figure  # takes half a second; only pictures need it
 
     figure, legend = Figure((7.2 * len(plots), 4.8), dpi=100, layout="constrained"), {}
@@ -55,4 +55,5 @@ def write_plots(path: Path, plots: Sequence[Plot]) -> None:
         axes.grid(alpha=0.3)
         axes.label_outer()
     figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(path)
+    with new_file(path) as file:
+        figure.savefig(file, format="png")

@@ -70,7 +70,9 @@ class Result:
 def open_experiment(name: str, out: Path, scenes: list[Path], steps: int, flags: list[str]) -> Iterator["Experiment"]:
     """An experiment in a new folder, or in that of an earlier command with equal settings, locked while it is open."""
     by_name, settings = scenes_by_name(scenes), {"experiment": name, "steps": steps, "flags": flags}
-    if out.exists() and not (out / RECORD).is_file() and (not out.is_dir() or any(out.iterdir())):
+    # Hidden files, such as the lock, may be left of a command that ended before it wrote its record.
+    if out.exists() and not (out / RECORD).is_file() and (
+            not out.is_dir() or any(not path.name.startswith(".") for path in out.iterdir())):
         raise InputError(f"--out {out}: exists and holds no experiment; name another folder")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -237,14 +239,16 @@ class Experiment:
                 record(round(time.monotonic() - begin, 1), process.poll())
         if process.returncode == 0:
             return None
-        return f"exit code {process.returncode}: {last_line(self.folder(run) / 'log.txt')}"
+        return f"exit code {process.returncode}: {reason(self.folder(run) / 'log.txt')}"
 
     def _commands(self, run: Run) -> list[dict]:
         path = self.folder(run) / "commands.json"
         return json.loads(path.read_text())["commands"] if path.is_file() else []
 
 
-def last_line(path: Path) -> str:
-    """The last line of a log that is not blank, at most 200 characters of it."""
-    lines = [line for line in path.read_text(errors="replace").replace("\r", "\n").splitlines() if line.strip()]
-    return lines[-1].strip()[:200] if lines else "no output"
+def reason(log: Path) -> str:
+    """What a log says last: its last line with an error if it has one (a progress bar may follow), else its last line
+    that is not blank; at most 200 characters of it."""
+    lines = [line for line in log.read_text(errors="replace").replace("\r", "\n").splitlines() if line.strip()]
+    errors = [line for line in lines if "error: " in line]
+    return (errors or lines or ["no output"])[-1].strip()[:200]

@@ -8,17 +8,17 @@ Repeating the command runs what is missing; scenes, models and seeds may be adde
 from argparse import Namespace
 from collections.abc import Sequence
 
-import imageio.v2 as imageio
 import numpy as np
 
 from baselines import MODELS, UNTRAINED
 from cli import run
+from data_util import write_image
 from evaluation.pictures import picture_grid, spread
 from experiments.command import experiment_parser, parse
 from experiments.pictures import VIEWS_SHOWN, load_test_views, truth_and_frames, write_path_video
 from experiments.results import GAP, cell, failures, markdown_table, summarize
 from experiments.runner import Experiment, Result, Run, open_experiment
-from util import write_json
+from util import write_json, write_text
 
 PROG = "experiments.table1"
 NAMES = {"nearest_neighbor": "Nearest Neighbor", "tatarchenko": "Tatarchenko et al.", "worrall": "Worrall et al.",
@@ -56,7 +56,7 @@ def run_study(experiment: Experiment, args: Namespace) -> None:
         "mean": {model: mean_over_scenes(table, model) for model in models},
         "paper": {model: dict(zip(("vase", "pedestal", "chair", "cube", "mean"), row, strict=True))
                   for model, row in PAPER.items()}})
-    (args.out / "table.md").write_text(table_text(table, models, args), encoding="utf-8")
+    write_text(args.out / "table.md", table_text(table, models, args))
     write_pictures(experiment, models, {key: results.get(group[0]) for key, group in runs.items()})
 
 
@@ -100,7 +100,7 @@ def write_pictures(experiment: Experiment, models: list[str], results: dict[tupl
                  for view in spread(len(views), VIEWS_SHOWN)]
         write_path_video(experiment.out / f"{scene}.mp4", columns, views, scene_results)
     if rows:
-        imageio.imwrite(experiment.out / "figure.png", picture_grid(columns, rows))
+        write_image(experiment.out / "figure.png", picture_grid(columns, rows))
 
 
 if __name__ == "__main__":

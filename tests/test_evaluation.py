@@ -85,17 +85,6 @@ def test_outputs_with_true_images(scene, checkpoint, tmp_path):
     assert np.abs(shown[2 * 220::4, 440::4, 0] / 255 - (1 - np.minimum(2 * error, 1))).max() < 0.01
 
 
-def test_a_frame_that_cannot_be_written_is_named(scene, checkpoint, tmp_path, monkeypatch, capfd):
-    write = cv2.imwrite
-    monkeypatch.setattr(cv2, "imwrite", lambda path, image: "img_00001" not in path and write(path, image))
-    assert main(["--train_test", "test", "--data_root", str(scene / "test"), "--logging_root", str(tmp_path / "logs"),
-                 "--checkpoint", str(checkpoint), "--device", "cpu"]) == 2
-    *_, error = capfd.readouterr().err.splitlines()
-    assert error.startswith("run_deepvoxels.py: error: ")
-    assert "img_00001.png: could not be written" in error
-    assert not list(tmp_path.glob("logs/test_traj/*/*/metrics.json"))
-
-
 def test_frames_wait_in_bounded_number(tmp_path, monkeypatch):
     """While the writers are slow, rendering waits. Frames are measured in order all the same."""
     monkeypatch.setattr(output, "MAX_WAITING", 2)

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from experiments.runner import Experiment, Run, SceneData, last_line, open_experiment
+from experiments.runner import Experiment, Run, SceneData, open_experiment, reason
 from training.run_folder import RunLock
 from util import InputError
 
@@ -38,8 +38,12 @@ def test_commands_are_noted_with_their_time_and_end(scene, tmp_path):
     assert experiment.result(run).seconds is None
 
 
-def test_the_reason_of_a_failure_is_the_last_line_of_its_log(tmp_path):
+def test_the_reason_of_a_failure_is_the_last_error_of_its_log(tmp_path):
     (tmp_path / "log.txt").write_text("50%|##\r60%|###\nrun.py: error: no such thing\n\n")
-    assert last_line(tmp_path / "log.txt") == "run.py: error: no such thing"
+    assert reason(tmp_path / "log.txt") == "run.py: error: no such thing"
+    (tmp_path / "log.txt").write_text("50%|##\rerror: model.pth could not be saved\n100%|#####\r100%|#####\n")
+    assert reason(tmp_path / "log.txt") == "error: model.pth could not be saved"
+    (tmp_path / "log.txt").write_text("Killed\n\n")
+    assert reason(tmp_path / "log.txt") == "Killed"
     (tmp_path / "log.txt").write_text("")
-    assert last_line(tmp_path / "log.txt") == "no output"
+    assert reason(tmp_path / "log.txt") == "no output"

@@ -5,7 +5,7 @@ import numpy as np
 import trimesh
 from jaxtyping import Float, UInt8
 
-from util import InputError
+from util import InputError, new_file
 
 UNCOLORED = 128  # gray level
 
@@ -28,4 +28,5 @@ def load_points(path: Path) -> tuple[Float[np.ndarray, "points 3"], UInt8[np.nda
 
 def save_points(path: Path, points: Float[np.ndarray, "points 3"], colors: UInt8[np.ndarray, "points 3"]) -> None:
     """Writes colored points as binary PLY."""
-    trimesh.PointCloud(points, colors=colors).export(path)
+    with new_file(path) as file:
+        trimesh.PointCloud(points, colors=colors).export(file, file_type="ply")

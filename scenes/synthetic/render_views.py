@@ -18,7 +18,7 @@ from tqdm import tqdm
 from data_util import view_name, write_image
 from scenes.synthetic.raycast import RayCaster
 from scenes.synthetic.surface import Surface
-from util import usable_cores
+from util import new_file, usable_cores
 
 RAYS_PER_PROCESS = 30_000_000  # fewer are done before another process has started
 
@@ -68,8 +68,8 @@ class _Renderer:
         """Writes the image last: its file marks the view as finished."""
         image = self.caster.render(view.cam2world, self.matrix, self.sidelength, self.supersampling)
         if (view.folder / "depth").is_dir():
-            np.savez_compressed(view.folder / "depth" / f"{view_name(view.index)}.npz",
-                                depth=self.caster.depth(view.cam2world, self.matrix, self.sidelength))
+            with new_file(view.folder / "depth" / f"{view_name(view.index)}.npz") as file:
+                np.savez_compressed(file, depth=self.caster.depth(view.cam2world, self.matrix, self.sidelength))
         write_image(view.image_path(), image)
 
 
