@@ -5,11 +5,9 @@
 The model's depth is rendered from the training poses, or those of --data_root, and fused: what views agree on stays,
 within the grid; the background does not. The PLY file holds points in world coordinates, normals and colours.
 """
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -29,7 +27,7 @@ from evaluation.fusion import ROUNDS, Cloud, fuse
 from evaluation.pictures import spread
 from evaluation.render import load_model, make_fast_, render_path
 from runtime import choose_device, set_arithmetic
-from util import InputError
+from util import InputError, new_file
 
 PROG = "evaluation.export"
 MAX_VIEWS = 100  # more views add no accuracy
@@ -144,21 +142,6 @@ def load(path: Path, data_root: Path | None, device: torch.device) -> tuple[nn.M
         raise InputError(f"{path}: learned no depth to export: only DeepVoxels with its occlusion net does")
     make_fast_(model, device)
     return model, scene.cam2world
-
-
-@contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Yields a file to fill. It becomes `path` on success and is deleted on an error."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with open(part, "wb") as file:
-            yield file
-        part.replace(path)
-    except BaseException as error:
-        part.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise InputError(f"--out {path}: cannot be written ({error.strerror})") from None
-        raise
 
 
 if __name__ == "__main__":
