@@ -13,9 +13,10 @@ import numpy as np
 
 from cli import Parser, number, run
 from data_util import SceneIntrinsics, load_image, square_resize, write_scene_folder
+from folders import new_folder
 from scenes.capture.transforms import Frame, read_frames
 from scenes.geometry.cameras import near_plane
-from util import InputError, new_folder, write_json
+from util import InputError, write_json
 
 PROG = "scenes.nerf_synthetic"
 EXTENT = 2.6  # sidelength of a grid about the origin that holds the dataset's objects
