@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from foreign import reading
 from images import decode
-from util import InputError, read_text
+from util import InputError, naming, read_text
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 BACKGROUNDS = {"white": 255, "black": 0}
@@ -208,8 +208,9 @@ def write_image(path: Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
     _, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     temporary = path.with_suffix(".tmp")
     try:
-        temporary.write_bytes(encoded.tobytes())
-        temporary.replace(path)
+        with naming(path):
+            temporary.write_bytes(encoded.tobytes())
+            temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

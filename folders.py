@@ -17,7 +17,7 @@ from pathlib import Path
 
 import filelock
 
-from util import InputError
+from util import InputError, naming
 
 NO_FILE_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 
@@ -74,8 +74,9 @@ def held_folder(folder: Path) -> Iterator[Path]:
     lock = Lock(folder.with_name(f".{folder.name.lstrip('.')}.lock"),
                 f"{folder}: another process is writing here")
     try:
-        folder.mkdir(exist_ok=True)
-        yield folder
+        with naming(folder):
+            folder.mkdir(exist_ok=True)
+            yield folder
     finally:
         lock.remove()
 

@@ -4,6 +4,8 @@ import os
 import re
 import stat
 from argparse import ArgumentTypeError
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -21,6 +23,17 @@ class InputError(Exception):
 def one_line(text: str) -> str:
     """The text with every unprintable character, line breaks included, escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An `OSError` in the block that names no file, as that of a full disk, then names this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def require_file(path: Path, max_bytes: int) -> int:

@@ -6,6 +6,7 @@ SRC holds `transforms_train.json` and `transforms_test.json`; DST/train and DST/
 composed over white, images are shrunk by area averaging, and views are numbered in the natural order of their file
 names (r_2 before r_10), so that the test cameras stay a smooth path.
 """
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from data_util import SceneIntrinsics, load_image, square_resize, write_scene_fo
 from folders import new_folder
 from scenes.capture.transforms import Frame, read_frames
 from scenes.geometry.cameras import near_plane
-from util import InputError, write_json
+from util import InputError, one_line, write_json
 
 PROG = "scenes.nerf_synthetic"
 EXTENT = 2.6  # sidelength of a grid about the origin that holds the dataset's objects
@@ -25,6 +26,7 @@ EXTENT = 2.6  # sidelength of a grid about the origin that holds the dataset's o
 def main(argv: Sequence[str] | None = None) -> None:
     args = _parse(argv)
     splits = {split: _read_split(args.source / f"transforms_{split}.json") for split in ("train", "test")}
+    _warn_of_leaks(*(frames for _, frames in splits.values()))
     cam2world = {split: np.stack([frame.cam2world for frame in frames]) for split, (_, frames) in splits.items()}
     distance = args.radius or np.linalg.norm(np.concatenate(list(cam2world.values()))[:, :3, 3], axis=1).min()
     near = near_plane(distance, args.extent)
@@ -63,6 +65,13 @@ def _read_split(path: Path) -> tuple[float, list[Frame]]:
     if not 0 < focal_per_width < 1e6:
         raise InputError(f"{path}: camera_angle_x is {content['camera_angle_x']}, not an angle between 0 and pi")
     return focal_per_width, frames
+
+
+def _warn_of_leaks(train: list[Frame], test: list[Frame]) -> None:
+    both = {frame.image for frame in train} & {frame.image for frame in test}
+    if both:
+        print(f"warning: {len(both)} images are both training and test views ({one_line(min(both).name)}, ...)",
+              file=sys.stderr)
 
 
 def _load_square(path: Path) -> np.ndarray:

@@ -41,8 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             shutil.copytree(args.scene, folder, dirs_exist_ok=True)
         except shutil.Error as error:
-            source, _, reason = error.args[0][0]
-            raise InputError(f"{source}: cannot be copied ({reason})") from None
+            raise InputError(f"{args.scene}: cannot be copied ({error.args[0][0][2]})") from None
         for path, pose in zip(paths, noisy, strict=True):
             write_pose(folder / path.relative_to(args.scene), pose)
         write_json(folder / "noise.json", {"degrees": args.degrees, "seed": args.seed, "scene": str(args.scene)})

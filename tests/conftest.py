@@ -103,3 +103,12 @@ def assert_refused(capfd, logs):
         assert not logs.exists()
 
     return check
+
+
+@pytest.fixture(scope="session")
+def worker(tmp_path_factory):
+    """A process that runs commands, and may crash or hang."""
+    from tests.fuzz_worker import Worker
+    worker = Worker(tmp_path_factory.mktemp("worker"))
+    yield worker
+    worker.stop()
