@@ -16,7 +16,7 @@ from PIL import Image
 from foreign import PICTURES
 
 MAX_PIXELS = 1 << 27  # of half as many if they have 16 bits
-PIXELS_PER_BAND = 1 << 22
+PIXELS_PER_BAND = 1 << 18
 
 
 def decode(path: Path, background: int) -> UInt8[np.ndarray, "h w 3"]:

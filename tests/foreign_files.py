@@ -242,9 +242,9 @@ picture_contents = st.one_of(
 image_names = st.sampled_from(["0.png", "1.jpg", "2.JPEG"])
 
 
-def encoded(pixels):
+def encoded(pixels, image_format="JPEG"):
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG")
+    Image.fromarray(pixels).save(file, image_format)
     return file.getvalue()
 
 

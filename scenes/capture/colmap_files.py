@@ -145,9 +145,11 @@ def _text_images(path: Path) -> list[ImageRecord]:
     for line in lines:
         if not line.is_empty():
             with line.reading("an image: ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME"):
-                _, *pose, camera_id, name = line.text.split(maxsplit=9)
-                values = tuple(float(word) for word in pose)
-                images.append(ImageRecord(name.rstrip(), int(camera_id), values[:4], values[4:]))
+                _, w, x, y, z, *translation, camera_id, name = line.text.split(maxsplit=9)
+                if len(translation) != 3:
+                    raise ValueError
+                images.append(ImageRecord(name.rstrip(), int(camera_id), tuple(map(float, (w, x, y, z))),
+                                          tuple(map(float, translation))))
             next(lines, None)
     return images
 
