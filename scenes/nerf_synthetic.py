@@ -26,7 +26,6 @@ EXTENT = 2.6  # sidelength of a grid about the origin that holds the dataset's o
 def main(argv: Sequence[str] | None = None) -> None:
     args = _parse(argv)
     splits = {split: _read_split(args.source / f"transforms_{split}.json") for split in ("train", "test")}
-    _warn_of_leaks(*(frames for _, frames in splits.values()))
     cam2world = {split: np.stack([frame.cam2world for frame in frames]) for split, (_, frames) in splits.items()}
     distance = args.radius or np.linalg.norm(np.concatenate(list(cam2world.values()))[:, :3, 3], axis=1).min()
     near = near_plane(distance, args.extent)
@@ -41,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                                            "near_plane": near})
     print(f"{args.target}: {len(cam2world['train'])} training and {len(cam2world['test'])} test views, "
           f"grid of sidelength {args.extent:g} about the origin, near plane {near:.4f}")
+    _warn_of_leaks(*(frames for _, frames in splits.values()))
 
 
 def _parse(argv: Sequence[str] | None):

@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with held_folder(target.with_name(f"{target.name}.partial")) as partial:
         refuse_existing(args.out)  # again: another process may have finished it meanwhile
         _start_or_continue(partial, _settings(args, mesh_files))
+        _warn_of_missing(args.mesh, mesh_files or {})
         for split, poses in cam2world.items():
             write_poses(partial / split, poses)
             write_intrinsics(partial / split / "intrinsics.txt", intrinsics)
@@ -101,12 +102,14 @@ def _surface(args) -> tuple[Surface, dict[str, str | None] | None]:
     """What to render, and the hashes of the files that it comes from; None for an object of this project."""
     if not args.mesh:
         return Surface.from_meshes(fit_unit_cube(OBJECTS[args.object]())), None
-    surface, hashes = load_surface(args.mesh, args.mesh_up)
-    for name, content in hashes.items():
+    return load_surface(args.mesh, args.mesh_up)
+
+
+def _warn_of_missing(mesh: Path | None, mesh_files: dict[str, str | None]) -> None:
+    for name, content in mesh_files.items():
         if content is None:
-            print(f"warning: {args.mesh}: names {one_line(name[:200])}, which is not in its folder; rendered without",
+            print(f"warning: {mesh}: names {one_line(name[:200])}, which is not in its folder; rendered without",
                   file=sys.stderr)
-    return surface, hashes
 
 
 def _require_visible(mesh: Path, surface: Surface, cam2world: Float[np.ndarray, "views 4 4"],
