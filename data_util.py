@@ -4,7 +4,6 @@ The layout is the original DeepVoxels release's. Poses are camera-to-world 4x4 m
 y down, z forward); images are RGB. Bad input raises `InputError` with one line that names the file.
 """
 import math
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
 from tqdm import tqdm
 
 from foreign import reading
@@ -198,8 +196,7 @@ def list_images(folder: Path) -> list[Path]:
 
 def load_image(path: Path, background: str = "white") -> UInt8[np.ndarray, "h w 3"]:
     """Reads an 8 or 16 bit PNG or JPEG as 8 bit RGB; transparent pixels are composed over `background`."""
-    with reading(path, "a readable image", MAX_IMAGE_BYTES), warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `decode` has a limit of its own
+    with reading(path, "a readable image", MAX_IMAGE_BYTES):
         return decode(path, BACKGROUNDS[background])
 
 

@@ -7,7 +7,9 @@ Meshes, point clouds, pictures and depth maps are read by libraries that meet da
 way: they raise anything, wait for ever on a named pipe, take memory for a count that the file merely claims, or start
 another program to decode a picture. `reading` rules these out in one place.
 """
+import logging
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,10 +34,10 @@ def reading(path: Path, kind: str, max_bytes: int, pictures: tuple[str, ...] = P
     """Everything raised in the block becomes an `InputError`: `path` is not `kind`.
 
     Raises it at once unless `path` is a regular file of at most `max_bytes`. In the block Pillow decodes `pictures`
-    alone, whoever calls it, and memory can be limited.
+    alone, whoever calls it, libraries log and warn of nothing, and memory can be limited.
     """
     require_file(path, max_bytes)
-    limits, open_any = Limits(), Image.open
+    limits, open_any, logged = Limits(), Image.open, logging.root.manager.disable
 
     def open_picture(file, mode="r", formats=None):
         try:
@@ -45,8 +47,11 @@ def reading(path: Path, kind: str, max_bytes: int, pictures: tuple[str, ...] = P
             raise
 
     Image.open = open_picture
+    logging.disable(logging.CRITICAL)
     try:
-        yield limits
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield limits
     except InputError:
         raise
     except MemoryError:
@@ -55,6 +60,7 @@ def reading(path: Path, kind: str, max_bytes: int, pictures: tuple[str, ...] = P
         raise InputError(f"{path}: is not {kind} ({reason(error)})") from None
     finally:
         Image.open = open_any
+        logging.disable(logged)
         limits.lift()
 
 

@@ -126,6 +126,8 @@ def _load_textures(meshes: list[trimesh.Trimesh]) -> None:
 
 def _require_sound(mesh: trimesh.Trimesh) -> None:
     """Raises ValueError for what cannot be drawn."""
+    if mesh.vertices.shape[1:] != (3,) or mesh.faces.shape[1:] != (3,):
+        raise ValueError("a vertex or a face does not have three numbers")
     if not (np.abs(mesh.vertices) <= MAX_NUMBER).all():
         raise ValueError("a vertex is not finite in float32")
     if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
