@@ -11,14 +11,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8, UInt16
-from PIL import Image
 from tqdm import tqdm
 
+from foreign import reading
+from images import decode
 from util import InputError, new_file, read_text, write_text
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 BACKGROUNDS = {"white": 255, "black": 0}
-MAX_PIXELS = 1 << 27
+MAX_IMAGE_BYTES = 1 << 30
 MAX_NUMBER = float(np.finfo(np.float32).max)  # of poses and intrinsics, because the model computes in float32
 BORDER = 5  # pixels at the image border, where padding shows, are left out of losses, metrics and written frames
 DEFAULT_NEAR_PLANE = math.sqrt(3) / 2  # world units, used where intrinsics.txt says 0
@@ -79,8 +80,8 @@ def load_pose(path: Path) -> Float[np.ndarray, "4 4"]:
 def require_rigid(pose: Float[np.ndarray, "4 4"], subject: str) -> None:
     """Raises `InputError` unless the matrix is a finite rotation and translation. `subject` opens the message."""
     rotation = pose[:3, :3]
-    if not np.isfinite(pose).all():
-        reason = "it holds numbers that are not finite"
+    if not (np.abs(pose) <= MAX_NUMBER).all():
+        reason = "it holds numbers that are not finite in float32"
     elif not np.allclose(pose[3], [0, 0, 0, 1], atol=1e-4):
         reason = f"its last row is {pose[3].tolist()}, not 0 0 0 1"
     elif not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or np.linalg.det(rotation) < 0:
@@ -150,7 +151,11 @@ class SceneIntrinsics:
 def load_intrinsics(path: Path) -> SceneIntrinsics:
     """Reads `intrinsics.txt`: `f cx cy [0]`, grid origin, near plane, scale, `height width`, and an optional sixth line
     that is 1 if the poses are world-to-camera."""
-    lines = [line for line in read_text(path).splitlines() if line.strip()]
+    return _parse_intrinsics(path, read_text(path))
+
+
+def _parse_intrinsics(path: Path, text: str) -> SceneIntrinsics:
+    lines = [line for line in text.splitlines() if line.strip()]
     names = ["f cx cy", "the grid's origin x y z", "the near plane", "the scale", "height width"]
     if len(lines) < len(names):
         raise InputError(f"{path}: has {len(lines)} lines, expected {len(names)}; line {len(lines) + 1} should hold "
@@ -168,14 +173,17 @@ def load_intrinsics(path: Path) -> SceneIntrinsics:
 
 
 def write_intrinsics(path: Path, intrinsics: SceneIntrinsics) -> None:
-    """Writes the five lines that `load_intrinsics` reads, for camera-to-world poses.
+    """Writes the five lines that `load_intrinsics` reads, for camera-to-world poses. Raises InputError if it would not
+    take them.
 
     The first line ends in 0 because later readers of the original's format expect a fourth number.
     """
     rows = [(intrinsics.focal, intrinsics.cx, intrinsics.cy, 0.0), intrinsics.grid_origin, (intrinsics.near_plane,),
             (intrinsics.scale,), (int(intrinsics.height), int(intrinsics.width))]
     lines = [" ".join(str(value) if isinstance(value, int) else repr(float(value)) for value in row) for row in rows]
-    write_text(path, "\n".join(lines) + "\n")
+    text = "\n".join(lines) + "\n"
+    _parse_intrinsics(Path("the scene's intrinsics.txt"), text)
+    write_text(path, text)
 
 
 # Images
@@ -187,19 +195,9 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def load_image(path: Path, background: str = "white") -> UInt8[np.ndarray, "h w 3"]:
-    """Reads an 8 or 16 bit image as 8 bit RGB; transparent pixels are composed over `background`."""
-    try:
-        pixels = _decode(path)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: is not a readable image ({error})".replace("\n", " ")) from None
-    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
-        return pixels
-    maximum = np.iinfo(pixels.dtype).max
-    colors = pixels[..., :3] / maximum
-    if pixels.shape[2] == 4:
-        alpha = pixels[..., 3:] / maximum
-        colors = colors * alpha + BACKGROUNDS[background] / 255 * (1 - alpha)
-    return np.round(255 * colors).astype(np.uint8)
+    """Reads an 8 or 16 bit PNG or JPEG as 8 bit RGB; transparent pixels are composed over `background`."""
+    with reading(path, "a readable image", MAX_IMAGE_BYTES):
+        return decode(path, BACKGROUNDS[background])
 
 
 def write_image(path: Path, image: UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w *c"]) -> None:
@@ -236,28 +234,6 @@ def color_depth(depth: Float[np.ndarray, "*b h w"], nearest: float, farthest: fl
     levels = np.round(255 * closeness).astype(np.uint8)
     palette = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
     return palette[levels]
-
-
-def _decode(path: Path) -> np.ndarray:
-    """Pixels as (height, width, 3 or 4), uint8 or uint16. OpenCV reads 16 bit RGB PNGs; Pillow does not."""
-    with Image.open(path) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width}x{image.height} pixels are too many")
-        if image.format == "PNG" and _png_bit_depth(path) == 16:
-            image.verify()
-            pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-            if pixels is None:
-                raise OSError("damaged PNG")
-            if pixels.ndim == 2:
-                return np.repeat(pixels[..., None], 3, axis=2)
-            return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA if pixels.shape[2] == 4 else cv2.COLOR_BGR2RGB)
-        transparent = "A" in image.getbands() or "transparency" in image.info
-        return np.asarray(image.convert("RGBA" if transparent else "RGB"))
-
-
-def _png_bit_depth(path: Path) -> int:
-    with open(path, "rb") as file:
-        return file.read(25)[24]  # IHDR is the first chunk: signature 8, length 4, type 4, width 4, height 4, depth
 
 
 def _require_folder(folder: Path) -> Path:

@@ -17,7 +17,7 @@ from evaluation.command import test
 from runtime import PRECISIONS, choose_device, keep_freed_memory
 from training.loop import train
 from training.recipes import RECIPES
-from util import InputError
+from util import InputError, run_name
 
 PROG = "run_deepvoxels.py"
 
@@ -49,7 +49,7 @@ def build_parser() -> tuple[Parser, dict]:
     flag("data_root", None, "scene folder: pose/, intrinsics.txt and, to train or to measure, rgb/", metavar="DIR")
     flag("logging_root", None, "folder for results: logs/ and runs/ (training), test_traj/ (testing)", metavar="DIR")
     flag("experiment_name", "", "name of the run's folder, after the time (default: that of the scene or checkpoint)",
-         metavar="NAME")
+         metavar="NAME", type=run_name)
     flag("checkpoint", None, "weights to test, or to start training from, the original's too; 'latest': the newest "
          "checkpoint under logging_root", metavar="FILE|latest")
     flag("resume", None, "checkpoint of a run to continue exactly. 'latest': the newest under logging_root, or with "

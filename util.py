@@ -1,8 +1,9 @@
-"""Errors that a user can mend, small text files, new folders, and the number of cores."""
+"""Errors that a user can mend, small files, run folders, and the number of cores."""
 import json
 import os
 import re
-import shutil
+import stat
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 MAX_TEXT_BYTES = 1 << 20
+MAX_NAME_BYTES = 200  # of a run; file systems take 255 bytes, of which the time and a number need some
 
 
 class InputError(Exception):
@@ -24,14 +26,38 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def read_text(path: Path) -> str:
-    """The content of a small text file (at most `MAX_TEXT_BYTES`). Raises `InputError` if it cannot be read."""
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An `OSError` in the block that names no file, as that of a full disk, then names this one."""
     try:
-        if path.stat().st_size > MAX_TEXT_BYTES:
-            raise InputError(f"{path}: has {path.stat().st_size} bytes, too many for a text file of this kind")
-        return path.read_text(encoding="utf-8")
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def require_file(path: Path, max_bytes: int) -> int:
+    """The size in bytes of a regular file. Raises `InputError` unless it is one, of at most `max_bytes`: a named pipe
+    or a device may have no end."""
+    try:
+        status = path.stat()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:  # a name too long, a loop of links; a zero byte in the name
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path}: is not a regular file")
+    if status.st_size > max_bytes:
+        raise InputError(f"{path}: has {status.st_size} bytes, too many for a file of this kind")
+    return status.st_size
+
+
+def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
+    """The content of a text file of at most `max_bytes`. Raises `InputError` if it cannot be read."""
+    require_file(path, max_bytes)
+    try:
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text ({error})") from None
 
@@ -72,13 +98,22 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def run_name(text: str) -> str:
+    """An argparse type: a name for a run's folder, short enough for a file system."""
+    if len(text.encode(errors="backslashreplace")) > MAX_NAME_BYTES:
+        raise ArgumentTypeError(f"{text[:20]}... is longer than {MAX_NAME_BYTES} bytes, too long for a folder's name")
+    return text
+
+
 def make_run_folder(root: Path, *kinds: str, name: str) -> list[Path]:
     """Makes the new folders `root/KIND/MM_DD/HH-MM-SS_name`, one for each kind, named like the original's.
 
-    Other characters than letters, digits, '.', '_' and '-' become '_', so that no name leads out of the root.
+    Other characters than letters, digits, '.', '_' and '-' become '_', so that no name leads out of the root. A name
+    that is too long is cut off.
     """
     now = datetime.now()
-    stem = "_".join(part for part in (now.strftime("%H-%M-%S"), re.sub(r"[^\w.-]", "_", name)[:100]) if part)
+    name = re.sub(r"[^\w.-]", "_", name).encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+    stem = "_".join(part for part in (now.strftime("%H-%M-%S"), name) if part)
     for attempt in range(1000):
         run = Path(now.strftime("%m_%d")) / (stem if attempt == 0 else f"{stem}_{attempt + 1}")
         folders = [root / kind / run for kind in kinds]
@@ -94,34 +129,3 @@ def make_run_folder(root: Path, *kinds: str, name: str) -> list[Path]:
             raise InputError(f"--logging_root {root}: cannot be written ({error.strerror})") from None
         return folders
     raise InputError(f"--logging_root {root}: holds too many runs named {stem}")
-
-
-@contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """Yields a temporary folder beside `target`; renames it to `target` on success and deletes it on an error.
-
-    Raises `InputError` if `target` exists and is not an empty folder.
-    """
-    refuse_existing(target)
-    partial = target.absolute().with_name(f".{target.absolute().name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        finish_folder(partial, target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def refuse_existing(target: Path) -> None:
-    """Raises `InputError` unless `target` is absent or an empty folder."""
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise InputError(f"{target}: already exists; delete it or choose another folder")
-
-
-def finish_folder(partial: Path, target: Path) -> None:
-    """Renames the complete folder to `target`."""
-    refuse_existing(target)
-    if target.exists():
-        target.rmdir()
-    partial.rename(target)

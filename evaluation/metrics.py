@@ -1,6 +1,5 @@
 """How good frames are: PSNR and SSIM against the true images, errors of depth against the true depth."""
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +10,10 @@ from jaxtyping import Float
 from data_util import center_square, crop_border
 from dataio import Scene
 from evaluation.render import Neighbors
+from foreign import reading
 from util import InputError
 
+MAX_DEPTH_BYTES = 1 << 28
 MAX_PSNR = 100.0  # dB, for equal images: JSON has no infinity
 SSIM = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}  # Wang et al.
 
@@ -68,17 +69,27 @@ def load_true_depth(folder: Path, count: int, sidelength: int) -> Float[np.ndarr
         return None
     if len(paths) != count:
         raise InputError(f"{folder}: holds {len(paths)} depth maps for {count} poses")
-    maps = []
-    for path in paths:
-        try:
-            depth = np.load(path)["depth"].astype(np.float32)
-            height, width = depth.shape
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(f"{path}: is not a depth map, an array (height, width) named 'depth' ({error})") from None
-        top, left, side = center_square(height, width)
-        depth = depth[top:top + side, left:left + side]
-        covered = np.isfinite(depth)
-        share, mean = (cv2.resize(values.astype(np.float32), (sidelength, sidelength), interpolation=cv2.INTER_AREA)
-                       for values in (covered, np.where(covered, depth, 0)))
-        maps.append(np.where(share > 0.999, mean, np.float32(np.inf)))
-    return np.stack(maps)
+    return np.stack([_shrunk(_load_depth(path), sidelength) for path in paths])
+
+
+def _load_depth(path: Path) -> Float[np.ndarray, "h w"]:
+    with reading(path, "a depth map, an array (height, width) named 'depth'", MAX_DEPTH_BYTES) as limits:
+        limits.memory_for(path.stat().st_size)
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > MAX_DEPTH_BYTES:
+                raise ValueError(f"it unpacks to more than {MAX_DEPTH_BYTES} bytes")
+        with np.load(path) as arrays:
+            depth = arrays["depth"]
+        if depth.ndim != 2 or not min(depth.shape) or depth.dtype.kind not in "fiu":
+            raise ValueError(f"it has the shape {depth.shape} and the type {depth.dtype}")
+        with np.errstate(over="ignore"):  # beyond float32 is as good as infinite
+            return depth.astype(np.float32)
+
+
+def _shrunk(depth: Float[np.ndarray, "h w"], sidelength: int) -> Float[np.ndarray, "m m"]:
+    top, left, side = center_square(*depth.shape)
+    depth = depth[top:top + side, left:left + side]
+    covered = np.isfinite(depth)
+    share, mean = (cv2.resize(values.astype(np.float32), (sidelength, sidelength), interpolation=cv2.INTER_AREA)
+                   for values in (covered, np.where(covered, depth, 0)))
+    return np.where(share > 0.999, mean, np.float32(np.inf))

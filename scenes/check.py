@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
+from tqdm import tqdm
 
 from cli import Parser, number, run
 from data_util import (
@@ -22,6 +22,7 @@ from data_util import (
     SceneIntrinsics,
     list_images,
     list_poses,
+    load_image,
     load_intrinsics,
     load_pose,
     scene_parts,
@@ -109,12 +110,12 @@ def _examine_images(findings: Findings, pose_count: int) -> None:
     if len(findings.images) != pose_count:
         findings.errors.append(f"{folder}: rgb holds {len(findings.images)} images, pose {pose_count} poses")
     sizes = {}
-    for path in findings.images:
+    for path in tqdm(findings.images, desc=f"{folder.name} images", unit="image", leave=False, delay=2):
         try:
-            with Image.open(path) as image:
-                sizes.setdefault(image.size, path)
-        except (OSError, ValueError, SyntaxError) as error:
-            findings.errors.append(f"{path}: is not a readable image ({error})")
+            height, width = load_image(path).shape[:2]
+            sizes.setdefault((width, height), path)
+        except InputError as error:
+            findings.errors.append(str(error))
     findings.facts.append(f"{len(findings.images)} images of "
                           + ", ".join(f"{width}x{height}" for width, height in sizes) + " pixels; intrinsics for "
                           f"{intrinsics.width}x{intrinsics.height}, focal length {intrinsics.focal:.5g}")

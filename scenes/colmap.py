@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli import Parser, run
+from folders import refuse_existing
 from scenes.capture.capture import add_flags, write_capture
-from scenes.capture.colmap_model import model_capture, read_model
-from util import InputError, refuse_existing
+from scenes.capture.colmap_files import FILES
+from scenes.capture.colmap_model import read_capture
+from util import InputError
 
 PROG = "scenes.colmap"
-FILES = ("cameras", "images", "points3D")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     refuse_existing(args.target)
     folder = find_model(args.model)
-    capture = model_capture(read_model(folder), args.images or find_images(folder), named_by=folder)
+    capture = read_capture(folder, args.images or find_images(folder))
     write_capture(capture, args.target, args, source=f"COLMAP {folder}")
 
 

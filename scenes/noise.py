@@ -15,7 +15,8 @@ from jaxtyping import Float
 
 from cli import Parser, number, run
 from data_util import list_poses, load_intrinsics, load_pose, scene_parts, write_pose
-from util import InputError, new_folder, refuse_existing, write_json
+from folders import new_folder, refuse_existing
+from util import InputError, write_json
 
 PROG = "scenes.noise"
 
@@ -37,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     noisy = rotate_randomly(np.linalg.inv(poses) if world2cam else poses, args.degrees, args.seed)
     noisy = np.linalg.inv(noisy) if world2cam else noisy
     with new_folder(args.out) as folder:
-        shutil.copytree(args.scene, folder, dirs_exist_ok=True)
+        try:
+            shutil.copytree(args.scene, folder, dirs_exist_ok=True)
+        except shutil.Error as error:
+            raise InputError(f"{args.scene}: cannot be copied ({error.args[0][0][2]})") from None
         for path, pose in zip(paths, noisy, strict=True):
             write_pose(folder / path.relative_to(args.scene), pose)
         write_json(folder / "noise.json", {"degrees": args.degrees, "seed": args.seed, "scene": str(args.scene)})

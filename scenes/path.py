@@ -17,8 +17,9 @@ from jaxtyping import Float
 from cli import Parser, number, run
 from data_util import SceneIntrinsics, scene_parts, write_scene_folder
 from dataio import load_scene
+from folders import new_folder, refuse_existing
 from scenes.geometry.cameras import SPIRAL_RADIANS, look_at, scene_axes
-from util import InputError, new_folder, refuse_existing
+from util import InputError
 
 PROG = "scenes.path"
 MAX_GAP = np.radians(120)  # in azimuth; cameras with a larger gap do not surround the object

@@ -8,18 +8,18 @@ all; more of them each with the next few and with those at doubling distances in
 a walk or the frames of a video. The largest consistent set is kept; photos outside it are listed. The grid's origin,
 scale and near plane are chosen from the sparse points and the cameras, and printed.
 """
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from cli import Parser, run
 from data_util import list_images
+from folders import refuse_existing, scratch_folder
 from scenes.capture.capture import add_flags, natural_order, write_capture
 from scenes.capture.colmap_model import model_capture
 from scenes.capture.photos import place_upright, require_one_size
 from scenes.capture.sfm import reconstruct
-from util import InputError, refuse_existing
+from util import InputError
 
 PROG = "colmap_wrapper.py"
 MAX_EXHAUSTIVE = 300
@@ -44,10 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError(f"{photos[0]}: is the only photo; structure from motion needs several, from different places")
     require_one_size(photos)
     matching = args.matching or ("exhaustive" if len(photos) <= MAX_EXHAUSTIVE else "sequential")
-    with tempfile.TemporaryDirectory(prefix="structure_from_motion_") as workspace:
-        upright = Path(workspace) / "images"
+    with scratch_folder(args.trgt_dir, "photos") as workspace:
+        upright = workspace / "images"
         originals = {place_upright(photo, upright, index): photo.name for index, photo in enumerate(photos)}
-        model = reconstruct(upright, list(originals), Path(workspace), matching)
+        model = reconstruct(upright, list(originals), workspace, matching)
         registered = 0 if model is None else model.num_reg_images()
         if registered < MIN_REGISTERED:
             raise InputError(f"{args.img_dir}: only {registered} of {len(photos)} photos could be related to each "

@@ -10,29 +10,34 @@ the test views (z, world units, infinite where there is nothing) is kept in test
 an interrupted run.
 """
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from cli import Parser, number, run
 from data_util import SceneIntrinsics, write_intrinsics, write_poses
+from folders import finish_folder, held_folder, refuse_existing
 from scenes.geometry.cameras import hemisphere, look_at, near_plane, spiral
+from scenes.synthetic.mesh_file import load_surface
 from scenes.synthetic.objects import OBJECTS
+from scenes.synthetic.raycast import RayCaster
 from scenes.synthetic.render_views import View, render_views
-from scenes.synthetic.surface import Surface, fit_unit_cube, load_meshes
-from util import InputError, finish_folder, refuse_existing, write_json
+from scenes.synthetic.surface import Surface, fit_unit_cube
+from util import InputError, one_line, read_text, write_json
 
 PROG = "scenes.render"
 GRID_SCALE = 1.1  # a little larger than the unit cube, so that no surface lies on the grid's border
+LOOK_VIEWS, LOOK_SIDELENGTH = 8, 64  # a look at a mesh before hours of rendering
 IMAGE_MARGIN = 1.05  # room around the object's bounding sphere in the image
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = _parse(argv)
     refuse_existing(args.out)
-    meshes = load_meshes(args.mesh, args.mesh_up) if args.mesh else OBJECTS[args.object]()
-    surface = Surface.from_meshes(fit_unit_cube(meshes))
+    surface, mesh_files = _surface(args)
     if args.radius <= surface.radius():
         raise InputError(f"--radius {args.radius:g}: is inside the object, which reaches {surface.radius():.3f}")
     centers = {"train": hemisphere(args.train_views, args.radius, args.seed),
@@ -40,18 +45,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     cam2world = {split: look_at(positions, target=np.zeros(3), up=np.array([0.0, 0.0, 1.0]))
                  for split, positions in centers.items()}
     intrinsics = _intrinsics(surface.radius(), args.radius, args.sidelength)
-    partial = _start_or_continue(args)
-    for split, poses in cam2world.items():
-        write_poses(partial / split, poses)
-        write_intrinsics(partial / split / "intrinsics.txt", intrinsics)
-        (partial / split / "rgb").mkdir(exist_ok=True)
-    (partial / "test" / "depth").mkdir(exist_ok=True)
-    sample_spacing = (args.radius - 0.5) / (intrinsics.focal * args.supersampling)
-    render_views([View(partial / split, index, pose) for split, poses in cam2world.items()
-                  for index, pose in enumerate(poses)],
-                 surface.prefiltered(sample_spacing), intrinsics.matrix(args.sidelength), args.sidelength,
-                 args.supersampling, args.workers)
-    finish_folder(partial, args.out)
+    if args.mesh:
+        _require_visible(args.mesh, surface, cam2world["train"], intrinsics)
+    target = args.out.absolute()
+    with held_folder(target.with_name(f"{target.name}.partial")) as partial:
+        refuse_existing(args.out)  # again: another process may have finished it meanwhile
+        _start_or_continue(partial, _settings(args, mesh_files))
+        _warn_of_missing(args.mesh, mesh_files or {})
+        for split, poses in cam2world.items():
+            write_poses(partial / split, poses)
+            write_intrinsics(partial / split / "intrinsics.txt", intrinsics)
+            (partial / split / "rgb").mkdir(exist_ok=True)
+        (partial / "test" / "depth").mkdir(exist_ok=True)
+        sample_spacing = (args.radius - 0.5) / (intrinsics.focal * args.supersampling)
+        render_views([View(partial / split, index, pose) for split, poses in cam2world.items()
+                      for index, pose in enumerate(poses)],
+                     surface.prefiltered(sample_spacing), intrinsics.matrix(args.sidelength), args.sidelength,
+                     args.supersampling, args.workers, scratch=partial / ".setup")
+        finish_folder(partial, args.out)
     print(f"{args.out}: {args.train_views} training and {args.test_views} test views of {args.sidelength} pixels, "
           f"grid of sidelength {GRID_SCALE:g} about the origin, near plane {intrinsics.near_plane:.4f}")
 
@@ -62,7 +73,8 @@ def _parse(argv: Sequence[str] | None):
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--object", choices=sorted(OBJECTS), default="cube", help="what to render (default: cube)")
     source.add_argument("--mesh", type=Path, metavar="FILE",
-                        help="a mesh that trimesh reads (glb, obj, ply, ...), with its texture or vertex colors")
+                        help="a mesh (glb, gltf, obj, off, ply, stl), with its texture or vertex colors; files that it "
+                             "names must lie in its folder")
     parser.add_argument("--mesh_up", choices="xyz", help="the mesh's up axis (default: y for glTF, else z)")
     parser.add_argument("--sidelength", type=number(int, 1), default=512, help="image size in pixels (default: 512)")
     parser.add_argument("--supersampling", type=number(int, 1), default=2,
@@ -86,28 +98,57 @@ def _intrinsics(object_radius: float, camera_radius: float, sidelength: int) -> 
                            sidelength)
 
 
-def _start_or_continue(args) -> Path:
-    """The folder of unfinished work beside the target; raises InputError if it was begun with other settings."""
-    target = args.out.absolute()
-    partial = target.with_name(f"{target.name}.partial")
-    settings = {"source": "scenes.render", "object": None if args.mesh else args.object,
-                "mesh": str(args.mesh.absolute()) if args.mesh else None, "mesh_up": args.mesh_up,
-                "sidelength": args.sidelength, "supersampling": args.supersampling, "train_views": args.train_views,
-                "test_views": args.test_views, "radius": args.radius, "seed": args.seed,
-                "origin": [0.0, 0.0, 0.0], "scale": GRID_SCALE}
+def _surface(args) -> tuple[Surface, dict[str, str | None] | None]:
+    """What to render, and the hashes of the files that it comes from; None for an object of this project."""
+    if not args.mesh:
+        return Surface.from_meshes(fit_unit_cube(OBJECTS[args.object]())), None
+    return load_surface(args.mesh, args.mesh_up)
+
+
+def _warn_of_missing(mesh: Path | None, mesh_files: dict[str, str | None]) -> None:
+    for name, content in mesh_files.items():
+        if content is None:
+            print(f"warning: {mesh}: names {one_line(name[:200])}, which is not in its folder; rendered without",
+                  file=sys.stderr)
+
+
+def _require_visible(mesh: Path, surface: Surface, cam2world: Float[np.ndarray, "views 4 4"],
+                     intrinsics: SceneIntrinsics) -> None:
+    """Raises InputError if the first cameras see nothing: no pixel shows a triangle so thin or so far from the rest."""
+    caster = RayCaster(surface)
+    size = min(intrinsics.width, LOOK_SIDELENGTH)
+    if not any(np.isfinite(caster.depth(pose, intrinsics.matrix(size), size)).any() for pose in cam2world[:LOOK_VIEWS]):
+        raise InputError(f"{mesh}: nothing of it can be seen: its triangles are too thin, or far apart from each other")
+
+
+def _settings(args, mesh_files: dict[str, str | None] | None) -> dict:
+    """Everything that a view depends on."""
+    return {"source": "scenes.render", "object": None if args.mesh else args.object,
+            "mesh": str(args.mesh.absolute()) if args.mesh else None, "mesh_files": mesh_files, "mesh_up": args.mesh_up,
+            "sidelength": args.sidelength, "supersampling": args.supersampling, "train_views": args.train_views,
+            "test_views": args.test_views, "radius": args.radius, "seed": args.seed,
+            "origin": [0.0, 0.0, 0.0], "scale": GRID_SCALE}
+
+
+def _start_or_continue(partial: Path, settings: dict) -> None:
+    """Records the settings in the folder of unfinished work. Raises InputError if it was begun with others."""
     record = partial / "scene.json"
-    if record.is_file():
+    if record.exists():
         try:
-            earlier = json.loads(record.read_text())
-        except ValueError:
-            raise InputError(f"{record}: is damaged; delete {partial} to start again") from None
-        changed = [name for name in settings if earlier.get(name) != settings[name]]
+            earlier = json.loads(read_text(record))
+            changed = [name for name in settings if earlier.get(name) != settings[name]]
+            before, now = earlier.get("mesh_files") or {}, settings["mesh_files"] or {}
+            files = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        except (ValueError, RecursionError, AttributeError):
+            raise InputError(f"{record}: is damaged. If the same command made the frames beside it, delete this file "
+                             f"alone to go on; else delete {partial}") from None
+        if changed[:1] == ["mesh_files"]:
+            raise InputError(f"{partial}: holds unfinished work with other files ({', '.join(files)} changed since); "
+                             "delete it or bring them back")
         if changed:
             raise InputError(f"{partial}: holds unfinished work with other settings ({changed[0]} was "
                              f"{earlier.get(changed[0])}, now {settings[changed[0]]}); delete it or repeat them")
-    partial.mkdir(parents=True, exist_ok=True)
     write_json(record, settings)
-    return partial
 
 
 if __name__ == "__main__":

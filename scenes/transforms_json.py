@@ -7,7 +7,7 @@ removed with OpenCV's equations. Poses are camera-to-world with OpenGL axes, as 
 file's world coordinates. Sparse points come from `ply_file_path` if the file has one. File names without an extension
 mean PNG. Views are numbered in the order of their file names.
 """
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,13 @@ import pycolmap
 
 from cli import Parser, run
 from data_util import load_image
+from folders import refuse_existing
+from foreign import inside
 from scenes.capture.capture import Capture, add_flags, write_capture
 from scenes.capture.points import load_points
+from scenes.capture.sensible import sensible_camera
 from scenes.capture.transforms import Frame, read_frames
-from util import InputError, refuse_existing
+from util import InputError
 
 PROG = "scenes.transforms_json"
 DISTORTION = {"PINHOLE": (), "OPENCV": ("k1", "k2", "p1", "p2"), "OPENCV_FISHEYE": ("k1", "k2", "k3", "k4"),
@@ -27,7 +30,8 @@ DISTORTION = {"PINHOLE": (), "OPENCV": ("k1", "k2", "p1", "p2"), "OPENCV_FISHEYE
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(PROG, __doc__)
-    parser.add_argument("source", type=Path, metavar="SRC", help="a transforms.json, or the folder that holds it")
+    parser.add_argument("source", type=Path, metavar="SRC",
+                        help="a transforms.json, or the folder that holds it; its images must lie there or below")
     parser.add_argument("target", type=Path, metavar="DST", help="the scene to make: DST/train and DST/test")
     add_flags(parser)
     args = parser.parse_args(argv)
@@ -42,7 +46,7 @@ def read_capture(path: Path) -> Capture:
     cameras = [_camera(frame, path) for frame in frames]
     points, colors = np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
     if content.get("ply_file_path"):
-        points, colors = load_points(path.parent / str(content["ply_file_path"]))
+        points, colors = load_points(inside(path.parent, str(content["ply_file_path"]), named_by=path))
     return Capture([frame.image for frame in frames], [frame.name for frame in frames],
                    np.stack([frame.cam2world for frame in frames]), cameras, points, colors)
 
@@ -64,12 +68,11 @@ def _camera(frame: Frame, path: Path) -> pycolmap.Camera:
         distortion = [float(values.get(name, 0)) for name in DISTORTION[model]]
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{subject} are not numbers ({error})") from None
-    if not (min(focal_x, focal_y, width, height) > 0 and np.isfinite([focal_x, focal_y, *center, *distortion]).all()):
-        raise InputError(f"{subject} are not positive, finite numbers")
-    return pycolmap.Camera(model=model, width=width, height=height, params=[focal_x, focal_y, *center, *distortion])
+    return sensible_camera(f"{path}: the camera of {frame.name}", model, width, height,
+                           [focal_x, focal_y, *center, *distortion])
 
 
-def _camera_model(values: dict, path: Path) -> str:
+def _camera_model(values: Mapping, path: Path) -> str:
     """COLMAP's name of the camera model; if the file names none, chosen by the distortion coefficients that it has."""
     if values.get("is_fisheye"):
         return "OPENCV_FISHEYE"

@@ -1,8 +1,8 @@
 """Checks shape annotations while tests run; makes scene folders small enough to train on in seconds; fixtures."""
 from jaxtyping import install_import_hook
 
-CHECKED = ["projection", "runtime", "cli", "deep_voxels", "custom_layers", "losses", "dataio", "data_util",
-           "util", "checkpoints", "training", "evaluation", "pytorch_prototyping", "cpu_kernels",
+CHECKED = ["projection", "runtime", "cli", "deep_voxels", "custom_layers", "losses", "dataio", "data_util", "images",
+           "util", "folders", "foreign", "checkpoints", "training", "evaluation", "pytorch_prototyping", "cpu_kernels",
            "scenes", "baselines", "experiments", "benchmarks"]
 install_import_hook(CHECKED, "beartype.beartype")
 
@@ -103,3 +103,12 @@ def assert_refused(capfd, logs):
         assert not logs.exists()
 
     return check
+
+
+@pytest.fixture(scope="session")
+def worker(tmp_path_factory):
+    """A process that runs commands, and may crash or hang."""
+    from tests.fuzz_worker import Worker
+    worker = Worker(tmp_path_factory.mktemp("worker"))
+    yield worker
+    worker.stop()

@@ -42,7 +42,8 @@ def export_colmap(folder, model, poses, focal):
 
 
 def export_transforms(folder, path, poses, focal, **more):
-    frames = [{"file_path": str(image), "transform_matrix": opengl2opencv(pose).tolist()}
+    (path.parent / "rgb").symlink_to(folder / "rgb")
+    frames = [{"file_path": f"rgb/{image.name}", "transform_matrix": opengl2opencv(pose).tolist()}
               for image, pose in zip(list_images(folder / "rgb"), poses, strict=True)]
     path.write_text(json.dumps({"fl_x": focal, "fl_y": focal, "cx": SIZE / 2, "cy": SIZE / 2, "w": SIZE, "h": SIZE,
                                 "frames": frames, **more}))
@@ -193,7 +194,7 @@ def broken_transforms(tmp_path, change):
     (lambda content: content["frames"][2].update(transform_matrix=[1, 2]), "2.png"),
     (lambda content: content.update(fl_x="wide"), "transforms.json: the intrinsics"),
     (lambda content: [frame.update(transform_matrix=np.eye(4).tolist()) for frame in content["frames"]], "same place"),
-    (lambda content: content.update(w=0), "transforms.json: the intrinsics"),
+    (lambda content: content.update(w=0), "transforms.json: the camera of 0.png is for images of 0x8"),
     (lambda content: content.update(w=9), "png: is 8x8"),
     (lambda content: content.update(camera_model="PANORAMA"), "camera_model PANORAMA"),
     (lambda content: content.update(frames=content["frames"][:1]), "only view"),

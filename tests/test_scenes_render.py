@@ -10,9 +10,10 @@ from data_util import load_image, load_intrinsics, load_pose
 from scenes import render
 from scenes.check import examine
 from scenes.geometry.cameras import look_at
+from scenes.synthetic.mesh_file import load_meshes
 from scenes.synthetic.objects import OBJECTS
 from scenes.synthetic.raycast import RayCaster
-from scenes.synthetic.surface import Surface, fit_unit_cube, load_meshes
+from scenes.synthetic.surface import Surface, fit_unit_cube
 from util import InputError
 
 UP = np.array([0.0, 0.0, 1.0])
@@ -101,7 +102,7 @@ def test_a_mesh_file_renders_as_the_object_it_was_made_from(tmp_path, suffix):
     (trimesh.Scene(meshes) if suffix != "ply" else meshes[0]).export(path)
     pose = look_at(np.array([[1.4, 1.2, 1.0]]), np.zeros(3), UP)[0]
     images = [RayCaster(Surface.from_meshes(fit_unit_cube(meshes)).prefiltered(0.02)).render(pose, MATRIX, 64, 2)
-              for meshes in (meshes, load_meshes(path, up="z"))]
+              for meshes in (meshes, load_meshes(path, up="z")[0])]
     assert np.abs(images[0].astype(int) - images[1]).mean() < 1.0
     assert (images[0] < 250).any(axis=2).mean() > 0.1
 
@@ -109,7 +110,7 @@ def test_a_mesh_file_renders_as_the_object_it_was_made_from(tmp_path, suffix):
 def test_gltf_is_y_up_by_its_own_rule(tmp_path):
     tall = trimesh.creation.box((1, 3, 1))
     trimesh.Scene([tall]).export(tmp_path / "tall.glb")
-    extents = load_meshes(tmp_path / "tall.glb")[0].extents
+    extents = load_meshes(tmp_path / "tall.glb")[0][0].extents
     np.testing.assert_allclose(extents, [1, 1, 3], atol=1e-6)
 
 

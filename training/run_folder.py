@@ -1,23 +1,20 @@
 """A run's folders: found or made, held by one process, with a record of each start; and the signals sent to a run."""
-import errno
 import json
 import os
 import signal
-import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-import filelock
 import torch
 
+from folders import Lock
 from runtime import describe_machine
 from util import InputError, make_run_folder, read_text, write_json
 
 SIGHUP, SIGUSR1 = getattr(signal, "SIGHUP", None), getattr(signal, "SIGUSR1", None)  # not on Windows
-NO_FILE_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
 @contextmanager
@@ -66,31 +63,11 @@ def record_start(logs: Path, history: list[dict], opt: Namespace, first_step: in
     write_json(logs / "options.json", {**start, "history": [*history, start]})
 
 
-class RunLock:
-    """Holds a folder for this process until it is released or the process ends, however it ends.
-
-    Raises `InputError` if another process holds it. On a file system without file locks there is only a warning.
-    """
+class RunLock(Lock):
+    """Holds a run's folder."""
 
     def __init__(self, folder: Path):
-        # No soft lock (a marker file) where locks are missing: the marker of a process killed on another machine would
-        # keep its run from being resumed.
-        self._lock = filelock.FileLock(folder / ".lock", blocking=False, fallback_to_soft=False)
-        try:
-            self._lock.acquire()
-        except filelock.Timeout:
-            raise InputError(f"{folder}: another process is writing this run") from None
-        except OSError as error:
-            if error.errno not in NO_FILE_LOCKS:
-                raise
-            print(f"warning: {folder}: this file system has no file locks ({error.strerror}); make sure that only one "
-                  "process writes this run", file=sys.stderr)
-
-    def __enter__(self) -> "RunLock":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._lock.release()
+        super().__init__(folder / ".lock", f"{folder}: another process is writing this run")
 
 
 class Signals:

@@ -1,4 +1,5 @@
 """A capture: images with cameras and perhaps sparse points, which all importers write as a scene through here."""
+import os
 import re
 from argparse import Namespace
 from dataclasses import dataclass, replace
@@ -10,11 +11,12 @@ from jaxtyping import Float, UInt8
 
 from cli import Parser, number
 from data_util import SceneIntrinsics, load_image, square_resize, write_scene_folder
+from folders import new_folder
 from scenes.capture.points import save_points
 from scenes.capture.undistort import Undistorter, shared_pinhole
 from scenes.geometry.coverage import judge
 from scenes.geometry.grid import Grid, choose_grid
-from util import InputError, new_folder, write_json
+from util import InputError, write_json
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def write_capture(capture: Capture, target: Path, args: Namespace, source: str) 
 
 def natural_order(name: str) -> list[int | str]:
     """A sorting key by which numbers in names compare as numbers: r_2 before r_10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+    return [int(part[:1000]) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def split_views(count: int, test_every: int) -> dict[str, list[int]]:
@@ -96,7 +98,7 @@ def split_views(count: int, test_every: int) -> dict[str, list[int]]:
 
 def require_files(paths: list[Path], named_by: Path) -> None:
     """Raises InputError unless every image that `named_by` names exists."""
-    missing = [path for path in paths if not path.is_file()]
+    missing = [path for path in paths if not os.path.isfile(path)]  # not path.is_file(), which raises on long names
     if missing:
         raise InputError(f"{missing[0]}: no such file, but {named_by} names it"
                          + (f" ({len(missing)} of {len(paths)} are missing)" if len(missing) > 1 else ""))

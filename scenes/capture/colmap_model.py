@@ -1,36 +1,60 @@
-"""COLMAP models: reads one, and makes a capture of its registered views."""
+"""Captures of COLMAP's models: of one in files, and of one that structure from motion has just made."""
 from pathlib import Path
 
 import numpy as np
 import pycolmap
+from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 
 from data_util import require_rigid
+from foreign import inside
 from scenes.capture.capture import Capture, natural_order, require_files
+from scenes.capture.colmap_files import ImageRecord, read_files
 from util import InputError
 
 
-def read_model(folder: Path) -> pycolmap.Reconstruction:
-    """Reads a model; raises InputError if it is damaged or has no registered images."""
-    try:
-        model = pycolmap.Reconstruction(folder)
-    except Exception as error:  # the library raises several kinds for damaged files
-        reason = " ".join(str(error).split())
-        raise InputError(f"{folder}: is not a readable COLMAP model ({reason})") from None
-    if not model.num_reg_images():
+def read_capture(folder: Path, image_dir: Path) -> Capture:
+    """The images of the model in `folder`, sorted by name, and its points. Raises InputError with what is wrong."""
+    model = read_files(folder)
+    if not model.images:
         raise InputError(f"{folder}: the model has no registered images")
-    return model
+    paths = {image.name: inside(image_dir, image.name, named_by=folder) for image in model.images}
+    if len(set(paths.values())) < len(model.images):
+        names = [image.name for image in model.images]
+        raise InputError(f"{folder}: {next(name for name in names if names.count(name) > 1)} is there twice")
+    require_files(list(paths.values()), folder)
+    images = sorted(model.images, key=lambda image: natural_order(image.name))
+    for image in images:
+        if image.camera_id not in model.cameras:
+            raise InputError(f"{folder}: {image.name} has camera {image.camera_id}, which the model lacks")
+    return Capture([paths[image.name] for image in images], [image.name for image in images],
+                   np.stack([_cam2world(image, folder) for image in images]),
+                   [model.cameras[image.camera_id] for image in images], model.points, model.colors)
 
 
 def model_capture(model: pycolmap.Reconstruction, image_dir: Path, named_by: Path) -> Capture:
     """The registered views of a model, sorted by name, and its points. `named_by` names the model in messages."""
     views = sorted((model.images[index] for index in model.reg_image_ids()), key=lambda view: natural_order(view.name))
-    paths = [image_dir / view.name for view in views]
-    require_files(paths, named_by)
     cam2world = np.tile(np.eye(4), (len(views), 1, 1))
     cam2world[:, :3] = [view.cam_from_world().inverse().matrix() for view in views]
     for view, pose in zip(views, cam2world, strict=True):
         require_rigid(pose, f"{named_by}: the pose of {view.name}")
     points = list(model.points3D.values())
-    return Capture(paths, [view.name for view in views], cam2world, [model.cameras[view.camera_id] for view in views],
+    return Capture([image_dir / view.name for view in views], [view.name for view in views], cam2world,
+                   [model.cameras[view.camera_id] for view in views],
                    np.array([point.xyz for point in points], dtype=np.float64).reshape(-1, 3),
                    np.array([point.color for point in points], dtype=np.uint8).reshape(-1, 3))
+
+
+def _cam2world(image: ImageRecord, folder: Path) -> Float[np.ndarray, "4 4"]:
+    subject = f"{folder}: the pose of {image.name}"
+    length = np.linalg.norm(image.rotation)
+    if not 1e-9 < length < 1e9:
+        raise InputError(f"{subject} is not a rigid transform: its quaternion has the length {length:g}")
+    w, *xyz = np.array(image.rotation) / length
+    pose = np.eye(4)
+    pose[:3, :3] = Rotation.from_quat([*xyz, w]).as_matrix().T
+    with np.errstate(over="ignore", invalid="ignore"):  # refused in the next line
+        pose[:3, 3] = -pose[:3, :3] @ image.translation
+    require_rigid(pose, subject)
+    return pose

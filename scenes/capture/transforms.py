@@ -1,5 +1,7 @@
 """The frames of a `transforms.json` (NeRF-synthetic, instant-ngp, nerfstudio): images, poses, and all else as it is."""
 import json
+from collections import ChainMap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,9 +9,12 @@ import numpy as np
 from jaxtyping import Float
 
 from data_util import require_rigid
+from foreign import inside
 from scenes.capture.capture import natural_order, require_files
 from scenes.geometry.cameras import opengl2opencv
-from util import InputError
+from util import InputError, read_text
+
+MAX_BYTES = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -19,19 +24,18 @@ class Frame:
     name: str
     image: Path
     cam2world: Float[np.ndarray, "4 4"]
-    values: dict
+    values: Mapping
 
 
 def read_frames(path: Path) -> tuple[dict, list[Frame]]:
     """The file's content, and its frames in the natural order of their file names; at least one.
 
-    Checks that every image exists and every pose is rigid. Raises InputError with what is wrong.
+    Checks that every image exists, is listed once and lies in the file's folder, and that every pose is rigid. Raises
+    InputError with what is wrong.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
     try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
+        content = json.loads(read_text(path, MAX_BYTES))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON ({error})") from None
     entries = content.get("frames") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
@@ -39,15 +43,19 @@ def read_frames(path: Path) -> tuple[dict, list[Frame]]:
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict) or not isinstance(entry.get("file_path"), str) or not entry["file_path"]:
             raise InputError(f"{path}: frame {number} has no file_path")
-    frames = [Frame(entry["file_path"], _image_path(path.parent, entry["file_path"]), _pose(entry, path),
-                    {**content, **entry}) for entry in entries]
+    frames = [Frame(entry["file_path"], _image_path(path, entry["file_path"]), _pose(entry, path),
+                    ChainMap(entry, content)) for entry in entries]
     require_files([frame.image for frame in frames], path)
+    first = {}
+    for number, frame in enumerate(frames):
+        if first.setdefault(frame.image, number) != number:
+            raise InputError(f"{path}: frames {first[frame.image]} and {number} are both {frame.name}")
     return content, sorted(frames, key=lambda frame: natural_order(frame.name))
 
 
-def _image_path(folder: Path, name: str) -> Path:
+def _image_path(transforms: Path, name: str) -> Path:
     """A name without an extension means PNG."""
-    path = folder / name
+    path = inside(transforms.parent, name, named_by=transforms)
     return path if path.suffix else Path(f"{path}.png")
 
 

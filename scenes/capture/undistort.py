@@ -51,7 +51,13 @@ def shared_pinhole(cameras: list[pycolmap.Camera]) -> pycolmap.Camera:
             high = middle
         else:
             low = middle
-    return _simple_pinhole(high, center_x, center_y, width, height)
+    target = _simple_pinhole(high, center_x, center_y, width, height)
+    for camera in different:
+        if not _fills(camera, target):
+            raise InputError(f"a camera cannot be undistorted: {camera.model_name} with the parameters "
+                             f"{', '.join(f'{value:.4g}' for value in camera.params)} bends even the middle of its "
+                             "image beyond the border")
+    return target
 
 
 class Undistorter:

@@ -3,7 +3,6 @@ import multiprocessing
 import os
 import pickle
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -36,12 +35,14 @@ class View:
 
 
 def render_views(views: list[View], surface: Surface, matrix: Float[np.ndarray, "3 3"], sidelength: int,
-                 supersampling: int, workers: int | None) -> None:
+                 supersampling: int, workers: int | None, scratch: Path) -> None:
     """Renders the views whose image is missing.
 
     `matrix` is the intrinsic matrix of the square images of `sidelength` pixels. Without `workers`, uses as many
-    processes as there are cores, fewer if there is little to do.
+    processes as there are cores, fewer if there is little to do. They are sent the surface through the file `scratch`,
+    which is gone in the end.
     """
+    scratch.unlink(missing_ok=True)  # of an earlier run that was killed
     missing = [view for view in views if not view.image_path().exists()]
     setup = (surface, matrix, sidelength, supersampling)
     rays = len(missing) * (sidelength * supersampling) ** 2
@@ -53,7 +54,7 @@ def render_views(views: list[View], surface: Surface, matrix: Float[np.ndarray, 
                 renderer.render(view)
                 bar.update()
         else:
-            for _ in _render_in_parallel(missing, setup, workers):
+            for _ in _render_in_parallel(missing, setup, workers, scratch):
                 bar.update()
 
 
@@ -73,14 +74,13 @@ class _Renderer:
         write_image(view.image_path(), image)
 
 
-def _render_in_parallel(views: list[View], setup: tuple, workers: int) -> Iterator[None]:
+def _render_in_parallel(views: list[View], setup: tuple, workers: int, scratch: Path) -> Iterator[None]:
     """Spawns fresh processes: forked ones would inherit OpenCV's threads in a state that hangs."""
-    with tempfile.TemporaryDirectory() as folder:
+    try:
         # Sent through a file, because the pipe to a starting process would block until it has started.
-        path = Path(folder) / "setup.pickle"
-        path.write_bytes(pickle.dumps(setup))
+        scratch.write_bytes(pickle.dumps(setup))
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(path,)) as pool:
+        with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(scratch,)) as pool:
             # Workers inherit the ignored signal: the parent alone handles Ctrl-C.
             handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
             finished = pool.map(_render_in_worker, views)
@@ -89,6 +89,8 @@ def _render_in_parallel(views: list[View], setup: tuple, workers: int) -> Iterat
                 yield from finished
             finally:
                 pool.shutdown(cancel_futures=True)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def _start_worker(setup: Path) -> None:

@@ -1,9 +1,8 @@
 """`Surface`: meshes as flat arrays for the ray caster, made from any trimesh meshes.
 
-    surface = Surface.from_meshes(fit_unit_cube(load_meshes(Path("bust.glb"))))
+    surface = Surface.from_meshes(fit_unit_cube(meshes))
 """
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,10 +10,7 @@ import trimesh
 from jaxtyping import Float, Float32, Int, UInt8
 from PIL import Image
 
-from util import InputError
-
 SMOOTH_COSINE = np.cos(np.radians(45))
-Y_UP_SUFFIXES = {".glb", ".gltf"}
 
 
 @dataclass(frozen=True)
@@ -63,41 +59,25 @@ class Surface:
         return Surface(self.corners, self.normals, self.uv, self.colors, self.texture, textures)
 
 
-def load_meshes(path: Path, up: str | None = None) -> list[trimesh.Trimesh]:
-    """The meshes of a file in world coordinates with z up.
-
-    `up` is the file's up axis, x, y or z; by default its format's: y for glTF, else z. Raises InputError if the file
-    cannot be read or holds no faces.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        scene = trimesh.load_scene(path, process=False)
-        meshes = [mesh for mesh in scene.dump() if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)]
-    except Exception as error:  # damaged bytes make trimesh's readers raise anything
-        reason = f"{type(error).__name__}: {error}".replace("\n", " ")
-        raise InputError(f"{path}: trimesh cannot read it ({reason})") from None
-    if not meshes:
-        raise InputError(f"{path}: holds no mesh with faces")
-    if not all(np.isfinite(mesh.vertices).all() for mesh in meshes):
-        raise InputError(f"{path}: has vertices that are not finite")
-    up = up or ("y" if path.suffix.lower() in Y_UP_SUFFIXES else "z")
-    turn = np.roll(np.eye(3), {"x": 2, "y": 1, "z": 0}[up], axis=0)
-    for mesh in meshes:
-        mesh.vertices = mesh.vertices @ turn.T
-    return meshes
-
-
 def fit_unit_cube(meshes: list[trimesh.Trimesh]) -> list[trimesh.Trimesh]:
-    """Copies of the meshes, centered at the origin together and scaled so that the longest side is 1."""
+    """Copies of the meshes, centered at the origin together and scaled so that the longest side is 1.
+
+    Raises ValueError if they have no extent.
+    """
     low = np.min([mesh.bounds[0] for mesh in meshes], axis=0)
     high = np.max([mesh.bounds[1] for mesh in meshes], axis=0)
     if not (high - low).max() > 0:
-        raise InputError("the mesh has no extent")
+        raise ValueError("it has no extent")
     fitted = [mesh.copy() for mesh in meshes]
     for mesh in fitted:
         mesh.vertices = (mesh.vertices - (low + high) / 2) / (high - low).max()
     return fitted
+
+
+def texture_of(mesh: trimesh.Trimesh) -> Image.Image | None:
+    """The picture that colors the mesh, if there is one."""
+    material = getattr(mesh.visual, "material", None)
+    return getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
 
 
 def _corner_normals(mesh: trimesh.Trimesh) -> Float[np.ndarray, "faces 3 3"]:
@@ -114,7 +94,7 @@ def _appearance(mesh: trimesh.Trimesh) -> tuple[Float[np.ndarray, "faces 3 2"], 
     plain = np.full((1, 1, 3), 255, np.uint8)
     if mesh.visual.kind == "texture":
         material = mesh.visual.material
-        image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+        image = texture_of(mesh)
         if image is None or mesh.visual.uv is None:
             return uv, white * np.asarray(material.main_color)[:3] / 255, plain
         factor = getattr(material, "baseColorFactor", None)

@@ -1,0 +1,103 @@
+"""Files from elsewhere: what they may be, and how whatever a library raises on them becomes one line with their name.
+
+    with reading(path, "a mesh", max_bytes=1 << 30):
+        scene = trimesh.load_scene(path)
+
+Meshes, point clouds, pictures and depth maps are read by libraries that meet damaged and hostile files each in its own
+way: they raise anything, wait for ever on a named pipe, take memory for a count that the file merely claims, or start
+another program to decode a picture. `reading` rules these out in one place.
+"""
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from util import InputError, require_file
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
+PICTURES = ("PNG", "JPEG")  # by content; Pillow would start Ghostscript for an EPS, whatever its name
+BASE_MEMORY, MEMORY_PER_BYTE = 512 << 20, 64  # bytes that reading a file may take: these, and more for each of its own
+MEMORY_USED = Path("/proc/self/statm")
+DATA_PAGES = 5  # the field that holds the pages of data and stack
+
+
+@contextmanager
+def reading(path: Path, kind: str, max_bytes: int, pictures: tuple[str, ...] = PICTURES) -> Iterator["Limits"]:
+    """Everything raised in the block becomes an `InputError`: `path` is not `kind`.
+
+    Raises it at once unless `path` is a regular file of at most `max_bytes`. In the block Pillow decodes `pictures`
+    alone, whoever calls it, libraries log and warn of nothing, and memory can be limited.
+    """
+    require_file(path, max_bytes)
+    limits, open_any, logged = Limits(), Image.open, logging.root.manager.disable
+
+    def open_picture(file, mode="r", formats=None):
+        try:
+            return open_any(file, mode, formats=pictures)
+        except Exception as error:
+            limits.picture_errors.append(error)
+            raise
+
+    Image.open = open_picture
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield limits
+    except InputError:
+        raise
+    except MemoryError:
+        raise InputError(f"{path}: is not {kind} (it claims more than a file of its size can hold)") from None
+    except Exception as error:
+        raise InputError(f"{path}: is not {kind} ({reason(error)})") from None
+    finally:
+        Image.open = open_any
+        logging.disable(logged)
+        limits.lift()
+
+
+def reason(error: Exception) -> str:
+    """An error's text, or its name if it has none, of at most 200 characters."""
+    text = " ".join(str(error).split())
+    return text[:200] if len(text) > 10 else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def inside(folder: Path, name: str, named_by: Path) -> Path:
+    """The path in `folder` of a file that another file names. Raises `InputError` if it would lead out of the folder.
+
+    Symbolic links are followed: they are the user's own.
+    """
+    path = Path(os.path.normpath(folder / name))
+    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
+        raise InputError(f"{named_by}: names {name[:200]}, which is not inside {folder}; only what is there is read")
+    return path
+
+
+class Limits:
+    """What a block of `reading` may do, and `picture_errors`: those that its library met, and perhaps passed over."""
+
+    def __init__(self):
+        self.picture_errors: list[Exception] = []
+        # Linux alone limits memory; elsewhere nothing happens.
+        self._before = resource.getrlimit(resource.RLIMIT_DATA) if resource and MEMORY_USED.exists() else None
+
+    def memory_for(self, size: int) -> None:
+        """From now on the process may take what reading so many bytes of a file can need, and no more."""
+        if self._before is not None:
+            used = int(MEMORY_USED.read_text().split()[DATA_PAGES]) * resource.getpagesize()
+            bounds = used + BASE_MEMORY + MEMORY_PER_BYTE * size, *self._before
+            resource.setrlimit(resource.RLIMIT_DATA, (
+                min(bound for bound in bounds if bound != resource.RLIM_INFINITY), self._before[1]))
+
+    def lift(self) -> None:
+        """Ends the limit."""
+        if self._before is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, self._before)

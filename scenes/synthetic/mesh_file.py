@@ -1,0 +1,138 @@
+"""Reads a mesh with its materials and textures, from files that need not be what they claim.
+
+    surface, hashes = load_surface(Path("bust.glb"))
+"""
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import trimesh
+from trimesh.resolvers import Resolver
+
+from data_util import MAX_NUMBER
+from foreign import Limits, inside, reading
+from images import MAX_PIXELS
+from scenes.synthetic.surface import Surface, fit_unit_cube, texture_of
+from util import InputError, require_file
+
+KIND = "a usable mesh"
+FORMATS = ("glb", "gltf", "obj", "off", "ply", "stl")
+TEXTURES = ("PNG", "JPEG", "BMP", "TGA", "TIFF", "WEBP")
+Y_UP_FORMATS = ("glb", "gltf")
+MAX_BYTES = 1 << 32
+MAX_TEXTURE_PIXELS = 4 * MAX_PIXELS  # of all textures together
+MAX_UV = 1e6  # a texture that repeats more often is meant to confuse
+
+
+def load_surface(path: Path, up: str | None = None) -> tuple[Surface, dict[str, str | None]]:
+    """The meshes of a file as one surface that fits the unit cube, z up, and the hashes of `load_meshes`."""
+    meshes, hashes = load_meshes(path, up)
+    with reading(path, KIND, MAX_BYTES), np.errstate(all="ignore"):
+        surface = Surface.from_meshes(fit_unit_cube(meshes))
+        for name in ("corners", "normals", "uv", "colors"):
+            if not np.isfinite(getattr(surface, name)).all():
+                raise ValueError(f"its {name} are not finite")
+    return surface, hashes
+
+
+def load_meshes(path: Path, up: str | None = None) -> tuple[list[trimesh.Trimesh], dict[str, str | None]]:
+    """The meshes of a file in world coordinates with z up, and the SHA-256 of every file that it is made of, by name.
+    None: a file that the mesh names but that is not in its folder; nothing is read from elsewhere.
+
+    `up` is the file's up axis, x, y or z; by default its format's: y for glTF, else z. Raises InputError if the mesh or
+    a texture cannot be read, or if there are no faces.
+    """
+    suffix = path.suffix.lower().removeprefix(".")
+    if suffix not in FORMATS:
+        raise InputError(f"{path}: is not a mesh of a known format ({', '.join(FORMATS)})")
+    with reading(path, KIND, MAX_BYTES, TEXTURES) as limits:
+        folder = _Folder(path, limits)
+        with open(path, "rb") as file:
+            scene = trimesh.load_scene(file, file_type=suffix, resolver=folder, process=False)
+        meshes = [mesh for mesh in scene.dump() if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)]
+        for error in [*folder.errors, *limits.picture_errors]:
+            raise error
+    if not meshes:
+        raise InputError(f"{path}: holds no mesh with faces")
+    with reading(path, KIND, MAX_BYTES, TEXTURES):
+        _load_textures(meshes)
+        for mesh in meshes:
+            _require_sound(mesh)
+    turn = np.roll(np.eye(3), {"x": 2, "y": 1, "z": 0}[up or ("y" if suffix in Y_UP_FORMATS else "z")], axis=0)
+    for mesh in meshes:
+        mesh.vertices = mesh.vertices @ turn.T
+    return meshes, folder.hashes
+
+
+class _Folder(Resolver):
+    """Gives trimesh the files that a mesh names, from the mesh's folder alone, and remembers their hashes.
+
+    errors: of files that are there but cannot be read; trimesh passes over them.
+    """
+
+    def __init__(self, mesh: Path, limits: Limits):
+        self.mesh, self.file_name, self.limits = mesh, mesh.name, limits
+        self.size, self.errors = 0, []
+        self.hashes = {mesh.name: self._hash(mesh)}
+
+    def get(self, name: str) -> bytes:
+        path = self._find(name.strip())
+        if path is None:
+            self.hashes[name] = None
+            raise FileNotFoundError(f"it names {name[:100]}, which is not in its folder")
+        try:
+            require_file(path, MAX_BYTES)
+        except InputError as error:
+            self.errors.append(error)
+            raise
+        self.hashes[name] = self._hash(path)
+        return path.read_bytes()
+
+    def _find(self, name: str) -> Path | None:
+        """The file in the mesh's folder; for a path of another machine, the file of its last part."""
+        for candidate in (name, os.path.basename(name)):
+            with suppress(InputError):
+                path = inside(self.mesh.parent, candidate, named_by=self.mesh)
+                if os.path.exists(path) and not path.is_dir():
+                    return path
+        return None
+
+    def _hash(self, path: Path) -> str:
+        self.size += path.stat().st_size
+        self.limits.memory_for(self.size)
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def keys(self) -> list[str]:
+        return []
+
+    def write(self, name: str, data: bytes) -> None:
+        raise NotImplementedError
+
+    def namespaced(self, namespace: str) -> "_Folder":
+        raise NotImplementedError
+
+
+def _load_textures(meshes: list[trimesh.Trimesh]) -> None:
+    """Decodes the textures, after a look at their sizes. Raises what Pillow raises if one is damaged."""
+    textures = {id(texture): texture for texture in map(texture_of, meshes) if texture is not None}.values()
+    if sum(texture.width * texture.height for texture in textures) > MAX_TEXTURE_PIXELS:
+        raise ValueError(f"its textures have more than {MAX_TEXTURE_PIXELS} pixels")
+    for texture in textures:
+        texture.load()
+
+
+def _require_sound(mesh: trimesh.Trimesh) -> None:
+    """Raises ValueError for what cannot be drawn."""
+    if mesh.vertices.shape[1:] != (3,) or mesh.faces.shape[1:] != (3,):
+        raise ValueError("a vertex or a face does not have three numbers")
+    if not (np.abs(mesh.vertices) <= MAX_NUMBER).all():
+        raise ValueError("a vertex is not finite in float32")
+    if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.vertices):
+        raise ValueError(f"a face names vertex {mesh.faces.max()} of {len(mesh.vertices)}")
+    if texture_of(mesh) is not None and mesh.visual.uv is not None:
+        uv = mesh.visual.uv
+        if uv.shape != (len(mesh.vertices), 2) or not (np.abs(uv) <= MAX_UV).all():
+            raise ValueError(f"texture coordinates are not finite, beyond {MAX_UV:g}, or not two for each vertex")

@@ -1,0 +1,181 @@
+"""Files from elsewhere, damaged and hostile ones: a command takes them or says in one line what is wrong.
+
+In at most 10 seconds and 1 GiB, without reading anything outside the folder that it was given, without starting another
+program, and with nothing left behind but the whole target.
+"""
+import contextlib
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from checkpoints import save_checkpoint
+from deep_voxels import Architecture, DeepVoxels
+from tests import foreign_files, foreign_meshes
+from tests.conftest import write_scene
+from tests.helpers import GEOMETRY, render_arguments
+
+MAY_BE_READ = {"source", "target", ".target.partial", "target.partial", ".target.partial.lock"}
+SECONDS, MEMORY = 10, 1 << 30
+TINY = ["--sidelength", 8, "--train_views", 2, "--test_views", 1, "--supersampling", 1, "--workers", 1]
+COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+QUICK = settings(max_examples=40, derandomize=True, **COMMON)
+LONG = settings(max_examples=500, **COMMON)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "model.pth"
+    save_checkpoint(path, {"model": DeepVoxels(Architecture(64, 16, 8, 4, 4), GEOMETRY).state_dict()})
+    return path
+
+
+@contextlib.contextmanager
+def source_folder(write):
+    """A folder `source` with files in it, beside a picture that nothing may read."""
+    with tempfile.TemporaryDirectory() as name:
+        source = Path(name) / "source"
+        source.mkdir()
+        (Path(name) / foreign_files.SECRET).write_bytes(foreign_files.picture())
+        write(source)
+        yield source
+
+
+def check(worker, source, module, argv, codes=(0, 2), target=None):
+    """Runs a command on files in `source` that makes `target`, and checks everything that is promised."""
+    root = source.parent
+    before = {path for path in root.rglob("*") if path != target}
+    ending = worker.run(module, argv)
+    assert ending.code in codes, ending.error
+    assert "Traceback" not in ending.error, ending.error
+    if ending.code == 2:
+        assert ending.error.count("\n") == 1, ending.error
+        assert ": error: " in ending.error
+    assert ending.cpu < SECONDS
+    assert ending.memory < MEMORY
+    assert not ending.programs
+    outside = [path for path in ending.opened if path == "/etc/passwd" or (
+        Path(path).is_relative_to(root) and Path(path).relative_to(root).parts[0] not in MAY_BE_READ)]
+    assert not outside
+    assert not list(worker.folder.iterdir())
+    left = {path for path in root.rglob("*") if target is None or not path.is_relative_to(target)} - before
+    assert {path for path in left if path.name != "check.png"} == set()
+    if target is not None:
+        assert target.exists() == (ending.code == 0)
+    return ending
+
+
+def check_import(worker, write, module, *flags):
+    with source_folder(write) as source:
+        target = source.parent / "target"
+        check(worker, source, module, [source, target, *flags], target=target)
+
+
+def check_mesh(worker, write):
+    with source_folder(write) as source:
+        target = source.parent / "target"
+        (mesh,) = source.glob("mesh.*")
+        check(worker, source, "scenes.render", ["--mesh", mesh, "--out", target, *TINY], target=target)
+
+
+def check_depth(worker, weights, content):
+    def write(source):
+        write_scene(source / "test", views=1)
+        (source / "test" / "depth").mkdir()
+        (source / "test" / "depth" / "000000.npz").write_bytes(content)
+
+    with source_folder(write) as source:
+        check(worker, source, "run_deepvoxels",
+              render_arguments(source / "test", source / "logs", weights, "--train_root", source / "test",
+                               "--dry_run"))
+
+
+def check_image(worker, name, content, command):
+    def write(source):
+        if command == "scenes.check":
+            write_scene(source / "scene", views=3, sidelength=8)
+            (source / "scene" / "rgb" / "000000.png").unlink()
+            foreign_files.write_image_file(source / "scene" / "rgb" / f"000000.{name.rpartition('.')[2]}", content)
+        else:
+            text = foreign_files.transforms_text([(("frames", 0, "file_path"), name)], None)
+            foreign_files.write_transforms(text, foreign_files.points_ply("binary"))(source)
+            foreign_files.write_image_file(source / name, content)
+
+    if command == "scenes.check":
+        with source_folder(write) as source:
+            check(worker, source, command, [source / "scene"], codes=(0, 1, 2))
+    else:
+        check_import(worker, write, command)
+
+
+importers = st.sampled_from(["scenes.transforms_json", "scenes.transforms_json", "scenes.nerf_synthetic"])
+checks = st.sampled_from(["scenes.transforms_json"] * 7 + ["scenes.check"])
+
+
+@QUICK
+@given(foreign_files.transforms_files, importers)
+def test_some_transforms(worker, write, command):
+    check_import(worker, write, command)
+
+
+@QUICK
+@given(foreign_files.colmap_models)
+def test_some_colmap_models(worker, write):
+    check_import(worker, write, "scenes.colmap")
+
+
+@QUICK
+@given(foreign_meshes.mesh_writers)
+def test_some_meshes(worker, write):
+    check_mesh(worker, write)
+
+
+@QUICK
+@given(foreign_files.depth_contents)
+def test_some_depth_maps(worker, weights, content):
+    check_depth(worker, weights, content)
+
+
+@QUICK
+@given(foreign_files.image_names, foreign_files.picture_contents, checks)
+def test_some_images(worker, name, content, command):
+    check_image(worker, name, content, command)
+
+
+@pytest.mark.long
+@LONG
+@given(foreign_files.transforms_files, importers)
+def test_five_hundred_transforms(worker, write, command):
+    check_import(worker, write, command)
+
+
+@pytest.mark.long
+@LONG
+@given(foreign_files.colmap_models)
+def test_five_hundred_colmap_models(worker, write):
+    check_import(worker, write, "scenes.colmap")
+
+
+@pytest.mark.long
+@LONG
+@given(foreign_meshes.mesh_writers)
+def test_five_hundred_meshes(worker, write):
+    check_mesh(worker, write)
+
+
+@pytest.mark.long
+@LONG
+@given(foreign_files.depth_contents)
+def test_five_hundred_depth_maps(worker, weights, content):
+    check_depth(worker, weights, content)
+
+
+@pytest.mark.long
+@LONG
+@given(foreign_files.image_names, foreign_files.picture_contents, checks)
+def test_five_hundred_images(worker, name, content, command):
+    check_image(worker, name, content, command)
