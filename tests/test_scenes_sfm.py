@@ -41,13 +41,14 @@ def photographs(folder, count, size=SIZE, focal=FOCAL):
     return cam2world
 
 
-def alignment_errors(estimated, true):
-    """Distances between centers after the best similarity transform (Umeyama 1991)."""
+def align(estimated, true):
+    """Distances between centers after the best similarity transform (Umeyama 1991), and its rotation."""
     a, b = estimated - estimated.mean(0), true - true.mean(0)
     left, sizes, right = np.linalg.svd(b.T @ a)
     flip = np.diag([1, 1, np.sign(np.linalg.det(left @ right))])
     scale = (sizes * np.diag(flip)).sum() / (a ** 2).sum()
-    return np.linalg.norm(scale * a @ (left @ flip @ right).T - b, axis=1)
+    rotation = left @ flip @ right
+    return np.linalg.norm(scale * a @ rotation.T - b, axis=1), rotation
 
 
 def test_recovered_cameras_are_within_half_a_percent(tmp_path, capsys):
@@ -57,7 +58,9 @@ def test_recovered_cameras_are_within_half_a_percent(tmp_path, capsys):
     train = tmp_path / "scene" / "train"
     poses = np.stack([load_pose(path) for path in list_poses(train / "pose")])
     assert len(poses) == len(list_images(train / "rgb")) == len(true)
-    assert alignment_errors(poses[:, :3, 3], true[:, :3, 3]).max() < 0.005 * RADIUS
+    errors, scene2truth = align(poses[:, :3, 3], true[:, :3, 3])
+    assert errors.max() < 0.005 * RADIUS
+    assert scene2truth[2, 2] > np.cos(np.radians(2))  # z is the floor's normal
     intrinsics = load_intrinsics(train / "intrinsics.txt")
     assert intrinsics.focal == pytest.approx(FOCAL, rel=0.02)
     assert (tmp_path / "scene" / "points.ply").exists()

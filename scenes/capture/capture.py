@@ -12,6 +12,7 @@ from cli import Parser, number
 from data_util import SceneIntrinsics, load_image, square_resize, write_scene_folder
 from scenes.capture.points import save_points
 from scenes.capture.undistort import Undistorter, shared_pinhole
+from scenes.capture.upright import upright_rotation
 from scenes.geometry.coverage import judge
 from scenes.geometry.grid import Grid, choose_grid
 from util import InputError, new_folder, write_json
@@ -39,8 +40,11 @@ def add_flags(parser: Parser) -> None:
                         help="every Nth view becomes a test view instead of a training view; 0: none (default: 8)")
     parser.add_argument("--sidelength", type=number(int, 1), metavar="N",
                         help="center-crop to squares of N pixels, area-averaged (default: the images' own size)")
+    parser.add_argument("--up", choices=["cameras", "none"], default="cameras",
+                        help="turn the world so that z is up, judged by how the cameras were held; none: leave it as "
+                             "it is (default: cameras)")
     parser.add_argument("--origin", type=number(float), nargs=3, metavar=("X", "Y", "Z"),
-                        help="center of the voxel grid in world units (default: chosen and printed)")
+                        help="center of the voxel grid in world units, after that turn (default: chosen and printed)")
     parser.add_argument("--scale", type=number(float, above=0),
                         help="sidelength of the grid in world units (default: chosen)")
     parser.add_argument("--near_plane", type=number(float, above=0),
@@ -50,6 +54,8 @@ def add_flags(parser: Parser) -> None:
 def write_capture(capture: Capture, target: Path, args: Namespace, source: str) -> None:
     """Writes target/train, target/test, target/points.ply and target/scene.json, and prints what was chosen."""
     _validate(capture)
+    rotation, why_up = upright_rotation(capture.cam2world) if args.up == "cameras" else (np.eye(3), "--up none")
+    capture = _turned(capture, rotation)
     camera = shared_pinhole(capture.cameras)
     plain = SceneIntrinsics(camera.focal_length_x, camera.principal_point_x, camera.principal_point_y, (0.0, 0.0, 0.0),
                             0.0, 1.0, camera.height, camera.width)
@@ -67,11 +73,12 @@ def write_capture(capture: Capture, target: Path, args: Namespace, source: str) 
         if len(capture.points):
             save_points(folder / "points.ply", capture.points, capture.colors)
         write_json(folder / "scene.json", {
-            "source": source, "origin": grid.origin.tolist(), "scale": grid.scale, "near_plane": grid.near_plane,
-            "why": grid.why, "views": {split: [capture.names[index] for index in chosen]
-                                       for split, chosen in splits.items()}})
+            "source": source, "rotation": rotation.tolist(), "origin": grid.origin.tolist(), "scale": grid.scale,
+            "near_plane": grid.near_plane, "why": {"rotation": why_up, **grid.why},
+            "views": {split: [capture.names[index] for index in chosen] for split, chosen in splits.items()}})
     counts = " and ".join(f"{len(chosen)} {split}" for split, chosen in splits.items())
     print(f"{target}: {counts} views, {len(capture.points)} sparse points\n"
+          f"  up: {why_up}\n"
           f"  origin {' '.join(f'{value:.4g}' for value in grid.origin)}: {grid.why['origin']}\n"
           f"  scale {grid.scale:.4g}: {grid.why['scale']}\n"
           f"  near plane {grid.near_plane:.4g}: {grid.why['near_plane']}")
@@ -108,6 +115,13 @@ def _validate(capture: Capture) -> None:
     if np.ptp(capture.cam2world[:, :3, 3], axis=0).max() == 0:
         raise InputError(f"{capture.images[0].parent}: all views were taken from the same place; a scene needs several "
                          "places")
+
+
+def _turned(capture: Capture, rotation: Float[np.ndarray, "3 3"]) -> Capture:
+    """The capture in a world turned by `rotation`."""
+    cam2world = capture.cam2world.copy()
+    cam2world[:, :3] = rotation @ capture.cam2world[:, :3]
+    return replace(capture, cam2world=cam2world, points=capture.points @ rotation.T)
 
 
 def _with_grid(plain: SceneIntrinsics, grid: Grid, sidelength: int | None) -> SceneIntrinsics:
