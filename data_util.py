@@ -43,7 +43,7 @@ def view_name(index: int) -> str:
 
 
 def write_scene_folder(folder: Path, intrinsics: "SceneIntrinsics", cam2world: Float[np.ndarray, "views 4 4"],
-                       images: Iterable[UInt8[np.ndarray, "h w 3"]] | None = None) -> None:
+                       images: Iterable[UInt8[np.ndarray, "h w channels"]] | None = None) -> None:
     """Writes poses, intrinsics and, if given, one image per pose, in the same order."""
     write_poses(folder, cam2world)
     write_intrinsics(folder / "intrinsics.txt", intrinsics)
@@ -202,9 +202,10 @@ def load_image(path: Path, background: str = "white") -> UInt8[np.ndarray, "h w 
     return np.round(255 * colors).astype(np.uint8)
 
 
-def write_image(path: Path, image: UInt8[np.ndarray, "h w 3"]) -> None:
-    """Writes an RGB image as PNG, whole or not at all."""
-    _, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+def write_image(path: Path, image: UInt8[np.ndarray, "h w channels"]) -> None:
+    """Writes an RGB or RGBA image as PNG, whole or not at all."""
+    to_bgr = cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(image, to_bgr))
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(encoded.tobytes())
     temporary.replace(path)

@@ -23,7 +23,7 @@ def upright_rotation(cam2world: Float[np.ndarray, "views 4 4"]) -> tuple[Float[n
     level = f"the cameras are {tilt:.2g} degrees from level in the median"
     if angle < UPRIGHT:
         return np.eye(3), f"z already, {level}"
-    return rotation_to_z(up), f"z, after turning the world by {angle:.1f} degrees; {level}"
+    return rotation_to_z(up), f"z, after turning the world by {angle:.1f} degrees and about z; {level}"
 
 
 def rotation_to_z(direction: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:

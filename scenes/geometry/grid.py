@@ -7,6 +7,7 @@ at, and their distance from it, tell which of the points belong to the object.
 """
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from jaxtyping import Float
 
@@ -15,8 +16,10 @@ from scenes.geometry.coverage import grid_samples, project, seen
 
 REACH = 0.5  # points within this share of the nearer cameras' distance from the center may belong to the object
 EXTENT_PERCENTILE = 95
+MIDDLE_PERCENTILES = 1, 99  # the middle between them, because the median leans to the side with more texture
 MARGIN = 1.1
 MIN_POINTS = 50
+YAW_STEP = 3  # degrees
 FRUSTUM_SHARE = 0.9  # without points, the grid is this share of the width that the nearer cameras see at the center
 
 
@@ -43,8 +46,8 @@ def choose_grid(cam2world: Float[np.ndarray, "views 4 4"], matrix: Float[np.ndar
     reach = REACH * np.percentile(np.linalg.norm(cam2world[:, :3, 3] - focus, axis=1), 10)
     center, own = _object_points(points, focus, reach, move=origin is None)
     if origin is None:
-        origin = center
-        why["origin"] = (f"median of the {len(own)} sparse points within {reach:.3g} of it, where the cameras look"
+        origin = np.percentile(own, MIDDLE_PERCENTILES, axis=0).mean(axis=0) if len(own) else center
+        why["origin"] = (f"middle of the {len(own)} sparse points within {reach:.3g} of where the cameras look"
                          if len(own) else "the point that the cameras look at; there are too few points around it")
     if scale is None:
         scale, why["scale"] = _choose_scale(own, origin, cam2world, matrix, sidelength)
@@ -52,6 +55,23 @@ def choose_grid(cam2world: Float[np.ndarray, "views 4 4"], matrix: Float[np.ndar
         near_plane, covered = choose_near_plane(cam2world, matrix, sidelength, origin, scale)
         why["near_plane"] = f"the depth planes from here cover {covered:.1%} of what the views see of the grid"
     return Grid(np.asarray(origin, dtype=np.float64), float(scale), float(near_plane), why)
+
+
+def tightest_yaw(cam2world: Float[np.ndarray, "views 4 4"], matrix: Float[np.ndarray, "3 3"], sidelength: int,
+                 points: Float[np.ndarray, "points 3"]) -> Float[np.ndarray, "3 3"]:
+    """The rotation about the z axis, of up to 90 degrees, after which the chosen grid is smallest.
+
+    The identity without points: then the grid depends on the cameras alone, however they are turned.
+    """
+    if not len(points):
+        return np.eye(3)
+    rotations = [cv2.Rodrigues(np.array([0.0, 0.0, np.radians(angle)]))[0] for angle in range(0, 90, YAW_STEP)]
+    scales = []
+    for rotation in rotations:
+        turned = cam2world.copy()
+        turned[:, :3] = rotation @ cam2world[:, :3]
+        scales.append(choose_grid(turned, matrix, sidelength, points @ rotation.T, near_plane=1.0).scale)
+    return rotations[int(np.argmin(scales))]
 
 
 def choose_near_plane(cam2world: Float[np.ndarray, "views 4 4"], matrix: Float[np.ndarray, "3 3"], sidelength: int,
