@@ -15,6 +15,7 @@ from scenes.geometry.cameras import focus_point
 from scenes.geometry.coverage import grid_samples, project, seen
 
 REACH = 0.5  # points within this share of the nearer cameras' distance from the center may belong to the object
+CLOSENESS = 0.7  # of that distance: the standard deviation of the Gaussian that weights points by closeness
 EXTENT_PERCENTILE = 95
 MIDDLE_PERCENTILES = 1, 99  # the middle between them, because the median leans to the side with more texture
 MARGIN = 1.1
@@ -97,16 +98,19 @@ def _object_points(points: Float[np.ndarray, "points 3"], focus: Float[np.ndarra
                    move: bool) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "own 3"]]:
     """The object's center and the points within reach of it; the focus and no points if there are too few.
 
-    With `move`, the center starts at the focus and moves to the median of the points around it until it stays.
+    With `move`, the center starts at the focus and moves to the mean of the points, weighted by their closeness to the
+    center and to the focus, until it stays. Without the second weight it would drift along a wall behind the object,
+    farther the more points the wall has.
     """
     center = focus
-    for _ in range(10 if move else 1):
-        own = points[np.linalg.norm(points - center, axis=1) < reach]
-        if len(own) < MIN_POINTS:
-            return focus, points[:0]
-        if move:
-            center = np.median(own, axis=0)
-    return center, own
+    for _ in range(50 if move else 0):
+        offsets = np.stack([points - center, points - focus]) / (CLOSENESS * reach)
+        weights = np.exp(-(offsets ** 2).sum(axis=(0, 2)) / 2)
+        if weights.sum() < 1e-9:
+            break
+        center = weights @ points / weights.sum()
+    own = points[np.linalg.norm(points - center, axis=1) < reach]
+    return (focus, points[:0]) if len(own) < MIN_POINTS else (center, own)
 
 
 def _choose_scale(own: np.ndarray, origin: np.ndarray, cam2world: np.ndarray, matrix: np.ndarray,
