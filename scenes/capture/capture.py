@@ -65,11 +65,13 @@ def write_capture(capture: Capture, target: Path, args: Namespace, source: str) 
     rotation, why_up = upright_rotation(capture.cam2world) if args.up == "cameras" else (np.eye(3), "--up none")
     if not np.array_equal(rotation, np.eye(3)):
         upright = _turned(capture, rotation)
-        rotation = tightest_yaw(upright.cam2world, matrix, square, _grid_points(upright)) @ rotation
+        yaw = tightest_yaw(upright.cam2world, matrix, square, _grid_points(upright), bool(capture.masks))
+        rotation = yaw @ rotation
     capture = _turned(capture, rotation)
     points = _grid_points(capture)
     grid = choose_grid(capture.cam2world, matrix, square, points,
-                       np.array(args.origin, dtype=np.float64) if args.origin else None, args.scale, args.near_plane)
+                       np.array(args.origin, dtype=np.float64) if args.origin else None, args.scale, args.near_plane,
+                       object_alone=bool(capture.masks))
     intrinsics = _with_grid(plain, grid, args.sidelength)
     splits = split_views(len(capture.images), args.test_every)
     undistort = Undistorter(camera)
