@@ -44,7 +44,7 @@ def view_name(index: int) -> str:
 
 
 def write_scene_folder(folder: Path, intrinsics: "SceneIntrinsics", cam2world: Float[np.ndarray, "views 4 4"],
-                       images: Iterable[UInt8[np.ndarray, "h w 3"]] | None = None) -> None:
+                       images: Iterable[UInt8[np.ndarray, "h w channels"]] | None = None) -> None:
     """Writes poses, intrinsics and, if given, one image per pose, in the same order."""
     write_poses(folder, cam2world)
     write_intrinsics(folder / "intrinsics.txt", intrinsics)
@@ -200,9 +200,11 @@ def load_image(path: Path, background: str = "white") -> UInt8[np.ndarray, "h w 
         return decode(path, BACKGROUNDS[background])
 
 
-def write_image(path: Path, image: UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w *c"]) -> None:
-    """Writes an image, RGB or gray, as PNG, whole or not at all."""
-    _, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image)
+def write_image(path: Path, image: UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w *c"]) -> None:
+    """Writes an image, RGB, RGBA or gray, as PNG, whole or not at all."""
+    if image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode(".png", image)
     with new_file(path) as file:
         file.write(encoded.data)
 

@@ -3,9 +3,9 @@
     python -m scenes.transforms_json capture/transforms.json data/mine
 
 Intrinsics may be shared or each frame's own; distortion (k1..k6, p1, p2; OPENCV, FULL_OPENCV or OPENCV_FISHEYE) is
-removed with OpenCV's equations. Poses are camera-to-world with OpenGL axes, as the format defines; the scene keeps the
-file's world coordinates. Sparse points come from `ply_file_path` if the file has one. File names without an extension
-mean PNG. Views are numbered in the order of their file names.
+removed with OpenCV's equations. Poses are camera-to-world with OpenGL axes, as the format defines; `--up none` keeps
+the file's world coordinates. Sparse points come from `ply_file_path` if the file has one. File names without an
+extension mean PNG. Views are numbered in the order of their file names.
 """
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -76,7 +76,7 @@ def test_round_trip_gives_the_same_poses_and_images(tmp_path, rendered, source):
         np.testing.assert_allclose(intrinsics.grid_origin, 0, atol=1e-6)
         assert 1.0 < intrinsics.scale < 2.3
     record = json.loads((target / "scene.json").read_text())
-    assert set(record["why"]) == {"origin", "scale", "near_plane"} and len(record["views"]["test"]) == 3
+    assert set(record["why"]) == {"rotation", "origin", "scale", "near_plane"} and len(record["views"]["test"]) == 3
     assert (target / "points.ply").exists() == (source != "transforms.json")
 
 

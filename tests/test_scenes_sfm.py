@@ -1,4 +1,4 @@
-"""Photos to a scene folder: accuracy of the recovered cameras on renders, and input that cannot work."""
+"""Photos to a scene folder: cameras and grid on renders with known cameras, and photos that cannot be related."""
 import cv2
 import numpy as np
 import pytest
@@ -7,7 +7,6 @@ from PIL import Image
 
 import colmap_wrapper
 from data_util import list_images, list_poses, load_image, load_intrinsics, load_pose, write_image
-from scenes.capture.photos import ORIENTATION_TAG, place_upright
 from scenes.capture.sfm import image_pairs
 from scenes.geometry.cameras import look_at
 from scenes.synthetic.objects import OBJECTS
@@ -20,7 +19,10 @@ SIZE, FOCAL, RADIUS = 320, 400.0, 2.0
 
 
 def photographs(folder, count, size=SIZE, focal=FOCAL):
-    """Renders of the lettered cube on a patterned floor, along an arc; returns the camera-to-world poses."""
+    """Renders of the lettered cube on a patterned floor, along an arc; returns the camera-to-world poses.
+
+    The first photo is HEIC. Beside `folder` its `masks` of the cube.
+    """
     pattern = np.stack([noise((512, 512), seed, finest=0.004) for seed in range(3)], axis=2)
     floor = np.clip(120 + 60 * pattern, 0, 255).astype(np.uint8)
     floor[64:192, 64:192] = cv2.resize(letter_panel("F", (90, 60, 60), 512, 1), (128, 128))
@@ -28,6 +30,7 @@ def photographs(folder, count, size=SIZE, focal=FOCAL):
     material = trimesh.visual.material.PBRMaterial(baseColorTexture=Image.fromarray(floor))
     visual = trimesh.visual.TextureVisuals(uv=np.array([[0, 0], [1, 0], [1, 1], [0, 1]]), material=material)
     ground = trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]], visual=visual, process=False)
+    cube = RayCaster(Surface.from_meshes(OBJECTS["cube"]()))
     caster = RayCaster(Surface.from_meshes([*OBJECTS["cube"](), ground]))
     angles = np.linspace(0, np.radians(9) * count, count)
     height = np.full(count, np.sqrt(1 - 0.85 ** 2))
@@ -35,36 +38,48 @@ def photographs(folder, count, size=SIZE, focal=FOCAL):
     centers *= 1 + 0.05 * np.sin(5 * angles)[:, None]
     cam2world = look_at(centers, np.zeros(3), np.array([0.0, 0.0, 1.0]))
     matrix = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
+    masks = folder.with_name("masks")
     folder.mkdir()
+    masks.mkdir()
     for index, pose in enumerate(cam2world):
-        write_image(folder / f"shot {index}.png", caster.render(pose, matrix, size, 2))
+        photo = Image.fromarray(caster.render(pose, matrix, size, 2))
+        photo.save(folder / f"shot {index}.{'png' if index else 'heic'}", quality=95)
+        Image.fromarray(np.isfinite(cube.depth(pose, matrix, size))).save(masks / f"shot {index}.png")
     return cam2world
 
 
-def alignment_errors(estimated, true):
-    """Distances between centers after the best similarity transform (Umeyama 1991)."""
+def align(estimated, true):
+    """Distances between centers after the best similarity transform (Umeyama 1991), and its rotation."""
     a, b = estimated - estimated.mean(0), true - true.mean(0)
     left, sizes, right = np.linalg.svd(b.T @ a)
     flip = np.diag([1, 1, np.sign(np.linalg.det(left @ right))])
     scale = (sizes * np.diag(flip)).sum() / (a ** 2).sum()
-    return np.linalg.norm(scale * a @ (left @ flip @ right).T - b, axis=1)
+    rotation = left @ flip @ right
+    return np.linalg.norm(scale * a @ rotation.T - b, axis=1), rotation
 
 
-def test_recovered_cameras_are_within_half_a_percent(tmp_path, capsys):
+def test_photos_become_an_upright_scene_around_the_masked_object(tmp_path, capsys):
     true = photographs(tmp_path / "photos", 8)
     colmap_wrapper.main(["--img_dir", str(tmp_path / "photos"), "--trgt_dir", str(tmp_path / "scene"),
-                         "--test_every", "0"])
+                         "--masks", str(tmp_path / "masks"), "--test_every", "0"])
     train = tmp_path / "scene" / "train"
     poses = np.stack([load_pose(path) for path in list_poses(train / "pose")])
     assert len(poses) == len(list_images(train / "rgb")) == len(true)
-    assert alignment_errors(poses[:, :3, 3], true[:, :3, 3]).max() < 0.005 * RADIUS
+    errors, scene2truth = align(poses[:, :3, 3], true[:, :3, 3])
+    assert errors.max() < 0.005 * RADIUS
+    assert scene2truth[2, 2] > np.cos(np.radians(2))  # z is the floor's normal
     intrinsics = load_intrinsics(train / "intrinsics.txt")
     assert intrinsics.focal == pytest.approx(FOCAL, rel=0.02)
     assert (tmp_path / "scene" / "points.ply").exists()
     assert "8 of 8 photos registered" in capsys.readouterr().out
-    # the cube, whose side is half the cameras' distance, lies in the grid
-    distance = np.median(np.linalg.norm(poses[:, :3, 3] - intrinsics.grid_origin, axis=1))
-    assert 0.4 < intrinsics.scale / distance < 1.3
+    # with masks the grid holds the cube, whose side is 1, and little more: not the floor
+    distances = np.linalg.norm(poses[:, :3, 3] - intrinsics.grid_origin, axis=1)
+    scene2true_scale = np.median(np.linalg.norm(true[:, :3, 3], axis=1) / distances)
+    assert 1 < intrinsics.scale * scene2true_scale < 1.25
+    cut_out = load_image(list_images(train / "rgb")[0])
+    mask = load_image(tmp_path / "masks" / "shot 0.png") == 255
+    assert (cut_out == 255).all(axis=2).mean() == pytest.approx(1 - mask[..., 0].mean(), abs=0.02)
+    assert cut_out[SIZE // 2, SIZE // 2].max() < 250
 
 
 def test_pairs_to_match():
@@ -83,33 +98,8 @@ def refused(tmp_path, match):
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_photos_that_cannot_work_are_refused(tmp_path):
-    refused(tmp_path, "photos: no such folder")
-    (tmp_path / "photos").mkdir()
-    refused(tmp_path, "holds no photos")
-    write_image(tmp_path / "photos" / "a.png", np.zeros((64, 64, 3), np.uint8))
-    refused(tmp_path, "a.png: is the only photo")
-    write_image(tmp_path / "photos" / "b.png", np.zeros((64, 48, 3), np.uint8))
-    refused(tmp_path, "b.png: is 48x64 pixels, a.png is 64x64")
-    (tmp_path / "photos" / "b.png").write_text("not a photo")
-    refused(tmp_path, "b.png: is not a readable image")
-
-
 def test_textureless_photos_end_in_advice(tmp_path):
     (tmp_path / "photos").mkdir()
     for index in range(4):
         write_image(tmp_path / "photos" / f"{index}.png", np.full((96, 96, 3), 60 * index, np.uint8))
     refused(tmp_path, "could be related to each other.*texture")
-
-
-def test_photos_lying_on_their_side_are_turned_upright(tmp_path):
-    """By their EXIF tag: COLMAP and the images written must agree on what is up."""
-    photo = Image.fromarray(np.zeros((40, 60, 3), np.uint8))
-    exif = photo.getexif()
-    exif[ORIENTATION_TAG] = 6
-    photo.save(tmp_path / "a.jpg", exif=exif)
-    photo.save(tmp_path / "b.jpg")
-    upright = tmp_path / "upright"
-    photos = [tmp_path / "a.jpg", tmp_path / "b.jpg"]
-    names = [place_upright(photo, upright, index) for index, photo in enumerate(photos)]
-    assert [load_image(upright / name).shape[:2] for name in names] == [(60, 40), (40, 60)]

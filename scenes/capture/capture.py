@@ -2,7 +2,7 @@
 import os
 import re
 from argparse import Namespace
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,12 @@ from jaxtyping import Float, UInt8
 from cli import Parser, number
 from data_util import SceneIntrinsics, load_image, square_resize, write_scene_folder
 from folders import new_folder
+from scenes.capture.masks import cut_out, object_points
 from scenes.capture.points import save_points
 from scenes.capture.undistort import Undistorter, shared_pinhole
+from scenes.capture.upright import upright_rotation
 from scenes.geometry.coverage import judge
-from scenes.geometry.grid import Grid, choose_grid
+from scenes.geometry.grid import Grid, choose_grid, tightest_yaw
 from util import InputError, write_json
 
 
@@ -24,7 +26,8 @@ class Capture:
     """One entry per view, in the order of their numbers in the scene.
 
     names: for messages and scene.json. cam2world: rigid, OpenCV axes. cameras: COLMAP's, with their distortion. points,
-    colors: the sparse points in world coordinates, empty if the source has none.
+    colors: the sparse points in world coordinates, empty if the source has none. masks: one per image and of its size,
+    white where the object is; none if the object is not cut out.
     """
 
     images: list[Path]
@@ -33,6 +36,7 @@ class Capture:
     cameras: list[pycolmap.Camera]
     points: Float[np.ndarray, "points 3"]
     colors: UInt8[np.ndarray, "points 3"]
+    masks: list[Path] = field(default_factory=list)
 
 
 def add_flags(parser: Parser) -> None:
@@ -41,8 +45,11 @@ def add_flags(parser: Parser) -> None:
                         help="every Nth view becomes a test view instead of a training view; 0: none (default: 8)")
     parser.add_argument("--sidelength", type=number(int, 1), metavar="N",
                         help="center-crop to squares of N pixels, area-averaged (default: the images' own size)")
+    parser.add_argument("--up", choices=["cameras", "none"], default="cameras",
+                        help="turn the world so that z is up, judged by how the cameras were held; none: leave it as "
+                             "it is (default: cameras)")
     parser.add_argument("--origin", type=number(float), nargs=3, metavar=("X", "Y", "Z"),
-                        help="center of the voxel grid in world units (default: chosen and printed)")
+                        help="center of the voxel grid in world units, after that turn (default: chosen and printed)")
     parser.add_argument("--scale", type=number(float, above=0),
                         help="sidelength of the grid in world units (default: chosen)")
     parser.add_argument("--near_plane", type=number(float, above=0),
@@ -57,8 +64,16 @@ def write_capture(capture: Capture, target: Path, args: Namespace, source: str) 
                             0.0, 1.0, camera.height, camera.width)
     square = min(camera.width, camera.height)
     matrix = plain.matrix(square)
-    grid = choose_grid(capture.cam2world, matrix, square, capture.points,
-                       np.array(args.origin, dtype=np.float64) if args.origin else None, args.scale, args.near_plane)
+    rotation, why_up = upright_rotation(capture.cam2world) if args.up == "cameras" else (np.eye(3), "--up none")
+    if not np.array_equal(rotation, np.eye(3)):
+        upright = _turned(capture, rotation)
+        yaw = tightest_yaw(upright.cam2world, matrix, square, _grid_points(upright), bool(capture.masks))
+        rotation = yaw @ rotation
+    capture = _turned(capture, rotation)
+    points = _grid_points(capture)
+    grid = choose_grid(capture.cam2world, matrix, square, points,
+                       np.array(args.origin, dtype=np.float64) if args.origin else None, args.scale, args.near_plane,
+                       object_alone=bool(capture.masks))
     intrinsics = _with_grid(plain, grid, args.sidelength)
     splits = split_views(len(capture.images), args.test_every)
     undistort = Undistorter(camera)
@@ -69,11 +84,13 @@ def write_capture(capture: Capture, target: Path, args: Namespace, source: str) 
         if len(capture.points):
             save_points(folder / "points.ply", capture.points, capture.colors)
         write_json(folder / "scene.json", {
-            "source": source, "origin": grid.origin.tolist(), "scale": grid.scale, "near_plane": grid.near_plane,
-            "why": grid.why, "views": {split: [capture.names[index] for index in chosen]
-                                       for split, chosen in splits.items()}})
+            "source": source, "rotation": rotation.tolist(), "origin": grid.origin.tolist(), "scale": grid.scale,
+            "near_plane": grid.near_plane, "why": {"rotation": why_up, **grid.why},
+            "views": {split: [capture.names[index] for index in chosen] for split, chosen in splits.items()}})
     counts = " and ".join(f"{len(chosen)} {split}" for split, chosen in splits.items())
-    print(f"{target}: {counts} views, {len(capture.points)} sparse points\n"
+    print(f"{target}: {counts} views, {len(capture.points)} sparse points"
+          + (f", {len(points)} of them in the masks" if capture.masks else "") + "\n"
+          f"  up: {why_up}\n"
           f"  origin {' '.join(f'{value:.4g}' for value in grid.origin)}: {grid.why['origin']}\n"
           f"  scale {grid.scale:.4g}: {grid.why['scale']}\n"
           f"  near plane {grid.near_plane:.4g}: {grid.why['near_plane']}")
@@ -112,6 +129,20 @@ def _validate(capture: Capture) -> None:
                          "places")
 
 
+def _turned(capture: Capture, rotation: Float[np.ndarray, "3 3"]) -> Capture:
+    """The capture in a world turned by `rotation`."""
+    cam2world = capture.cam2world.copy()
+    cam2world[:, :3] = rotation @ capture.cam2world[:, :3]
+    return replace(capture, cam2world=cam2world, points=capture.points @ rotation.T)
+
+
+def _grid_points(capture: Capture) -> Float[np.ndarray, "_ 3"]:
+    """The sparse points to choose the grid by: with masks, those of the object."""
+    if not capture.masks:
+        return capture.points
+    return capture.points[object_points(capture.points, capture.masks, capture.cam2world, capture.cameras)]
+
+
 def _with_grid(plain: SceneIntrinsics, grid: Grid, sidelength: int | None) -> SceneIntrinsics:
     """The intrinsics with the grid, for images as they are or center-cropped and scaled to `sidelength`."""
     plain = replace(plain, grid_origin=tuple(grid.origin.tolist()), near_plane=grid.near_plane, scale=grid.scale)
@@ -122,11 +153,13 @@ def _with_grid(plain: SceneIntrinsics, grid: Grid, sidelength: int | None) -> Sc
 
 
 def _image(capture: Capture, index: int, undistort: Undistorter,
-           sidelength: int | None) -> UInt8[np.ndarray, "h w 3"]:
+           sidelength: int | None) -> UInt8[np.ndarray, "h w channels"]:
     path, camera = capture.images[index], capture.cameras[index]
     image = load_image(path)
     if image.shape[:2] != (camera.height, camera.width):
         raise InputError(f"{path}: is {image.shape[1]}x{image.shape[0]} pixels, its camera is for "
                          f"{camera.width}x{camera.height}")
     image = undistort(image, camera)
+    if capture.masks:
+        return cut_out(image, undistort(load_image(capture.masks[index]), camera), sidelength)
     return square_resize(image, sidelength) if sidelength else image

@@ -9,6 +9,7 @@ from pathlib import Path
 import pycolmap
 from tqdm import tqdm
 
+MATCHED_SIDE = 1280  # pixels of the longer side in which features are sought; more of them cost time and add little
 SEQUENTIAL_OVERLAP = 12
 PAIRS_PER_CALL = 64
 SEED = 0
@@ -18,7 +19,8 @@ def reconstruct(image_dir: Path, names: list[str], workspace: Path, matching: st
     """Cameras and sparse points of the largest consistent set of photos; None if no two photos match.
 
     matching: see `image_pairs`. All photos share one camera with one focal length and one radial distortion
-    coefficient, both estimated. `names` must not contain spaces. Intermediate files go to `workspace`.
+    coefficient, both estimated, in pixels of the photos as they are. `names` must not contain spaces. Intermediate
+    files go to `workspace`.
     """
     pycolmap.logging.minloglevel = pycolmap.logging.FATAL.value
     pycolmap.set_random_seed(SEED)
@@ -47,10 +49,12 @@ def image_pairs(names: list[str], matching: str) -> list[tuple[str, str]]:
 def _extract(database: Path, image_dir: Path, names: list[str]) -> None:
     """Extracts SIFT features, a few photos per call, because COLMAP itself reports no progress."""
     reader = pycolmap.ImageReaderOptions(camera_model="SIMPLE_RADIAL")
+    extraction = pycolmap.FeatureExtractionOptions(max_image_size=MATCHED_SIDE)
     with tqdm(desc="features", total=len(names), unit="photo") as bar:
         for batch in _batches(names, 2 * (os.cpu_count() or 1)):
             pycolmap.extract_features(database, image_dir, batch, camera_mode=pycolmap.CameraMode.SINGLE,
-                                      reader_options=reader, device=pycolmap.Device.cpu)
+                                      reader_options=reader, extraction_options=extraction,
+                                      device=pycolmap.Device.cpu)
             reader.existing_camera_id = 1  # created by the first call
             bar.update(len(batch))
 

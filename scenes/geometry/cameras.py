@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Float
 
 GOLDEN_ANGLE = np.pi * (3 - np.sqrt(5))
+ROLL_TO_PITCH = 0.02  # (5 degrees / 35)^2: how far people hold cameras from level, beside how far they point them down
+NEARLY_UP = 5.0  # degrees, more than up directions of one scene differ between its training and its test views
 SPIRAL_RADIANS = 20.0  # azimuth from the equator to the pole in the original's test sets
 
 
@@ -62,13 +64,33 @@ def focus_point(cam2world: Float[np.ndarray, "views 4 4"]) -> Float[np.ndarray, 
     return point
 
 
+def up_direction(cam2world: Float[np.ndarray, "views 4 4"]) -> tuple[Float[np.ndarray, "3"], float]:
+    """The world's up direction (unit), and the median angle in degrees between the images' rows and the horizontal.
+
+    People hold a camera level, however far they point it up or down: the rows of the images, their right axes, are
+    horizontal. So up is the direction most nearly perpendicular to all right axes. Where these leave it open, because
+    all cameras look the same way, the images' mean up direction decides; it also gives the sign. Iteratively reweighted
+    least squares, so that photos held askew count little.
+    """
+    damping = ROLL_TO_PITCH / len(cam2world) * np.eye(3)
+    right, image_up = cam2world[:, :3, 0], -cam2world[:, :3, 1]
+    weights, up = np.ones(len(right)), np.array([0.0, 0.0, 1.0])
+    for _ in range(20):
+        scatter = np.einsum("n,ni,nj->ij", weights, right, right) / weights.sum()
+        solution = np.linalg.solve(scatter + damping, weights @ image_up / weights.sum())
+        if np.linalg.norm(solution) < 1e-3:
+            break  # the images' up directions cancel: any direction is as good
+        up = solution / np.linalg.norm(solution)
+        weights = 1 / (np.abs(right @ up) + 0.05)
+    return up, float(np.degrees(np.median(np.arcsin(np.clip(np.abs(right @ up), 0, 1)))))
+
+
 def scene_axes(cam2world: Float[np.ndarray, "views 4 4"]) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"],
                                                                    Float[np.ndarray, "3"]]:
-    """Unit world vectors right, back and up; up is the mean up direction of the images."""
-    up = -cam2world[:, :3, 1].mean(axis=0)
-    if np.linalg.norm(up) < 1e-3:
+    """Unit world vectors right, back and up. Up is z if the cameras' up direction is near it, else that direction."""
+    up, _ = up_direction(cam2world)
+    if up[2] > np.cos(np.radians(NEARLY_UP)):
         up = np.array([0.0, 0.0, 1.0])
-    up /= np.linalg.norm(up)
     least_aligned_axis = np.eye(3)[np.abs(up).argmin()]
     right = np.cross(least_aligned_axis, up)
     right /= np.linalg.norm(right)

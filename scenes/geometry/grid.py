@@ -7,6 +7,7 @@ at, and their distance from it, tell which of the points belong to the object.
 """
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from jaxtyping import Float
 
@@ -14,9 +15,12 @@ from scenes.geometry.cameras import focus_point
 from scenes.geometry.coverage import grid_samples, project, seen
 
 REACH = 0.5  # points within this share of the nearer cameras' distance from the center may belong to the object
-EXTENT_PERCENTILE = 95
+CLOSENESS = 0.7  # of that distance: the standard deviation of the Gaussian that weights points by closeness
+EXTENT_PERCENTILE, OBJECT_EXTENT_PERCENTILE = 95, 99  # of points of whatever is near, and of the object alone
+MIDDLE_PERCENTILES = 1, 99  # the middle between them, because the median leans to the side with more texture
 MARGIN = 1.1
 MIN_POINTS = 50
+YAW_STEP = 3  # degrees
 FRUSTUM_SHARE = 0.9  # without points, the grid is this share of the width that the nearer cameras see at the center
 
 
@@ -32,10 +36,11 @@ class Grid:
 
 def choose_grid(cam2world: Float[np.ndarray, "views 4 4"], matrix: Float[np.ndarray, "3 3"], sidelength: int,
                 points: Float[np.ndarray, "points 3"], origin: Float[np.ndarray, "3"] | None = None,
-                scale: float | None = None, near_plane: float | None = None) -> Grid:
+                scale: float | None = None, near_plane: float | None = None, object_alone: bool = False) -> Grid:
     """The grid for cameras (camera-to-world, OpenCV axes) with the intrinsic matrix of square images.
 
-    Keeps origin, scale and near plane if given (world units) and chooses the others.
+    Keeps origin, scale and near plane if given (world units) and chooses the others. `object_alone`: all points are the
+    object's, as far as masks tell.
     """
     why = {name: "given" for name, value in [("origin", origin), ("scale", scale), ("near_plane", near_plane)]
            if value is not None}
@@ -43,15 +48,34 @@ def choose_grid(cam2world: Float[np.ndarray, "views 4 4"], matrix: Float[np.ndar
     reach = REACH * np.percentile(np.linalg.norm(cam2world[:, :3, 3] - focus, axis=1), 10)
     center, own = _object_points(points, focus, reach, move=origin is None)
     if origin is None:
-        origin = center
-        why["origin"] = (f"median of the {len(own)} sparse points within {reach:.3g} of it, where the cameras look"
+        origin = np.percentile(own, MIDDLE_PERCENTILES, axis=0).mean(axis=0) if len(own) else center
+        why["origin"] = (f"middle of the {len(own)} sparse points within {reach:.3g} of where the cameras look"
                          if len(own) else "the point that the cameras look at; there are too few points around it")
     if scale is None:
-        scale, why["scale"] = _choose_scale(own, origin, cam2world, matrix, sidelength)
+        scale, why["scale"] = _choose_scale(own, origin, cam2world, matrix, sidelength,
+                                             OBJECT_EXTENT_PERCENTILE if object_alone else EXTENT_PERCENTILE)
     if near_plane is None:
         near_plane, covered = choose_near_plane(cam2world, matrix, sidelength, origin, scale)
         why["near_plane"] = f"the depth planes from here cover {covered:.1%} of what the views see of the grid"
     return Grid(np.asarray(origin, dtype=np.float64), float(scale), float(near_plane), why)
+
+
+def tightest_yaw(cam2world: Float[np.ndarray, "views 4 4"], matrix: Float[np.ndarray, "3 3"], sidelength: int,
+                 points: Float[np.ndarray, "points 3"], object_alone: bool = False) -> Float[np.ndarray, "3 3"]:
+    """The rotation about the z axis, of up to 90 degrees, after which the chosen grid is smallest.
+
+    The identity without points: then the grid depends on the cameras alone, however they are turned.
+    """
+    if not len(points):
+        return np.eye(3)
+    rotations = [cv2.Rodrigues(np.array([0.0, 0.0, np.radians(angle)]))[0] for angle in range(0, 90, YAW_STEP)]
+    scales = []
+    for rotation in rotations:
+        turned = cam2world.copy()
+        turned[:, :3] = rotation @ cam2world[:, :3]
+        scales.append(choose_grid(turned, matrix, sidelength, points @ rotation.T, near_plane=1.0,
+                                  object_alone=object_alone).scale)
+    return rotations[int(np.argmin(scales))]
 
 
 def choose_near_plane(cam2world: Float[np.ndarray, "views 4 4"], matrix: Float[np.ndarray, "3 3"], sidelength: int,
@@ -77,23 +101,26 @@ def _object_points(points: Float[np.ndarray, "points 3"], focus: Float[np.ndarra
                    move: bool) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "own 3"]]:
     """The object's center and the points within reach of it; the focus and no points if there are too few.
 
-    With `move`, the center starts at the focus and moves to the median of the points around it until it stays.
+    With `move`, the center starts at the focus and moves to the mean of the points, weighted by their closeness to the
+    center and to the focus, until it stays. Without the second weight it would drift along a wall behind the object,
+    farther the more points the wall has.
     """
     center = focus
-    for _ in range(10 if move else 1):
-        own = points[np.linalg.norm(points - center, axis=1) < reach]
-        if len(own) < MIN_POINTS:
-            return focus, points[:0]
-        if move:
-            center = np.median(own, axis=0)
-    return center, own
+    for _ in range(50 if move else 0):
+        offsets = np.stack([points - center, points - focus]) / (CLOSENESS * reach)
+        weights = np.exp(-(offsets ** 2).sum(axis=(0, 2)) / 2)
+        if weights.sum() < 1e-9:
+            break
+        center = weights @ points / weights.sum()
+    own = points[np.linalg.norm(points - center, axis=1) < reach]
+    return (focus, points[:0]) if len(own) < MIN_POINTS else (center, own)
 
 
 def _choose_scale(own: np.ndarray, origin: np.ndarray, cam2world: np.ndarray, matrix: np.ndarray,
-                  sidelength: int) -> tuple[float, str]:
+                  sidelength: int, percentile: int) -> tuple[float, str]:
     if len(own):
-        reach = np.percentile(np.abs(own - origin).max(axis=1), EXTENT_PERCENTILE)
-        return 2 * reach * MARGIN, (f"{EXTENT_PERCENTILE}% of these points lie within {reach:.3g} along every axis; "
+        reach = np.percentile(np.abs(own - origin).max(axis=1), percentile)
+        return 2 * reach * MARGIN, (f"{percentile}% of these points lie within {reach:.3g} along every axis; "
                                     f"twice that plus a margin of {MARGIN - 1:.0%}")
     distance = np.percentile(np.linalg.norm(cam2world[:, :3, 3] - origin, axis=1), 10)
     # At most the distance, so that the grid stays in front of the cameras.

@@ -1,0 +1,240 @@
+"""Photos, videos and masks as phones and tools make them, before structure from motion; and those that cannot work."""
+import imageio.v2 as imageio
+import numpy as np
+import pycolmap
+import pytest
+from PIL import Image, ImageFilter
+
+import colmap_wrapper
+from data_util import load_image, write_image
+from scenes.capture.exposure import exposure_warning
+from scenes.capture.masks import cut_out, find_masks, object_points, place_mask
+from scenes.capture.photos import ORIENTATION_TAG, kept_size, place_photo, require_one_size
+from scenes.capture.video import extract_frames, sharpest
+from scenes.geometry.cameras import look_at
+from util import InputError
+
+EXIF_FOLDER, TIME, F_NUMBER, SENSITIVITY, FOCAL_35MM = 0x8769, 0x829A, 0x829D, 0x8827, 0xA405
+
+
+@pytest.fixture
+def photos(tmp_path):
+    (tmp_path / "photos").mkdir()
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def colors():
+    """A picture of 60x40 pixels with a color in each quarter."""
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:20, :, 0], pixels[:, :30, 1] = 250, 250
+    return Image.fromarray(pixels)
+
+
+def exif(orientation=1, time=0.01, sensitivity=100):
+    data = Image.Exif()
+    data[ORIENTATION_TAG] = orientation
+    data.get_ifd(EXIF_FOLDER).update({TIME: time, F_NUMBER: 1.8, SENSITIVITY: sensitivity, FOCAL_35MM: 28})
+    return data.tobytes()
+
+
+def refused(tmp_path, match, *arguments):
+    """The command ends with one line and has written nothing."""
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=match) as error:
+        colmap_wrapper.main([*map(str, arguments), "--trgt_dir", str(tmp_path / "scene")])
+    assert "\n" not in str(error.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "heic"])
+def test_photos_lying_on_their_side_are_turned_upright(photos, colors, suffix):
+    """By EXIF or by HEIC's own rotation: COLMAP and the images written must agree on what is up."""
+    colors.save(photos / f"a.{suffix}", exif=exif(orientation=6), quality=95)
+    Image.fromarray(np.rot90(np.asarray(colors), -1)).save(photos / "b.png")
+    names = [place_photo(photo, photos / "placed", index, 1280)
+             for index, photo in enumerate([photos / f"a.{suffix}", photos / "b.png"])]
+    turned, upright = (load_image(photos / "placed" / name).astype(int) for name in names)
+    assert turned.shape == upright.shape == (60, 40, 3)
+    assert np.median(np.abs(turned - upright)) <= 3
+    assert require_one_size([photos / f"a.{suffix}", photos / "b.png"]) == (40, 60)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "heic", "png"])
+def test_large_photos_are_shrunk_by_area_and_keep_their_focal_length(photos, suffix):
+    """The EXIF data's focal length follows the size."""
+    ramp = np.tile(np.linspace(0, 255, 1200).astype(np.uint8)[:, None, None], (1, 800, 3))
+    Image.fromarray(ramp).save(photos / f"a.{suffix}", exif=exif(), quality=95)
+    name = place_photo(photos / f"a.{suffix}", photos / "placed", 0, 100)
+    with Image.open(photos / "placed" / name) as image:
+        assert image.size == kept_size(800, 1200, 100) == (100, 150)
+        expected = ramp.reshape(150, 8, 100, 8, 3).mean(axis=(1, 3))
+        assert np.abs(np.asarray(image) - expected).max() <= 3
+    cameras = [pycolmap.infer_camera_from_image(photos / f"a.{suffix}")] if suffix != "heic" else []
+    cameras.append(pycolmap.infer_camera_from_image(photos / "placed" / name))
+    assert all(camera.has_prior_focal_length for camera in cameras)
+    assert cameras[-1].focal_length == pytest.approx(cameras[0].focal_length * 150 / cameras[0].height, rel=1e-6)
+
+
+def test_small_photos_are_copied_as_they_are(photos, colors):
+    colors.save(photos / "a.JPG", exif=exif())
+    name = place_photo(photos / "a.JPG", photos / "placed", 7, 1280)
+    assert name == "000007.jpg" and (photos / "placed" / name).read_bytes() == (photos / "a.JPG").read_bytes()
+
+
+def test_photos_of_16_bit_gray_keep_their_brightness(photos):
+    Image.fromarray(np.full((40, 60), 25700, np.uint16)).save(photos / "a.png")
+    assert (load_image(photos / "placed" / place_photo(photos / "a.png", photos / "placed", 0, 20)) == 100).all()
+
+
+def test_photos_that_cannot_work_are_refused(tmp_path):
+    photos = tmp_path / "photos"
+    refused(tmp_path, "photos: no such folder", "--img_dir", photos)
+    photos.mkdir()
+    refused(tmp_path, "holds no photos", "--img_dir", photos)
+    write_image(photos / "a.png", np.zeros((64, 64, 3), np.uint8))
+    refused(tmp_path, "a.png: is the only photo", "--img_dir", photos)
+    write_image(photos / "b.png", np.zeros((64, 48, 3), np.uint8))
+    refused(tmp_path, "b.png: is 48x64 pixels, a.png is 64x64", "--img_dir", photos)
+    (photos / "b.png").write_text("not a photo")
+    refused(tmp_path, "b.png: is not a readable image", "--img_dir", photos)
+    (photos / "b.png").unlink()
+    Image.new("RGB", (64, 64)).save(photos / "c.heic")
+    content = (photos / "c.heic").read_bytes()
+    (photos / "c.heic").write_bytes(content[:len(content) // 2])
+    refused(tmp_path, "c.heic: is not a readable image", "--img_dir", photos)
+
+
+# Videos
+
+
+def test_the_sharpest_frame_of_each_interval_is_taken(tmp_path):
+    texture = np.random.default_rng(0).integers(0, 255, (40, 60, 3)).astype(np.uint8)
+    blurred = [np.asarray(Image.fromarray(texture).filter(ImageFilter.GaussianBlur(radius)))
+               for radius in (3, 2, 1, 2, 0.5, 3, 3, 0, 1)]
+    taken = list(sharpest(iter(blurred), total=9, count=3, side=20))
+    assert [number for number, _ in taken] == [2, 4, 7]
+    assert all(frame.shape == (20, 30, 3) for _, frame in taken)
+
+
+def test_frames_of_a_video_are_numbered_and_show_what_the_video_shows(tmp_path):
+    frames = [np.full((48, 64, 3), 20 * number, np.uint8) for number in range(10)]
+    imageio.mimwrite(tmp_path / "walk.mp4", frames, fps=10, macro_block_size=2, quality=9)
+    names = extract_frames(tmp_path / "walk.mp4", 5, tmp_path / "frames", 1280)
+    assert list(names) == [f"{index:06d}.png" for index in range(5)]
+    for index, (name, shown) in enumerate(names.items()):
+        number = int(shown.removeprefix("frame "))
+        assert number // 2 == index
+        assert load_image(tmp_path / "frames" / name).mean() == pytest.approx(20 * number, abs=4)
+    few = extract_frames(tmp_path / "walk.mp4", 300, tmp_path / "all", 1280)
+    assert len(few) == 10
+
+
+def test_videos_that_cannot_work_are_refused(tmp_path, photos):
+    video = tmp_path / "walk.mp4"
+    refused(tmp_path, "walk.mp4: no such file", "--video", video)
+    video.write_text("not a video")
+    refused(tmp_path, "walk.mp4: is not a readable video", "--video", video)
+    imageio.mimwrite(video, [np.zeros((48, 64, 3), np.uint8)], fps=10, macro_block_size=2)
+    refused(tmp_path, "walk.mp4: has 1 frame", "--video", video)
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["--video", "a.mp4", "--img_dir", "photos"], "not allowed with"), ([], "required"),
+    (["--video", "a.mp4", "--masks", "masks"], "--masks: needs the photos"),
+    (["--img_dir", "photos", "--frames", "9"], "--frames: needs a --video")])
+def test_flags_that_contradict_each_other_are_refused(arguments, said, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        colmap_wrapper.main([*arguments, "--trgt_dir", "scene"])
+    error = capsys.readouterr().err
+    assert exit_info.value.code == 2 and said in error and error.count("\n") == 1
+
+
+# Masks
+
+
+def test_masks_that_do_not_match_are_refused(tmp_path, photos, colors):
+    masks = tmp_path / "masks"
+    for name in ("a.jpg", "b.jpg"):
+        colors.save(photos / name, exif=exif(orientation=6))
+    arguments = ["--img_dir", photos, "--masks", masks]
+    refused(tmp_path, "masks: no such folder", *arguments)
+    masks.mkdir()
+    Image.new("L", (40, 60), 255).save(masks / "a.png")
+    refused(tmp_path, r"masks: holds no mask for b.jpg, such as b.png \(1 of 2", *arguments)
+    Image.new("L", (40, 60), 255).save(masks / "b.jpeg")
+    Image.new("L", (40, 60), 255).save(masks / "b.png")
+    refused(tmp_path, "b.png: and b.jpeg are masks for the same photo", *arguments)
+    (masks / "b.jpeg").unlink()
+    Image.new("L", (60, 40), 255).save(masks / "b.png")
+    refused(tmp_path, "b.png: is 60x40 pixels, b.jpg is shown as 40x60; turn", *arguments)
+    Image.new("L", (40, 61), 255).save(masks / "b.png")
+    refused(tmp_path, "b.png: is 40x61 pixels, b.jpg is shown as 40x60", *arguments)
+    Image.new("L", (40, 60), 0).save(masks / "b.png")
+    refused(tmp_path, "b.png: has no white pixel", *arguments)
+    (masks / "b.png").write_text("no image")
+    refused(tmp_path, "b.png: is not a readable image", *arguments)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "RGB", "I;16", "zero and one", "cut-out"])
+def test_masks_of_any_tool_are_read(tmp_path, mode):
+    """Gray, black and white, color, 16 bit, levels 0 and 1, or the object on a transparent background."""
+    object_ = np.zeros((40, 60), bool)
+    object_[10:30, 20:50] = True
+    levels = {"I;16": object_ * np.uint16(65535), "zero and one": object_ * np.uint8(1)}
+    mask = Image.fromarray(levels.get(mode, object_ * np.uint8(255)))
+    if mode == "cut-out":
+        mask = Image.merge("RGBA", [Image.new("L", (60, 40), 30)] * 3 + [mask])
+    elif mode not in levels:
+        mask = mask.convert(mode)
+    mask.save(tmp_path / "photo.jpg.png")
+    assert find_masks(tmp_path, [tmp_path / "photo.jpg"]) == [tmp_path / "photo.jpg.png"]
+    place_mask(tmp_path / "photo.jpg.png", tmp_path / "photo.jpg", (60, 40), (30, 20), tmp_path / "placed" / "0.png")
+    np.testing.assert_array_equal(load_image(tmp_path / "placed" / "0.png")[..., 0], object_[::2, ::2] * 255)
+
+
+def test_training_sees_the_background_around_the_object(tmp_path):
+    """A red object before green: after shrinking, edge pixels hold no green, but red and the chosen background."""
+    image, mask = np.zeros((30, 30, 3), np.uint8), np.zeros((30, 30, 3), np.uint8)
+    image[..., 1] = 200
+    image[4:22, 4:22], mask[4:22, 4:22] = [200, 0, 0], 255
+    result = cut_out(image, mask, 10)
+    share = mask.reshape(10, 3, 10, 3, 3).mean(axis=(1, 3))[..., 0] / 255
+    np.testing.assert_allclose(result[..., 3] / 255, share, atol=0.01)
+    write_image(tmp_path / "0.png", result)
+    for background, level in (("white", 255), ("black", 0)):
+        seen = load_image(tmp_path / "0.png", background)
+        expected = share[..., None] * [200, 0, 0] + (1 - share[..., None]) * level
+        np.testing.assert_allclose(seen, expected, atol=3)
+
+
+def test_points_of_the_object_are_those_in_nearly_all_masks(tmp_path):
+    """The center of the world is in all masks; a point behind it only in those of one side."""
+    angles = np.radians(np.arange(0, 180, 20))
+    centers = np.stack([np.cos(angles), np.sin(angles), 0.2 + 0 * angles], axis=1) * 3
+    cam2world = look_at(centers, np.zeros(3), np.array([0.0, 0, 1]))
+    camera = pycolmap.Camera(model="SIMPLE_PINHOLE", width=60, height=40, params=[50, 30, 20])
+    mask = np.zeros((40, 60, 3), np.uint8)
+    mask[14:26, 24:36] = 255
+    paths = [tmp_path / f"{index}.png" for index in range(len(centers))]
+    for path in paths:
+        write_image(path, mask)
+    points = np.array([[0, 0, 0], [0, -2, 0], [0, 0, 0.2], [0, 0, -100], [1e6, 0, 0]])
+    found = object_points(points, paths, cam2world, [camera] * len(paths))
+    assert found.tolist() == [True, False, True, False, False]
+
+
+# Exposure
+
+
+def test_different_exposures_are_named(photos, colors):
+    for name, time, sensitivity in [("a", 1 / 100, 100), ("b", 1 / 50, 100), ("c", 1 / 100, 400)]:
+        colors.save(photos / f"{name}.jpg", exif=exif(1, time, sensitivity))
+    paths = [photos / f"{name}.jpg" for name in "abc"]
+    assert exposure_warning(paths[:2], ["a", "b"]) is None  # one stop
+    assert "2.0 stops (from EXIF data; least a, most c)" in exposure_warning(paths, ["a", "b", "c"])
+    for name, level in (("d", 200), ("e", 80)):
+        Image.new("RGB", (60, 40), (level,) * 3).save(photos / f"{name}.jpg")
+    dark = [photos / "d.jpg", photos / "e.jpg"]
+    assert "from mean brightness; least e, most d" in exposure_warning(dark, ["d", "e"])
+    assert exposure_warning([paths[0], dark[0]], ["a", "d"]) is None
