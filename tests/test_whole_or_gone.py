@@ -28,14 +28,13 @@ from util import new_file
 PAGE = 4096
 CAPTURED = 1 << 14  # bytes: pytest's own files, which hold what a command prints, are limited too
 # Those that write into the output folder for about a second, and start quickly.
-QUICK_SIGNALS = ["test", "render"]
+QUICK_SIGNALS = ["test", "render", "transforms_json"]
 QUICK_DISK = {"test": [0.5, 1], "render": [0.5], "check": [0.5]} | {
     name: [0, 0.5, 1] for name in ("path", "noise", "colmap", "nerf_synthetic", "transforms_json")}
 STUDIES = {"table1", "occlusion", "sensitivity"}
 BENCHMARKS = {"speed", "kernels", "scaling"}
 # These write as others do; and, until `new_folder` removes what a killed process left, those that leave that.
-NO_SIGNALS = {"kernels", "scaling", "occlusion"} | {
-    "path", "noise", "colmap", "nerf_synthetic", "transforms_json", "colmap_wrapper"}
+NO_SIGNALS = {"kernels", "scaling", "occlusion"}
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT]
 OTHER_SIGNALS = [signal.SIGABRT, signal.SIGALRM, signal.SIGPIPE, signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2,
                  signal.SIGVTALRM, signal.SIGPROF, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL,
