@@ -33,7 +33,7 @@ QUICK_DISK = {"test": [0.5, 1], "render": [0.5], "check": [0.5]} | {
     name: [0, 0.5, 1] for name in ("path", "noise", "colmap", "nerf_synthetic", "transforms_json")}
 STUDIES = {"table1", "occlusion", "sensitivity"}
 BENCHMARKS = {"speed", "kernels", "scaling"}
-# These write as others do; and, until `new_folder` removes what a killed process left, those that leave that.
+# These write as others do.
 NO_SIGNALS = {"kernels", "scaling", "occlusion"}
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT]
 OTHER_SIGNALS = [signal.SIGABRT, signal.SIGALRM, signal.SIGPIPE, signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2,
