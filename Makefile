@@ -1,5 +1,5 @@
-# make demo: a scene, a trained model and its video in a few minutes. make test: ruff and pytest.
-# Both first install into .venv what they need, when it is missing or its list is newer: requirements.txt for the demo,
+# make demo: a scene, a trained model and its video in a few minutes. make test: ruff and pytest. make test-browser: the viewer
+# in Chromium, which is installed if it may be. All first install into .venv what they need, when it is missing or its list is newer: requirements.txt for the demo,
 # requirements-dev.txt too for the tests. A torch that already is in .venv and new enough stays.
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -9,7 +9,7 @@ DEMO_STEPS ?= 2000
 DEMO_TRAIN_VIEWS ?= 150
 DEMO_TEST_VIEWS ?= 60
 
-.PHONY: demo test test-long clean
+.PHONY: demo test test-long test-browser clean
 
 .venv/installed: requirements.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"
@@ -42,6 +42,10 @@ test: .venv/installed-dev
 
 test-long: .venv/installed-dev
 	$(PY) -m pytest -m long -s
+
+test-browser: .venv/installed-dev
+	command -v chromium > /dev/null || { apt-get update -qq && apt-get install -y --no-install-recommends chromium; }
+	$(PY) -m pytest -m browser
 
 clean:
 	rm -rf .venv $(DEMO)

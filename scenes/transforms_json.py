@@ -16,8 +16,8 @@ import pycolmap
 from cli import Parser, run
 from data_util import load_image
 from scenes.capture.capture import Capture, add_flags, write_capture
-from scenes.capture.points import load_points
 from scenes.capture.transforms import Frame, read_frames
+from scenes.geometry.points import load_points
 from util import InputError, refuse_existing
 
 PROG = "scenes.transforms_json"

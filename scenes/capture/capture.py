@@ -10,10 +10,10 @@ from jaxtyping import Float, UInt8
 
 from cli import Parser, number
 from data_util import SceneIntrinsics, load_image, square_resize, write_scene_folder
-from scenes.capture.points import save_points
 from scenes.capture.undistort import Undistorter, shared_pinhole
 from scenes.geometry.coverage import judge
 from scenes.geometry.grid import Grid, choose_grid
+from scenes.geometry.points import save_points
 from util import InputError, new_folder, write_json
 
 
