@@ -154,7 +154,7 @@ def test_dragging_turns_the_picture_and_the_box_with_it(trained_scene, window, v
     window.click("Add this view")
     window.fill("Name", "here")
     window.click("Save")
-    window.wait_for_text("Saved")
+    window.wait_for_text("Saved /")
     cam2world = np.array(json.loads((viewer.logs / "paths" / "here" / "keyframes.json").read_text())["keyframes"][0])
     assert_box_agrees(turned, view, cam2world, window.canvas)
     # The camera turned around the grid: its distance and its height above the horizon are those of the mouse alone.
@@ -215,7 +215,7 @@ def test_path_is_saved_rendered_downloaded_and_read_by_the_command_line(trained_
     window.wait_for_text("already exists")
     window.fill("Name", "shorter")
     window.click("Save")
-    window.wait_for_text("Saved")
+    window.wait_for_text("Saved /")
     assert len(json.loads((viewer.logs / "paths" / "shorter" / "keyframes.json").read_text())["keyframes"]) == 2
 
 
