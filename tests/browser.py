@@ -8,6 +8,7 @@ import numpy as np
 from viewer.camera import Canvas
 
 PATIENCE = 120_000  # milliseconds; WebGL in software on a busy machine is slow
+FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 STILL = 1500  # milliseconds
 COUNT_PICTURES = """
 window.pictures = 0;

@@ -17,12 +17,13 @@ import imageio.v2 as imageio
 import numpy as np
 import pytest
 
+from checkpoints import load_checkpoint
 from evaluation.metrics import measure
 from evaluation.output import read_frame
 from evaluation.render import Frame
 from scenes.geometry.coverage import project
 from scenes.render import main as render_scene
-from tests.browser import Window
+from tests.browser import FLAGS, Window
 from tests.helpers import ENVIRONMENT, ROOT, finish, render_arguments, run, start
 from viewer import pictures
 from viewer.camera import fitting_fov, place
@@ -32,7 +33,6 @@ from viewer.scene_objects import BOX_COLOR, box_edges
 pytestmark = pytest.mark.browser
 playwright = pytest.importorskip("playwright.sync_api")
 SIZE = ["--img_sidelength", 64, "--proj_sidelength", 32, "--grid_dim", 16, "--num_grid_feats", 8, "--nf0", 8]
-FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,6 @@ def trained_scene(tmp_path_factory):
     frames = folder / "frames"
     assert run(*render_arguments(scene / "train", frames, late)) == 0
     (frames,) = frames.glob("test_traj/*/*")
-    from checkpoints import load_checkpoint
     view = load_scene_in_view(late, load_checkpoint(late), None)
     return SimpleNamespace(root=scene, logs=logs, early=early, late=late, frames=frames, view=view)
 
