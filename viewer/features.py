@@ -26,8 +26,8 @@ class FeatureCloud(NamedTuple):
     visibility: Float[np.ndarray, "n"]
 
     def above(self, least: float) -> "FeatureCloud":
-        """The voxels whose visibility is at least that."""
-        shown = self.visibility >= least
+        """The voxels whose visibility is at least that share of the highest, which is low while a run is young."""
+        shown = self.visibility >= least * self.visibility.max(initial=0)
         return FeatureCloud(*(values[shown] for values in self))
 
 

@@ -59,10 +59,9 @@ def newest_run(logging_root: Path) -> Path:
 
     Raises `InputError` if there is no run.
     """
-    try:
-        return latest_checkpoint(logging_root).parent
-    except InputError:
-        starts = list(logging_root.glob("logs/*/*/options.json"))
-        if not starts:
-            raise InputError(f"--checkpoint latest: there is no run under {logging_root}/logs") from None
-        return max(starts, key=lambda path: path.stat().st_mtime_ns).parent
+    if newest := latest_checkpoint(logging_root):
+        return newest.parent
+    starts = list(logging_root.glob("logs/*/*/options.json"))
+    if not starts:
+        raise InputError(f"--checkpoint latest: there is no run under {logging_root}/logs")
+    return max(starts, key=lambda path: path.stat().st_mtime_ns).parent
