@@ -33,6 +33,7 @@ demo: .venv/installed
 	@echo
 	@echo "That was the demo: open the video and the picture above. To go on:"
 	@echo "  $(PY) -m tensorboard.main --logdir $(DEMO)/runs       # how it learned, in a browser"
+	@echo "  $(PY) -m viewer --checkpoint latest --logging_root $(DEMO)   # fly through it, in a browser"
 	@echo "  $(PY) run_deepvoxels.py --train_test train --logging_root $(DEMO) --resume latest --max_steps 6000   # learn longer"
 	@echo "  $(PY) colmap_wrapper.py --img_dir PHOTOS --trgt_dir mine   # a scene of your own photos"
 
