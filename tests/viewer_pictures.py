@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 import cv2
-import imageio.v2 as imageio
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from tests.browser import FLAGS, Window
 from viewer import pictures
 
 TURNS = 36  # pictures of the moving one, which turns by 360 degrees
-WIDTH = 640
+WIDTH = 400
 
 
 def main(address: str, folder: Path) -> None:
@@ -33,10 +33,10 @@ def main(address: str, folder: Path) -> None:
         frames = []
         for _ in range(TURNS):
             window.drag(round(window.canvas.height / TURNS), 0)  # the canvas's height is a whole turn
-            window.look()
-            frame = imageio.imread(window.page.screenshot())[..., :3]
-            frames.append(cv2.resize(frame, (WIDTH, WIDTH * 620 // 1100), interpolation=cv2.INTER_AREA))
-        imageio.mimsave(folder / "viewer.gif", frames, duration=120, loop=0)
+            height = round(WIDTH * window.canvas.height / window.canvas.width)
+            frame = Image.fromarray(cv2.resize(window.look(), (WIDTH, height), interpolation=cv2.INTER_AREA))
+            frames.append(frame.quantize(160, dither=Image.Dither.NONE))
+        frames[0].save(folder / "viewer.gif", save_all=True, append_images=frames[1:], duration=120, loop=0)
         window.page.get_by_label("Learned features").check()
         window.choose(pictures.NOTHING)
         window.page.wait_for_timeout(20_000)
