@@ -1,5 +1,6 @@
-# make demo: a scene, a trained model and its video in a few minutes. make test: ruff and pytest. make test-browser: the viewer
-# in Chromium, which is installed if it may be. All first install into .venv what they need, when it is missing or its list is newer: requirements.txt for the demo,
+# make demo: a scene, a trained model and its video in a few minutes. make test: ruff and pytest.
+# make test-browser: the viewer in Chromium, which is installed if it may be.
+# They first install into .venv what they need, when it is missing or its list is newer: requirements.txt for the demo,
 # requirements-dev.txt too for the tests. A torch that already is in .venv and new enough stays.
 PYTHON ?= python3
 PY := .venv/bin/python

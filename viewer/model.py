@@ -13,7 +13,8 @@ from baselines import FROM_SOURCE, recorded_model
 from checkpoints import load_checkpoint
 from data_util import BACKGROUNDS, DEFAULT_NEAR_PLANE, SceneIntrinsics, nearest_views, scene_parts
 from dataio import Scene, load_scene, scene_geometry
-from deep_voxels import Architecture, DeepVoxels, Rendering
+from deep_voxels import Architecture, Rendering
+from evaluation.export import learns_depth
 from evaluation.render import Frame, Neighbors, copies_on_host, load_model, make_fast_, nearest_neighbors, view_renderer
 from projection import SceneGeometry
 from runtime import autocast
@@ -45,7 +46,7 @@ class Model:
 
     @property
     def has_depth(self) -> bool:
-        return isinstance(self.network, DeepVoxels) and not self.architecture.no_occlusion_net
+        return learns_depth(self.network)
 
     def frame(self, cam2world: Float[np.ndarray, "4 4"]) -> Frame:
         """The view from a pose."""

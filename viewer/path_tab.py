@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import viser
 
-from evaluation.pictures import FRAMES_PER_SECOND
+from evaluation.video import FRAMES_PER_SECOND
 from util import InputError, one_line
 from viewer.camera import to_cam2world
 from viewer.paths import MAX_KEYFRAMES, MAX_SECONDS, CameraPath, load_path, save_path, saved_paths

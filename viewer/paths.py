@@ -9,7 +9,7 @@ from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation, Slerp
 
 from data_util import require_rigid, write_scene_folder
-from evaluation.pictures import FRAMES_PER_SECOND
+from evaluation.video import FRAMES_PER_SECOND
 from scenes.geometry.coverage import frustum_meets_grid
 from util import InputError, new_folder, read_text, write_json
 from viewer.model import Model, SceneInView
