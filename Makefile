@@ -1,5 +1,6 @@
 # make demo: a scene, a trained model and its video in a few minutes. make test: ruff and pytest.
-# Both first install into .venv what they need, when it is missing or its list is newer: requirements.txt for the demo,
+# make test-browser: the viewer in Chromium, which is installed if it may be.
+# They first install into .venv what they need, when it is missing or its list is newer: requirements.txt for the demo,
 # requirements-dev.txt too for the tests. A torch that already is in .venv and new enough stays.
 PYTHON ?= python3
 PY := .venv/bin/python
@@ -9,7 +10,7 @@ DEMO_STEPS ?= 2000
 DEMO_TRAIN_VIEWS ?= 150
 DEMO_TEST_VIEWS ?= 60
 
-.PHONY: demo test test-long clean
+.PHONY: demo test test-long test-browser clean
 
 .venv/installed: requirements.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"
@@ -33,6 +34,7 @@ demo: .venv/installed
 	@echo
 	@echo "That was the demo: open the video and the picture above. To go on:"
 	@echo "  $(PY) -m tensorboard.main --logdir $(DEMO)/runs       # how it learned, in a browser"
+	@echo "  $(PY) -m viewer --checkpoint latest --logging_root $(DEMO)   # fly through it, in a browser"
 	@echo "  $(PY) run_deepvoxels.py --train_test train --logging_root $(DEMO) --resume latest --max_steps 6000   # learn longer"
 	@echo "  $(PY) colmap_wrapper.py --img_dir PHOTOS --trgt_dir mine   # a scene of your own photos"
 
@@ -42,6 +44,10 @@ test: .venv/installed-dev
 
 test-long: .venv/installed-dev
 	$(PY) -m pytest -m long -s
+
+test-browser: .venv/installed-dev
+	command -v chromium > /dev/null || { apt-get update -qq && apt-get install -y --no-install-recommends chromium; }
+	$(PY) -m pytest -m browser
 
 clean:
 	rm -rf .venv $(DEMO)

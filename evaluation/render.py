@@ -90,12 +90,17 @@ def render_path(model: nn.Module, cam2world: Float[np.ndarray, "path 4 4"], neig
             views = range(start, min(start + VIEWS_AT_ONCE, len(poses)))
             batch = slice(views.start, views.stop)
             rendering = render(poses[batch], neighbors and neighbors.nearest[batch])
-            images = to_host((crop_border(rendering.images).float() + 0.5).clamp(0, 1).permute(0, 2, 3, 1))
-            depths = None if rendering.depth is None else to_host(rendering.depth[:, 0].float())
+            rendered = views, *copies_on_host(rendering)
             if launched:
                 yield from frames_on_host(*launched)
-            launched = views, images, depths
+            launched = rendered
         yield from frames_on_host(*launched)
+
+
+def copies_on_host(rendering: Rendering) -> tuple[Callable[[], np.ndarray], Callable[[], np.ndarray] | None]:
+    """Starts to copy what frames hold: images in [0, 1] without the border, (v, h, w, 3), and any depth, (v, m, m)."""
+    images = to_host((crop_border(rendering.images).float() + 0.5).clamp(0, 1).permute(0, 2, 3, 1))
+    return images, None if rendering.depth is None else to_host(rendering.depth[:, 0].float())
 
 
 def to_host(values: Tensor) -> Callable[[], np.ndarray]:

@@ -28,8 +28,8 @@ from data_util import (
     scene_parts,
     write_image,
 )
-from scenes.capture.points import load_points
 from scenes.geometry.coverage import covered_share, judge, seen_share
+from scenes.geometry.points import load_points
 from util import InputError
 
 PROG = "scenes.check"

@@ -18,9 +18,9 @@ from data_util import load_image
 from folders import refuse_existing
 from foreign import inside
 from scenes.capture.capture import Capture, add_flags, write_capture
-from scenes.capture.points import load_points
 from scenes.capture.sensible import sensible_camera
 from scenes.capture.transforms import Frame, read_frames
+from scenes.geometry.points import load_points
 from util import InputError
 
 PROG = "scenes.transforms_json"

@@ -3,7 +3,7 @@ from jaxtyping import install_import_hook
 
 CHECKED = ["projection", "runtime", "cli", "deep_voxels", "custom_layers", "losses", "dataio", "data_util", "images",
            "util", "folders", "foreign", "checkpoints", "training", "evaluation", "pytorch_prototyping", "cpu_kernels",
-           "scenes", "baselines", "experiments", "benchmarks"]
+           "scenes", "baselines", "experiments", "benchmarks", "viewer"]
 install_import_hook(CHECKED, "beartype.beartype")
 
 import imageio.v2 as imageio  # noqa: E402
@@ -112,3 +112,18 @@ def worker(tmp_path_factory):
     worker = Worker(tmp_path_factory.mktemp("worker"))
     yield worker
     worker.stop()
+
+
+@pytest.fixture(scope="session")
+def viewed(trained):
+    """The scene and the model of `trained` as the viewer has them. `save(folder, path)` saves a camera path."""
+    from types import SimpleNamespace
+
+    from viewer.model import build, load_scene_in_view
+    from viewer.paths import save_path
+    root, _, checkpoint = trained
+    path = root / "model.pth"
+    checkpoint = {"average": {}, **checkpoint}
+    scene = load_scene_in_view(path, checkpoint, None)
+    model = build(path, checkpoint, scene, torch.device("cpu"))
+    return SimpleNamespace(scene=scene, model=model, save=lambda folder, path: save_path(folder, path, scene, model))

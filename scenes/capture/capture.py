@@ -13,11 +13,11 @@ from cli import Parser, number
 from data_util import SceneIntrinsics, load_image, square_resize, write_scene_folder
 from folders import new_folder
 from scenes.capture.masks import cut_out, object_points
-from scenes.capture.points import save_points
 from scenes.capture.undistort import Undistorter, shared_pinhole
 from scenes.capture.upright import upright_rotation
 from scenes.geometry.coverage import judge
 from scenes.geometry.grid import Grid, choose_grid, tightest_yaw
+from scenes.geometry.points import save_points
 from util import InputError, write_json
 
 

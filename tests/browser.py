@@ -1,0 +1,95 @@
+"""A browser's window on the viewer, as a user has it: what it shows, and its controls."""
+import time
+from collections.abc import Callable
+
+import imageio.v2 as imageio
+import numpy as np
+
+from viewer.camera import Canvas
+
+PATIENCE = 120_000  # milliseconds; WebGL in software on a busy machine is slow
+FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+STILL = 1500  # milliseconds
+COUNT_PICTURES = """
+window.pictures = 0;
+const create = URL.createObjectURL;
+URL.createObjectURL = (blob) => { if (blob.type.startsWith("image/")) window.pictures += 1; return create(blob); };
+"""
+
+
+class Window:
+    """A browser's window on the viewer."""
+
+    def __init__(self, chromium, address):
+        self.page = chromium.new_context(viewport={"width": 1100, "height": 600}).new_page()
+        self.page.set_default_timeout(PATIENCE)
+        self.page.add_init_script(COUNT_PICTURES)
+        self.page.goto(address)
+        self.page.get_by_label("Grid box").wait_for()
+        self.wait_for_picture(0)
+        notice = self.page.locator(".mantine-Notification-closeButton")
+        if notice.count():
+            notice.first.click()
+
+    def close(self):
+        self.page.context.close()
+
+    def count(self) -> int:
+        return self.page.evaluate("window.pictures")
+
+    def wait_for_picture(self, after: int) -> None:
+        self.page.wait_for_function(f"window.pictures > {after}")
+
+    @property
+    def box(self):
+        return self.page.locator("canvas").first.bounding_box()
+
+    @property
+    def canvas(self) -> Canvas:
+        return Canvas(round(self.box["width"]), round(self.box["height"]))
+
+    def look(self) -> np.ndarray:
+        """What the window shows, without the controls, once no picture has come for a while and nothing has changed."""
+        before = None
+        while True:
+            now = self.count(), imageio.imread(self.page.screenshot(clip=self.box))[..., :3]
+            if before is not None and now[0] == before[0] and np.array_equal(now[1], before[1]):
+                return now[1]
+            before = now
+            self.page.wait_for_timeout(STILL)
+
+    def wait_for(self, condition: Callable[[np.ndarray], bool]) -> np.ndarray:
+        """Waits until what the window shows meets a condition, and returns it; fails after `PATIENCE`."""
+        end = time.monotonic() + PATIENCE / 1000
+        while not condition(shot := self.look()):
+            assert time.monotonic() < end, "the window does not show what it should"
+        return shot
+
+    def drag(self, dx: int, dy: int) -> None:
+        mouse, count = self.page.mouse, self.count()
+        x, y = self.box["x"] + self.canvas.width / 2, self.box["y"] + self.canvas.height / 2
+        mouse.move(x, y)
+        mouse.down()
+        mouse.move(x + dx, y + dy, steps=12)
+        mouse.up()
+        self.wait_for_picture(count)
+
+    def choose(self, picture: str) -> None:
+        self.page.get_by_label("Picture").click()
+        self.page.get_by_role("option", name=picture, exact=True).click()
+
+    def click(self, button: str) -> None:
+        self.page.get_by_role("button", name=button, exact=True).click()
+
+    def fill(self, label: str, text: str) -> None:
+        # viser gives a text field no id that its label could name.
+        field = self.page.locator(f'xpath=//label[.="{label}"]/ancestor::div[2]//input')
+        field.fill(text)
+        field.press("Enter")
+        field.press("Tab")
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name).click()
+
+    def wait_for_text(self, text: str) -> None:
+        self.page.get_by_text(text).first.wait_for()

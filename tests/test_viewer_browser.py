@@ -1,0 +1,269 @@
+"""The viewer in a real browser, Debian's Chromium driven by playwright: `make test-browser`.
+
+Each browser's first view is that of a training camera, so that its picture must be the command line's frame of that
+pose, and what it draws must lie where our camera says.
+"""
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import cv2
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+
+from checkpoints import load_checkpoint
+from evaluation.metrics import measure
+from evaluation.output import read_frame
+from evaluation.render import Frame
+from scenes.geometry.coverage import project
+from scenes.render import main as render_scene
+from tests.browser import FLAGS, Window
+from tests.helpers import ENVIRONMENT, ROOT, finish, render_arguments, run, start
+from viewer import pictures
+from viewer.camera import fitting_fov, place
+from viewer.model import load_scene_in_view
+from viewer.scene_objects import BOX_COLOR, box_edges
+
+pytestmark = pytest.mark.browser
+playwright = pytest.importorskip("playwright.sync_api")
+SIZE = ["--img_sidelength", 64, "--proj_sidelength", 32, "--grid_dim", 16, "--num_grid_feats", 8, "--nf0", 8]
+
+
+@pytest.fixture(scope="module")
+def trained_scene(tmp_path_factory):
+    """A cube, two checkpoints of a run on it, and what the command line renders of its training poses."""
+    folder = tmp_path_factory.mktemp("browser")
+    scene, logs = folder / "cube", folder / "logs"
+    render_scene(["--out", str(scene), "--sidelength", "64", "--train_views", "20", "--test_views", "2"])
+    process = start("--train_test", "train", "--data_root", scene / "train", "--logging_root", logs, *SIZE, "--device",
+                    "cpu", "--max_steps", 24, "--checkpoint_every", 12)
+    assert process.communicate(timeout=900) and process.returncode == 0
+    early, late = (next(logs.glob(f"logs/*/*/model-epoch_*_iter_{step}.pth")) for step in (12, 24))
+    frames = folder / "frames"
+    assert run(*render_arguments(scene / "train", frames, late)) == 0
+    (frames,) = frames.glob("test_traj/*/*")
+    view = load_scene_in_view(late, load_checkpoint(late), None)
+    return SimpleNamespace(root=scene, logs=logs, early=early, late=late, frames=frames, view=view)
+
+
+@pytest.fixture
+def viewer(trained_scene, tmp_path):
+    """A viewer process on a copy of the checkpoint, and the address that it prints. It must end with exit code 0."""
+    checkpoint = tmp_path / "model.pth"
+    shutil.copy(trained_scene.late, checkpoint)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "viewer", "--checkpoint", str(checkpoint), "--logging_root", str(tmp_path / "logs"),
+         "--port", "0", "--device", "cpu"], cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE)
+    try:
+        line = process.stdout.readline()
+        address = re.search(r"open (http://127\.0\.0\.1:\d+)\n", line)
+        assert address, line + process.stderr.read()
+        yield SimpleNamespace(process=process, address=address[1], checkpoint=checkpoint, logs=tmp_path / "logs")
+        process.send_signal(signal.SIGINT)
+        code, output, error = finish(process)
+        assert code == 0
+        assert output == ""  # one address is all that it prints
+    finally:
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def window(chromium, viewer):
+    window = Window(chromium, viewer.address)
+    yield window
+    window.close()
+
+
+def expected(trained_scene, choice, canvas) -> np.ndarray:
+    """The picture of the first view as the command line rendered it, scaled as the viewer scales."""
+    view, frames = trained_scene.view, trained_scene.frames
+    depth = np.load(frames / "depth_metric.npz")["depth"][view.first]
+    frame = Frame(0, read_frame(frames, view.first) / 255, depth)
+    grid = view.intrinsics
+    return pictures.draw(choice, frame, pictures.photo(view.views, view.first),
+                         (grid.near_plane, grid.near_plane + 2 * grid.scale), view.lens, canvas)
+
+
+def psnr(shot, picture) -> float:
+    shot = cv2.resize(shot, picture.shape[1::-1], interpolation=cv2.INTER_AREA)
+    return measure(shot / 255, picture / 255)["psnr"]
+
+
+def red(shot) -> np.ndarray:
+    """Pixels of the grid box's lines, (n, 2), x and y."""
+    rows, columns = np.nonzero(np.abs(shot.astype(int) - BOX_COLOR).max(axis=2) < 60)
+    return np.stack([columns, rows], axis=1) + 0.5
+
+
+def box_on_canvas(view, cam2world, canvas) -> np.ndarray:
+    """Points along the edges of the grid's box where our camera sees them on the canvas, (n, 2)."""
+    share = np.linspace(0, 1, 401)[:, None]
+    points = np.concatenate([a * (1 - share) + b * share for a, b in box_edges(view.origin, view.intrinsics.scale)])
+    pixels = project(points, cam2world[None], view.intrinsics.matrix(64))[0][0]
+    left, top, side = place(view.lens, fitting_fov(view.lens, canvas), canvas)
+    return np.array([left, top]) + (pixels - 5) * side / 54
+
+
+def assert_box_agrees(shot, view, cam2world, canvas):
+    """The drawn box and ours agree to 2 pixels of the window, a sixth of a pixel of the model's map."""
+    ours, drawn = box_on_canvas(view, cam2world, canvas), red(shot)
+    distance = np.linalg.norm(ours[:, None] - drawn[None], axis=2)
+    inside = ((ours > 4) & (ours < np.array(canvas) - 4)).all(axis=1)
+    assert inside.sum() > 1000
+    assert np.percentile(distance[inside].min(axis=1), 97) < 2  # the axes cover a few points
+    assert distance.min(axis=0).max() < 2.5
+
+
+def test_first_picture_is_the_command_lines_frame_of_a_training_pose(trained_scene, window):
+    window.page.get_by_label("Grid box").uncheck()
+    for choice in (pictures.COLOR, pictures.DEPTH, pictures.BESIDE_DEPTH, pictures.BESIDE_PHOTO):
+        window.choose(choice)
+        picture = expected(trained_scene, choice, window.canvas)
+        window.wait_for(lambda shot, picture=picture: psnr(shot, picture) > 30)
+    window.wait_for_text(f"photo {trained_scene.view.views.names[trained_scene.view.first]}")
+    window.choose(pictures.DEPTH)
+    grid = trained_scene.view.intrinsics
+    window.wait_for_text(f"{grid.near_plane:.3g} (yellow) to {grid.near_plane + 2 * grid.scale:.3g} (blue)")
+
+
+def test_dragging_turns_the_picture_and_the_box_with_it(trained_scene, window, viewer):
+    first = window.look()
+    view = trained_scene.view
+    assert_box_agrees(first, view, view.views.cam2world[view.first], window.canvas)
+    window.drag(150, -40)
+    turned = window.look()
+    assert psnr(turned, first) < 35
+    window.wait_for_text("pictures/s")
+    window.tab("Path")
+    window.click("Add this view")
+    window.fill("Name", "here")
+    window.click("Save")
+    window.wait_for_text("Saved /")
+    cam2world = np.array(json.loads((viewer.logs / "paths" / "here" / "keyframes.json").read_text())["keyframes"][0])
+    assert_box_agrees(turned, view, cam2world, window.canvas)
+    # The camera turned around the grid: its distance and its height above the horizon are those of the mouse alone.
+    np.testing.assert_allclose(np.linalg.norm(cam2world[:3, 3]), np.linalg.norm(
+        view.views.cam2world[view.first, :3, 3]), rtol=1e-3)
+    assert abs(cam2world[:3, 0] @ view.up) < 1e-6  # up is up
+    window.page.set_viewport_size({"width": 700, "height": 900})  # the picture must follow the window's shape
+    window.wait_for(lambda shot: shot.shape[0] > 700)
+    assert_box_agrees(window.look(), view, cam2world, window.canvas)
+
+
+def test_learned_features_are_shown_as_points(window):
+    window.choose(pictures.NOTHING)
+    window.page.get_by_label("Grid box").uncheck()
+    empty = window.look()
+    window.page.get_by_label("Learned features").check()
+
+    def drawn(shot):
+        return (np.abs(shot.astype(int) - empty).max(axis=2) > 30).mean()
+
+    points = window.wait_for(lambda shot: 0.01 < drawn(shot) < 0.9)
+    assert len(np.unique((points[points.max(axis=2) > points.min(axis=2) + 40] // 64), axis=0)) > 8  # many colours
+    window.page.get_by_label("Learned features").uncheck()
+    window.wait_for(lambda shot: drawn(shot) == 0)
+    window.page.get_by_label("Cameras").check()
+    window.wait_for(lambda shot: drawn(shot) > 0.01)
+
+
+def test_path_is_saved_rendered_downloaded_and_read_by_the_command_line(trained_scene, window, viewer, tmp_path):
+    window.tab("Path")
+    for turn in range(3):
+        window.click("Add this view")
+        window.tab("View")
+        window.drag(60, 10 * turn)
+        window.tab("Path")
+    window.fill("Seconds", "0.4")
+    window.fill("Name", "round trip")
+    window.click("Render video")
+    window.wait_for_text("Rendered")
+    with window.page.expect_download() as download:
+        window.click("Download video")
+    download.value.save_as(tmp_path / "video.mp4")
+    (rendered,) = viewer.logs.glob("test_traj/*/*")
+    assert (tmp_path / "video.mp4").read_bytes() == (rendered / "video.mp4").read_bytes()
+    assert len(imageio.mimread(tmp_path / "video.mp4")) == 10
+    saved = viewer.logs / "paths" / "round_trip"
+    assert run(*render_arguments(saved, tmp_path / "again", trained_scene.late)) == 0
+    (again,) = (tmp_path / "again").glob("test_traj/*/*")
+    for frame in range(10):
+        np.testing.assert_array_equal(read_frame(rendered, frame), read_frame(again, frame))
+    # Later, or in another browser, the path can be edited further.
+    window.page.reload()
+    window.tab("Path")
+    window.click("Load")
+    window.click("Delete")
+    window.fill("Name", "round trip")
+    window.click("Save")
+    window.wait_for_text("already exists")
+    window.fill("Name", "shorter")
+    window.click("Save")
+    window.wait_for_text("Saved /")
+    assert len(json.loads((viewer.logs / "paths" / "shorter" / "keyframes.json").read_text())["keyframes"]) == 2
+
+
+def test_two_browsers_look_from_their_own_places(chromium, window, viewer):
+    other = Window(chromium, viewer.address)
+    before = other.look()
+    window.drag(120, 0)
+    moved = window.look()
+    assert psnr(moved, before) < 35
+    assert psnr(other.look(), before) > 45
+    other.drag(-120, 20)
+    assert psnr(other.look(), before) < 35
+    assert psnr(window.look(), moved) > 45
+    other.page.mouse.down()
+    other.close()  # in the middle of a drag
+    window.drag(-60, 0)
+    assert psnr(window.look(), moved) < 35
+
+
+def test_newer_checkpoint_appears_and_the_camera_stays(trained_scene, window, viewer):
+    window.drag(80, 20)
+    before = window.look()
+    window.wait_for_text("step 24")
+    shutil.copy(trained_scene.early, viewer.checkpoint.with_suffix(".part"))
+    os.replace(viewer.checkpoint.with_suffix(".part"), viewer.checkpoint)
+    window.wait_for_text("step 12")
+    window.wait_for(lambda shot: psnr(shot, before) < 35)
+    window.choose(pictures.NOTHING)
+    window.wait_for(lambda shot: np.median(shot) > 240)  # the browser's own white
+    lines = red(window.look())
+    same = red(before)
+    np.testing.assert_allclose([lines.min(axis=0), lines.max(axis=0)], [same.min(axis=0), same.max(axis=0)], atol=2)
+    viewer.checkpoint.write_bytes(b"damaged")  # goes on, with a line
+    window.choose(pictures.COLOR)
+    window.drag(10, 0)
+
+
+def test_curves_of_the_run_are_shown(trained_scene, chromium):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "viewer", "--checkpoint", "latest", "--logging_root", str(trained_scene.logs), "--port",
+         "0", "--device", "cpu"], cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        address = re.search(r"open (\S+)", process.stdout.readline())[1]
+        window = Window(chromium, address)
+        window.tab("Training")
+        window.page.locator(".uplot canvas").nth(1).wait_for()
+        assert window.page.locator(".uplot canvas").count() == 2
+        window.close()
+        process.send_signal(signal.SIGTERM)
+        assert finish(process)[0] == 0
+    finally:
+        process.kill()

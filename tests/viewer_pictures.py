@@ -1,0 +1,57 @@
+"""Takes the pictures of docs/viewer.md and the moving one of the README in the browser.
+
+    python -m viewer --checkpoint FILE --logging_root LOGS &
+    python -m tests.viewer_pictures http://127.0.0.1:8080 docs
+"""
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from tests.browser import FLAGS, Window
+from viewer import pictures
+
+TURNS = 36  # pictures of the moving one, which turns by 360 degrees
+WIDTH = 400
+
+
+def main(address: str, folder: Path) -> None:
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        window = Window(chromium, address)
+        window.page.set_viewport_size({"width": 1100, "height": 620})
+
+        def take(name: str) -> None:
+            window.page.mouse.move(5, 610)  # where it points at nothing
+            window.look()
+            window.page.screenshot(path=folder / f"{name}.png")
+
+        take("viewer")
+        frames = []
+        for _ in range(TURNS):
+            window.drag(round(window.canvas.height / TURNS), 0)  # the canvas's height is a whole turn
+            height = round(WIDTH * window.canvas.height / window.canvas.width)
+            frame = Image.fromarray(cv2.resize(window.look(), (WIDTH, height), interpolation=cv2.INTER_AREA))
+            frames.append(frame.quantize(160, dither=Image.Dither.NONE))
+        frames[0].save(folder / "viewer.gif", save_all=True, append_images=frames[1:], duration=120, loop=0)
+        window.page.get_by_label("Learned features").check()
+        window.choose(pictures.NOTHING)
+        window.page.wait_for_timeout(20_000)
+        take("viewer_features")
+        window.page.get_by_label("Learned features").uncheck()
+        window.choose(pictures.COLOR)
+        window.tab("Path")
+        for turn in range(4):
+            window.click("Add this view")
+            window.drag(150, 15 * (-1) ** turn)
+        window.page.mouse.move(400, 300)
+        window.page.mouse.wheel(0, 400)
+        take("viewer_path")
+        chromium.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,91 @@
+"""Opens a trained scene, or one that still trains, in a browser.
+
+    python -m viewer --checkpoint latest --logging_root LOGS
+
+Open the address that it prints. Ctrl-C ends it.
+"""
+import signal
+import sys
+import threading
+import warnings
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from checkpoints import load_checkpoint
+from cli import Parser, exit_code, number
+from runtime import choose_device, keep_freed_memory, set_arithmetic
+from util import InputError
+from viewer.model import PRECISION, build, load_next, load_scene_in_view, option
+from viewer.session import Session
+from viewer.summaries import Curves, summaries_of
+from viewer.watch import POLL_SECONDS, Watch
+
+PROG = "viewer"
+
+
+def build_parser() -> Parser:
+    parser = Parser(PROG, __doc__)
+    parser.add_argument("--checkpoint", required=True, metavar="FILE",
+                        help="weights to look at, or the folder of a run; 'latest': the newest run under logging_root")
+    parser.add_argument("--logging_root", type=Path, required=True, metavar="DIR",
+                        help="folder of the training's results; paths and their videos are written there")
+    parser.add_argument("--data_root", type=Path, metavar="DIR",
+                        help="the scene, or its train folder (default: what the checkpoint was trained on)")
+    parser.add_argument("--host", default="127.0.0.1",
+                        help="address to serve at (default: 127.0.0.1, for this machine alone)")
+    parser.add_argument("--port", type=number(int, 0, 65535), default=8080, help="port to serve at (default: 8080)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto: CUDA if it is available")
+    return parser
+
+
+def serve(args: Namespace, stopped: threading.Event) -> int:
+    """Serves until `stopped` is set, and returns the exit code."""
+    device = torch.device(choose_device(args.device))
+    set_arithmetic(PRECISION, device)
+    keep_freed_memory(everything=True)
+    watch = Watch(args.checkpoint, args.logging_root)
+    path = watch.wait_for_first(stopped)
+    if path is None:
+        return 0
+    checkpoint = load_checkpoint(path)
+    scene = load_scene_in_view(path, checkpoint, args.data_root)
+    model = build(path, checkpoint, scene, device)
+    folder = summaries_of(path, args.logging_root)
+    curves = Curves(folder, option(checkpoint, "l1_weight", 200.0)) if folder and folder.is_dir() else None
+    session = Session(scene, model, curves, args.logging_root, args.host, args.port)
+    print(f"{path}: open {session.address}", flush=True)
+    try:
+        while not stopped.wait(POLL_SECONDS):
+            follow(session, watch)
+    finally:
+        session.close()
+    return 0
+
+
+def follow(session: Session, watch: Watch) -> None:
+    """Shows what training has written since the last call. A checkpoint that cannot be shown is one line."""
+    shared, model = session.shared, None
+    if path := watch.changed():
+        try:
+            model = load_next(path, shared.scene, shared.model)
+        except (InputError, OSError) as error:
+            print(f"{PROG}: warning: {error}", file=sys.stderr)
+    logged = shared.curves is not None and shared.curves.read()
+    if model or logged:
+        session.show(model)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serves until SIGINT or SIGTERM, and returns the exit code."""
+    args, stopped = build_parser().parse_args(argv), threading.Event()
+    for end in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(end, lambda *_: stopped.set())
+    warnings.filterwarnings("ignore", "Queued a .* on a closed connection")  # what was sent to a browser that left
+    return exit_code(PROG, lambda: serve(args, stopped))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""One connected browser: its controls, its camera, and the pictures it gets."""
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+import viser
+
+from data_util import nearest_views
+from viewer import pictures
+from viewer.camera import Canvas, fitting_fov, to_cam2world
+from viewer.model import farthest_orbit
+from viewer.path_tab import PathTab
+from viewer.scene_objects import ROOT, add_box, add_cameras, add_points
+from viewer.shared import Shared
+from viewer.training_tab import TrainingTab
+
+JPEG_QUALITY = 90
+MOST_CANVAS = 20_000  # pixels a side
+SPEED_EVERY = 0.5  # seconds between updates of the frame rate that is shown
+LEAST_VISIBILITY = 0.5
+
+
+class Browser:
+    """What one browser sees. `draw` is for the rendering thread; the rest runs in viser's threads."""
+
+    def __init__(self, client: viser.ClientHandle, shared: Shared):
+        self.client, self.shared = client, shared
+        self._drawn_at: deque[float] = deque(maxlen=30)
+        self._speed_shown_at = 0.0
+        self._root = client.scene.add_frame(ROOT, show_axes=False)
+        self._objects: dict[str, viser.SceneNodeHandle] = {}
+        self._features_of = None
+        self._training = None
+        self._add_controls(client.gui)
+        # Farther away, the depth planes end before the object.
+        client.camera.max_orbit_distance = farthest_orbit(shared.model, shared.scene)
+        client.camera.on_update(self._moved)
+
+    async def _moved(self, _) -> None:
+        self._ask()  # in viser's event loop, which must not wait
+
+    def _ask(self) -> None:
+        self.shared.renderer.ask(self.client.client_id)
+
+    def refresh(self) -> None:
+        """Shows another model, and what training has logged since."""
+        self._title.content = self.shared.title()
+        self._ask()
+        self._show_features()
+        if self._training:
+            self._training.update()
+
+    def close(self) -> None:
+        """Ends what goes on for a browser that has left."""
+        self._path.closed = True
+
+    # Controls
+
+    def _add_controls(self, gui: viser.GuiApi) -> None:
+        shared = self.shared
+        gui.configure_theme(show_logo=False, show_share_button=False)
+        gui.main_panel.dock_right()
+        self._title = gui.add_markdown(shared.title())
+        self._speed = gui.add_markdown("Drag to turn, scroll to go nearer.")
+        tabs = gui.add_tab_group()
+        with tabs.add_tab("View"):
+            self._add_view_controls(gui)
+        with tabs.add_tab("Path"):
+            self._path = PathTab(self.client, shared)
+        if shared.curves:
+            with tabs.add_tab("Training"):
+                self._training = TrainingTab(self.client, shared)
+
+    def _add_view_controls(self, gui: viser.GuiApi) -> None:
+        api, model, scene = self.client.scene, self.shared.model, self.shared.scene
+        self._choice = gui.add_dropdown(
+            "Picture", pictures.choices(model.has_depth, scene.views.images is not None),
+            initial_value=pictures.COLOR)
+        self._choice.on_update(lambda _: self._choose())
+        self._legend = gui.add_image(pictures.depth_legend(), visible=False)
+        near, far = model.depth_range
+        self._range = gui.add_markdown(f"Depth: {near:.3g} (yellow) to {far:.3g} (blue) world units", visible=False)
+        self._caption = gui.add_markdown("", visible=False)
+        self._add_switch("Grid box", True, lambda: add_box(api, scene))
+        self._add_switch("Cameras", False, lambda: add_cameras(api, scene))
+        if self.shared.points is not None:
+            self._add_switch("Sparse points", False, lambda: add_points(
+                api, f"{ROOT}/points", *self.shared.points, size=0.005 * scene.intrinsics.scale))
+        self._features = gui.add_checkbox("Learned features", initial_value=False, visible=model.has_depth, hint=(
+            "voxels of the persistent volume where visibility is high, coloured by three principal components"))
+        self._least = gui.add_slider("Least visibility", min=0.02, max=0.98, step=0.02, initial_value=LEAST_VISIBILITY,
+                                     visible=False)
+        for control in (self._features, self._least):
+            control.on_update(lambda _: self._show_features())
+
+    def _add_switch(self, label: str, on: bool, add: Callable[[], viser.SceneNodeHandle]) -> None:
+        """A checkbox that shows what `add` makes, which is made when it is first needed."""
+        box = self.client.gui.add_checkbox(label, initial_value=on)
+
+        def update(_=None) -> None:
+            if label in self._objects:
+                self._objects[label].visible = box.value
+            elif box.value:
+                self._objects[label] = add()
+
+        box.on_update(update)
+        update()
+
+    def _choose(self) -> None:
+        choice = self._choice.value
+        self._root.visible = choice not in pictures.PAIRS
+        self._legend.visible = self._range.visible = choice in (pictures.DEPTH, pictures.BESIDE_DEPTH)
+        self._caption.visible = choice == pictures.BESIDE_PHOTO
+        self._ask()
+
+    def _show_features(self) -> None:
+        shown = self._features.value
+        self._least.visible = shown
+        wanted = (self.shared.model, self._least.value) if shown else None
+        if wanted == self._features_of:
+            return
+        self._features_of = wanted
+        if old := self._objects.pop("features", None):
+            old.remove()
+        if shown:
+            cloud, scene = self.shared.features().above(self._least.value), self.shared.scene
+            if self._features_of == wanted:  # not changed while they were computed
+                self._objects["features"] = add_points(
+                    self.client.scene, f"{ROOT}/features", cloud.points, cloud.colors,
+                    size=0.3 * scene.intrinsics.scale / self.shared.model.geometry.grid_dim)
+
+    # Pictures
+
+    def draw(self) -> None:
+        """Renders what the browser's camera sees now, and sends it."""
+        camera, shared, choice = self.client.camera, self.shared, self._choice.value
+        canvas = Canvas(camera.image_width, camera.image_height)
+        if min(canvas) < 1 or max(canvas) > MOST_CANVAS:
+            return  # a window that is folded away, or no window
+        lens, model = shared.scene.lens, shared.model
+        camera.fov = fitting_fov(lens, canvas)  # sends nothing if it is so already
+        if choice == pictures.NOTHING:
+            self.client.scene.set_background_image(None)
+            return
+        started = time.monotonic()
+        cam2world = to_cam2world(camera.wxyz, camera.position)
+        photo = None
+        if choice == pictures.BESIDE_PHOTO:
+            views = shared.scene.views
+            nearest = int(nearest_views(cam2world[None], views.cam2world, 1)[0, 0])
+            photo = pictures.photo(views, nearest)
+            self._caption.content = f"Left: render. Right: photo {views.names[nearest]}."
+        frame = model.frame(cam2world)
+        self._send(pictures.draw(choice, frame, photo, model.depth_range, lens, canvas))
+        self._show_speed(started)
+
+    def _send(self, picture: np.ndarray) -> None:
+        self.client.scene.set_background_image(picture, format="jpeg", jpeg_quality=JPEG_QUALITY)
+        self.client.flush()
+
+    def _show_speed(self, started: float) -> None:
+        now = time.monotonic()
+        if self._drawn_at and now - self._drawn_at[-1] > 1:  # the camera stood still
+            self._drawn_at.clear()
+        self._drawn_at.append(now)
+        if len(self._drawn_at) > 2 and now - self._speed_shown_at > SPEED_EVERY:
+            rate = (len(self._drawn_at) - 1) / (now - self._drawn_at[0])
+            self._speed.content = f"{rate:.0f} pictures/s, each in {1000 * (now - started):.0f} ms"
+            self._speed_shown_at = now

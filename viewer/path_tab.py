@@ -1,0 +1,201 @@
+"""The controls of camera paths: keyframes, preview, saving, and the video."""
+import re
+import time
+from collections.abc import Callable
+
+import numpy as np
+import viser
+
+from evaluation.video import FRAMES_PER_SECOND
+from util import InputError, one_line
+from viewer.camera import to_cam2world
+from viewer.paths import MAX_KEYFRAMES, MAX_SECONDS, CameraPath, load_path, save_path, saved_paths
+from viewer.renderer import Stopped
+from viewer.scene_objects import ROOT, add_camera
+from viewer.shared import Shared
+from viewer.video import render_video
+
+PATH_COLOR = (235, 150, 20)
+NONE = "none"
+MIN_SECONDS = 0.1
+GO, EARLIER, LATER, DELETE = "Go to", "Earlier", "Later", "Delete"
+
+
+class PathTab:
+    """One browser's path. Its controls are made where the caller's `gui` context is."""
+
+    def __init__(self, client: viser.ClientHandle, shared: Shared):
+        self.client, self.shared = client, shared
+        self.folder = shared.logging_root / "paths"
+        self.keyframes: list[np.ndarray] = []
+        self.closed = False  # whether the browser has left
+        self._saved: tuple[str, CameraPath] | None = None
+        self._video = None
+        self._playing = False
+        self._drawn: list[viser.SceneNodeHandle] = []
+        self._add_controls(client.gui)
+
+    def _add_controls(self, gui: viser.GuiApi) -> None:
+        gui.add_button("Add this view").on_click(self._reporting(self._add))
+        self._selected = gui.add_dropdown("Keyframe", (NONE,))
+        self._edit = gui.add_button_group("", (GO, EARLIER, LATER, DELETE))
+        self._edit.on_click(self._reporting(self._edit_selected))
+        self._seconds = gui.add_number("Seconds", initial_value=4.0, min=MIN_SECONDS, max=MAX_SECONDS, step=0.1)
+        self._loop = gui.add_checkbox("Closed", initial_value=True, hint="return to the first keyframe")
+        self._loop.on_update(lambda _: self._redraw())
+        self._preview = gui.add_button("Preview")
+        self._preview.on_click(self._reporting(self._play_or_stop))
+        self._name = gui.add_text("Name", initial_value="path", hint=f"a folder under {self.folder}")
+        gui.add_button("Save").on_click(self._reporting(self._save))
+        self._loadable = gui.add_dropdown("Saved", tuple(saved_paths(self.folder)) or (NONE,))
+        gui.add_button("Load").on_click(self._reporting(self._load))
+        self._render_button = gui.add_button("Render video", hint="saves the path first")
+        self._render_button.on_click(self._reporting(self._render))
+        self._progress = gui.add_progress_bar(0, visible=False)
+        self._download = gui.add_button("Download video", visible=False)
+        self._download.on_click(self._reporting(self._send_video))
+        self._state = gui.add_markdown("")
+
+    def _reporting(self, action: Callable[[], None]) -> Callable:
+        """A callback that shows what a user can mend."""
+        def callback(_) -> None:
+            try:
+                action()
+            except Stopped:
+                pass  # the viewer ends
+            except (InputError, OSError) as error:
+                self._state.content = f"**Not done:** {one_line(str(error))}"
+
+        return callback
+
+    # Keyframes
+
+    def _path(self) -> CameraPath:
+        if not self.keyframes:
+            raise InputError("add a view first")
+        seconds = float(np.clip(self._seconds.value, MIN_SECONDS, MAX_SECONDS))  # a browser can send anything
+        return CameraPath(np.stack(self.keyframes), seconds, bool(self._loop.value))
+
+    def _add(self) -> None:
+        if len(self.keyframes) >= MAX_KEYFRAMES:
+            raise InputError(f"a path has at most {MAX_KEYFRAMES} keyframes")
+        camera = self.client.camera
+        self.keyframes.append(to_cam2world(camera.wxyz, camera.position))
+        self._redraw(select=len(self.keyframes) - 1)
+
+    def _edit_selected(self) -> None:
+        if not self.keyframes:
+            raise InputError("add a view first")
+        index, action, last = int(self._selected.value) - 1, self._edit.value, len(self.keyframes) - 1
+        if action == GO:
+            self._look_from(self.keyframes[index], keep_up=True)
+            return
+        keyframe = self.keyframes.pop(index)
+        if action != DELETE:
+            index = min(max(index + (1 if action == LATER else -1), 0), last)
+            self.keyframes.insert(index, keyframe)
+        self._redraw(select=min(index, len(self.keyframes) - 1))
+
+    def _redraw(self, select: int | None = None) -> None:
+        """Shows the keyframes in the list and, with the path through them, in the scene."""
+        names = tuple(str(i + 1) for i in range(len(self.keyframes))) or (NONE,)
+        chosen = self._selected.value if select is None or select < 0 else str(select + 1)
+        self._selected.options = names
+        self._selected.value = chosen if chosen in names else names[0]
+        for node in self._drawn:
+            node.remove()
+        api, scene = self.client.scene, self.shared.scene
+        self._drawn = [add_camera(api, f"{ROOT}/keyframes/{i}", scene, pose, PATH_COLOR)
+                       for i, pose in enumerate(self.keyframes)]
+        if len(self.keyframes) > 1:
+            centers = self._path().poses(scene.intrinsics.scale)[:, :3, 3]
+            if self._loop.value:
+                centers = np.concatenate([centers, centers[:1]])
+            self._drawn.append(api.add_line_segments(
+                f"{ROOT}/keyframes/line", np.stack([centers[:-1], centers[1:]], axis=1), PATH_COLOR, thickness=2,
+                thickness_units="screen"))
+        self._state.content = ""
+
+    # The camera
+
+    def _look_from(self, cam2world: np.ndarray, keep_up: bool) -> None:
+        """Moves the browser's camera. `keep_up` leaves what orbits turn about as it is."""
+        camera, position = self.client.camera, cam2world[:3, 3]
+        distance = max(float((self.shared.scene.origin - position) @ cam2world[:3, 2]),
+                       0.1 * self.shared.scene.intrinsics.scale)
+        with self.client.atomic():
+            camera.up_direction = self.shared.scene.up if keep_up else -cam2world[:3, 1]
+            camera.position = position
+            camera.look_at = position + distance * cam2world[:3, 2]
+
+    def _play_or_stop(self) -> None:
+        if self._playing:
+            self._playing = False
+            return
+        poses = self._path().poses(self.shared.scene.intrinsics.scale)
+        self._playing, self._preview.label, frame = True, "Stop", 0
+        for node in self._drawn:
+            node.visible = False
+        try:
+            started = time.monotonic()
+            while self._playing and not self.closed:
+                frame = int((time.monotonic() - started) * FRAMES_PER_SECOND)
+                if frame >= len(poses):
+                    break
+                self._look_from(poses[frame], keep_up=False)
+                time.sleep(1 / FRAMES_PER_SECOND)
+        finally:
+            self._playing, self._preview.label = False, "Preview"
+            if not self.closed:
+                self._look_from(poses[min(frame, len(poses) - 1)], keep_up=True)
+                for node in self._drawn:
+                    node.visible = True
+
+    # Files
+
+    def _save(self) -> None:
+        name = re.sub(r"[^\w.-]", "_", self._name.value.strip())[:100].strip(".")
+        if not name:
+            raise InputError("give the path a name")
+        path = self._path()
+        save_path(self.folder / name, path, self.shared.scene, self.shared.model)
+        self._saved = name, path
+        self._loadable.options = tuple(saved_paths(self.folder))
+        self._loadable.value = name
+        self._state.content = f"Saved {one_line(str(self.folder / name))}"
+
+    def _load(self) -> None:
+        name = self._loadable.value
+        if name == NONE or name not in saved_paths(self.folder):
+            raise InputError("there is no saved path of that name")
+        path = load_path(self.folder / name)
+        self.keyframes = list(path.keyframes)
+        self._seconds.value, self._loop.value, self._name.value = path.seconds, path.closed, name
+        self._saved = name, path
+        self._redraw(select=0)
+
+    def _is_saved(self) -> bool:
+        if self._saved is None:
+            return False
+        saved, path = self._saved[1], self._path()
+        return saved[1:] == path[1:] and np.array_equal(saved.keyframes, path.keyframes)
+
+    def _render(self) -> None:
+        if not self._is_saved():
+            self._save()
+        name, path = self._saved
+        shared, poses = self.shared, path.poses(self.shared.scene.intrinsics.scale)
+        self._render_button.disabled, self._progress.visible, self._download.visible = True, True, False
+        try:
+            folder = render_video(self.folder / name, poses, shared.model, shared.renderer, shared.logging_root,
+                                  self._show_progress)
+        finally:
+            self._render_button.disabled, self._progress.visible = False, False
+        self._video, self._download.visible = folder / "video.mp4", True
+        self._state.content = f"Rendered {one_line(str(folder))}"
+
+    def _show_progress(self, share: float) -> None:
+        self._progress.value = 100 * share
+
+    def _send_video(self) -> None:
+        self.client.send_file_download(f"{self._saved[0]}.mp4", self._video.read_bytes(), save_immediately=True)

@@ -1,0 +1,92 @@
+"""Camera paths through keyframes: smooth poses, saved as test folders that `--train_test test` renders too."""
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from scipy.interpolate import CubicSpline
+from scipy.spatial.transform import Rotation, Slerp
+
+from data_util import require_rigid, write_scene_folder
+from evaluation.video import FRAMES_PER_SECOND
+from scenes.geometry.coverage import frustum_meets_grid
+from util import InputError, new_folder, read_text, write_json
+from viewer.model import Model, SceneInView
+
+MAX_SECONDS, MAX_KEYFRAMES = 120.0, 500
+KEYFRAMES = "keyframes.json"  # beside the poses: what to edit further
+
+
+class CameraPath(NamedTuple):
+    """Keyframes (poses), how long the path takes, and whether it returns to the first one."""
+
+    keyframes: Float[np.ndarray, "keyframes 4 4"]
+    seconds: float
+    closed: bool
+
+    def poses(self, scale: float) -> Float[np.ndarray, "frames 4 4"]:
+        """The pose of each frame of the video. See `smooth_path`."""
+        return smooth_path(self.keyframes, max(1, round(self.seconds * FRAMES_PER_SECOND)), self.closed, scale)
+
+
+def smooth_path(keyframes: Float[np.ndarray, "keyframes 4 4"], frames: int, closed: bool, scale: float,
+                ) -> Float[np.ndarray, "frames 4 4"]:
+    """Poses through all keyframes: positions on a cubic spline, rotations by spherical linear interpolation.
+
+    The time between two keyframes is proportional to their distance plus `scale` (world units) per radian of the
+    rotation between them. A closed path ends a frame before its start.
+    """
+    if len(keyframes) == 1:
+        return np.repeat(keyframes, frames, axis=0)
+    knots = np.concatenate([keyframes, keyframes[:1]]) if closed else keyframes
+    positions, rotations = knots[:, :3, 3], Rotation.from_matrix(knots[:, :3, :3])
+    angles = (rotations[:-1].inv() * rotations[1:]).magnitude()
+    steps = np.linalg.norm(np.diff(positions, axis=0), axis=1) + scale * angles
+    times = np.concatenate([[0], np.cumsum(np.maximum(steps, 1e-6 * scale))])  # equal keyframes follow each other
+    at = np.linspace(0, times[-1], frames, endpoint=not closed)
+    path = np.tile(np.eye(4), (frames, 1, 1))
+    path[:, :3, 3] = CubicSpline(times, positions, bc_type="periodic" if closed else "not-a-knot")(at)
+    path[:, :3, :3] = Slerp(times, rotations)(at).as_matrix()
+    return path
+
+
+def save_path(folder: Path, path: CameraPath, scene: SceneInView, model: Model) -> None:
+    """Writes a test folder: poses, intrinsics, and the keyframes for `load_path`.
+
+    Raises `InputError` if the folder exists, or if a pose sees nothing of the grid: no command would render it.
+    """
+    poses = path.poses(scene.intrinsics.scale)
+    lens = scene.lens
+    meets = frustum_meets_grid(poses, scene.intrinsics.matrix(lens.sidelength), lens.sidelength, scene.origin,
+                               scene.intrinsics.scale, model.geometry.near_plane)
+    if not meets.all():
+        second = np.flatnonzero(~meets)[0] / FRAMES_PER_SECOND
+        raise InputError(f"{folder.name}: at {second:.1f} s the path sees nothing of the grid; move its keyframes")
+    with new_folder(folder) as part:
+        write_scene_folder(part, scene.intrinsics, poses)
+        write_json(part / KEYFRAMES, {"seconds": path.seconds, "closed": path.closed,
+                                      "keyframes": path.keyframes.tolist()})
+
+
+def load_path(folder: Path) -> CameraPath:
+    """The path that `save_path` wrote. Raises `InputError` if it is damaged."""
+    file = folder / KEYFRAMES
+    try:
+        content = json.loads(read_text(file))
+        keyframes = np.array(content["keyframes"], dtype=np.float64)
+        seconds, closed = float(content["seconds"]), bool(content["closed"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{file}: is not a path that this program saved ({type(error).__name__})") from None
+    if keyframes.ndim != 3 or keyframes.shape[1:] != (4, 4) or not 1 <= len(keyframes) <= MAX_KEYFRAMES:
+        raise InputError(f"{file}: does not hold 1 to {MAX_KEYFRAMES} poses")
+    if not 0 < seconds <= MAX_SECONDS:
+        raise InputError(f"{file}: takes {seconds:g} seconds; at most {MAX_SECONDS:g} are allowed")
+    for index, pose in enumerate(keyframes):
+        require_rigid(pose, f"{file}: keyframe {index + 1}")
+    return CameraPath(keyframes, seconds, closed)
+
+
+def saved_paths(folder: Path) -> list[str]:
+    """The names of the paths that can be loaded from a folder."""
+    return sorted(file.parent.name for file in folder.glob(f"*/{KEYFRAMES}"))

@@ -1,0 +1,95 @@
+"""Serves a scene to any number of browsers."""
+import contextlib
+import io
+import socket
+from pathlib import Path
+
+import viser
+
+from scenes.geometry.points import load_points
+from util import InputError
+from viewer.browser import Browser
+from viewer.model import Model, SceneInView
+from viewer.renderer import Renderer
+from viewer.scene_objects import points_file
+from viewer.shared import Shared
+from viewer.summaries import Curves
+
+
+class Server(viser.ViserServer):
+    """viser's server, but no browser can open it to the world."""
+
+    def request_share_url(self, verbose: bool = True) -> None:
+        """Does not forward this port through a public server, which viser offers."""
+
+
+class Session:
+    """The server and its browsers, until it is closed."""
+
+    def __init__(self, scene: SceneInView, model: Model, curves: Curves | None, logging_root: Path, host: str,
+                 port: int):
+        points = points_file(scene.root)
+        self.server = start_server(host, port)
+        self.address = f"http://{host}:{self.server.get_port()}"
+        self.shared = Shared(scene, model, Renderer(self._draw), logging_root, points and load_points(points), curves)
+        self._browsers: dict[int, Browser] = {}
+        self._set_first_view()
+        self.server.on_client_disconnect(self._disconnected)
+        self.server.on_client_connect(self._connected)
+
+    def show(self, model: Model | None = None) -> None:
+        """Shows another model of the scene, or newer curves, to all browsers. They keep their cameras."""
+        if model:
+            self.shared.show(model)
+        for browser in list(self._browsers.values()):
+            browser.refresh()
+
+    def close(self) -> None:
+        """Ends the server and the rendering thread."""
+        for browser in list(self._browsers.values()):
+            browser.close()
+        with contextlib.redirect_stdout(io.StringIO()):  # viser says that it stops
+            self.server.stop()
+        self.shared.renderer.stop()
+
+    def _set_first_view(self) -> None:
+        scene = self.shared.scene
+        cam2world = scene.views.cam2world[scene.first]
+        position, forward = cam2world[:3, 3], cam2world[:3, 2]
+        # The point on the viewing axis nearest to the grid's center: orbits turn around it.
+        distance = max(float((scene.origin - position) @ forward), 0.1 * scene.intrinsics.scale)
+        self.server.scene.set_up_direction(scene.up)
+        camera = self.server.initial_camera
+        camera.up, camera.position, camera.look_at = scene.up, position, position + distance * forward
+        camera.near, camera.far = 0.01 * scene.intrinsics.scale, 1000 * scene.intrinsics.scale
+
+    def _connected(self, client: viser.ClientHandle) -> None:
+        browser = self._browsers[client.client_id] = Browser(client, self.shared)
+        if client.client_id not in self.server.get_clients():  # it has left meanwhile
+            self._disconnected(client)
+        browser.refresh()
+
+    def _disconnected(self, client: viser.ClientHandle) -> None:
+        if browser := self._browsers.pop(client.client_id, None):
+            browser.close()
+        self.shared.renderer.forget(client.client_id)
+
+    def _draw(self, client: int) -> None:
+        if browser := self._browsers.get(client):
+            browser.draw()
+
+
+def start_server(host: str, port: int) -> Server:
+    """A server on that port, or on a free one if it is 0. Raises `InputError` if the port cannot be had."""
+    try:
+        with socket.create_server((host, port)):  # viser would take the next free port without a word
+            pass
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"--port {port}: cannot be opened on --host {host} ({reason})") from None
+    with contextlib.redirect_stdout(io.StringIO()):  # viser prints a table of addresses
+        server = Server(host, port, label="DeepVoxels", verbose=False)
+    if port and server.get_port() != port:
+        server.stop()
+        raise InputError(f"--port {port}: was taken by another program")
+    return server
