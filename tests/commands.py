@@ -21,8 +21,8 @@ from scenes.geometry.cameras import look_at, opengl2opencv
 from tests.conftest import SMALL
 from tests.helpers import ENVIRONMENT, ROOT, STARTED, arguments, render_arguments, run
 
-# A run's time, and a checkpoint's step: a signal saves wherever training is.
-CHANGING = re.compile(r"\d\d_\d\d/\d\d-\d\d-\d\d|epoch_\d+_iter_\d+")
+# A run's folder, named by its time, and a checkpoint's step: a signal saves wherever training is.
+CHANGING = re.compile(r"\d\d_\d\d/\d\d-\d\d-\d\d[^/]*|epoch_\d+_iter_\d+")
 # What a next try replaces, nobody reads, or does no harm without its last entry.
 NOT_RESULTS = re.compile(r"(^|/)\.|\.partial/|(^|/)(log\.txt|events\..*)$")
 # Their content depends on times, or on earlier tries; they must be whole all the same.

@@ -4,8 +4,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from io import TextIOBase
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 import torch
@@ -102,7 +102,7 @@ class ProgressBar(tqdm):
 class LastingStream:
     """A text stream whose failed writes are lost: training outlives its terminal, pipe, or full log disk."""
 
-    def __init__(self, stream: TextIO):
+    def __init__(self, stream: TextIOBase):
         self._stream = stream
 
     def write(self, text: str) -> int:
