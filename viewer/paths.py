@@ -10,8 +10,9 @@ from scipy.spatial.transform import Rotation, Slerp
 
 from data_util import require_rigid, write_scene_folder
 from evaluation.video import FRAMES_PER_SECOND
+from folders import new_folder
 from scenes.geometry.coverage import frustum_meets_grid
-from util import InputError, new_folder, read_text, write_json
+from util import InputError, read_text, write_json
 from viewer.model import Model, SceneInView
 
 MAX_SECONDS, MAX_KEYFRAMES = 120.0, 500
