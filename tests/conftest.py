@@ -1,4 +1,6 @@
 """Checks shape annotations while tests run; makes scene folders small enough to train on in seconds; fixtures."""
+import signal
+
 from jaxtyping import install_import_hook
 
 CHECKED = ["projection", "runtime", "cli", "deep_voxels", "custom_layers", "losses", "dataio", "data_util", "images",
@@ -12,6 +14,9 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)  # networks this small are no faster with more
+# A shell that starts tests in the background ignores these, and the processes that tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 SMALL = ["--img_sidelength", "64", "--proj_sidelength", "16", "--grid_dim", "8", "--num_grid_feats", "4", "--nf0", "4",
          "--device", "cpu"]
