@@ -27,6 +27,15 @@ def seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def nothing_stays_running():
+    """Ends the processes that a test started with `tests.helpers.start`."""
+    from tests.helpers import STARTED  # after the hook above, as all that imports the project
+    yield
+    while STARTED:
+        STARTED.pop().kill()
+
+
 def look_at_origin(position) -> np.ndarray:
     """The cam2world pose of a camera at `position` that looks at the origin, world z up, OpenCV axes."""
     position = np.asarray(position, dtype=float)

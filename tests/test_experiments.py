@@ -6,21 +6,18 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import imageio.v2 as imageio
 import numpy as np
 import pytest
 
-from baselines import MODELS
 from cli import run as run_command
 from evaluation.output import write_png16
 from experiments import occlusion, sensitivity, table1
 from experiments.runner import Experiment
 from tests.conftest import SMALL, write_scene
+from tests.helpers import ROOT
 from training.run_folder import RunLock
-
-ROOT = Path(__file__).parent.parent
 
 
 def start(*arguments) -> subprocess.Popen:
@@ -298,11 +295,3 @@ def test_a_run_is_tested_with_the_checkpoint_of_its_last_step(scene, tmp_path, f
     os.utime(newer / "model-epoch_0_iter_2.pth", (2e9, 2e9))
     table1.main(arguments(scene, tmp_path / "out", "--models", "pix2pix"))
     assert commands[-1].endswith("logs/01_01/run/model-epoch_0_iter_3.pth")
-
-
-def test_the_papers_table_is_quoted_right():
-    """Its means are those of its scenes, to the rounding of its figures."""
-    assert set(table1.PAPER) == set(table1.NAMES) == set(MODELS)
-    for row_ in table1.PAPER.values():
-        assert np.mean([psnr for psnr, _ in row_[:4]]) == pytest.approx(row_[4][0], abs=0.011)
-        assert np.mean([ssim for _, ssim in row_[:4]]) == pytest.approx(row_[4][1], abs=0.011)

@@ -2,8 +2,11 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 
+from baselines import MODELS
+from experiments import table1
 from experiments.runner import Experiment, Run, SceneData, open_experiment, reason
 from training.run_folder import RunLock
 from util import InputError
@@ -47,3 +50,11 @@ def test_the_reason_of_a_failure_is_the_last_error_of_its_log(tmp_path):
     assert reason(tmp_path / "log.txt") == "Killed"
     (tmp_path / "log.txt").write_text("")
     assert reason(tmp_path / "log.txt") == "no output"
+
+
+def test_the_papers_table_is_quoted_right():
+    """Its means are those of its scenes, to the rounding of its figures."""
+    assert set(table1.PAPER) == set(table1.NAMES) == set(MODELS)
+    for row_ in table1.PAPER.values():
+        assert np.mean([psnr for psnr, _ in row_[:4]]) == pytest.approx(row_[4][0], abs=0.011)
+        assert np.mean([ssim for _, ssim in row_[:4]]) == pytest.approx(row_[4][1], abs=0.011)

@@ -8,22 +8,18 @@ import os
 import random
 import shutil
 import signal
-import statistics
 import time
 
-import psutil
 import pytest
 
 from checkpoints import load_checkpoint
 from tests.conftest import write_scene
 from tests.helpers import (
-    STARTED,
     arguments,
     assert_same,
     checkpoints,
     final_checkpoint,
     finish,
-    render_arguments,
     resume,
     run,
     start,
@@ -39,13 +35,6 @@ SETTINGS = ["--max_steps", STEPS, "--checkpoint_every", 3, "--log_every", 20]
 ENDLESS = ["--max_steps", 100000]
 # More than in the paper's recipe depends on the step.
 EVERYTHING = ["--lr_decay", 0.8, "--average", 0.9, "--dropout", 0.5]
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_running():
-    yield
-    while STARTED:
-        STARTED.pop().kill()
 
 
 @pytest.fixture(scope="module")
@@ -281,43 +270,3 @@ def test_only_the_newest_checkpoints_are_kept(scene, tmp_path):
     assert run(*arguments(scene, tmp_path, "--max_steps", 10, "--checkpoint_every", 2, "--keep_checkpoints", 2)) == 0
     assert sorted(path.name for path in checkpoints(tmp_path)) == [
         "model-epoch_0_iter_8.pth", "model-epoch_1_iter_10.pth"]
-
-
-@pytest.mark.long
-def test_soak(tmp_path):
-    """3,000 steps and 500 frames: resident memory grows by less than 2 %, open files not at all."""
-    write_scene(tmp_path / "scene" / "train", views=20)
-    write_scene(tmp_path / "scene" / "test", views=500, images=False)
-    logs = tmp_path / "logs"
-    process = start(*arguments(tmp_path / "scene", logs, "--max_steps", 3000, "--checkpoint_every", 500))
-    wait_for(lambda: checkpoints(logs), process, seconds=120)
-    assert_steady("training", observe(process))
-    assert finish(process)[0] == 0
-    path, _ = final_checkpoint(logs, 3000)
-    process = start(*render_arguments(tmp_path / "scene" / "test", logs, path))
-    wait_for(lambda: list(logs.glob("test_traj/*/*/img_00050.png")), process)
-    assert_steady("testing", observe(process))
-    assert finish(process)[0] == 0
-
-
-def assert_steady(name, observed):
-    """From the first twentieth of the observations, when all is warm, to the last quarter: medians, because a single
-    observation may fall into a save."""
-    warm, late = (tuple(map(statistics.median, zip(*part, strict=True)))
-                  for part in (observed[:len(observed) // 20 + 1], observed[-len(observed) // 4:]))
-    print(f"{name}: {warm[0] / 2 ** 20:.1f} MiB and {warm[1]:g} files, then {late[0] / 2 ** 20:.1f} and {late[1]:g}; "
-          f"at most {max(memory for memory, _ in observed) / 2 ** 20:.1f} and {max(files for _, files in observed)}")
-    assert late[0] < 1.02 * warm[0]
-    assert late[1] <= warm[1]
-
-
-def observe(process) -> list[tuple[int, int]]:
-    """Resident bytes and open files of the process, ten times a second while it lives."""
-    samples, watched = [], psutil.Process(process.pid)
-    while process.poll() is None:
-        try:
-            samples.append((watched.memory_info().rss, watched.num_fds()))
-        except psutil.Error:
-            break
-        time.sleep(0.1)
-    return samples

@@ -22,7 +22,7 @@ from evaluation.video import Video
 from experiments.runner import RECORD, open_experiment
 from tests.commands import COMMANDS, make_inputs
 from tests.conftest import write_scene
-from tests.helpers import STARTED, final_checkpoint
+from tests.helpers import final_checkpoint
 from util import new_file
 
 PAGE = 4096
@@ -71,13 +71,6 @@ def no_core_dumps():
     resource.setrlimit(resource.RLIMIT_CORE, (0, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_CORE, before)
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_running():
-    yield
-    while STARTED:
-        STARTED.pop().kill()
 
 
 @pytest.fixture
