@@ -3,7 +3,7 @@
 The volume H is fed back through the GRU in every step: H <- (1 - Z) H + Z relu(U_s H + ...) (paper, equations 4 and 5).
 Nothing bounds this loop. Once its gain exceeds 1, H grows by that factor per step, and the image loss does not notice,
 because batch norm follows the volume and hides its scale. The gain starts near 0.5, and Adam's first steps, which move
-all weights by about the learning rate, may lift it above 1 (docs/stability.md).
+all weights by about the learning rate, may lift it above 1.
 """
 import torch
 from jaxtyping import Float
