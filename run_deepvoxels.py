@@ -69,7 +69,7 @@ def build_parser() -> tuple[Parser, dict]:
     flag("lr", 4e-4, "learning rate of both optimizers", type=number(float, 0))
     flag("l1_weight", 200.0, "weight of the l1 loss; the adversarial loss has weight 1", type=number(float, 0))
     flag("volume_limit", 10.0, "value of the persistent volume above which a penalty keeps it from growing without "
-         "bound; normal volumes stay below; 0: none", type=number(float, 0))
+         "bound; 0: none", type=number(float, 0))
     flag("sampling_pattern", "all", "training views: 'all', or 'skip_N' to skip N views after each one")
     flag("num_trgt", 2, "target views per step", type=number(int, 1, 64))
     flag("seed", 0, "random seed of weights, view selection and dropout", type=number(int, 0, 2 ** 63))

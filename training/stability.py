@@ -11,7 +11,7 @@ from torch import Tensor
 
 from custom_layers import IntegrationNet
 
-PENALTY_WEIGHT = 200.0  # as large as that of the image loss, which such a volume hardly changes
+PENALTY_WEIGHT = 200.0  # that of the image loss by default, which such a volume hardly changes
 
 
 def volume_penalty(volume: Float[Tensor, "1 f d d d"], limit: float) -> Float[Tensor, ""]:
