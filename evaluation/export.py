@@ -20,12 +20,12 @@ from tqdm import tqdm
 from baselines import recorded_model
 from checkpoints import latest_checkpoint, load_checkpoint
 from cli import Parser, run
-from data_util import BORDER, DEFAULT_NEAR_PLANE, scene_parts
+from data_util import BORDER, DEFAULT_NEAR_PLANE
 from dataio import load_scene, scene_geometry
 from deep_voxels import Architecture, DeepVoxels
 from evaluation.fusion import ROUNDS, Cloud, fuse
 from evaluation.pictures import spread
-from evaluation.render import load_model, make_fast_, render_path
+from evaluation.render import load_model, make_fast_, recorded_option, recorded_scene, render_path
 from runtime import choose_device, set_arithmetic
 from util import InputError, new_file
 
@@ -125,18 +125,9 @@ def load(path: Path, data_root: Path | None, device: torch.device) -> tuple[nn.M
     checkpoint = load_checkpoint(path)
     flags = recorded_model(checkpoint, path)
     name, architecture = flags.pop("model"), Architecture(**flags)
-    options = checkpoint.get("options")
-    options = options if isinstance(options, dict) else {}  # the original's checkpoints have none
-    if data_root is None:
-        if not isinstance(options.get("data_root"), str):
-            raise InputError(f"{path}: does not say which scene it was trained on; give --data_root")
-        data_root = Path(options["data_root"])
-        if not data_root.is_dir():
-            raise InputError(f"{data_root}: the scene of {path} is not there any more; give --data_root")
-    scene = load_scene(scene_parts(data_root)[0], architecture.img_sidelength, with_images=False)
-    near_plane = options.get("near_plane")
+    scene = load_scene(recorded_scene(checkpoint, path, data_root), architecture.img_sidelength, with_images=False)
     geometry = scene_geometry(scene.intrinsics, architecture.grid_dim, architecture.proj_sidelength,
-                              near_plane if isinstance(near_plane, float) else DEFAULT_NEAR_PLANE)
+                              recorded_option(checkpoint, "near_plane", DEFAULT_NEAR_PLANE))
     model = load_model(name, architecture, geometry, device, checkpoint, path)
     if not learns_depth(model):
         raise InputError(f"{path}: learned no depth to export: only DeepVoxels with its occlusion net does")

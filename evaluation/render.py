@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from baselines import build_model
 from checkpoints import load_weights, tested_weights
 from cpu_kernels import accelerate_, prepare_for_frames_
-from data_util import crop_border, nearest_views
+from data_util import crop_border, nearest_views, scene_parts
 from dataio import Scene
 from deep_voxels import Architecture, DeepVoxels, Rendering, describe
 from projection import SceneGeometry
 from runtime import autocast, channels_last_, uses_cpu_kernels
+from util import InputError
 
 VIEWS_AT_ONCE = 4
 
@@ -39,6 +40,26 @@ class Neighbors(NamedTuple):
 def nearest_neighbors(training_views: Scene, cam2world: Float[np.ndarray, "path 4 4"]) -> Neighbors:
     """The top-1 neighbour of each pose, which baselines render from (paper, section 4)."""
     return Neighbors(training_views, nearest_views(cam2world, training_views.cam2world, 1)[:, 0])
+
+
+def recorded_option(checkpoint: dict, name: str, default):
+    """An option of a checkpoint's training; the default where none of the default's type is recorded, as in the
+    original's checkpoints."""
+    options = checkpoint.get("options")
+    value = options.get(name) if isinstance(options, dict) else None
+    return value if isinstance(value, type(default)) else default
+
+
+def recorded_scene(checkpoint: dict, path: Path, data_root: Path | None) -> Path:
+    """The folder of views at `data_root`, or of the scene that the checkpoint (`path`, for messages) was trained on."""
+    if data_root is None:
+        recorded = recorded_option(checkpoint, "data_root", "")
+        if not recorded:
+            raise InputError(f"{path}: does not say which scene it was trained on; give --data_root")
+        data_root = Path(recorded)
+        if not data_root.is_dir():
+            raise InputError(f"{data_root}: the scene of {path} is not there any more; give --data_root")
+    return scene_parts(data_root)[0]
 
 
 def load_model(name: str, architecture: Architecture, geometry: SceneGeometry, device: torch.device,

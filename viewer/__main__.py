@@ -16,9 +16,10 @@ import torch
 
 from checkpoints import load_checkpoint
 from cli import Parser, exit_code, number
+from evaluation.render import recorded_option
 from runtime import choose_device, keep_freed_memory, set_arithmetic
 from util import InputError
-from viewer.model import PRECISION, build, load_next, load_scene_in_view, option
+from viewer.model import PRECISION, build, load_next, load_scene_in_view
 from viewer.session import Session
 from viewer.summaries import Curves, summaries_of
 from viewer.watch import POLL_SECONDS, Watch
@@ -54,7 +55,7 @@ def serve(args: Namespace, stopped: threading.Event) -> int:
     scene = load_scene_in_view(path, checkpoint, args.data_root)
     model = build(path, checkpoint, scene, device)
     folder = summaries_of(path, args.logging_root)
-    curves = Curves(folder, option(checkpoint, "l1_weight", 200.0)) if folder and folder.is_dir() else None
+    curves = Curves(folder, recorded_option(checkpoint, "l1_weight", 200.0)) if folder and folder.is_dir() else None
     session = Session(scene, model, curves, args.logging_root, args.host, args.port)
     print(f"{path}: open {session.address}", flush=True)
     try:

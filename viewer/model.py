@@ -11,11 +11,21 @@ from torch import nn
 
 from baselines import FROM_SOURCE, recorded_model
 from checkpoints import load_checkpoint
-from data_util import BACKGROUNDS, DEFAULT_NEAR_PLANE, SceneIntrinsics, nearest_views, scene_parts
+from data_util import BACKGROUNDS, DEFAULT_NEAR_PLANE, SceneIntrinsics, nearest_views
 from dataio import Scene, load_scene, scene_geometry
 from deep_voxels import Architecture, Rendering
 from evaluation.export import learns_depth
-from evaluation.render import Frame, Neighbors, copies_on_host, load_model, make_fast_, nearest_neighbors, view_renderer
+from evaluation.render import (
+    Frame,
+    Neighbors,
+    copies_on_host,
+    load_model,
+    make_fast_,
+    nearest_neighbors,
+    recorded_option,
+    recorded_scene,
+    view_renderer,
+)
 from projection import SceneGeometry
 from runtime import autocast
 from scenes.geometry.cameras import scene_axes
@@ -89,28 +99,14 @@ class SceneInView:
         return np.array(self.intrinsics.grid_origin)
 
 
-def option(checkpoint: dict, name: str, default):
-    """An option of a checkpoint's training; the default where none of the default's type is recorded, as in the
-    original's checkpoints."""
-    options = checkpoint.get("options")
-    value = options.get(name) if isinstance(options, dict) else None
-    return value if isinstance(value, type(default)) else default
-
-
 def load_scene_in_view(path: Path, checkpoint: dict, data_root: Path | None) -> SceneInView:
     """The scene at `data_root`, or the one that the checkpoint (`path`, for messages) was trained on."""
-    if data_root is None:
-        recorded = option(checkpoint, "data_root", "")
-        if not recorded:
-            raise InputError(f"{path}: does not say which scene it was trained on; give --data_root")
-        data_root = Path(recorded)
-        if not data_root.is_dir():
-            raise InputError(f"{data_root}: the scene of {path} is not there any more; give --data_root")
-    root = scene_parts(data_root)[0]
+    root = recorded_scene(checkpoint, path, data_root)
     sidelength = Architecture(**architecture_flags(checkpoint, path)).img_sidelength
     with_images = (root / "rgb").is_dir()
-    background = option(checkpoint, "background", "white")
-    views = load_scene(root, sidelength, option(checkpoint, "sampling_pattern", "all") if with_images else "all",
+    background = recorded_option(checkpoint, "background", "white")
+    pattern = recorded_option(checkpoint, "sampling_pattern", "all") if with_images else "all"
+    views = load_scene(root, sidelength, pattern,
                        background if background in BACKGROUNDS else "white", with_images)
     up = up_direction(views.cam2world)
     return SceneInView(root, views, lens_of(views.intrinsics, sidelength), up,
@@ -160,7 +156,7 @@ def build(path: Path, checkpoint: dict, scene: SceneInView, device: torch.device
     if name in FROM_SOURCE and scene.views.images is None:
         raise InputError(f"{scene.root}: has no rgb/; --model {name} renders from training views")
     geometry = scene_geometry(scene.intrinsics, architecture.grid_dim, architecture.proj_sidelength,
-                              option(checkpoint, "near_plane", DEFAULT_NEAR_PLANE))
+                              recorded_option(checkpoint, "near_plane", DEFAULT_NEAR_PLANE))
     network = load_model(name, architecture, geometry, device, checkpoint, path)
     make_fast_(network, device)
     step = checkpoint.get("step")
