@@ -108,18 +108,9 @@ def load_scene_in_view(path: Path, checkpoint: dict, data_root: Path | None) -> 
     pattern = recorded_option(checkpoint, "sampling_pattern", "all") if with_images else "all"
     views = load_scene(root, sidelength, pattern,
                        background if background in BACKGROUNDS else "white", with_images)
-    up = up_direction(views.cam2world)
+    up = scene_axes(views.cam2world)[2]
     return SceneInView(root, views, lens_of(views.intrinsics, sidelength), up,
                        first_view(views.cam2world, np.array(views.intrinsics.grid_origin), up))
-
-
-def up_direction(cam2world: Float[np.ndarray, "views 4 4"]) -> Float[np.ndarray, "3"]:
-    """The direction that is upwards in all images: across the cameras' right axes, if these determine one near the mean
-    of the images' up directions, or else that mean."""
-    right, mean = cam2world[:, :3, 0], scene_axes(cam2world)[2]
-    spread, axes = np.linalg.eigh(right.T @ right / len(right))
-    up = axes[:, 0] * np.sign(axes[:, 0] @ mean)
-    return up if spread[1] > 4 * spread[0] + 0.02 and up @ mean > 0.9 else mean
 
 
 def first_view(cam2world: Float[np.ndarray, "views 4 4"], origin: Float[np.ndarray, "3"],
