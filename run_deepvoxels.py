@@ -24,7 +24,7 @@ PROG = "run_deepvoxels.py"
 # Flags that a resumed run may change: how long it runs, where, and what it records. The others decide what it learns.
 FREE_ON_RESUME = {"train_test", "resume", "checkpoint", "data_root", "logging_root", "experiment_name", "max_epoch",
                   "max_steps", "log_every", "validate_every", "checkpoint_every", "checkpoint_minutes",
-                  "keep_checkpoints", "device", "kernels", "compile", "dry_run", "train_root", "start_epoch"}
+                  "keep_checkpoints", "device", "kernels", "compile", "lpips", "dry_run", "train_root", "start_epoch"}
 INHERITED_ON_RESUME = {"data_root", "max_epoch"}  # of these, what a resumed run takes from its checkpoint all the same
 SIZED = ["img_sidelength", "proj_sidelength", "grid_dim", "num_grid_feats", "nf0"]  # the flags that --size sets
 
@@ -59,6 +59,7 @@ def build_parser() -> tuple[Parser, dict]:
     flag("train_root", None, "training views for a test: the baselines' source views and the nearest neighbours "
          "(default: the training folder of data_root's scene: SCENE/train for SCENE/test, ROOT/train/NAME for "
          "ROOT/test/NAME)", metavar="DIR")
+    flag("lpips", False, "in a test, measure LPIPS too (AlexNet, weights from torchvision)", action="store_true")
     flag("dry_run", False, "check all input, print the options and stop", action="store_true")
 
     flag = group("training")
@@ -177,6 +178,8 @@ def _check_combination(given: dict) -> None:
         raise InputError("--resume and --checkpoint exclude each other: continue a run, or start from its weights")
     if given["train_test"] == "test" and not given.get("checkpoint") and given.get("model") not in UNTRAINED:
         raise InputError("--checkpoint is required to test")
+    if given["train_test"] == "train" and given.get("lpips"):
+        raise InputError("--lpips measures a test; training does not take it")
     if given["train_test"] == "test" and given.get("resume"):
         raise InputError("--resume continues training; a test takes --checkpoint")
 

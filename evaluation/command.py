@@ -14,8 +14,16 @@ from baselines.width import count_parameters
 from data_util import BORDER
 from dataio import Scene, find_split, load_scene, scene_geometry
 from deep_voxels import architecture_of
-from evaluation.metrics import SSIM, load_true_depth, mean_metrics, measure_depth, measure_frame
+from evaluation.metrics import (
+    SSIM,
+    FrameMetrics,
+    load_object_masks,
+    load_true_depth,
+    mean_metrics,
+    measure_depth,
+)
 from evaluation.output import write_comparison, write_frames
+from evaluation.perceptual import load_lpips
 from evaluation.render import load_model, make_fast_, nearest_neighbors, render_path
 from runtime import describe_machine, set_arithmetic
 from scenes.geometry.coverage import frustum_meets_grid
@@ -41,6 +49,10 @@ def test(opt: Namespace, checkpoint: dict | None) -> int:
         raise InputError(f"--train_root is required to test --model {opt.model}, which renders from training views")
     neighbors = training_views and nearest_neighbors(training_views, scene.cam2world)
     true_depth = load_true_depth(root / "depth", len(scene), opt.proj_sidelength) if measured else None
+    if opt.lpips and not measured:
+        raise InputError(f"--lpips: {root} has no true images (rgb) to compare with")
+    measure = measured and FrameMetrics(scene, neighbors, load_object_masks(scene, opt.background),
+                                        load_lpips() if opt.lpips else None)
     model = load_model(opt.model, architecture, geometry, device, checkpoint,
                        opt.checkpoint and Path(opt.checkpoint))
     parameters = count_parameters(model)
@@ -55,8 +67,7 @@ def test(opt: Namespace, checkpoint: dict | None) -> int:
     farthest = geometry.near_plane + 2 * geometry.grid_dim * geometry.voxel_size
     metrics, depth = write_frames(
         folder, render_path(model, scene.cam2world, neighbors, opt.precision, device), len(scene),
-        (geometry.near_plane, farthest),
-        (lambda view, image: measure_frame(view, image, scene, neighbors)) if measured else None)
+        (geometry.near_plane, farthest), measure or None)
     if measured:
         frames, nearest = zip(*metrics, strict=True)
         content = {**mean_metrics(frames), "nearest_neighbor": neighbors and mean_metrics(nearest),
@@ -88,13 +99,21 @@ def protocol(opt: Namespace) -> dict:
     """How the metrics were computed."""
     return {"border": BORDER, "background": opt.background, "sidelength": opt.img_sidelength,
             "ssim": {**SSIM, "window": 11}, "psnr": "per frame on [0, 1] images, then averaged",
+            "object": "over the pixels that are opaque in the true images, where any are transparent",
             "depth": "along z, over map pixels that lie wholly on the object"}
 
 
 def print_metrics(metrics: dict) -> None:
     neighbor, depth = metrics["nearest_neighbor"], metrics["depth"]
-    print(f"PSNR {metrics['psnr']:.2f} dB, SSIM {metrics['ssim']:.3f}" + (
-        f"; nearest neighbour: PSNR {neighbor['psnr']:.2f} dB, SSIM {neighbor['ssim']:.3f}" if neighbor else ""))
+    print(_line(metrics) + (f"; nearest neighbour: {_line(neighbor)}" if neighbor else ""))
+    if "psnr_object" in metrics:
+        print(f"over the object: {_line(metrics, '_object')}" + (
+            f"; nearest neighbour: {_line(neighbor, '_object')}" if neighbor else ""))
     if depth:
         print(f"depth: mean error {depth['mean_absolute_error']:.4f} world units, "
               f"{100 * depth['within_one_voxel']:.1f} % of the object within one voxel")
+
+
+def _line(metrics: dict, where: str = "") -> str:
+    perceptual = f", LPIPS {metrics['lpips']:.3f}" if not where and "lpips" in metrics else ""
+    return f"PSNR {metrics['psnr' + where]:.2f} dB, SSIM {metrics['ssim' + where]:.3f}{perceptual}"

@@ -1,15 +1,16 @@
 """How good frames are: PSNR and SSIM against the true images, errors of depth against the true depth."""
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from data_util import center_square, crop_border
-from dataio import Scene
-from evaluation.render import Neighbors
+from data_util import BACKGROUNDS, BORDER, center_square
+from dataio import Scene, load_scene
+from evaluation.render import Frame, Neighbors
 from foreign import reading
 from util import InputError
 
@@ -18,32 +19,90 @@ MAX_PSNR = 100.0  # dB, for equal images: JSON has no infinity
 SSIM = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}  # Wang et al.
 
 
-def measure(image: Float[np.ndarray, "h w 3"], truth: Float[np.ndarray, "h w 3"]) -> dict[str, float]:
-    """PSNR in dB, at most `MAX_PSNR`, and SSIM of an image in [0, 1]."""
-    from skimage.metrics import peak_signal_noise_ratio, structural_similarity  # takes seconds; most runs never measure
+Image = Float[np.ndarray, "h w 3"]  # in [0, 1]
+
+
+@dataclass(frozen=True)
+class FrameMetrics:
+    """Measures frames of a path against the true images of its views.
+
+    neighbors: if given, the nearest training view is measured too, as if it were the frame. objects: the pixels of
+    each view that show the object. perceptual: the distance of two images (`evaluation.perceptual`).
+    """
+
+    views: Scene
+    neighbors: Neighbors | None = None
+    objects: Bool[np.ndarray, "views s s"] | None = None
+    perceptual: Callable[[Image, Image], float] | None = None
+
+    def __call__(self, frame: Frame) -> tuple[dict[str, str | float], dict[str, float] | None]:
+        """The metrics of a frame, and those of the nearest training view in its place."""
+        name, neighbor = {"name": self.views.names[frame.view]}, None
+        if self.neighbors:
+            neighbor = self._compare(whole_image(self.neighbors.views, int(self.neighbors.nearest[frame.view])), frame)
+        return {**name, **self._compare(frame.whole, frame)}, neighbor
+
+    def _compare(self, whole: Image, frame: Frame) -> dict[str, float]:
+        """PSNR and SSIM without the border, as in the paper; PSNR with it; both over the object, if it is known."""
+        true_whole = whole_image(self.views, frame.view)
+        image, truth = without_border(whole), without_border(true_whole)
+        metrics = {**measure(image, truth), "psnr_full_frame": psnr(whole, true_whole)}
+        if self.objects is not None:
+            on_object = without_border(self.objects[frame.view])
+            if on_object.any():
+                metrics |= {f"{name}_object": value for name, value in measure(image, truth, on_object).items()}
+        if self.perceptual:
+            metrics["lpips"] = self.perceptual(image, truth)
+        return metrics
+
+
+def measure(image: Image, truth: Image, where: Bool[np.ndarray, "h w"] | None = None) -> dict[str, float]:
+    """PSNR in dB, at most `MAX_PSNR`, and SSIM of an image, over all pixels or the mean over those `where` true."""
+    from skimage.metrics import structural_similarity  # takes seconds; most runs never measure
+
+    ssim, per_pixel = structural_similarity(truth, image, channel_axis=2, full=True, **SSIM)
+    if where is None:
+        return {"psnr": psnr(image, truth), "ssim": float(ssim)}
+    return {"psnr": psnr(image[where], truth[where]), "ssim": float(per_pixel[where].mean())}
+
+
+def psnr(image: Float[np.ndarray, "*n 3"], truth: Float[np.ndarray, "*n 3"]) -> float:
+    """PSNR in dB, at most `MAX_PSNR`, of values in [0, 1]."""
+    from skimage.metrics import peak_signal_noise_ratio  # as above
 
     with np.errstate(divide="ignore"):  # equal images
-        psnr = float(peak_signal_noise_ratio(truth, image, data_range=1))
-    return {"psnr": min(psnr, MAX_PSNR),
-            "ssim": float(structural_similarity(truth, image, channel_axis=2, **SSIM))}
-
-
-def measure_frame(view: int, image: Float[np.ndarray, "h w 3"], scene: Scene, neighbors: Neighbors | None,
-                  ) -> tuple[dict[str, str | float], dict[str, float] | None]:
-    """The metrics of a frame, and those of the nearest training view in its place."""
-    truth = true_image(scene, view)
-    return ({"name": scene.names[view], **measure(image, truth)},
-            neighbors and measure(true_image(neighbors.views, int(neighbors.nearest[view])), truth))
+        return min(float(peak_signal_noise_ratio(truth, image, data_range=1)), MAX_PSNR)
 
 
 def mean_metrics(frames: Sequence[dict]) -> dict[str, float]:
-    """PSNR and SSIM, each averaged over frames."""
-    return {name: float(np.mean([frame[name] for frame in frames])) for name in ("psnr", "ssim")}
+    """Each metric averaged over the frames that have it."""
+    names = dict.fromkeys(name for frame in frames for name in frame if name != "name")
+    return {name: float(np.mean([frame[name] for frame in frames if name in frame])) for name in names}
 
 
-def true_image(scene: Scene, view: int) -> Float[np.ndarray, "h w 3"]:
-    """A view's image in [0, 1], float32, without the border, as frames are."""
-    return crop_border(scene.images[view]).permute(1, 2, 0).numpy().astype(np.float32) / 255
+def whole_image(scene: Scene, view: int) -> Image:
+    """A view's image in [0, 1], float32."""
+    return scene.images[view].permute(1, 2, 0).numpy().astype(np.float32) / 255
+
+
+def true_image(scene: Scene, view: int) -> Image:
+    """A view's image in [0, 1], float32, without the border, as frames are written."""
+    return without_border(whole_image(scene, view))
+
+
+def without_border(image: np.ndarray) -> np.ndarray:
+    """An image (h, w, ...) without its outermost `BORDER` pixels, which training never sees."""
+    return image[BORDER:-BORDER, BORDER:-BORDER]
+
+
+def load_object_masks(scene: Scene, background: str) -> Bool[np.ndarray, "views s s"] | None:
+    """Where the images of a scene, loaded over `background`, show an object: opaque pixels, which look the same over
+    another background. None if no image is transparent anywhere."""
+    other = next(name for name in BACKGROUNDS if name != background)
+    over_other = load_scene(scene.root, scene.images.shape[-1], background=other).images
+    difference = np.abs(scene.images.numpy().astype(np.int16) - over_other.numpy()).max(axis=1)
+    opaque = difference < 128  # the colours of the backgrounds are 255 apart
+    return None if opaque.all() else opaque
 
 
 def measure_depth(depth: Float[np.ndarray, "views m m"], truth: Float[np.ndarray, "views m m"], voxel_size: float,

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
-from data_util import BORDER, write_image
+from data_util import write_image
 from dataio import Scene
 from evaluation.metrics import true_image
 from evaluation.pictures import depth_pictures, enlarge, picture_grid, spread, to_uint8
@@ -28,12 +28,12 @@ def write_frames(folder: Path, frames: Iterable[Frame], count: int, depth_range:
     """Writes `img_%05d.png`, `depth/` and `depth_metric.npz` where frames have depth, and `video.mp4`, which appears
     last, when all else is written. Every file is whole or not there.
 
-    Threads write and measure frames while the next ones are rendered. Returns `measure(view, image)` of each frame,
-    in order, and the depth of all frames, if any. The video's colours span `depth_range` (world units).
+    Threads write and measure frames while the next ones are rendered. Returns `measure(frame)` of each frame, in
+    order, and the depth of all frames, if any. The video's colours span `depth_range` (world units).
     """
     def write_frame(frame: Frame):
         write_png16(frame_path(folder, frame.view), frame.image)
-        return measure and measure(frame.view, frame.image)
+        return measure and measure(frame)
 
     depths, measured, waiting = [], [], deque()
     with Video(folder / "video.mp4") as video, ThreadPoolExecutor(WRITERS) as writers:
@@ -55,7 +55,7 @@ def video_picture(frame: Frame, depth_range: tuple[float, float]) -> UInt8[np.nd
     """The image and, beside it, its depth in colours."""
     pictures = [to_uint8(frame.image)]
     if frame.depth is not None:
-        pictures.append(depth_pictures(frame.depth, frame.image.shape[0] + 2 * BORDER, *depth_range))
+        pictures.append(depth_pictures(frame.depth, frame.whole.shape[0], *depth_range))
     return np.concatenate([enlarge(picture, VIDEO_SIDELENGTH) for picture in pictures], axis=1)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from baselines import build_model
 from checkpoints import load_weights, tested_weights
 from cpu_kernels import accelerate_, prepare_for_frames_
-from data_util import crop_border, nearest_views, scene_parts
+from data_util import BORDER, nearest_views, scene_parts
 from dataio import Scene
 from deep_voxels import Architecture, DeepVoxels, Rendering, describe
 from projection import SceneGeometry
@@ -22,12 +22,17 @@ VIEWS_AT_ONCE = 4
 
 
 class Frame(NamedTuple):
-    """One rendered view: its index in the path, its image in [0, 1] without the border, and depth along z in world
-    units where the model has any."""
+    """One rendered view: its index in the path, its image in [0, 1], and depth along z in world units where the model
+    has any."""
 
     view: int
-    image: Float[np.ndarray, "h w 3"]
+    whole: Float[np.ndarray, "s s 3"]
     depth: Float[np.ndarray, "m m"] | None
+
+    @property
+    def image(self) -> Float[np.ndarray, "h w 3"]:
+        """The image without its border, which training never sees."""
+        return self.whole[BORDER:-BORDER, BORDER:-BORDER]
 
 
 class Neighbors(NamedTuple):
@@ -119,8 +124,8 @@ def render_path(model: nn.Module, cam2world: Float[np.ndarray, "path 4 4"], neig
 
 
 def copies_on_host(rendering: Rendering) -> tuple[Callable[[], np.ndarray], Callable[[], np.ndarray] | None]:
-    """Starts to copy what frames hold: images in [0, 1] without the border, (v, h, w, 3), and any depth, (v, m, m)."""
-    images = to_host((crop_border(rendering.images).float() + 0.5).clamp(0, 1).permute(0, 2, 3, 1))
+    """Starts to copy what frames hold: images in [0, 1], (v, s, s, 3), and any depth, (v, m, m)."""
+    images = to_host((rendering.images.float() + 0.5).clamp(0, 1).permute(0, 2, 3, 1))
     return images, None if rendering.depth is None else to_host(rendering.depth[:, 0].float())
 
 

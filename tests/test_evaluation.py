@@ -70,7 +70,7 @@ def test_outputs_with_true_images(scene, checkpoint, tmp_path):
     expected = measure((image[..., ::-1] / 65535).astype(np.float32), truth.astype(np.float32))
     assert metrics["frames"][2]["psnr"] == pytest.approx(expected["psnr"], abs=1e-3)
     assert metrics["frames"][2]["ssim"] == pytest.approx(expected["ssim"], abs=1e-3)
-    assert set(metrics["nearest_neighbor"]) == {"psnr", "ssim"}
+    assert set(metrics["nearest_neighbor"]) == {"psnr", "ssim", "psnr_full_frame"}
 
     frames = imageio.mimread(folder / "video.mp4")
     assert len(frames) == 3
@@ -95,13 +95,13 @@ def test_frames_wait_in_bounded_number(tmp_path, monkeypatch):
             with lock:
                 unmeasured[0] += 1
                 most[0] = max(most[0], unmeasured[0])
-            yield Frame(view, np.full((54, 54, 3), view / 16, np.float32), None)
+            yield Frame(view, np.full((64, 64, 3), view / 16, np.float32), None)
 
-    def slow(view, image):
-        time.sleep(0.02 if view else 0.2)
+    def slow(frame):
+        time.sleep(0.02 if frame.view else 0.2)
         with lock:
             unmeasured[0] -= 1
-        return view, float(image.max())
+        return frame.view, float(frame.image.max())
 
     measured, depth = output.write_frames(tmp_path, rendered(), 16, (0.0, 1.0), slow)
     assert measured == [(view, view / 16) for view in range(16)]
@@ -154,8 +154,9 @@ def test_single_views_are_those_of_the_path(scene):
     assert [frame.view for frame in frames] == [0, 1, 2]
     with torch.inference_mode():
         rendering = view_renderer(model, None, cpu)(torch.from_numpy(poses[1:2]).float())
-    single = rendering.images[0, :, 5:-5, 5:-5].permute(1, 2, 0).numpy() + 0.5
-    np.testing.assert_allclose(frames[1].image, single.clip(0, 1), atol=1e-5)
+    single = (rendering.images[0].permute(1, 2, 0).numpy() + 0.5).clip(0, 1)
+    np.testing.assert_allclose(frames[1].whole, single, atol=1e-5)
+    np.testing.assert_array_equal(frames[1].image, frames[1].whole[5:-5, 5:-5])
     np.testing.assert_allclose(frames[1].depth, rendering.depth[0, 0], atol=1e-5)
     assert np.abs(frames[0].image - frames[1].image).max() > 0.1
 

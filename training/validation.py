@@ -11,7 +11,7 @@ import torch
 from baselines import FROM_SOURCE
 from data_util import list_poses
 from dataio import Scene, find_split, load_scene, scene_geometry
-from evaluation.metrics import mean_metrics, measure_frame
+from evaluation.metrics import FrameMetrics, mean_metrics
 from evaluation.render import Neighbors, nearest_neighbors, render_path
 from projection import SceneGeometry
 from training.networks import Networks
@@ -36,7 +36,8 @@ class Validation:
         model.eval()
         try:
             frames = render_path(model, self.views.cam2world, self.neighbors, self.precision, self.device)
-            return mean_metrics([measure_frame(frame.view, frame.image, self.views, None)[0] for frame in frames])
+            metrics = mean_metrics([FrameMetrics(self.views)(frame)[0] for frame in frames])
+            return {name: metrics[name] for name in ("psnr", "ssim")}
         finally:
             model.train(was_training)
 

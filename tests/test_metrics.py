@@ -1,0 +1,140 @@
+"""What a test measures besides PSNR and SSIM without the border: the whole frame, the object alone, LPIPS."""
+import json
+
+import cv2
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from checkpoints import save_checkpoint
+from dataio import load_scene
+from deep_voxels import Architecture, DeepVoxels
+from evaluation.metrics import FrameMetrics, load_object_masks
+from evaluation.render import Frame, nearest_neighbors
+from run_deepvoxels import main
+from tests.helpers import GEOMETRY
+
+
+@pytest.fixture
+def see_through(scene):
+    """The test scene with images that are transparent but for a square of the object."""
+    for path in (scene / "test" / "rgb").iterdir():
+        image = imageio.imread(path)
+        alpha = np.zeros_like(image[..., 0])
+        alpha[20:40, 20:60] = 255
+        imageio.imwrite(path, np.dstack([image, alpha]))
+    return scene
+
+
+def test_the_border_counts_in_the_full_frame_only(scene):
+    views = load_scene(scene / "test", 64)
+    image = views.images[0].permute(1, 2, 0).numpy() / np.float32(255)
+    image[:5] = 1 - image[:5]
+    metrics, neighbor = FrameMetrics(views)(Frame(0, image, None))
+    assert (metrics["psnr"], metrics["ssim"], neighbor) == (100, pytest.approx(1), None)
+    error = np.square(1 - views.images[0, :, :5].numpy() / 127.5).mean() * 5 / 64
+    assert metrics["psnr_full_frame"] == pytest.approx(-10 * np.log10(error), abs=1e-3)
+
+
+@pytest.mark.parametrize("background", ["white", "black"])
+def test_the_object_is_what_is_opaque(see_through, background):
+    views = load_scene(see_through / "test", 64, background=background)
+    masks = load_object_masks(views, background)
+    assert masks.shape == (3, 64, 64)
+    assert masks[:, 20:40, 20:60].all()
+    assert masks.sum() == 3 * 20 * 40
+    image = views.images[0].permute(1, 2, 0).numpy() / np.float32(255)
+    image[:20] = 1 - image[:20]  # the background alone is wrong
+    metrics, _ = FrameMetrics(views, objects=masks)(Frame(0, image, None))
+    assert metrics["psnr_object"] == 100
+    assert metrics["psnr"] < 15
+    assert metrics["ssim"] < metrics["ssim_object"] < 1  # its window reaches 5 pixels into the background
+    image[30, 30] += 0.5
+    metrics, _ = FrameMetrics(views, objects=masks)(Frame(0, image, None))
+    assert metrics["psnr_object"] == pytest.approx(-10 * np.log10(0.25 / (20 * 39)), abs=1e-3)
+
+
+def test_without_transparent_pixels_there_is_no_object(scene):
+    assert load_object_masks(load_scene(scene / "test", 64), "white") is None
+
+
+def test_a_test_measures_the_object_and_its_nearest_neighbour(see_through, tmp_path, capsys):
+    checkpoint = tiny_checkpoint(tmp_path)
+    metrics = run_test(checkpoint, see_through, tmp_path / "logs")
+    for part in (metrics, metrics["nearest_neighbor"]):
+        assert {"psnr_full_frame", "psnr_object", "ssim_object"} < set(part)
+    assert metrics["psnr_object"] == pytest.approx(np.mean([frame["psnr_object"] for frame in metrics["frames"]]))
+    assert f"over the object: PSNR {metrics['psnr_object']:.2f} dB" in capsys.readouterr().out
+
+
+def test_lpips_is_that_of_the_features_of_alexnet(scene, tmp_path, monkeypatch):
+    """With AlexNet's weights made on the spot, where torchvision keeps those that it downloaded."""
+    write_alexnet(tmp_path / "hub")
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    metrics = run_test(tiny_checkpoint(tmp_path), scene, tmp_path / "logs", "--lpips")
+    assert metrics["lpips"] == pytest.approx(np.mean([frame["lpips"] for frame in metrics["frames"]]))
+    assert metrics["lpips"] > 0
+    views = load_scene(scene / "test", 64)
+    neighbors = nearest_neighbors(load_scene(scene / "train", 64), views.cam2world)
+    assert neighbors.nearest[0] == 0  # the same picture
+    assert metrics["nearest_neighbor"]["lpips"] > 0
+
+    from evaluation.perceptual import load_lpips
+    distance, truth = load_lpips(), views.images[0].permute(1, 2, 0).numpy() / np.float32(255)
+    assert distance(truth, truth) == 0
+    slightly, badly = (cv2.GaussianBlur(truth, (0, 0), sigma) for sigma in (0.5, 3))
+    assert 0 < distance(slightly, truth) < distance(badly, truth)
+
+
+@pytest.mark.parametrize("damage", [None, b"not a checkpoint"])
+def test_lpips_without_weights_is_refused(scene, tmp_path, monkeypatch, damage, capsys):
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # no way to the network
+    if damage:
+        (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+        (tmp_path / "hub" / "checkpoints" / ALEXNET).write_bytes(damage)
+    assert main(arguments(tiny_checkpoint(tmp_path), scene, tmp_path / "logs", "--lpips")) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert line.startswith("run_deepvoxels.py: error: --lpips: the weights of AlexNet cannot be had")
+    assert not (tmp_path / "logs").exists()
+
+
+def test_lpips_needs_true_images(scene, tmp_path, capsys):
+    checkpoint = tiny_checkpoint(tmp_path)
+    for image in (scene / "test" / "rgb").iterdir():
+        image.unlink()
+    (scene / "test" / "rgb").rmdir()
+    assert main(arguments(checkpoint, scene, tmp_path / "logs", "--lpips")) == 2
+    assert "has no true images" in capsys.readouterr().err
+
+
+ALEXNET = "alexnet-owt-7be5be79.pth"
+
+
+def write_alexnet(hub) -> None:
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in torchvision.models.alexnet().state_dict().items()}
+    weights = {name: torch.randn(shape) * shape[1:].numel() ** -0.5 if name.startswith("features")
+               else torch.zeros(()).expand(shape) for name, shape in shapes.items()}  # the classifier is not used
+    (hub / "checkpoints").mkdir(parents=True)
+    torch.save(weights, hub / "checkpoints" / ALEXNET)
+
+
+def tiny_checkpoint(folder):
+    torch.manual_seed(0)
+    save_checkpoint(folder / "model.pth", {"model": DeepVoxels(Architecture(64, 16, 8, 4, 4), GEOMETRY).state_dict()})
+    return folder / "model.pth"
+
+
+def arguments(checkpoint, scene, logs, *more):
+    return ["--train_test", "test", "--data_root", str(scene / "test"), "--logging_root", str(logs),
+            "--checkpoint", str(checkpoint), "--device", "cpu", *more]
+
+
+def run_test(checkpoint, scene, logs, *more) -> dict:
+    assert main(arguments(checkpoint, scene, logs, *more)) == 0
+    (path,) = logs.glob("test_traj/*/*/metrics.json")
+    return json.loads(path.read_text())
