@@ -14,6 +14,7 @@ from folders import Lock
 from runtime import describe_machine
 from util import InputError, make_run_folder, read_text, write_json
 
+MAX_HISTORY_BYTES = 1 << 26  # of options.json, which records every start: some 30,000 of them
 SIGHUP, SIGUSR1 = getattr(signal, "SIGHUP", None), getattr(signal, "SIGUSR1", None)  # not on Windows
 
 
@@ -49,7 +50,7 @@ def open_run_folders(opt: Namespace, scene_root: Path) -> tuple[Path, Path, list
     runs = root / "runs" / logs.relative_to((root / "logs").resolve())
     runs.mkdir(parents=True, exist_ok=True)
     try:
-        history = list(json.loads(read_text(logs / "options.json"))["history"])
+        history = list(json.loads(read_text(logs / "options.json", MAX_HISTORY_BYTES))["history"])
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{logs / 'options.json'}: is damaged; to resume {opt.resume} without it, choose another "
                          "--logging_root") from None
