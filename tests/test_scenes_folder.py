@@ -13,7 +13,7 @@ from data_util import (
     write_scene_folder,
 )
 from folders import new_folder
-from scenes.capture.capture import natural_order
+from scenes.capture.files import natural_order
 from util import InputError
 
 INTRINSICS = SceneIntrinsics(525.25, 256.0, 255.5, (0.1, -0.2, 1 / 3), 1.0474, 1.1, 512, 640)

@@ -1,13 +1,18 @@
 """A capture: images with cameras and perhaps sparse points, which all importers write as a scene through here."""
-import os
-import re
+import sys
 from argparse import Namespace
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from jaxtyping import Float, UInt8
+
+try:
+    import pycolmap
+except ModuleNotFoundError:  # this is the import of a command, which ends here, with one line
+    print("error: photos, COLMAP models and transforms.json are read with pycolmap, which is not installed (it has no "
+          "package for Linux on ARM); make the scene folder on another machine, it trains on any", file=sys.stderr)
+    sys.exit(2)
 
 from cli import Parser, number
 from data_util import SceneIntrinsics, load_image, square_resize, write_scene_folder
@@ -99,11 +104,6 @@ def write_capture(capture: Capture, target: Path, args: Namespace, source: str) 
         print(f"  warning: {line}")
 
 
-def natural_order(name: str) -> list[int | str]:
-    """A sorting key by which numbers in names compare as numbers: r_2 before r_10."""
-    return [int(part[:1000]) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
-
-
 def split_views(count: int, test_every: int) -> dict[str, list[int]]:
     """The indices of the training and the test views: views 0, N, 2N, ... are test views; with 0, none."""
     if test_every == 1:
@@ -111,14 +111,6 @@ def split_views(count: int, test_every: int) -> dict[str, list[int]]:
     test = list(range(0, count, test_every)) if test_every else []
     train = sorted(set(range(count)) - set(test))
     return {"train": train, "test": test} if test else {"train": train}
-
-
-def require_files(paths: list[Path], named_by: Path) -> None:
-    """Raises InputError unless every image that `named_by` names exists."""
-    missing = [path for path in paths if not os.path.isfile(path)]  # not path.is_file(), which raises on long names
-    if missing:
-        raise InputError(f"{missing[0]}: no such file, but {named_by} names it"
-                         + (f" ({len(missing)} of {len(paths)} are missing)" if len(missing) > 1 else ""))
 
 
 def _validate(capture: Capture) -> None:

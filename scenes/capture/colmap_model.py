@@ -8,8 +8,9 @@ from scipy.spatial.transform import Rotation
 
 from data_util import require_rigid
 from foreign import inside
-from scenes.capture.capture import Capture, natural_order, require_files
+from scenes.capture.capture import Capture
 from scenes.capture.colmap_files import ImageRecord, read_files
+from scenes.capture.files import natural_order, require_files
 from util import InputError
 
 

@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 from data_util import MAX_IMAGE_BYTES, list_images
 from foreign import PICTURES, reading
-from scenes.capture.capture import natural_order
+from scenes.capture.files import natural_order
 from util import InputError
 
 KEPT_SIDE = 1280  # pixels of the shorter side: the largest --img_sidelength, 1024, and a quarter for what is cropped

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from data_util import require_rigid
 from foreign import inside
-from scenes.capture.capture import natural_order, require_files
+from scenes.capture.files import natural_order, require_files
 from scenes.geometry.cameras import opengl2opencv
 from util import InputError, read_text
 
