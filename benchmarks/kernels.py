@@ -52,7 +52,7 @@ def measure(opt: Namespace) -> dict[str, dict[str, list[float]]]:
     device, results = torch.device("cpu"), {}
     set_arithmetic(opt.precision, device)
     networks, train, poses = training(PRESETS[opt.preset].architecture,
-                                      Namespace(device="cpu", precision=opt.precision, compile=False))
+                                      Namespace(device="cpu", precision=opt.precision, compile=False, graph=False))
     chosen = opt.only or [*BY_THRESHOLD, *BY_CLASS, PREPARED]
 
     def compare(timed: str, kernel: str, call: Callable, other: Callable, *models: nn.Module) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -33,7 +34,7 @@ from training.data import Batch
 from training.loop import PROGRESS_EVERY
 from training.networks import Networks, build_networks
 from training.step import train_step
-from util import write_json
+from util import InputError, write_json
 
 
 class Preset(NamedTuple):
@@ -76,6 +77,7 @@ def add_options(parser: Parser, repeats: int) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--graph", action="store_true", help="on CUDA, take the training step as one CUDA graph")
     parser.add_argument("--repeats", type=number(int, 1), default=repeats,
                         help=f"runs of each measurement, whose median is reported (default: {repeats})")
 
@@ -96,15 +98,16 @@ def measure(opt: Namespace) -> dict:
 
     peaks = [peak_gflops("fp32") for _ in range(3)]
     step = seconds(train)
-    # A compiled graph spans several parts.
-    parts = None if opt.compile else time_parts(networks, train, device, opt.repeats)
+    # A graph spans several parts.
+    parts = None if opt.compile or opt.graph else time_parts(networks, train, device, opt.repeats)
     memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident_bytes()
     peaks += [peak_gflops("fp32")]
     peak = max(peaks)
     figures = {"preset": opt.preset, "device": str(device), "precision": opt.precision, "compile": opt.compile,
-               "peak_gflops_fp32": peak,
+               "graph": opt.graph, "peak_gflops_fp32": peak,
                f"peak_gflops_{opt.precision}": peak if opt.precision == "fp32" else peak_gflops(opt.precision),
-               "train_step_s": step, "train_gflop": count_gflop(train),
+               "train_step_s": step,
+               "train_gflop": None if opt.graph else count_gflop(train),  # nothing is seen of a graph
                **time_frames(networks.model, poses, seconds, opt),
                "original_train_gflop": preset.train_gflop, "original_frame_gflop": preset.frame_gflop}
     return {**figures, "train_utilisation": preset.train_gflop / step / peak,
@@ -114,18 +117,43 @@ def measure(opt: Namespace) -> dict:
 
 def training(architecture: Architecture, opt: Namespace) -> tuple[Networks, Callable, torch.Tensor]:
     """Fresh networks of this size, a function that trains them for one step, and poses to render."""
+    if opt.graph and not opt.device.startswith("cuda"):
+        raise InputError(f"--graph: --device {opt.device} has no graphs, only CUDA has")
+    networks, batch, poses = training_state(architecture, opt)
+    step = partial(train_step, networks, batch, 200.0, opt.precision)
+    return networks, as_graph(step, networks) if opt.graph else step, poses
+
+
+def training_state(architecture: Architecture, opt: Namespace) -> tuple[Networks, Batch, torch.Tensor]:
+    """Fresh networks of this size, a batch for them, and poses to render; from one seed on every device."""
     device, side = torch.device(opt.device), architecture.img_sidelength
     keep_freed_memory(everything=opt.precision == "bf16")
     torch.manual_seed(0)
-    options = Namespace(model="deepvoxels", seed=0, lr=4e-4, compile=opt.compile, kernels="auto", dropout=1.0,
-                        average=0.0, **vars(architecture))
+    options = Namespace(model="deepvoxels", seed=0, lr=4e-4, compile=opt.compile,
+                        kernels=vars(opt).get("kernels", "auto"), dropout=1.0, average=0.0, **vars(architecture))
     intrinsics = SceneIntrinsics(1.8 * side, side / 2, side / 2, (0.0, 0.0, 0.0), CAMERA_RADIUS - 0.9, 1.0, side, side)
     geometry = scene_geometry(intrinsics, architecture.grid_dim, architecture.proj_sidelength, default_near_plane=1.0)
     networks = build_networks(options, geometry, device)
     poses = camera_ring(8).to(device)
-    images = torch.rand(3, 3, side, side, device=device) - 0.5
-    batch = Batch(images[:1], poses[:1], images[1:], poses[[1, 4]])
-    return networks, lambda: train_step(networks, batch, 200.0, opt.precision), poses
+    images = (torch.rand(3, 3, side, side) - 0.5).to(device)
+    return networks, Batch(images[:1], poses[:1], images[1:], poses[[1, 4]]), poses
+
+
+def as_graph(step: Callable, networks: Networks) -> Callable:
+    """The step as one CUDA graph: its kernels are launched together, without Python in between."""
+    for optimizer in networks.optimizers:
+        for group in optimizer.param_groups:
+            group["capturable"] = True
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # libraries choose their algorithms before the capture
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
 
 
 def time_frames(model: nn.Module, poses: torch.Tensor, seconds: "Stopwatch", opt: Namespace) -> dict[str, float]:

@@ -1,15 +1,18 @@
 """What the benchmarks measure (docs/design.md, section 8)."""
 import json
+import os
 import subprocess
+import sys
 
 import imageio.v2 as imageio
 import pytest
 
-from benchmarks import kernels, scaling, speed
+from benchmarks import agreement, kernels, scaling, speed
 from cpu_kernels import accelerate_, thresholds
 from cpu_kernels.view_volumes import FastDeepVoxels
 from deep_voxels import Architecture, DeepVoxels
 from tests.helpers import GEOMETRY, ROOT
+from util import InputError
 
 
 def test_figures_are_consistent(tmp_path):
@@ -46,10 +49,43 @@ def test_scaling_counts_what_grows(tmp_path, monkeypatch):
     assert imageio.imread(tmp_path / "scaling.png").shape[:2] == (480, 3 * 720)
 
 
-def test_the_gpu_script_parses_and_says_how_it_is_called():
-    assert subprocess.run(["bash", "-n", "benchmarks/gpu.sh"], cwd=ROOT, check=False).returncode == 0
-    called = subprocess.run(["bash", "benchmarks/gpu.sh"], cwd=ROOT, check=False, capture_output=True, text=True)
-    assert (called.returncode, called.stderr) == (2, "usage: bash benchmarks/gpu.sh OUT [NERF_LEGO]\n")
+def gpu_script(*arguments):
+    return subprocess.run(["bash", "benchmarks/gpu.sh", *map(str, arguments)], cwd=ROOT, check=False, text=True,
+                          capture_output=True, env={**os.environ, "TINY": "1", "PYTHON": sys.executable})
+
+
+@pytest.mark.parametrize("arguments", [(), ("agree",), ("train", "OUT"), ("agree", "OUT", "scene"), ("fly", "OUT")])
+def test_the_gpu_script_says_how_it_is_called(arguments, tmp_path):
+    called = gpu_script(*[tmp_path / "out" if argument == "OUT" else argument for argument in arguments])
+    assert (called.returncode, called.stdout) == (2, "")
+    assert called.stderr == "usage: bash benchmarks/gpu.sh agree|train|test|compile OUT [SCENE]\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_gpu_scripts_stages_go_on_where_the_last_one_stopped(scene, tmp_path):
+    early = gpu_script("test", tmp_path / "out", scene)
+    assert early.returncode == 2
+    assert early.stderr.endswith("out: nothing was trained there; train first\n")
+    for _ in range(2):
+        trained = gpu_script("train", tmp_path / "out", scene)
+        assert trained.returncode == 0, trained.stderr
+    assert "nothing to do: the run has taken all of its steps" in trained.stdout
+    assert gpu_script("test", tmp_path / "out", scene).returncode == 0
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["psnr"] > 0
+    assert (tmp_path / "out" / "comparison.png").is_file()
+
+
+def test_a_step_agrees_with_the_plain_models(monkeypatch, capsys):
+    monkeypatch.setitem(speed.PRESETS, "small", speed.Preset(Architecture(64, 16, 8, 4, 4), 1, 1))
+    agreement.main(["--device", "cpu"])
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    with pytest.raises(SystemExit, match="1"):
+        agreement.main(["--device", "cpu", "--precision", "bf16"])
+
+
+def test_a_graph_is_for_cuda_only():
+    with pytest.raises(InputError, match="--graph: --device cpu has no graphs"):
+        speed.main(["--graph", "--device", "cpu"])
 
 
 def test_leaving_kernels_out_is_timed_and_undone(tmp_path, monkeypatch):
