@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from tests.conftest import write_scene
-from tests.helpers import arguments, checkpoints, final_checkpoint, finish, render_arguments, start, wait_for
+from tests.helpers import arguments, checkpoints, final_checkpoint, render_arguments, start, wait_for
 
 
 @pytest.mark.long
@@ -15,15 +15,17 @@ def test_soak(tmp_path):
     write_scene(tmp_path / "scene" / "train", views=20)
     write_scene(tmp_path / "scene" / "test", views=500, images=False)
     logs = tmp_path / "logs"
-    process = start(*arguments(tmp_path / "scene", logs, "--max_steps", 3000, "--checkpoint_every", 500))
-    wait_for(lambda: checkpoints(logs), process, seconds=120)
-    assert_steady("training", observe(process))
-    assert finish(process)[0] == 0
-    path, _ = final_checkpoint(logs, 3000)
-    process = start(*render_arguments(tmp_path / "scene" / "test", logs, path))
-    wait_for(lambda: list(logs.glob("test_traj/*/*/img_00050.png")), process)
-    assert_steady("testing", observe(process))
-    assert finish(process)[0] == 0
+    with open(tmp_path / "output.txt", "w") as output:  # a pipe that nobody reads would be full after a while
+        process = start(*arguments(tmp_path / "scene", logs, "--max_steps", 3000, "--checkpoint_every", 500),
+                        stdout=output, stderr=output)
+        wait_for(lambda: checkpoints(logs), process, seconds=300)
+        assert_steady("training", observe(process))
+        assert process.wait() == 0
+        path, _ = final_checkpoint(logs, 3000)
+        process = start(*render_arguments(tmp_path / "scene" / "test", logs, path), stdout=output, stderr=output)
+        wait_for(lambda: list(logs.glob("test_traj/*/*/img_00050.png")), process, seconds=300)
+        assert_steady("testing", observe(process))
+        assert process.wait() == 0
 
 
 def assert_steady(name, observed):
