@@ -5,7 +5,7 @@
 The model's depth is rendered from the training poses, or those of --data_root, and fused: what views agree on stays,
 within the grid; the background does not. The PLY file holds points in world coordinates, normals and colours.
 """
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from dataio import load_scene, scene_geometry
 from deep_voxels import Architecture, DeepVoxels
 from evaluation.fusion import ROUNDS, Cloud, fuse
 from evaluation.pictures import spread
-from evaluation.render import load_model, make_fast_, recorded_option, recorded_scene, render_path
+from evaluation.render import Frame, load_model, make_fast_, recorded_option, recorded_scene, render_path
 from runtime import choose_device, set_arithmetic
 from util import InputError, new_file
 
@@ -70,14 +70,20 @@ def fuse_depth(model: DeepVoxels, cam2world: Float[np.ndarray, "views 4 4"],
     The model must learn depth (`learns_depth`). `progress` is called with the steps that are done, and with all.
     """
     cam2world = cam2world[spread(len(cam2world), MAX_VIEWS)]
-    device, geometry = model.deepvoxels.device, model.geometry
-    steps = count(1)
+    frames = render_path(model, cam2world, None, PRECISION, model.deepvoxels.device)
+    return fuse_frames(model, cam2world, frames, progress)
+
+
+def fuse_frames(model: DeepVoxels, cam2world: Float[np.ndarray, "views 4 4"], frames: Iterable[Frame],
+                progress: Callable[[int, int], None]) -> Cloud:
+    """The same of frames that someone else renders, one for each pose."""
+    geometry, steps = model.geometry, count(1)
 
     def step() -> None:
         progress(next(steps), (1 + ROUNDS) * len(cam2world))
 
     depth, colors = [], []
-    for frame in render_path(model, cam2world, None, PRECISION, device):
+    for frame in frames:
         depth.append(frame.depth)
         colors.append(map_colors(frame.image, geometry.map_sidelength))
         step()

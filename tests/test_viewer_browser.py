@@ -16,6 +16,7 @@ import cv2
 import imageio.v2 as imageio
 import numpy as np
 import pytest
+import trimesh
 
 from checkpoints import load_checkpoint
 from evaluation.metrics import measure
@@ -42,7 +43,7 @@ def trained_scene(tmp_path_factory):
     scene, logs = folder / "cube", folder / "logs"
     render_scene(["--out", str(scene), "--sidelength", "64", "--train_views", "20", "--test_views", "2"])
     process = start("--train_test", "train", "--data_root", scene / "train", "--logging_root", logs, *SIZE, "--device",
-                    "cpu", "--max_steps", 24, "--checkpoint_every", 12)
+                    "cpu", "--max_steps", 24, "--checkpoint_every", 12, "--validate_every", 12)
     assert process.communicate(timeout=900) and process.returncode == 0
     early, late = (next(logs.glob(f"logs/*/*/model-epoch_*_iter_{step}.pth")) for step in (12, 24))
     frames = folder / "frames"
@@ -182,6 +183,22 @@ def test_learned_features_are_shown_as_points(window):
     window.wait_for(lambda shot: drawn(shot) > 0.01)
 
 
+def test_learned_surface_is_shown_and_downloaded(window, tmp_path):
+    window.choose(pictures.NOTHING)
+    window.page.get_by_label("Grid box").uncheck()
+    empty = window.look()
+    window.page.get_by_label("Learned surface").check()
+    with window.page.expect_download() as download:
+        window.click("Download surface (PLY)")
+    download.value.save_as(tmp_path / "surface.ply")
+    count = len(trimesh.load(tmp_path / "surface.ply").vertices)
+    window.wait_for_text(f"{count:,} points")
+    shown = window.wait_for(lambda shot: (np.abs(shot.astype(int) - empty).max(axis=2) > 30).mean() > 0.01)
+    window.page.get_by_label("Learned surface").uncheck()
+    window.wait_for(lambda shot: np.array_equal(shot, empty))
+    assert not np.array_equal(shown, empty)
+
+
 def test_path_is_saved_rendered_downloaded_and_read_by_the_command_line(trained_scene, window, viewer, tmp_path):
     window.tab("Path")
     for turn in range(3):
@@ -260,8 +277,8 @@ def test_curves_of_the_run_are_shown(trained_scene, chromium):
         address = re.search(r"open (\S+)", process.stdout.readline())[1]
         window = Window(chromium, address)
         window.tab("Training")
-        window.page.locator(".uplot canvas").nth(1).wait_for()
-        assert window.page.locator(".uplot canvas").count() == 2
+        window.page.locator(".uplot canvas").nth(2).wait_for()  # loss, PSNR, PSNR of held-out views
+        assert window.page.locator(".uplot canvas").count() == 3
         window.close()
         process.send_signal(signal.SIGTERM)
         assert finish(process)[0] == 0

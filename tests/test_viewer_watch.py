@@ -97,6 +97,17 @@ def test_curves_are_those_of_the_summaries_while_they_grow(tmp_path):
     assert len(curves.points()) == 3
 
 
+def test_curves_show_the_held_out_views_where_they_are_measured(tmp_path):
+    log, curves = TensorboardLog(tmp_path, 1), Curves(tmp_path, l1_weight=200.0)
+    log.scalars({"l1": 0.1, "generator": 0.5, "psnr": 10.0}, 10)
+    curves.read()
+    assert curves.validation().shape == (0, 2)
+    log.scalars({"val/psnr": 19.5, "val/ssim": 0.7}, 20)
+    curves.read()
+    np.testing.assert_allclose(curves.validation(), [[20, 19.5]])
+    assert curves.points().shape == (1, 3)
+
+
 def test_curves_have_a_bounded_number_of_points_and_the_last(tmp_path):
     curves = Curves(tmp_path, l1_weight=1.0)
     curves._values = {step: {"l1": 0.0, "generator": 0.0, "psnr": 1.0} for step in range(10, 25_000, 10)}

@@ -13,6 +13,7 @@ from viewer.model import farthest_orbit
 from viewer.path_tab import PathTab
 from viewer.scene_objects import ROOT, add_box, add_cameras, add_points
 from viewer.shared import Shared
+from viewer.surface import SurfaceControls
 from viewer.training_tab import TrainingTab
 
 JPEG_QUALITY = 90
@@ -48,6 +49,7 @@ class Browser:
         self._title.content = self.shared.title()
         self._ask()
         self._show_features()
+        self._surface.refresh()
         if self._training:
             self._training.update()
 
@@ -93,6 +95,7 @@ class Browser:
                                      visible=False)
         for control in (self._features, self._least):
             control.on_update(lambda _: self._show_features())
+        self._surface = SurfaceControls(self.client, self.shared)
 
     def _add_switch(self, label: str, on: bool, add: Callable[[], viser.SceneNodeHandle]) -> None:
         """A checkbox that shows what `add` makes, which is made when it is first needed."""

@@ -1,8 +1,9 @@
 """The thread that renders, for all browsers: the newest camera of each, in turns, and other work in between."""
+import contextlib
 import sys
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -59,6 +60,15 @@ class Renderer:
             self._work.append((function, future))
             self._changed.notify()
         return future.result()
+
+    def in_turns(self, items: Generator[T, None, None]) -> Iterator[T]:
+        """What a generator yields, each item computed in the rendering thread when it is that work's turn."""
+        try:
+            while (item := self.run(lambda: next(items, None))) is not None:
+                yield item
+        finally:
+            with contextlib.suppress(Stopped):
+                self.run(items.close)
 
     def stop(self) -> None:
         """Ends the thread after what it does now. Work that still waits raises `Stopped` where it is waited for."""

@@ -1,14 +1,19 @@
 """What all browsers share: the scene, the model that is shown, the rendering thread."""
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from evaluation.export import MAX_VIEWS, fuse_frames
+from evaluation.fusion import Cloud
+from evaluation.pictures import spread
+from evaluation.render import render_path
 from util import one_line
 from viewer.features import FeatureCloud, feature_cloud
-from viewer.model import Model, SceneInView
+from viewer.model import PRECISION, Model, SceneInView
 from viewer.renderer import Renderer
 from viewer.summaries import Curves
 
@@ -25,11 +30,13 @@ class Shared:
     points: tuple[Float[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"]] | None
     curves: Curves | None
     _features: tuple[Model, FeatureCloud] | None = None
+    _surface: tuple[Model, Cloud] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _surface_lock: threading.Lock = field(default_factory=threading.Lock)
 
     def show(self, model: Model) -> None:
         """Makes another model the one that is shown."""
-        self.model, self._features = model, None
+        self.model, self._features, self._surface = model, None, None
 
     def title(self) -> str:
         """What is shown, in a line."""
@@ -44,3 +51,17 @@ class Shared:
             if self._features is None or self._features[0] is not model:
                 self._features = model, feature_cloud(model, self.scene, self.renderer.run)
             return self._features[1]
+
+    def surface(self, progress: Callable[[int, int], None]) -> Cloud:
+        """The surface that the model has learned, fused once for all browsers from the views of the scene.
+
+        `progress` is called with the steps that are done, and with all.
+        """
+        with self._surface_lock:
+            model = self.model
+            if self._surface is None or self._surface[0] is not model:
+                poses = self.scene.views.cam2world[spread(len(self.scene.views), MAX_VIEWS)]
+                frames = render_path(model.network, poses, None, PRECISION, model.device)
+                cloud = fuse_frames(model.network, poses, self.renderer.in_turns(frames), progress)
+                self._surface = model, cloud
+            return self._surface[1]

@@ -34,10 +34,19 @@ class Curves:
 
     def points(self) -> Float[np.ndarray, "points 3"]:
         """Rows of step, loss (as the progress bar shows it) and PSNR in dB, at most `MOST_POINTS` and the last."""
-        rows = [(step, self.l1_weight * values["l1"] + values["generator"], values["psnr"])
-                for step, values in sorted(self._values.copy().items()) if {"l1", "generator", "psnr"} <= values.keys()]
-        stride = -(-len(rows) // MOST_POINTS) or 1
-        return np.array(rows[::-1][::stride][::-1], dtype=np.float64).reshape(-1, 3)
+        return _thinned([(step, self.l1_weight * values["l1"] + values["generator"], values["psnr"])
+                         for step, values in sorted(self._values.copy().items())
+                         if {"l1", "generator", "psnr"} <= values.keys()], 3)
+
+    def validation(self) -> Float[np.ndarray, "points 2"]:
+        """Rows of step and PSNR in dB on the held-out views, where the run measures them (`--validate_every`)."""
+        return _thinned([(step, values["val/psnr"]) for step, values in sorted(self._values.copy().items())
+                         if "val/psnr" in values], 2)
+
+
+def _thinned(rows: list[tuple], columns: int) -> Float[np.ndarray, "points columns"]:
+    stride = -(-len(rows) // MOST_POINTS) or 1
+    return np.array(rows[::-1][::stride][::-1], dtype=np.float64).reshape(-1, columns)
 
 
 def summaries_of(checkpoint: Path, logging_root: Path) -> Path | None:

@@ -1,5 +1,4 @@
 """The video of a camera path, rendered and written as `--train_test test` does, while browsers go on looking."""
-import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from evaluation.render import Frame, render_path
 from runtime import describe_machine
 from util import make_run_folder, write_json
 from viewer.model import PRECISION, Model
-from viewer.renderer import Renderer, Stopped
+from viewer.renderer import Renderer
 
 
 def render_video(path_folder: Path, cam2world: Float[np.ndarray, "path 4 4"], model: Model, renderer: Renderer,
@@ -25,17 +24,12 @@ def render_video(path_folder: Path, cam2world: Float[np.ndarray, "path 4 4"], mo
         "options": {"train_test": "test", "data_root": str(path_folder), "logging_root": str(logging_root),
                     "checkpoint": str(model.path), "model": model.name}, "machine": describe_machine(model.device)})
     frames = render_path(model.network, cam2world, model.neighbors(cam2world), PRECISION, model.device)
-    write_frames(folder, _in_turns(frames, len(cam2world), renderer, progress), len(cam2world), model.depth_range)
+    write_frames(folder, _reported(renderer.in_turns(frames), len(cam2world), progress), len(cam2world),
+                 model.depth_range)
     return folder
 
 
-def _in_turns(frames: Iterator[Frame], count: int, renderer: Renderer, progress: Callable[[float], None],
-              ) -> Iterator[Frame]:
-    """The frames, each computed in the rendering thread when it is that work's turn."""
-    try:
-        while (frame := renderer.run(lambda: next(frames, None))) is not None:
-            progress((frame.view + 1) / count)
-            yield frame
-    finally:
-        with contextlib.suppress(Stopped):
-            renderer.run(frames.close)
+def _reported(frames: Iterator[Frame], count: int, progress: Callable[[float], None]) -> Iterator[Frame]:
+    for frame in frames:
+        progress((frame.view + 1) / count)
+        yield frame
