@@ -63,7 +63,8 @@ def _exit_code(prog: str, command: Callable[[], int | None]) -> int:
     except InputError as error:
         code, message = 2, str(error)
     except OSError as error:
-        code, message = 2, f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        files = " to ".join(str(name) for name in (error.filename, error.filename2) if name)  # two of a copy
+        code, message = 2, f"{files}: {error.strerror}" if files and error.strerror else str(error)
     except Exception as error:
         if not is_out_of_memory(error):
             raise

@@ -52,6 +52,7 @@ def test_errors_are_one_printable_line():
 @pytest.mark.parametrize(("error", "code", "line"), [
     (InputError("a: is wrong"), 2, "thing: error: a: is wrong"),
     (FileNotFoundError(2, "No such file", "a\nb"), 2, "thing: error: a\\nb: No such file"),
+    (OSError(28, "No space left", "a", None, "b/a"), 2, "thing: error: a to b/a: No space left"),
     (OSError("a: could not be written"), 2, "thing: error: a: could not be written"),
     (MemoryError("a lot"), 1, "thing: error: out of memory: a lot"),
     (torch.OutOfMemoryError("a lot"), 1, "thing: error: out of memory: a lot"),
