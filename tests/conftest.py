@@ -1,4 +1,5 @@
 """Checks shape annotations while tests run; makes scene folders small enough to train on in seconds; fixtures."""
+import os
 import signal
 
 from jaxtyping import install_import_hook
@@ -14,6 +15,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)  # networks this small are no faster with more
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start: as many threads compute the same bits
 # A shell that starts tests in the background ignores these, and the processes that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

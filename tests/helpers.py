@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).parent / "golden"
 CPU = torch.device("cpu")
 GEOMETRY = SceneGeometry(8, 0.125, (0.0, 0.0, 0.0), 1.0, 16, 17.6, 8.0, 8.0)
 # A progress bar that nobody reads must not fill its pipe, or the process would wait for ever.
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_MININTERVAL": "1"}
+ENVIRONMENT = {**os.environ, "TQDM_MININTERVAL": "1"}
 STARTED: list[subprocess.Popen] = []
 
 
