@@ -191,13 +191,13 @@ def joined() -> Iterator[Ranks]:
         return
     ranks = Ranks(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
-    with ExitStack() as quiet:
+    with ExitStack() as stack:
+        stack.callback(dist.destroy_process_group)  # or its threads would abort this process when it ends
         if not ranks.first:
-            nowhere = quiet.enter_context(open(os.devnull, "w"))
-            quiet.enter_context(redirect_stdout(nowhere))
-            quiet.enter_context(redirect_stderr(nowhere))
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(redirect_stdout(nowhere))
+            stack.enter_context(redirect_stderr(nowhere))
         yield ranks
-    dist.destroy_process_group()  # after an error it could wait for ranks that are gone
 
 
 @contextmanager
