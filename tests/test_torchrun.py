@@ -107,8 +107,7 @@ def test_a_signal_to_one_rank_saves_and_ctrl_c_ends_all(scene, logs, capfd):
 
     capfd.readouterr()
     assert run(*resume(logs, "--max_steps", content["step"] + 1)) == 0
-    assert "comes from 2 processes and goes on with 1; batch norms now see 2 target views at once" in \
-        capfd.readouterr().out
+    assert "processes: 2 before, 1 now; a batch norm now sees 2 of a step's 2 target" in capfd.readouterr().out
     assert "ranks" not in final_checkpoint(logs, content["step"] + 1)[1]
 
 
@@ -157,7 +156,7 @@ def test_two_processes_continue_what_one_began(scene, logs):
     assert run(*arguments(scene, logs, "--max_steps", 2)) == 0
     code, output, _ = finish(torchrun(*resume(logs, "--max_steps", 4)))
     assert code == 0
-    assert output.count("comes from 1 processes and goes on with 2") == 1
+    assert output.count(": number of processes: 1 before, 2 now; a batch norm now sees 1 of") == 1
     assert final_checkpoint(logs, 4)[1]["ranks"] == 2
 
 

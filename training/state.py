@@ -96,9 +96,9 @@ def restore(networks: Networks, checkpoint: dict, scene: Scene, opt: Namespace) 
         raise InputError(f"--resume {path}: its random generators cannot be restored ({error})") from None
     networks.setbacks = int(checkpoint.get("setbacks", 0))
     before, now = checkpoint.get("ranks", 1), networks.ranks.count
-    if before != now:
-        print(f"{path}: comes from {before} processes and goes on with {now}; batch norms now see "
-              f"{opt.num_trgt // now} target views at once")
+    if before != now and isinstance(before, int):
+        print(f"{path}: number of processes: {before} before, {now} now; a batch norm now sees {opt.num_trgt // now} "
+              f"of a step's {opt.num_trgt} target views at a time")
     return checkpoint["step"]
 
 
