@@ -9,12 +9,14 @@ random state too (`SpreadDropout2d`), so that a checkpoint is that of one proces
 """
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -190,7 +192,8 @@ def joined() -> Iterator[Ranks]:
         yield ALONE
         return
     ranks = Ranks(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT,
+                            store=_store_of_this_start(ranks), rank=ranks.rank, world_size=ranks.count)
     with ExitStack() as stack:
         stack.callback(dist.destroy_process_group)  # or its threads would abort this process when it ends
         if not ranks.first:
@@ -198,6 +201,26 @@ def joined() -> Iterator[Ranks]:
             stack.enter_context(redirect_stdout(nowhere))
             stack.enter_context(redirect_stderr(nowhere))
         yield ranks
+
+
+def _store_of_this_start(ranks: Ranks) -> dist.Store:
+    """The store in which ranks find each other, for those that run now alone.
+
+    torchrun has one store for all restarts, where a rank could read the address of one that was killed. So each takes a
+    new name; the first repeats which names it has seen, until all have seen theirs among them.
+    """
+    store, name = next(dist.rendezvous("env://"))[0], uuid4().hex
+    if ranks.first:
+        while not store.check([f"{name} {rank}" for rank in range(1, ranks.count)]):
+            others = [store.get(f"name {rank}").decode() for rank in range(1, ranks.count)]
+            store.set("names", " ".join([name, *others]))
+            time.sleep(0.02)
+        return dist.PrefixStore(name, store)
+    store.set(f"name {ranks.rank}", name)
+    while name not in (names := store.get("names").decode().split()):
+        time.sleep(0.02)
+    store.set(f"{names[0]} {ranks.rank}", "seen")
+    return dist.PrefixStore(names[0], store)
 
 
 @contextmanager

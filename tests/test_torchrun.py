@@ -118,7 +118,7 @@ def train_with_kills(scene, logs, kills: int):
     for kill in range(kills):
         wait_for(lambda: len(checkpoints(logs)) >= 2 * kill + 2, process, 180)  # noqa: B023
         ranks_of(process)[kill % 2 - 1].kill()
-        time.sleep(1)
+        time.sleep(1)  # until torchrun has seen it
     return finish(process)
 
 
