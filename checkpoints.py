@@ -21,8 +21,11 @@ MAX_NAME_BYTES = 255  # of a file; any checkpoint is larger
 MAX_VALUES = 1_000_000  # a checkpoint of the paper's model holds about 5,000
 
 
-def save_checkpoint(path: Path, checkpoint: dict) -> None:
-    """Writes a checkpoint atomically and durably: `path` holds the old file or all of the new one, never a part."""
+def save_checkpoint(path: Path, checkpoint: dict, modified: int | None = None) -> None:
+    """Writes a checkpoint atomically and durably: `path` holds the old file or all of the new one, never a part.
+
+    modified: the file's time in ns, by which the newest checkpoint is found; now if None.
+    """
     content = {name: value for name, value in checkpoint.items() if name != "checksum"}
     content["format_version"] = CHECKPOINT_FORMAT
     content["checksum"] = checksum(content)
@@ -32,6 +35,8 @@ def save_checkpoint(path: Path, checkpoint: dict) -> None:
             torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
+        if modified is not None:
+            os.utime(part, ns=(modified, modified))
         os.replace(part, path)
         sync_folder(path.parent)
     except BaseException:

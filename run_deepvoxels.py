@@ -14,6 +14,7 @@ from cli import Parser, exit_code, number
 from data_util import BACKGROUNDS, DEFAULT_NEAR_PLANE
 from deep_voxels import SIZES
 from evaluation.command import test
+from processes import Ranks, joined
 from runtime import PRECISIONS, choose_device, keep_freed_memory
 from training.loop import train
 from training.recipes import RECIPES
@@ -24,7 +25,8 @@ PROG = "run_deepvoxels.py"
 # Flags that a resumed run may change: how long it runs, where, and what it records. The others decide what it learns.
 FREE_ON_RESUME = {"train_test", "resume", "checkpoint", "data_root", "logging_root", "experiment_name", "max_epoch",
                   "max_steps", "log_every", "validate_every", "checkpoint_every", "checkpoint_minutes",
-                  "keep_checkpoints", "device", "kernels", "compile", "lpips", "dry_run", "train_root", "start_epoch"}
+                  "keep_checkpoints", "keep_optimizer", "device", "kernels", "compile", "lpips", "dry_run",
+                  "train_root", "start_epoch"}
 INHERITED_ON_RESUME = {"data_root", "max_epoch"}  # of these, what a resumed run takes from its checkpoint all the same
 SIZED = ["img_sidelength", "proj_sidelength", "grid_dim", "num_grid_feats", "nf0"]  # the flags that --size sets
 
@@ -116,6 +118,8 @@ def build_parser() -> tuple[Parser, dict]:
     flag("checkpoint_every", 10000, "steps between checkpoints", type=number(int, 1))
     flag("checkpoint_minutes", 30.0, "maximum minutes between checkpoints", type=number(float, 0.01))
     flag("keep_checkpoints", 5, "number of checkpoints kept, the newest; 0: all", type=number(int, 0))
+    flag("keep_optimizer", "all", "which of them keep the optimizers' state, two thirds of their size, which --resume "
+         "needs and a test does not: all, or the last alone, the newest", choices=["last", "all"])
     return parser, defaults
 
 
@@ -231,13 +235,26 @@ def validate(opt: Namespace) -> None:
         raise InputError(f"--nf0 {opt.nf0}: is too small for --no_occlusion_net")
 
 
+def spread(opt: Namespace, ranks: Ranks) -> None:
+    """Gives each of several ranks its device. Raises `InputError` if the options do not suit their number."""
+    if opt.train_test == "train" and opt.num_trgt % ranks.count:
+        raise InputError(f"--num_trgt {opt.num_trgt}: must be a multiple of the {ranks.count} processes that torchrun "
+                         "started, which share the target views")
+    opt.device = ranks.own_device(opt.device)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command and returns its exit code (`cli.exit_code`; in training, see `training.loop.train`)."""
     def command() -> int:
-        opt, checkpoint = resolve_options(sys.argv[1:] if arguments is None else arguments)
-        print(" ".join(f"{name}={value}" for name, value in vars(opt).items() if value is not None))
-        keep_freed_memory(everything=opt.train_test == "test" or opt.precision == "bf16")
-        return train(opt, checkpoint) if opt.train_test == "train" else test(opt, checkpoint)
+        words = sys.argv[1:] if arguments is None else arguments
+        with joined() as ranks:
+            opt, checkpoint = ranks.from_first(lambda: resolve_options(words))
+            with ranks.together():
+                spread(opt, ranks)
+            print(" ".join(f"{name}={value}" for name, value in vars(opt).items() if value is not None))
+            keep_freed_memory(everything=opt.train_test == "test" or opt.precision == "bf16")
+            run = train if opt.train_test == "train" else test
+            return run(opt, checkpoint, ranks)
 
     return exit_code(PROG, command)
 

@@ -25,49 +25,55 @@ from evaluation.metrics import (
 from evaluation.output import write_comparison, write_frames
 from evaluation.perceptual import load_lpips
 from evaluation.render import load_model, make_fast_, nearest_neighbors, render_path
+from processes import ALONE, Ranks
 from runtime import describe_machine, set_arithmetic
 from scenes.geometry.coverage import frustum_meets_grid
 from util import InputError, make_run_folder, write_json
 
 
-def test(opt: Namespace, checkpoint: dict | None) -> int:
-    """Renders every pose of `--data_root` and returns the exit code, 0."""
+def test(opt: Namespace, checkpoint: dict | None, ranks: Ranks = ALONE) -> int:
+    """Renders every pose of `--data_root` and returns the exit code, 0. Ranks share the frames."""
     device = torch.device(opt.device)
-    set_arithmetic(opt.precision, device, opt.deterministic)
-    root, architecture = Path(opt.data_root), architecture_of(opt)
-    measured = (root / "rgb").is_dir()
-    scene = load_scene(root, opt.img_sidelength, background=opt.background, with_images=measured)
-    geometry = scene_geometry(scene.intrinsics, opt.grid_dim, opt.proj_sidelength, opt.near_plane)
-    with np.errstate(all="ignore"):  # overflow ends in an error message; numpy need not warn
-        meets = frustum_meets_grid(scene.cam2world, scene.intrinsics.matrix(opt.img_sidelength), opt.img_sidelength,
-                                   np.array(scene.intrinsics.grid_origin), scene.intrinsics.scale, geometry.near_plane)
-    for view in np.flatnonzero(~meets):
-        raise InputError(f"{root}/pose/{scene.names[view]}.txt: sees nothing of the grid; check origin, scale and near "
-                         "plane in intrinsics.txt, and that the poses are camera-to-world")
-    training_views = load_training_views(opt, root) if measured or opt.model in FROM_SOURCE else None
-    if training_views is None and opt.model in FROM_SOURCE:
-        raise InputError(f"--train_root is required to test --model {opt.model}, which renders from training views")
-    neighbors = training_views and nearest_neighbors(training_views, scene.cam2world)
-    true_depth = load_true_depth(root / "depth", len(scene), opt.proj_sidelength) if measured else None
-    if opt.lpips and not measured:
-        raise InputError(f"--lpips: {root} has no true images (rgb) to compare with")
-    measure = measured and FrameMetrics(scene, neighbors, load_object_masks(scene, opt.background),
-                                        load_lpips() if opt.lpips else None)
-    model = load_model(opt.model, architecture, geometry, device, checkpoint,
-                       opt.checkpoint and Path(opt.checkpoint))
-    parameters = count_parameters(model)
-    make_fast_(model, device, opt.compile, opt.kernels)
+    with ranks.together():
+        set_arithmetic(opt.precision, device, opt.deterministic)
+        root, architecture = Path(opt.data_root), architecture_of(opt)
+        measured = (root / "rgb").is_dir()
+        scene = load_scene(root, opt.img_sidelength, background=opt.background, with_images=measured)
+        geometry = scene_geometry(scene.intrinsics, opt.grid_dim, opt.proj_sidelength, opt.near_plane)
+        with np.errstate(all="ignore"):  # overflow ends in an error message; numpy need not warn
+            meets = frustum_meets_grid(scene.cam2world, scene.intrinsics.matrix(opt.img_sidelength),
+                                       opt.img_sidelength, np.array(scene.intrinsics.grid_origin),
+                                       scene.intrinsics.scale, geometry.near_plane)
+        for view in np.flatnonzero(~meets):
+            raise InputError(f"{root}/pose/{scene.names[view]}.txt: sees nothing of the grid; check origin, scale and "
+                             "near plane in intrinsics.txt, and that the poses are camera-to-world")
+        training_views = load_training_views(opt, root) if measured or opt.model in FROM_SOURCE else None
+        if training_views is None and opt.model in FROM_SOURCE:
+            raise InputError(f"--train_root is required to test --model {opt.model}, which renders from training views")
+        neighbors = training_views and nearest_neighbors(training_views, scene.cam2world)
+        true_depth = load_true_depth(root / "depth", len(scene), opt.proj_sidelength) if measured else None
+        if opt.lpips and not measured:
+            raise InputError(f"--lpips: {root} has no true images (rgb) to compare with")
+        measure = measured and FrameMetrics(scene, neighbors, load_object_masks(scene, opt.background),
+                                            load_lpips() if opt.lpips else None)
+        model = load_model(opt.model, architecture, geometry, device, checkpoint,
+                           opt.checkpoint and Path(opt.checkpoint))
+        parameters = count_parameters(model)
+        make_fast_(model, device, opt.compile, opt.kernels)
     if opt.dry_run:
         print(f"{root}: {len(scene)} poses, {'with' if measured else 'without'} true images")
         return 0
 
-    (folder,) = make_run_folder(Path(opt.logging_root), "test_traj",
-                                name=opt.experiment_name or "_".join(Path(opt.checkpoint or opt.model).parts[-2:]))
-    write_json(folder / "options.json", {"options": vars(opt), "machine": describe_machine(device)})
+    folder = ranks.from_first(lambda: make_test_folder(opt, device))
+    with ranks.together():
+        if not folder.is_dir():
+            raise InputError(f"--logging_root {opt.logging_root}: is not shared by the machines of this run")
     farthest = geometry.near_plane + 2 * geometry.grid_dim * geometry.voxel_size
     metrics, depth = write_frames(
-        folder, render_path(model, scene.cam2world, neighbors, opt.precision, device), len(scene),
-        (geometry.near_plane, farthest), measure or None)
+        folder, render_path(model, scene.cam2world, neighbors, opt.precision, device, ranks), len(scene),
+        (geometry.near_plane, farthest), measure or None, ranks)
+    if not ranks.first:
+        return 0
     if measured:
         frames, nearest = zip(*metrics, strict=True)
         content = {**mean_metrics(frames), "nearest_neighbor": neighbors and mean_metrics(nearest),
@@ -82,6 +88,14 @@ def test(opt: Namespace, checkpoint: dict | None) -> int:
         if (folder / name).is_file():
             print(f"{what}: {folder / name}")
     return 0
+
+
+def make_test_folder(opt: Namespace, device: torch.device) -> Path:
+    """A new folder for a test's results, with its options."""
+    (folder,) = make_run_folder(Path(opt.logging_root), "test_traj",
+                                name=opt.experiment_name or "_".join(Path(opt.checkpoint or opt.model).parts[-2:]))
+    write_json(folder / "options.json", {"options": vars(opt), "machine": describe_machine(device)})
+    return folder
 
 
 def load_training_views(opt: Namespace, test_root: Path) -> Scene | None:

@@ -1,6 +1,6 @@
 """The files of a test run: 16-bit frames, depth, the video and the comparison (docs/design.md, section 7)."""
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from data_util import write_image
 from dataio import Scene
 from evaluation.metrics import true_image
 from evaluation.pictures import depth_pictures, enlarge, picture_grid, spread, to_uint8
-from evaluation.render import Frame
+from evaluation.render import VIEWS_AT_ONCE, Frame
 from evaluation.video import Video
+from processes import ALONE, Ranks
 from util import new_file
 
 WRITERS = 4  # threads that write and measure frames while the next ones are rendered
@@ -24,27 +25,35 @@ COMPARED_VIEWS = 5
 
 
 def write_frames(folder: Path, frames: Iterable[Frame], count: int, depth_range: tuple[float, float],
-                 measure: Callable | None = None) -> tuple[list, Float[np.ndarray, "views m m"] | None]:
+                 measure: Callable | None = None, ranks: Ranks = ALONE,
+                 ) -> tuple[list, Float[np.ndarray, "views m m"] | None]:
     """Writes `img_%05d.png`, `depth/` and `depth_metric.npz` where frames have depth, and `video.mp4`, which appears
     last, when all else is written. Every file is whole or not there.
 
     Threads write and measure frames while the next ones are rendered. Returns `measure(frame)` of each frame, in
     order, and the depth of all frames, if any. The video's colours span `depth_range` (world units).
+    Of several ranks, each writes the frames that it renders (see `render_path`); the first does the rest.
     """
     def write_frame(frame: Frame):
         write_png16(frame_path(folder, frame.view), frame.image)
         return measure and measure(frame)
 
-    depths, measured, waiting = [], [], deque()
-    with Video(folder / "video.mp4") as video, ThreadPoolExecutor(WRITERS) as writers:
-        for frame in tqdm(frames, total=count, unit="frame", dynamic_ncols=True):
+    def handed_to_writers() -> Iterator[tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "m m"] | None]]:
+        for frame in frames:
             waiting.append(writers.submit(write_frame, frame))
             if len(waiting) > MAX_WAITING:
                 measured.append(waiting.popleft().result())
-            if frame.depth is not None:
-                depths.append(frame.depth)
-            video.add(video_picture(frame, depth_range))
+            yield video_picture(frame, depth_range), frame.depth
+
+    depths, measured, waiting = [], [], deque()
+    with Video(folder / "video.mp4") as video, ThreadPoolExecutor(WRITERS) as writers:
+        for picture, depth in tqdm(ranks.in_turns(handed_to_writers(), count, VIEWS_AT_ONCE), total=count, unit="frame",
+                                   dynamic_ncols=True):
+            if depth is not None:
+                depths.append(depth)
+            video.add(picture)
         measured += [result.result() for result in waiting]
+        measured = list(ranks.in_turns(iter(measured), count, VIEWS_AT_ONCE))
         depth = np.stack(depths) if depths else None
         if depth is not None:
             write_depth(folder, depth)

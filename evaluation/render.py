@@ -14,6 +14,7 @@ from cpu_kernels import accelerate_, prepare_for_frames_
 from data_util import BORDER, nearest_views, scene_parts
 from dataio import Scene
 from deep_voxels import Architecture, DeepVoxels, Rendering, describe
+from processes import ALONE, Ranks
 from projection import SceneGeometry
 from runtime import autocast, channels_last_, uses_cpu_kernels
 from util import InputError
@@ -103,16 +104,17 @@ def view_renderer(model: nn.Module, training_views: Scene | None, device: torch.
 
 
 def render_path(model: nn.Module, cam2world: Float[np.ndarray, "path 4 4"], neighbors: Neighbors | None,
-                precision: str, device: torch.device) -> Iterator[Frame]:
-    """Yields a frame for every pose, in order.
+                precision: str, device: torch.device, ranks: Ranks = ALONE) -> Iterator[Frame]:
+    """Yields a frame for every pose, in order; of several ranks, each renders every `count`th batch.
 
-    Views are rendered in batches. A batch is yielded after the next one is launched, so that a GPU never waits.
+    Views are rendered in batches, the same ones for any number of ranks, since a batch's size may decide a pixel's last
+    bit. A batch is yielded after the next one is launched, so that a GPU never waits.
     """
     poses = torch.from_numpy(cam2world).to(device, torch.float32)
     launched = None
     with torch.inference_mode(), autocast(precision, device):
         render = view_renderer(model, neighbors and neighbors.views, device)
-        for start in range(0, len(poses), VIEWS_AT_ONCE):
+        for start in range(ranks.rank * VIEWS_AT_ONCE, len(poses), ranks.count * VIEWS_AT_ONCE):
             views = range(start, min(start + VIEWS_AT_ONCE, len(poses)))
             batch = slice(views.start, views.stop)
             rendering = render(poses[batch], neighbors and neighbors.nearest[batch])
@@ -120,7 +122,8 @@ def render_path(model: nn.Module, cam2world: Float[np.ndarray, "path 4 4"], neig
             if launched:
                 yield from frames_on_host(*launched)
             launched = rendered
-        yield from frames_on_host(*launched)
+        if launched:
+            yield from frames_on_host(*launched)
 
 
 def copies_on_host(rendering: Rendering) -> tuple[Callable[[], np.ndarray], Callable[[], np.ndarray] | None]:

@@ -5,8 +5,8 @@ import signal
 from jaxtyping import install_import_hook
 
 CHECKED = ["projection", "runtime", "cli", "deep_voxels", "custom_layers", "losses", "dataio", "data_util", "images",
-           "util", "folders", "foreign", "checkpoints", "training", "evaluation", "pytorch_prototyping", "cpu_kernels",
-           "scenes", "baselines", "experiments", "benchmarks", "viewer"]
+           "util", "folders", "foreign", "checkpoints", "processes", "training", "evaluation", "pytorch_prototyping",
+           "cpu_kernels", "scenes", "baselines", "experiments", "benchmarks", "viewer"]
 install_import_hook(CHECKED, "beartype.beartype")
 
 import imageio.v2 as imageio  # noqa: E402

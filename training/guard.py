@@ -36,8 +36,8 @@ class RunningStatistics:
     def __init__(self, *networks: nn.Module):
         norms = [module for network in networks for module in network.modules()
                  if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d))]
-        self._by_dtype = [[statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)],
-                          [norm.num_batches_tracked for norm in norms]]
+        self.means_and_variances = [statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)]
+        self._by_dtype = [self.means_and_variances, [norm.num_batches_tracked for norm in norms]]
 
     def copy(self) -> list[Tensor]:
         """Their current values: one vector per dtype, because a few hundred small copies would take long."""

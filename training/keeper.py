@@ -2,8 +2,10 @@
 import time
 from pathlib import Path
 
-from checkpoints import newest_checkpoint, point_latest_at, save_checkpoint
-from util import one_line
+from checkpoints import load_checkpoint, newest_checkpoint, point_latest_at, save_checkpoint
+from util import InputError, one_line
+
+OPTIMIZERS = ("model_optimizer", "discriminator_optimizer")
 
 
 class CheckpointKeeper:
@@ -12,8 +14,9 @@ class CheckpointKeeper:
     newest: the newest complete checkpoint, or None. failed: whether the last save failed; `due` then asks for another.
     """
 
-    def __init__(self, folder: Path, every_steps: int, every_minutes: float, keep: int):
+    def __init__(self, folder: Path, every_steps: int, every_minutes: float, keep: int, keep_optimizer: str = "all"):
         self.folder, self.every_steps, self.every_minutes, self.keep = folder, every_steps, every_minutes, keep
+        self.keep_optimizer, self._without_optimizer = keep_optimizer, set()
         self.newest = newest_checkpoint(folder)
         self.failed = False
         self._last_attempt = time.monotonic()
@@ -44,6 +47,10 @@ class CheckpointKeeper:
             self._remove_old()
         except OSError as error:
             return f"{path.name} was saved, but an older one could not be removed: {one_line(str(error))}"
+        try:
+            self._remove_optimizers()
+        except (OSError, RuntimeError, MemoryError) as error:
+            return f"{path.name} was saved, but an older one could not be made smaller: {one_line(str(error))}"
         return None
 
     def kept(self) -> list[Path]:
@@ -55,3 +62,22 @@ class CheckpointKeeper:
         if self.keep:
             for path in self.kept()[:-self.keep]:
                 path.unlink()
+
+    def _remove_optimizers(self) -> None:
+        """With `--keep_optimizer last`, rewrites all checkpoints but the newest without the optimizers' state."""
+        for path in self.kept()[:-1] if self.keep_optimizer == "last" else []:
+            if path not in self._without_optimizer:
+                remove_optimizers(path)
+                self._without_optimizer.add(path)
+
+
+def remove_optimizers(path: Path) -> None:
+    """Rewrites a checkpoint without its optimizers' state, whole or not at all, with its time. A damaged one stays."""
+    try:
+        checkpoint = load_checkpoint(path)
+    except InputError:
+        return
+    if checkpoint.get("optimizers_left_out") is not True:
+        modified = path.stat().st_mtime_ns
+        content = {name: value for name, value in checkpoint.items() if name not in OPTIMIZERS}
+        save_checkpoint(path, {**content, "optimizers_left_out": True}, modified)

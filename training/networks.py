@@ -9,6 +9,7 @@ from baselines import build_model
 from cpu_kernels import accelerate_
 from deep_voxels import architecture_of
 from losses import PatchDiscriminator
+from processes import ALONE, Ranks
 from projection import SceneGeometry
 from runtime import channels_last_, compile_for_training, uses_cpu_kernels
 from training.guard import RunningStatistics
@@ -19,7 +20,8 @@ from training.recipes import WeightAverage, scale_dropout_
 class Networks:
     """The networks of a run. Lists that need a walk over all modules, which takes milliseconds, are made once.
 
-    setbacks: how often training went back to a checkpoint; each halves the learning rate.
+    setbacks: how often training went back to a checkpoint; each halves the learning rate. ranks: the processes that
+    train copies of these networks, with one state.
     """
 
     model: nn.Module
@@ -28,6 +30,7 @@ class Networks:
     discriminator_optimizer: torch.optim.Adam
     average: WeightAverage | None = None
     setbacks: int = 0
+    ranks: Ranks = ALONE
 
     def __post_init__(self):
         self.model_parameters = list(self.model.parameters())
@@ -39,7 +42,7 @@ class Networks:
         return self.model_optimizer, self.discriminator_optimizer
 
 
-def build_networks(opt: Namespace, geometry: SceneGeometry, device: torch.device) -> Networks:
+def build_networks(opt: Namespace, geometry: SceneGeometry, device: torch.device, ranks: Ranks = ALONE) -> Networks:
     """New networks, initialised from `--seed`, and their optimizers."""
     torch.manual_seed(opt.seed)
     networks = build_model(opt.model, architecture_of(opt), geometry).to(device), PatchDiscriminator().to(device)
@@ -48,10 +51,12 @@ def build_networks(opt: Namespace, geometry: SceneGeometry, device: torch.device
         if uses_cpu_kernels(opt.kernels, device, opt.compile):
             accelerate_(network)
     scale_dropout_(networks[0], opt.dropout)
+    ranks.spread_dropout_(*networks)
     average = WeightAverage(networks[0], opt.average) if opt.average else None
     if opt.compile:
         compile_for_training(*networks)
-    return Networks(*networks, *(make_optimizer(network, opt.lr) for network in networks), average)
+    optimizers = [make_optimizer(network, opt.lr) for network in networks]
+    return Networks(*networks, *optimizers, average, ranks=ranks)
 
 
 def make_optimizer(network: nn.Module, lr: float) -> torch.optim.Adam:

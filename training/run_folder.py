@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from folders import Lock
+from processes import Ranks
 from runtime import describe_machine
 from util import InputError, make_run_folder, read_text, write_json
 
@@ -19,7 +20,8 @@ SIGHUP, SIGUSR1 = getattr(signal, "SIGHUP", None), getattr(signal, "SIGUSR1", No
 
 
 @contextmanager
-def open_run(opt: Namespace, scene_root: Path, first_step: int, device: torch.device) -> Iterator[tuple[Path, Path]]:
+def open_run(opt: Namespace, scene_root: Path, first_step: int, device: torch.device, ranks: Ranks,
+             ) -> Iterator[tuple[Path, Path]]:
     """The run's folders for checkpoints and for tensorboard, locked for this process, with this start recorded.
 
     A start that cannot be recorded (a full disk) leaves no new folders.
@@ -27,7 +29,7 @@ def open_run(opt: Namespace, scene_root: Path, first_step: int, device: torch.de
     logs, runs, history = open_run_folders(opt, scene_root)
     try:
         with RunLock(logs):
-            record_start(logs, history, opt, first_step, device)
+            record_start(logs, history, opt, first_step, device, ranks)
             yield logs, runs
     finally:
         with suppress(OSError):
@@ -57,10 +59,11 @@ def open_run_folders(opt: Namespace, scene_root: Path) -> tuple[Path, Path, list
     return logs, runs, history
 
 
-def record_start(logs: Path, history: list[dict], opt: Namespace, first_step: int, device: torch.device) -> None:
+def record_start(logs: Path, history: list[dict], opt: Namespace, first_step: int, device: torch.device, ranks: Ranks,
+                 ) -> None:
     """Writes `options.json`: all options and the machine, of this start and of the run's earlier ones."""
     start = {"time": datetime.now().isoformat(timespec="seconds"), "first_step": first_step, "options": vars(opt),
-             "machine": describe_machine(device)}
+             "machine": {**describe_machine(device), "processes": ranks.count}}
     write_json(logs / "options.json", {**start, "history": [*history, start]})
 
 

@@ -8,6 +8,7 @@ import torch
 from checkpoints import load_checkpoint, load_optimizer, load_weights, restore_rng_states, rng_states, tested_weights
 from dataio import Scene
 from deep_voxels import architecture_of, describe
+from processes import Ranks
 from projection import SceneGeometry
 from training.networks import Networks, build_networks
 from util import InputError
@@ -15,12 +16,13 @@ from util import InputError
 MAX_SETBACKS = 5
 
 
-def begin(opt: Namespace, scene: Scene, geometry: SceneGeometry, checkpoint: dict | None) -> tuple[Networks, int]:
+def begin(opt: Namespace, scene: Scene, geometry: SceneGeometry, checkpoint: dict | None, ranks: Ranks,
+          ) -> tuple[Networks, int]:
     """The networks that a run begins with, and the number of steps that they have behind them.
 
     `checkpoint` is that of `--resume`, which is continued exactly, or of `--checkpoint`, whose weights are the start.
     """
-    networks = build_networks(opt, geometry, torch.device(opt.device))
+    networks = build_networks(opt, geometry, torch.device(opt.device), ranks)
     if opt.resume:
         return networks, restore(networks, checkpoint, scene, opt)
     if opt.checkpoint:
@@ -28,17 +30,29 @@ def begin(opt: Namespace, scene: Scene, geometry: SceneGeometry, checkpoint: dic
     return networks, opt.start_epoch * len(scene)
 
 
-def go_back(opt: Namespace, scene: Scene, geometry: SceneGeometry, kept: list[Path],
+def go_back(opt: Namespace, scene: Scene, geometry: SceneGeometry, kept: list[Path], ranks: Ranks,
             ) -> tuple[Networks, int, Path | None]:
     """`begin` from the newest of the run's checkpoints `kept` whose numbers are all finite, or as at first if there is
-    none. Returns the checkpoint too."""
-    for path in reversed(kept):
+    none. Returns the checkpoint too. The first rank reads it for all; `kept` is its own."""
+    for path in reversed(ranks.from_first(lambda: kept)):
+        checkpoint = ranks.from_first(lambda path=path: _checkpoint_if_whole(path))
+        if checkpoint is None:
+            continue
         try:
-            return *begin(Namespace(**{**vars(opt), "resume": str(path)}), scene, geometry, load_checkpoint(path)), path
+            resumed = Namespace(**{**vars(opt), "resume": str(path)})
+            return *begin(resumed, scene, geometry, checkpoint, ranks), path
         except InputError:
             continue
     source = opt.resume or opt.checkpoint
-    return *begin(opt, scene, geometry, load_checkpoint(Path(source)) if source else None), None
+    checkpoint = ranks.from_first(lambda: load_checkpoint(Path(source))) if source else None
+    return *begin(opt, scene, geometry, checkpoint, ranks), None
+
+
+def _checkpoint_if_whole(path: Path) -> dict | None:
+    try:
+        return load_checkpoint(path)
+    except InputError:
+        return None
 
 
 def snapshot(opt: Namespace, networks: Networks, scene: Scene, step: int, epoch: int) -> dict:
@@ -50,6 +64,8 @@ def snapshot(opt: Namespace, networks: Networks, scene: Scene, step: int, epoch:
                "scene": scene.fingerprint, "options": vars(opt)}
     if networks.average:
         content["average"] = networks.average.module.state_dict()
+    if networks.ranks.count > 1:
+        content["ranks"] = networks.ranks.count
     return content
 
 
@@ -59,6 +75,9 @@ def restore(networks: Networks, checkpoint: dict, scene: Scene, opt: Namespace) 
     Raises `InputError` if the checkpoint lacks a part, or belongs to another model or scene.
     """
     path, flags = Path(opt.resume), describe(architecture_of(opt))
+    if checkpoint.get("optimizers_left_out") is True:
+        raise InputError(f"--resume {path}: has no optimizer state to continue with (--keep_optimizer last); "
+                         "--checkpoint starts from its weights")
     parts = {"model_optimizer": dict, "discriminator_optimizer": dict, "step": int, "rng": dict, "scene": str}
     for part, kind in parts.items():
         if not isinstance(checkpoint.get(part), kind):
@@ -76,6 +95,10 @@ def restore(networks: Networks, checkpoint: dict, scene: Scene, opt: Namespace) 
     except (KeyError, RuntimeError, TypeError) as error:
         raise InputError(f"--resume {path}: its random generators cannot be restored ({error})") from None
     networks.setbacks = int(checkpoint.get("setbacks", 0))
+    before, now = checkpoint.get("ranks", 1), networks.ranks.count
+    if before != now and isinstance(before, int):
+        print(f"{path}: number of processes: {before} before, {now} now; a batch norm now sees {opt.num_trgt // now} "
+              f"of a step's {opt.num_trgt} target views at a time")
     return checkpoint["step"]
 
 

@@ -39,6 +39,8 @@ def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: st
                volume_limit: float = 0.0) -> Step:
     """Takes both gradients from one forward pass, then updates both networks, then stores the new volume.
 
+    Of several ranks each has its share of the target views in `batch`. Batch norms see these alone.
+
     If a loss, a gradient or the volume is not finite, weights, running statistics and volume stay as they were. The
     device decides this; nothing here waits for it. `volume_limit`: see `--volume_limit`; 0: none.
     """
@@ -65,6 +67,10 @@ def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: st
     volume = None if integration is None else integration.volume.detach()
     losses = Losses(l1.detach(), generator.detach(), discrimination.detach(), psnr,
                     None if volume is None else volume.max())
+    if networks.ranks.count > 1:  # from here on all ranks have the same numbers, and decide alike
+        gradients = [parameter.grad for parameter in networks.model_parameters + networks.discriminator_parameters]
+        networks.ranks.average_([*gradients, *networks.running_statistics.means_and_variances, *losses[:4],
+                                 *([] if volume is None else [volume, losses.volume_max])])
 
     finite = check_finite(losses[:3], [networks.model_parameters, networks.discriminator_parameters], volume)
     all_finite = finite.all()

@@ -1,0 +1,126 @@
+"""Seconds of a training step on one process and on several that share its target views, taken in turns.
+
+    OMP_NUM_THREADS=1 torchrun --standalone --nproc_per_node 2 -m benchmarks.ranks --sizes small medium --targets 2 4
+
+One process takes A + B v seconds for v targets: A is what every rank does again (source view, volume, inpainting,
+updates), B what the ranks share (projection, occlusion, rendering, discriminator). N ranks take A + B v / N, the
+averaging, and what they slow each other down. Medians over the turns.
+"""
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from benchmarks.speed import CAMERA_RADIUS, camera_ring
+from cli import Parser, number, run
+from data_util import SceneIntrinsics
+from dataio import scene_geometry
+from deep_voxels import SIZES
+from processes import ALONE, Ranks, joined
+from runtime import keep_freed_memory, set_arithmetic
+from training.data import Batch
+from training.networks import Networks, build_networks
+from training.step import train_step
+from util import InputError, write_json
+
+WARM_UP = 2  # turns that are not counted
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser("benchmarks.ranks", __doc__)
+    parser.add_argument("--sizes", nargs="+", choices=list(SIZES), default=["small", "medium"])
+    parser.add_argument("--targets", nargs="+", type=number(int, 1, 64), default=[2, 4], help="default: 2 4")
+    parser.add_argument("--turns", type=number(int, 1), default=15, help="measurements of each (default: 15)")
+    parser.add_argument("--json", type=Path, help="file for the medians")
+    with joined() as ranks:
+        opt = ranks.from_first(lambda: parse(parser, argv, ranks))
+        set_arithmetic("fp32", torch.device("cpu"))
+        keep_freed_memory(everything=False)
+        figures = {size: measure(size, opt, ranks) for size in opt.sizes}
+        print(f"medians of {opt.turns} turns, {torch.get_num_threads()} threads a process; ms")
+        print(table(figures, ranks.count))
+        if opt.json and ranks.first:
+            write_json(opt.json, {"ranks": ranks.count, "threads": torch.get_num_threads(), "turns": opt.turns,
+                                  "seconds": figures})
+
+
+def parse(parser: Parser, argv: Sequence[str] | None, ranks: Ranks) -> Namespace:
+    """Raises `InputError` for what cannot be measured."""
+    opt = parser.parse_args(argv)
+    if ranks.count == 1:
+        raise InputError("needs several processes: torchrun --standalone --nproc_per_node 2 -m benchmarks.ranks")
+    for targets in opt.targets:
+        if targets % ranks.count:
+            raise InputError(f"--targets {targets}: must be a multiple of the {ranks.count} processes")
+    return opt
+
+
+def measure(size: str, opt: Namespace, ranks: Ranks) -> dict[str, dict[str, float] | float]:
+    """Seconds of a step on one process ("1 rank") and on all by number of targets, and of one averaging."""
+    numbers = sorted({1, *opt.targets})
+    alone = {targets: make_step(size, targets, ALONE) for targets in numbers} if ranks.first else {}
+    together = {targets: make_step(size, targets, ranks) for targets in sorted(set(opt.targets))}
+    networks = make_networks(size, ALONE)
+    shared = [torch.zeros_like(tensor) for tensor in [
+        *networks.model_parameters, *networks.discriminator_parameters, networks.model.deepvoxels]]
+    times = {("alone", n): [] for n in numbers} | {("together", n): [] for n in together} | {("averaging", 0): []}
+    for turn in range(opt.turns + WARM_UP):
+        for (what, targets), taken in times.items():
+            ranks.largest(0)  # all begin at once; the others wait here while the first is alone
+            start = time.perf_counter()
+            if what == "together":
+                together[targets]()
+            elif what == "averaging":
+                ranks.average_(shared)
+            elif ranks.first:
+                alone[targets]()
+            if turn >= WARM_UP:
+                taken.append(time.perf_counter() - start)
+    medians = {key: median(taken) for key, taken in times.items()}
+    spread, replicated = np.polyfit(numbers, [medians["alone", n] for n in numbers], 1)
+    return {"1 rank": {str(n): medians["alone", n] for n in numbers},
+            f"{ranks.count} ranks": {str(n): medians["together", n] for n in together},
+            "replicated": float(replicated), "of each target": float(spread), "averaging": medians["averaging", 0]}
+
+
+def make_step(size: str, targets: int, ranks: Ranks) -> Callable[[], object]:
+    """A function that takes a training step with this rank's share of the targets."""
+    side = SIZES[size].img_sidelength
+    networks = make_networks(size, ranks)
+    poses, images = camera_ring(targets + 1), torch.rand(targets + 1, 3, side, side) - 0.5
+    batch = Batch(images[:1], poses[:1], ranks.share(images[1:]), ranks.share(poses[1:]))
+    return lambda: train_step(networks, batch, 200.0)
+
+
+def make_networks(size: str, ranks: Ranks) -> Networks:
+    """Fresh networks for a scene that the cameras of `camera_ring` see."""
+    architecture = SIZES[size]
+    side = architecture.img_sidelength
+    options = Namespace(model="deepvoxels", seed=0, lr=4e-4, compile=False, kernels="auto", dropout=1.0, average=0.0,
+                        **asdict(architecture))
+    intrinsics = SceneIntrinsics(1.8 * side, side / 2, side / 2, (0.0, 0.0, 0.0), CAMERA_RADIUS - 0.9, 1.0, side, side)
+    geometry = scene_geometry(intrinsics, architecture.grid_dim, architecture.proj_sidelength, default_near_plane=1.0)
+    return build_networks(options, geometry, torch.device("cpu"), ranks)
+
+
+def table(figures: dict[str, dict], count: int) -> str:
+    """The medians in ms as a table for the documentation."""
+    lines = [f"| size | targets | 1 rank | {count} ranks | ratio | replicated | of each target | averaging |",
+             "|---|---|---|---|---|---|---|---|"]
+    for size, seconds in figures.items():
+        split = " | ".join(f"{1000 * seconds[part]:.0f}" for part in ("replicated", "of each target", "averaging"))
+        for targets, together in seconds[f"{count} ranks"].items():
+            alone = seconds["1 rank"][targets]
+            lines.append(f"| {size} | {targets} | {1000 * alone:.0f} | {1000 * together:.0f} | "
+                         f"{alone / together:.2f} | {split} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run("benchmarks.ranks", main, sys.argv[1:])
