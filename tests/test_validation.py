@@ -86,4 +86,4 @@ def test_a_scene_that_cannot_be_validated_is_refused_before_training(scene, trai
     assert_refused(command, "--validate_every", "test/intrinsics.txt differs")
     intrinsics.write_text(content)
     (scene / "test" / "rgb").rename(scene / "elsewhere")
-    assert_refused(command, "--validate_every", "no held-out images", "test/rgb")
+    assert_refused(command, "no held-out images", "test/rgb")

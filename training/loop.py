@@ -3,6 +3,7 @@
     python run_deepvoxels.py --train_test train --data_root SCENE --logging_root LOGS
 """
 import sys
+import time
 from argparse import Namespace
 from contextlib import ExitStack
 
@@ -95,7 +96,7 @@ def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, ke
 
     Only the first rank has `keeper`, `log` and `validation`.
     """
-    ranks, stop = networks.ranks, 0
+    ranks, stop, begun = networks.ranks, 0, time.monotonic() - networks.seconds
     views, skipped = scene.on(torch.device(opt.device)), SkippedSteps(scene.names)
     lr = opt.lr / 2 ** networks.setbacks
     schedules = [learning_rate_schedule(optimizer, lr, opt.lr_decay, steps) for optimizer in networks.optimizers]
@@ -141,6 +142,7 @@ def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, ke
                 progress.show_validation(metrics)
                 log.scalars({f"val/{name}": value for name, value in metrics.items()}, step)
             if save or last:
+                networks.seconds = time.monotonic() - begun
                 problem = keeper.save(snapshot(opt, networks, scene, step, epoch))
                 if problem:
                     progress.report("error" if last and keeper.failed else "warning", problem)

@@ -20,8 +20,8 @@ from training.recipes import WeightAverage, scale_dropout_
 class Networks:
     """The networks of a run. Lists that need a walk over all modules, which takes milliseconds, are made once.
 
-    setbacks: how often training went back to a checkpoint; each halves the learning rate. ranks: the processes that
-    train copies of these networks, with one state.
+    setbacks: how often training went back to a checkpoint; each halves the learning rate. seconds: of training, without
+    pauses, until the last save. ranks: the processes that train copies of these networks, with one state.
     """
 
     model: nn.Module
@@ -30,6 +30,7 @@ class Networks:
     discriminator_optimizer: torch.optim.Adam
     average: WeightAverage | None = None
     setbacks: int = 0
+    seconds: float = 0.0
     ranks: Ranks = ALONE
 
     def __post_init__(self):

@@ -60,8 +60,8 @@ def snapshot(opt: Namespace, networks: Networks, scene: Scene, step: int, epoch:
     content = {"model": networks.model.state_dict(), "discriminator": networks.discriminator.state_dict(),
                "model_optimizer": networks.model_optimizer.state_dict(),
                "discriminator_optimizer": networks.discriminator_optimizer.state_dict(),
-               "step": step, "epoch": epoch, "setbacks": networks.setbacks, "rng": rng_states(),
-               "scene": scene.fingerprint, "options": vars(opt)}
+               "step": step, "epoch": epoch, "setbacks": networks.setbacks, "seconds": networks.seconds,
+               "rng": rng_states(), "scene": scene.fingerprint, "options": vars(opt)}
     if networks.average:
         content["average"] = networks.average.module.state_dict()
     if networks.ranks.count > 1:
@@ -94,7 +94,7 @@ def restore(networks: Networks, checkpoint: dict, scene: Scene, opt: Namespace) 
         restore_rng_states(checkpoint["rng"])
     except (KeyError, RuntimeError, TypeError) as error:
         raise InputError(f"--resume {path}: its random generators cannot be restored ({error})") from None
-    networks.setbacks = int(checkpoint.get("setbacks", 0))
+    networks.setbacks, networks.seconds = int(checkpoint.get("setbacks", 0)), float(checkpoint.get("seconds", 0))
     before, now = checkpoint.get("ranks", 1), networks.ranks.count
     if before != now and isinstance(before, int):
         print(f"{path}: number of processes: {before} before, {now} now; a batch norm now sees {opt.num_trgt // now} "

@@ -62,5 +62,5 @@ def held_out_folder(training_root: Path) -> Path:
         folder = find_split(training_root, split)
         if folder and folder != training_root.resolve() and (folder / "rgb").is_dir():
             return folder
-    raise InputError(f"--validate_every: no held-out images belong to {training_root}; they would be in "
+    raise InputError(f"{training_root}: no held-out images to measure with belong to it; they would be in "
                      f"{training_root.resolve().parent / 'test' / 'rgb'}")

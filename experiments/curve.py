@@ -1,0 +1,159 @@
+"""How good models get while they train: PSNR, SSIM and depth error on held-out views, over steps and over minutes.
+
+    python run_deepvoxels.py --train_test train ... --keep_checkpoints 0 --checkpoint_every 1000 --logging_root LOGS
+    python -m experiments.curve --runs LOGS/logs/*/* --out results/curve
+
+Measures every checkpoint that the runs have kept on the scene's held-out images (`validation`, else `test`), as a test
+would. Minutes are those of training, without pauses. Writes curve.png, curve.md and curve.json; repeating the command
+measures what is new.
+"""
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from baselines import FROM_SOURCE, recorded_model
+from checkpoints import load_checkpoint
+from cli import Parser, run
+from data_util import BACKGROUNDS, DEFAULT_NEAR_PLANE
+from dataio import Scene, load_scene, scene_geometry
+from deep_voxels import Architecture
+from evaluation.metrics import FrameMetrics, load_true_depth, mean_metrics, measure_depth
+from evaluation.render import (
+    load_model,
+    make_fast_,
+    nearest_neighbors,
+    recorded_option,
+    recorded_scene,
+    render_path,
+)
+from experiments.results import GAP, markdown_table
+from runtime import PRECISIONS, choose_device, set_arithmetic
+from training.validation import held_out_folder
+from util import InputError, new_file, one_line, read_text, write_json, write_text
+
+PROG = "experiments.curve"
+QUANTITIES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "depth_error": "depth error (world units)"}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(PROG, __doc__)
+    parser.add_argument("--runs", type=Path, nargs="+", required=True, metavar="DIR",
+                        help="folders with a run's checkpoints: LOGS/logs/MM_DD/TIME_NAME")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument("--data_root", type=Path, metavar="DIR",
+                        help="held-out views (default: those of the scene that each run was trained on)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto (default)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default: fp32")
+    args = parser.parse_args(argv)
+    device = torch.device(choose_device(args.device))
+    set_arithmetic(args.precision, device)
+    kept = {folder: kept_checkpoints(folder) for folder in args.runs}
+    points = earlier_points(args.out / "curve.json")
+    views: dict[Path, Scene] = {}
+    for path in tqdm([path for paths in kept.values() for path in paths], unit="checkpoint", dynamic_ncols=True):
+        if str(path.resolve()) not in points:
+            points[str(path.resolve())] = measure_checkpoint(path, args.data_root, views, device, args.precision)
+            args.out.mkdir(parents=True, exist_ok=True)
+            write_json(args.out / "curve.json", {"checkpoints": points})
+    curves = {folder.resolve().name: [points[str(path.resolve())] for path in paths] for folder, paths in kept.items()}
+    write_text(args.out / "curve.md", table_text(curves))
+    write_picture(args.out / "curve.png", curves)
+    print(table_text(curves))
+    print(f"look at {args.out / 'curve.png'}")
+
+
+def kept_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run by their steps. Raises `InputError` if it kept fewer than two."""
+    paths = {int(path.stem.rpartition("_")[2]): path for path in folder.glob("model-epoch_*_iter_*.pth")
+             if path.stem.rpartition("_")[2].isdecimal()}
+    if len(paths) < 2:
+        raise InputError(f"--runs {folder}: holds {len(paths) or 'no'} checkpoint{'s' * (len(paths) != 1)}, a curve "
+                         "needs two; train with --keep_checkpoints 0 and a small --checkpoint_every")
+    return [paths[step] for step in sorted(paths)]
+
+
+def earlier_points(path: Path) -> dict[str, dict]:
+    """What an earlier call has measured, by the checkpoint's path."""
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(read_text(path, 1 << 26))["checkpoints"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is not a curve ({error})") from None
+
+
+def measure_checkpoint(path: Path, data_root: Path | None, views: dict[Path, Scene], device: torch.device,
+                       precision: str) -> dict[str, float | int | None]:
+    """What a checkpoint's model reaches on the held-out views. `views`: the scenes that were read already."""
+    checkpoint = load_checkpoint(path)
+    flags = recorded_model(checkpoint, path)
+    name, architecture = flags.pop("model"), Architecture(**flags)
+    background = recorded_option(checkpoint, "background", next(iter(BACKGROUNDS)))
+
+    def load(folder: Path) -> Scene:
+        if folder not in views:
+            views[folder] = load_scene(folder, architecture.img_sidelength, background=background)
+        return views[folder]
+
+    root = data_root or held_out_folder(recorded_scene(checkpoint, path, None))
+    scene = load(root)
+    geometry = scene_geometry(scene.intrinsics, architecture.grid_dim, architecture.proj_sidelength,
+                              recorded_option(checkpoint, "near_plane", DEFAULT_NEAR_PLANE))
+    neighbors = None
+    if name in FROM_SOURCE:
+        neighbors = nearest_neighbors(load(recorded_scene(checkpoint, path, None)), scene.cam2world)
+    model = load_model(name, architecture, geometry, device, checkpoint, path)
+    make_fast_(model, device)
+    measure, metrics, depth = FrameMetrics(scene), [], []
+    for frame in render_path(model, scene.cam2world, neighbors, precision, device):
+        metrics.append(measure(frame)[0])
+        depth.append(frame.depth)
+    truth = load_true_depth(root / "depth", len(scene), architecture.proj_sidelength)
+    errors = None if truth is None or depth[0] is None else measure_depth(np.stack(depth), truth, geometry.voxel_size)
+    seconds = checkpoint.get("seconds")
+    means = mean_metrics(metrics)
+    return {"step": int(path.stem.rpartition("_")[2]), "minutes": None if seconds is None else seconds / 60,
+            "psnr": means["psnr"], "ssim": means["ssim"],
+            "depth_error": errors and errors["mean_absolute_error"]}
+
+
+def table_text(curves: dict[str, list[dict]]) -> str:
+    """A row for each checkpoint."""
+    rows = [[name, str(point["step"]), _cell(point["minutes"], 1), _cell(point["psnr"], 2), _cell(point["ssim"], 3),
+             _cell(point["depth_error"], 4)] for name, points in curves.items() for point in points]
+    return markdown_table(["run", "step", "minutes", *QUANTITIES.values()], rows)
+
+
+def _cell(value: float | None, digits: int) -> str:
+    return GAP if value is None else f"{value:.{digits}f}"
+
+
+def write_picture(path: Path, curves: dict[str, list[dict]]) -> None:
+    """A row of plots for each quantity, over steps and over minutes."""
+    from matplotlib.figure import Figure  # takes half a second; only pictures need it
+
+    shown = [name for name in QUANTITIES if any(point[name] is not None for points in curves.values()
+                                                for point in points)]
+    figure = Figure((14.4, 3.6 * len(shown)), dpi=100, layout="constrained")
+    all_axes = figure.subplots(len(shown), 2, sharey="row", sharex="col", squeeze=False)
+    for quantity, row in zip(shown, all_axes, strict=True):
+        for over, axes in zip(("step", "minutes"), row, strict=True):
+            for name, points in curves.items():
+                known = [point for point in points if point[over] is not None and point[quantity] is not None]
+                axes.plot([point[over] for point in known], [point[quantity] for point in known], "o-", markersize=3,
+                          label=one_line(name).replace("$", r"\$"))
+            axes.grid(alpha=0.3)
+        row[0].set_ylabel(QUANTITIES[quantity])
+    all_axes[-1][0].set_xlabel("steps")
+    all_axes[-1][1].set_xlabel("minutes of training")
+    all_axes[0][0].legend(frameon=False)
+    with new_file(path) as file:
+        figure.savefig(file, format="png")
+
+
+if __name__ == "__main__":
+    run(PROG, main)
