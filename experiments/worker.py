@@ -185,7 +185,7 @@ class StepBar(tqdm):
         self._read()
         self._seconds = SHOW_SECONDS if sys.stderr.isatty() else LOG_SECONDS
         super().__init__(total=plan.steps * len(self._names), initial=sum(self._steps.values()), unit="step",
-                         dynamic_ncols=True, mininterval=self._seconds)
+                         dynamic_ncols=True, mininterval=self._seconds, disable=not self._names)
         self._shown = time.monotonic()
 
     def _read(self) -> None:
