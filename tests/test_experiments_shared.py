@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import imageio.v2 as imageio
 import pytest
 import torch
 
@@ -14,13 +15,12 @@ from experiments.status import read_commands, read_state
 from tests.conftest import SMALL, write_scene
 from tests.helpers import ENVIRONMENT, ROOT, STARTED, assert_same, wait_for
 
-STEPS = 150
-RUNS = ["scene-pix2pix-seed0", "scene-pix2pix-seed1"]
+STEPS = 80
+RUNS = ["scene-pix2pix-seed0", "scene-deepvoxels-seed0"]  # of the experiment that is stopped
 
 
 def words(scene, out, *more) -> list[str]:
-    return [str(word) for word in ["--scenes", scene, "--out", out, "--steps", STEPS, "--seeds", 0, 1, "--models",
-                                   "nearest_neighbor", "pix2pix", *SMALL, *more]]
+    return [str(word) for word in ["--scenes", scene, "--out", out, "--steps", STEPS, *SMALL, *more]]
 
 
 def start(scene, out, *more) -> subprocess.Popen:
@@ -32,7 +32,7 @@ def start(scene, out, *more) -> subprocess.Popen:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """A scene, and the folder of an experiment that two commands began at once, with the commands' outputs."""
+    """A scene, and the folder of a table of all methods that two commands began at once, with the commands' outputs."""
     folder = tmp_path_factory.mktemp("shared")
     write_scene(folder / "scene" / "train", views=8)
     write_scene(folder / "scene" / "test", views=3)
@@ -53,23 +53,36 @@ def final(folder) -> tuple[dict, dict]:
 
 def test_two_commands_share_the_runs_and_the_table_is_whole(shared):
     _, out, outputs = shared
-    for run in ["scene-nearest_neighbor-seed0", *RUNS]:
+    assert {path.name for path in out.iterdir()} - {".lock"} == {
+        "experiment.json", "runs", "table.md", "table.json", "figure.png", "scene.mp4"}
+    table = json.loads((out / "table.json").read_text())["scenes"]["scene"]
+    assert list(table) == list(table1.NAMES)
+    for model, summary in table.items():
+        run = f"scene-{model}-seed0"
         commands = [command["command"] for command in read_commands(out / "runs" / run)]
-        assert len(commands) == (1 if "nearest" in run else 2), commands
+        assert len(commands) == (1 if model == "nearest_neighbor" else 2), commands  # a training and a test
         assert sum(f"] {run}: see" in output for output in outputs) == 1
         assert len({"--log_every 7" in command for command in commands}) == 1
-    table = json.loads((out / "table.json").read_text())["scenes"]["scene"]
-    assert list(table["pix2pix"]["seeds"]) == ["0", "1"]
-    assert not table["pix2pix"]["failed"] and not table["pix2pix"]["unfinished"]
-    assert "(not done)" not in (out / "table.md").read_text()
-    assert not (json.loads((out / "experiment.json").read_text())["flags"]).count("--log_every")
+        assert not summary["failed"] and not summary["unfinished"]
+        metrics = json.loads((out / summary["seeds"]["0"]["frames"] / "metrics.json").read_text())
+        assert (metrics["model"], metrics["psnr"]) == (model, summary["psnr"])
+        assert summary["parameters"] >= table["deepvoxels"]["parameters"] or model == "nearest_neighbor"
+    text = (out / "table.md").read_text()
+    assert f"{table['pix2pix']['psnr']:.2f} / {table['pix2pix']['ssim']:.2f}" in text
+    assert "30.55 / 0.97" in text  # the paper's mean
+    assert "(not done)" not in text
+    assert imageio.imread(out / "figure.png").shape == (24 + 3 * 220, 24 + 6 * 220, 3)
+    frames = imageio.mimread(out / "scene.mp4")
+    assert (len(frames), frames[0].shape) == (3, (24 + 220, 6 * 220, 3))
+    assert "--log_every" not in json.loads((out / "experiment.json").read_text())["flags"]
 
 
 def test_two_jobs_stopped_and_continued_give_the_same_bits(shared, tmp_path, capsys):
     scene, undisturbed, _ = shared
     out = tmp_path / "out"
     logs = [out / "runs" / run for run in RUNS]
-    process = start(scene, out, "--jobs", 2)
+    models = ["--models", "pix2pix", "deepvoxels"]
+    process = start(scene, out, *models, "--jobs", 2)
     wait_for(lambda: all((log / "log.txt").exists() and f"/{STEPS} [" in (log / "log.txt").read_text()
                          for log in logs), process, seconds=120)
     table1.main(["--out", str(out), "--status"])
@@ -85,17 +98,16 @@ def test_two_jobs_stopped_and_continued_give_the_same_bits(shared, tmp_path, cap
         assert 0 < saved < STEPS
 
     before = {log: read_commands(log) for log in logs}
-    table1.main(words(scene, out, "--collect"))
+    table1.main(words(scene, out, *models, "--collect"))
     text = capsys.readouterr().out
     assert "| Pix2Pix (Isola et al.) | – | – (not done) | – |" in text
-    assert "- scene, Pix2Pix (Isola et al.), seed 1: waiting, stopped at step " in text
-    assert (out / "figure.png").exists()  # of the method that needs no training
+    assert "- scene, Pix2Pix (Isola et al.), seed 0: waiting, stopped at step " in text
     assert {log: read_commands(log) for log in logs} == before
 
-    process = start(scene, out, "--jobs", 2)
+    process = start(scene, out, *models, "--jobs", 2)
     output, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
-    assert output.startswith("1 of 3 runs are done")
+    assert output.startswith("0 of 2 runs are done")
     for run in RUNS:
         assert_same(final(out / "runs" / run), final(undisturbed / "runs" / run))
 
@@ -108,6 +120,6 @@ def test_the_folder_of_an_earlier_version_is_extended(shared, tmp_path, capsys):
     del record["runs"]
     (tmp_path / "out" / "experiment.json").write_text(json.dumps(record | {"flags": SMALL}))
     table1.main(words(scene, tmp_path / "out"))
-    assert capsys.readouterr().out.startswith("3 of 3 runs are done")
+    assert capsys.readouterr().out.startswith("5 of 5 runs are done")
     assert list(json.loads((tmp_path / "out" / "experiment.json").read_text())["runs"]) == [
-        "scene-nearest_neighbor-seed0", *RUNS]
+        f"scene-{model}-seed0" for model in table1.NAMES]
