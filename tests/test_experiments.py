@@ -2,66 +2,20 @@
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
-import time
 
 import imageio.v2 as imageio
 import numpy as np
 import pytest
 
+from baselines import MODELS
 from cli import run as run_command
 from evaluation.output import write_png16
-from experiments import occlusion, sensitivity, table1
-from experiments.runner import Experiment
+from experiments import execute, occlusion, sensitivity, table1
+from experiments.status import read_commands
+from scenes import noise
 from tests.conftest import SMALL, write_scene
-from tests.helpers import ROOT
 from training.run_folder import RunLock
-
-
-def start(*arguments) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-m", "experiments.table1", *map(str, arguments)], cwd=ROOT, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-
-def test_table1_with_every_method_stopped_half_way_and_finished(scene, tmp_path):
-    out = tmp_path / "out"
-    arguments = ["--scenes", scene, "--steps", 3, "--out", out, *SMALL]
-    process = start(*arguments)
-    deadline = time.time() + 120
-    while not (out / "runs" / "scene-worrall-seed0" / "log.txt").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.time() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
-    assert "Traceback" not in error
-    assert not (out / "table.md").exists()
-    done = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/test_traj/*/*/metrics.json")}
-    assert [path.relative_to(out).parts[1] for path in sorted(done)] == [
-        "scene-nearest_neighbor-seed0", "scene-tatarchenko-seed0"]
-
-    process = start(*arguments)
-    output, error = process.communicate(timeout=300)
-    assert process.returncode == 0, error
-    assert output.startswith("2 of 5 runs are done")
-    assert all(path.stat().st_mtime_ns == modified for path, modified in done.items())
-    assert {path.name for path in out.iterdir()} - {".lock"} == {
-        "experiment.json", "runs", "table.md", "table.json", "figure.png", "scene.mp4"}
-    table = json.loads((out / "table.json").read_text())["scenes"]["scene"]
-    assert list(table) == list(table1.NAMES)
-    for model, summary in table.items():
-        metrics = json.loads((out / summary["seeds"]["0"]["frames"] / "metrics.json").read_text())
-        assert (metrics["model"], metrics["psnr"]) == (model, summary["psnr"])
-        assert summary["parameters"] >= table["deepvoxels"]["parameters"] or model == "nearest_neighbor"
-    text = (out / "table.md").read_text()
-    assert f"{table['pix2pix']['psnr']:.2f} / {table['pix2pix']['ssim']:.2f}" in text
-    assert "30.55 / 0.97" in text  # the paper's mean
-    assert imageio.imread(out / "figure.png").shape == (24 + 3 * 220, 24 + 6 * 220, 3)
-    frames = imageio.mimread(out / "scene.mp4")
-    assert (len(frames), frames[0].shape) == (3, (24 + 220, 6 * 220, 3))
+from util import write_json
 
 
 @pytest.fixture
@@ -70,32 +24,37 @@ def fake_commands(monkeypatch):
     lines, and the function whose `fail` holds texts: commands that contain one of them fail."""
     commands = []
 
-    def call(experiment, run, command):
-        words = dict(zip(command, command[1:], strict=False))
-        commands.append(" ".join(command[2:]))
-        if any(word in commands[-1] for word in call.fail):
-            return "exit code 1: out of luck"
+    def call(root, line, *_):
+        words = dict(zip(line, line[1:], strict=False))
+        if line[:2] == ["-m", "scenes.noise"]:
+            noise.main(line[2:])
+            return True
+        commands.append(" ".join(line[1:]))
+        failed = any(word in commands[-1] for word in call.fail)
+        (root / "log.txt").write_text("error: out of luck\n")
+        write_json(root / "commands.json", {"commands": [
+            *read_commands(root), {"command": commands[-1], "seconds": 1.0, "exit_code": int(failed)}]})
+        if failed:
+            return False
         if words["--train_test"] == "train":
-            logs = experiment.folder(run) / "logs" / "01_01" / "run"
+            logs = root / "logs" / "01_01" / "run"
             logs.mkdir(parents=True, exist_ok=True)
             (logs / "model-epoch_0_iter_3.pth").touch()
-            if not (logs / "latest.pth").exists():
-                (logs / "latest.pth").symlink_to("model-epoch_0_iter_3.pth")
-            return None
-        folder = experiment.folder(run) / "test_traj" / "01_01" / "run"
+            return True
+        folder = root / "test_traj" / "01_01" / "run"
         folder.mkdir(parents=True)
         for view in range(3):
             write_png16(folder / f"img_{view:05d}.png", np.full((54, 54, 3), 0.5))
         np.savez(folder / "depth_metric.npz", depth=np.full((3, 16, 16), 1.5, np.float32))
         (folder / "metrics.json").write_text(json.dumps({
-            "psnr": 20.0 + run.seed, "ssim": 0.5, "parameters": 7, "model": run.model,
+            "psnr": 20.0 + int(words["--seed"]), "ssim": 0.5, "parameters": 7, "model": words["--model"],
             "depth": {"mean_absolute_error": 0.1, "within_one_voxel": 0.75, "voxel_size": 0.05},
             "protocol": {"sidelength": 64, "background": "white"}}))
-        return None
+        return True
 
     call.fail = []
-    monkeypatch.setattr(Experiment, "_call", call)
-    monkeypatch.setattr(Experiment, "_check_first", lambda experiment, runs: None)
+    monkeypatch.setattr(execute, "_call", call)
+    monkeypatch.setattr("experiments.command.check_first", lambda *_: None)
     return commands, call
 
 
@@ -132,17 +91,17 @@ def test_a_failed_run_is_a_marked_gap_and_is_tried_again(scene, tmp_path, fake_c
     table1.main(arguments(scene, out, "--seeds", 0, 1))
     text = (out / "table.md").read_text()
     assert re.search(r"Worrall et al. \| – \| – \(failed\) \| – \|", text)
-    assert "- scene, Worrall et al., seed 1: exit code 1: out of luck" in text
+    assert "- scene, Worrall et al., seed 1: exit code 1: error: out of luck" in text
     assert "| DeepVoxels | 0.00 M | **20.50 / 0.50** | 20.50 / 0.50 |" in text
     assert (out / "figure.png").exists()
 
     call.fail, commands[:] = ["worrall-seed0"], []
     table1.main(arguments(scene, out, "--seeds", 0, 1))
     assert len(commands) == 3
-    assert commands[1].endswith("--resume auto")  # its training had not failed
+    assert "--resume auto" in commands[1]  # its training had not failed
     text = (out / "table.md").read_text()
     assert "21.00 / 0.50** (1 of 2 seeds)" in text
-    assert "- scene, Worrall et al., seed 0: exit code 1: out of luck" in text
+    assert "- scene, Worrall et al., seed 0: exit code 1: error: out of luck" in text
 
 
 def test_occlusion_compares_with_and_without(scene, tmp_path, fake_commands):
@@ -269,21 +228,6 @@ def test_the_folder_of_another_experiment_is_refused(scene, tmp_path, fake_comma
     refused(capfd, [table1, *arguments(tmp_path / "elsewhere" / "scene", out)], "experiment.json")
 
 
-def test_a_training_that_outlived_its_killed_experiment_is_left_alone(scene, tmp_path, fake_commands, capfd):
-    commands, _ = fake_commands
-    out = tmp_path / "out"
-    logs = out / "runs" / "scene-pix2pix-seed0" / "logs" / "01_02" / "run"
-    table1.main(arguments(scene, out, "--models", "nearest_neighbor"))
-    logs.mkdir(parents=True)
-    command = arguments(scene, out, "--models", "nearest_neighbor", "pix2pix")
-    capfd.readouterr()
-    with RunLock(logs):
-        refused(capfd, [table1, *command], str(logs), "another process")
-        assert len(commands) == 1
-    table1.main(command)
-    assert len(commands) == 3
-
-
 def test_a_run_is_tested_with_the_checkpoint_of_its_last_step(scene, tmp_path, fake_commands):
     """Not with the newest one, which may be of a training that is not finished."""
     commands, _ = fake_commands
@@ -295,3 +239,59 @@ def test_a_run_is_tested_with_the_checkpoint_of_its_last_step(scene, tmp_path, f
     os.utime(newer / "model-epoch_0_iter_2.pth", (2e9, 2e9))
     table1.main(arguments(scene, tmp_path / "out", "--models", "pix2pix"))
     assert commands[-1].endswith("logs/01_01/run/model-epoch_0_iter_3.pth")
+
+
+def test_the_papers_table_is_quoted_right():
+    """Its means are those of its scenes, to the rounding of its figures."""
+    assert set(table1.PAPER) == set(table1.NAMES) == set(MODELS)
+    for row_ in table1.PAPER.values():
+        assert np.mean([psnr for psnr, _ in row_[:4]]) == pytest.approx(row_[4][0], abs=0.011)
+        assert np.mean([ssim for _, ssim in row_[:4]]) == pytest.approx(row_[4][1], abs=0.011)
+
+
+def test_flags_that_do_not_change_what_is_learned_may_differ(scene, tmp_path, fake_commands):
+    commands, _ = fake_commands
+    out = tmp_path / "out"
+    table1.main(arguments(scene, out, "--models", "pix2pix"))
+    table1.main(arguments(scene, out, "--models", "pix2pix", "--seeds", 1, "--log_every", 9, "--checkpoint_minutes=5"))
+    assert "--device cpu" in commands[1]
+    assert "--checkpoint_minutes 5.0 --device cpu --log_every 9" in commands[2]
+    assert "flags: --grid_dim 8 " in (out / "table.md").read_text()
+    plan = json.loads((out / "experiment.json").read_text())["runs"]
+    assert list(plan) == ["scene-pix2pix-seed0", "scene-pix2pix-seed1"]
+    assert "--seed 1 --grid_dim 8 " in plan["scene-pix2pix-seed1"]["train"]
+    assert "--log_every" not in plan["scene-pix2pix-seed1"]["train"]
+
+
+def test_a_collection_runs_nothing_and_plans_nothing(scene, tmp_path, fake_commands, capfd):
+    commands, _ = fake_commands
+    out = tmp_path / "out"
+    refused(capfd, [table1, *arguments(scene, out, "--collect")], "holds no experiment")
+    assert not out.exists()
+    table1.main(arguments(scene, out, "--models", "pix2pix"))
+    table1.main(arguments(scene, out, "--seeds", 0, 1, "--collect"))
+    text = (out / "table.md").read_text()
+    assert "| **20.00 / 0.50** (1 of 2 seeds) |" in text
+    assert "- scene, DeepVoxels, seed 1: waiting\n" in text
+    assert "Failed" not in text
+    assert len(commands) == 2
+    assert list(json.loads((out / "experiment.json").read_text())["runs"]) == ["scene-pix2pix-seed0"]
+    capfd.readouterr()
+    refused(capfd, [table1, *arguments(scene, out, "--steps", 4, "--collect")], "steps 3, not 4")
+
+
+def test_a_run_that_another_process_holds_is_a_gap(scene, tmp_path, fake_commands, capsys):
+    commands, _ = fake_commands
+    out = tmp_path / "out"
+    folder = out / "runs" / "scene-pix2pix-seed0"
+    folder.mkdir(parents=True)
+    write_json(folder / "commands.json", {"commands": [
+        {"command": "", "where": "process 7 on earth", "seconds": None, "exit_code": None}]})
+    (out / "experiment.json").write_text(json.dumps({"experiment": "table1", "steps": 3, "flags": SMALL, "scenes": {}}))
+    with RunLock(folder):
+        table1.main(arguments(scene, out, "--models", "pix2pix", "nearest_neighbor"))
+    assert len(commands) == 1
+    assert "scene-pix2pix-seed0: runs elsewhere, process 7 on earth\n" in capsys.readouterr().out
+    text = (out / "table.md").read_text()
+    assert "| Pix2Pix (Isola et al.) | – | – (not done) | – |" in text
+    assert "- scene, Pix2Pix (Isola et al.), seed 0: running, process 7 on earth" in text
