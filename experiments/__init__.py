@@ -1,4 +1,4 @@
-"""The paper's evaluation (section 4) as commands: `table1`, `occlusion`, `sensitivity`, `stability`.
+"""The paper's evaluation (section 4) as commands: `table1`, `occlusion`, `sensitivity`; and `stability`, `curve`.
 
 Each plans its runs (`plan`), trains and tests them (`execute`, `worker`), and writes tables and pictures; repeating a
 command runs what is missing.
