@@ -25,15 +25,15 @@ NO_FILE_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 class Lock:
     """Holds a lock file for this process until it is released or the process ends, however it ends.
 
-    Raises `InputError` if another process holds it: the line is `busy` and which process it is. On a file system
-    without file locks there is only a warning.
+    Raises `InputError` if another process holds it, after `wait` seconds (-1: waits as long as it takes): the line is
+    `busy` and which process it is. On a file system without file locks there is only a warning.
     """
 
-    def __init__(self, path: Path, busy: str):
+    def __init__(self, path: Path, busy: str, wait: int | float = 0):
         # No soft lock (a marker file) where locks are missing: the marker of a process killed on another machine would
         # be believed for ever.
         self.path = path
-        self._lock = filelock.FileLock(path, blocking=False, fallback_to_soft=False)
+        self._lock = filelock.FileLock(path, timeout=wait, fallback_to_soft=False)
         try:
             self._lock.acquire()
         except filelock.Timeout:
@@ -53,6 +53,11 @@ class Lock:
             holder = ""
         return f" (process {holder})" if holder else ""
 
+    def descriptor(self) -> int | None:
+        """The open file of the lock; a process that inherits it holds the lock too, until it ends. None where there
+        are no locks."""
+        return self._lock._context.lock_file_fd  # filelock has no public name for it
+
     def __enter__(self) -> "Lock":
         return self
 
@@ -64,6 +69,20 @@ class Lock:
         with suppress(OSError):  # Windows removes no file that is in use
             self.path.unlink()  # before the release: the next process makes a file of its own
         self._lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a `Lock` on this path. Looking takes the lock for an instant."""
+    lock = filelock.FileLock(path, timeout=0, fallback_to_soft=False)
+    try:
+        if path.exists():
+            lock.acquire()
+            lock.release()
+    except filelock.Timeout:
+        return True
+    except OSError:  # no file locks, or a folder of somebody else: nothing is known
+        return False
+    return False
 
 
 @contextmanager

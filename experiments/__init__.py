@@ -1,5 +1,7 @@
-"""The paper's evaluation (section 4) as commands: `table1`, `occlusion`, `sensitivity`. Each trains and tests all its
-runs (`runner`) and writes tables and pictures; repeating a command runs what is missing.
+"""The paper's evaluation (section 4) as commands: `table1`, `occlusion`, `sensitivity`, `stability`.
+
+Each plans its runs (`plan`), trains and tests them (`execute`, `worker`), and writes tables and pictures; repeating a
+command runs what is missing.
 
     python -m experiments.table1 --scenes data/cube data/vase --steps 3000 --seeds 0 1 --out results/table1 --size small
 

@@ -1,10 +1,18 @@
-"""What the experiments' command lines share, and how a signal stops them."""
+"""What the experiments' command lines share: plan the runs, run what is missing, collect what is done."""
 import argparse
+import shlex
 import signal
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
 from cli import Parser, number
+from experiments.execute import ROOT
+from experiments.plan import Plan, Run, SceneData, draw_up, read_plan, scenes_by_name, split_flags, write_plan, writing
+from experiments.results import Outcome, look
+from experiments.status import find_result, read_state, status_table
+from experiments.worker import add_slot_arguments, make_slots, work
 from util import InputError
 
 # The flags of run_deepvoxels.py that an experiment sets for each run.
@@ -12,26 +20,44 @@ RESERVED = {"--train_test", "--data_root", "--train_root", "--logging_root", "--
             "--resume", "--model", "--max_steps", "--max_epoch", "--start_epoch", "--seed", "--dry_run"}
 
 
+Scenes = dict[str, SceneData]  # by name
+Groups = dict[Hashable, list[Run]]  # runs that differ only in their seed, by what they have in common
+
+
 def experiment_parser(prog: str, description: str | None) -> Parser:
     """A parser for the arguments of every experiment."""
     parser = Parser(prog, description, allow_abbrev=False)  # --step must be refused, not read as --steps
-    parser.add_argument("--scenes", type=Path, nargs="+", required=True, metavar="DIR",
+    parser.add_argument("--scenes", type=Path, nargs="+", metavar="DIR",
                         help="scenes: folders with train/ and test/, both with images, or in the original's layout "
                              "ROOT/train/NAME, with ROOT/test/NAME")
-    parser.add_argument("--steps", type=number(int, 1), required=True, help="training steps of every run")
+    parser.add_argument("--steps", type=number(int, 1), help="training steps of every run")
     parser.add_argument("--seeds", type=number(int, 0), nargs="+", default=[0],
                         help="train once with each seed (default: 0)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR",
-                        help="folder for results and runs; repeating the command runs what is missing")
+                        help="folder for results and runs; repeating the command runs what is missing, and several "
+                             "commands at once share the runs")
+    group = parser.add_argument_group("how to run").add_mutually_exclusive_group()
+    add_slot_arguments(group)
+    group.add_argument("--collect", action="store_true",
+                       help="run nothing; write the tables and pictures of what is done, with gaps")
+    group.add_argument("--status", action="store_true",
+                       help="run nothing; list the runs that are done, running, waiting and failed (needs only --out)")
     return parser
 
 
 def parse(parser: Parser, argv: Sequence[str] | None, reserved: set[str]) -> argparse.Namespace:
-    """The arguments, with unknown ones in `flags`, for run_deepvoxels.py; none may be in `RESERVED` or `reserved`."""
-    args, args.flags = parser.parse_known_args(argv)
-    for flag in args.flags:
+    """The arguments. Unknown ones are for run_deepvoxels.py: `flags` decide what is learned, `free_flags` do not. None
+    may be in `RESERVED` or `reserved`."""
+    args, flags = parser.parse_known_args(argv)
+    for flag in flags:
         if flag.partition("=")[0] in RESERVED | reserved:
             raise InputError(f"{flag}: cannot be given, the experiment sets it for each run")
+    args.flags, args.free_flags = split_flags(parser.prog, flags)
+    if args.status:
+        return args
+    for name in ("scenes", "steps"):
+        if not getattr(args, name):
+            raise InputError(f"--{name} is required")
     for name, values in [("scenes", args.scenes), ("seeds", args.seeds)]:
         if len(set(values)) < len(values):
             raise InputError(f"--{name}: a value is repeated")
@@ -41,3 +67,56 @@ def parse(parser: Parser, argv: Sequence[str] | None, reserved: set[str]) -> arg
         if hasattr(signal, ending) and signal.getsignal(getattr(signal, ending)) != signal.SIG_IGN:
             signal.signal(getattr(signal, ending), signal.default_int_handler)
     return args
+
+
+def run_experiment(name: str, args: argparse.Namespace,
+                   plan_runs: Callable[[argparse.Namespace, Scenes], Groups],
+                   collect: Callable[[argparse.Namespace, Scenes, Groups, Outcome], None]) -> None:
+    """Plans the runs, runs what is missing (not with --collect), and collects what is done.
+
+    plan_runs: the runs that the arguments ask for, given the scenes. collect: writes tables and pictures.
+    """
+    if args.status:
+        plan = read_plan(args.out)
+        print(status_table(plan, list(plan.runs)))
+        return
+    scenes = scenes_by_name(args.scenes)
+    groups = plan_runs(args, scenes)
+    runs = list(dict.fromkeys(run for group in groups.values() for run in group))
+    if args.collect:
+        read_plan(args.out)
+    plan = draw_up(args.out, name, args.steps, args.flags, scenes, runs)
+    if not args.collect:
+        slots = make_slots(args, args.free_flags)
+        for scene, data in scenes.items():
+            check_first(plan, [run for run in runs if run.scene == scene], data, args.free_flags)
+        plan = write_plan(plan, runs, scenes)
+        launch(plan, [run.name for run in runs], args, slots)
+    with writing(args.out):  # before the runs are looked at, so that the last to write has seen the most
+        collect(args, scenes, groups, look(plan, runs))
+
+
+def launch(plan: Plan, names: list[str], args: argparse.Namespace, slots: list[dict[str, str]]) -> None:
+    """Runs what is missing, and says what other processes run."""
+    done = sum(find_result(plan.folder(name)) is not None for name in names)
+    print(f"{done} of {len(names)} runs are done", flush=True)
+    work(plan, names, args.free_flags, slots)
+    for name in names:
+        state = read_state(plan.folder(name))
+        if state.kind == "running":
+            print(f"{name}: is carried out by {state.text}")
+
+
+def check_first(plan: Plan, runs: Sequence[Run], data: SceneData, flags: Sequence[str]) -> None:
+    """Refuses flags and scenes with which no run can start, before hours are spent on others: a dry run of the first
+    run of a scene that is not done, unless it was begun before. `data`: the scene, which has no noise yet."""
+    missing = [run for run in runs if find_result(plan.folder(run.name)) is None]
+    if not missing or plan.folder(missing[0].name).exists():
+        return
+    run = plan.runs[missing[0].name]
+    words = [str(data.train) if word == run["views"] else word for word in shlex.split(run["train"] or run["test"])]
+    logs = plan.folder(missing[0].name).absolute()
+    check = [sys.executable, *words[1:], "--logging_root", str(logs), *flags, "--dry_run"]
+    ended = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, check=False)
+    if ended.returncode == 2:
+        raise InputError(ended.stderr.strip().splitlines()[-1].partition("error: ")[2])

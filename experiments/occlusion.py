@@ -15,10 +15,11 @@ from data_util import write_image
 from dataio import Scene
 from evaluation.metrics import load_true_depth
 from evaluation.pictures import depth_pictures, picture_grid, spread
-from experiments.command import experiment_parser, parse
+from experiments.command import Groups, Scenes, experiment_parser, parse, run_experiment
 from experiments.pictures import VIEWS_SHOWN, load_test_views, truth_and_frames
-from experiments.results import GAP, cell, failures, markdown_table, summarize
-from experiments.runner import Experiment, Result, Run, SceneData, open_experiment
+from experiments.plan import Run, SceneData
+from experiments.results import GAP, Outcome, cell, gaps, markdown_table, summarize
+from experiments.status import Result
 from util import write_json, write_text
 
 PROG = "experiments.occlusion"
@@ -28,23 +29,24 @@ PAPER = {"cube": {"with": 28.42, "without": 23.26}, "pedestal": {"with": 32.35, 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(experiment_parser(PROG, __doc__), argv, reserved={"--no_occlusion_net"})
-    with open_experiment("occlusion", args.out, args.scenes, args.steps, args.flags) as experiment:
-        run_study(experiment, args)
-    print((args.out / "occlusion.md").read_text(encoding="utf-8"))
-    print(f"look at {args.out / 'figure.png'}")
+    run_experiment("occlusion", args, plan_runs, collect)
 
 
-def run_study(experiment: Experiment, args: Namespace) -> None:
-    """Runs what is missing and writes the table and the figure."""
-    runs = {(scene, variant): [Run(scene, data, variant, seed, flags=flags) for seed in args.seeds]
-            for scene, data in experiment.scenes.items() for variant, flags in VARIANTS.items()}
-    results, failed = experiment.run_all([run for group in runs.values() for run in group])
-    table = {scene: {variant: summarize(runs[scene, variant], results, failed) for variant in VARIANTS}
-             for scene in experiment.scenes}
+def plan_runs(args: Namespace, scenes: Scenes) -> Groups:
+    return {(scene, variant): [Run(scene, data, variant, seed, flags=flags) for seed in args.seeds]
+            for scene, data in scenes.items() for variant, flags in VARIANTS.items()}
+
+
+def collect(args: Namespace, scenes: Scenes, runs: Groups, outcome: Outcome) -> None:
+    """Writes the table and the figure."""
+    table = {scene: {variant: summarize(runs[scene, variant], outcome) for variant in VARIANTS}
+             for scene in scenes}
     write_json(args.out / "occlusion.json", {"steps": args.steps, "seeds": args.seeds, "flags": args.flags,
                                              "scenes": table, "paper": PAPER})
     write_text(args.out / "occlusion.md", table_text(table, args))
-    write_figure(experiment, {key: results.get(group[0]) for key, group in runs.items()})
+    write_figure(args, scenes, {key: outcome.results.get(group[0]) for key, group in runs.items()})
+    print((args.out / "occlusion.md").read_text(encoding="utf-8"))
+    print(f"look at {args.out / 'figure.png'}")
 
 
 def table_text(table: dict, args: Namespace) -> str:
@@ -56,7 +58,7 @@ def table_text(table: dict, args: Namespace) -> str:
             f"flags: {' '.join(args.flags) or 'none'}\n\n"
             + markdown_table(["Scene", "Occlusion net", "Parameters", "PSNR / SSIM", "Depth error (voxels)",
                               "Within one voxel"], rows)
-            + failures({f"{scene}, {variant}": row for scene, variants in table.items()
+            + gaps({f"{scene}, {variant}": row for scene, variants in table.items()
                         for variant, row in variants.items()})
             + "\nThe paper's own PSNR, on its own renders at 512 pixels, for reference:\n\n"
             + markdown_table(["Scene", "with", "without"], paper))
@@ -69,10 +71,10 @@ def depth_cells(depth: dict | None) -> list[str]:
     return [f"{depth['mean_absolute_error'] / depth['voxel_size']:.2f}", f"{100 * depth['within_one_voxel']:.1f} %"]
 
 
-def write_figure(experiment: Experiment, results: dict[tuple[str, str], Result | None]) -> None:
+def write_figure(args: Namespace, scenes: Scenes, results: dict[tuple[str, str], Result | None]) -> None:
     """Writes figure.png, from the first seed's runs. The depth of the background is undetermined (paper, Figure 5)."""
     rows = []
-    for scene, data in experiment.scenes.items():
+    for scene, data in scenes.items():
         full, flat = (results[scene, variant] for variant in VARIANTS)
         if not full and not flat:
             continue
@@ -84,7 +86,7 @@ def write_figure(experiment: Experiment, results: dict[tuple[str, str], Result |
                 truth, None if true_depth is None else true_depth[view],
                 with_net, None if depth is None else depth[view], without_net]))
     if rows:
-        write_image(experiment.out / "figure.png", picture_grid(
+        write_image(args.out / "figure.png", picture_grid(
             ["truth", "true depth", "with occlusion net", "its depth", "without occlusion net"], rows))
 
 

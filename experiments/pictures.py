@@ -10,7 +10,8 @@ from evaluation.metrics import true_image
 from evaluation.output import read_frame
 from evaluation.pictures import captions, tile, to_uint8
 from evaluation.video import Video
-from experiments.runner import Result, SceneData
+from experiments.plan import SceneData
+from experiments.status import Result
 
 VIEWS_SHOWN = 3  # of each scene, in a figure
 

@@ -1,18 +1,34 @@
 """An experiment's numbers: averages over seeds, and tables of them."""
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from experiments.runner import Result, Run
+from experiments.plan import Plan, Run
+from experiments.status import Result, State, find_result, read_state
 
 GAP = "–"
 
 
-def summarize(runs: Sequence[Run], results: dict[Run, Result], failed: dict[Run, str]) -> dict:
+@dataclass(frozen=True)
+class Outcome:
+    """The results of the runs that are done, and the states of the others."""
+
+    results: dict[Run, Result]
+    missing: dict[Run, State]
+
+
+def look(plan: Plan, runs: Sequence[Run]) -> Outcome:
+    """What has become of the runs so far."""
+    results = {run: result for run in runs if (result := find_result(plan.folder(run.name)))}
+    return Outcome(results, {run: read_state(plan.folder(run.name)) for run in runs if run not in results})
+
+
+def summarize(runs: Sequence[Run], outcome: Outcome) -> dict:
     """One summary of runs that differ only in their seed: means over the finished runs (None if there are none), each
-    seed's own figures, and why the other runs failed."""
-    done = {run.seed: results[run] for run in runs if run in results}
+    seed's own figures, why other runs failed, and the state of those that run or wait."""
+    done = {run.seed: outcome.results[run] for run in runs if run in outcome.results}
     summary = {name: float(np.mean([result.metrics[name] for result in done.values()])) if done else None
                for name in ("psnr", "ssim")}
     depths = [result.metrics["depth"] for result in done.values() if result.metrics["depth"]]
@@ -23,25 +39,32 @@ def summarize(runs: Sequence[Run], results: dict[Run, Result], failed: dict[Run,
         "psnr": result.metrics["psnr"], "ssim": result.metrics["ssim"], "depth": result.metrics["depth"],
         "seconds": result.seconds, "frames": str(Path("runs", *result.folder.parts[-4:]))}  # under the output folder
         for seed, result in done.items()}
-    summary["failed"] = {str(run.seed): failed.get(run, "was not run") for run in runs if run not in results}
+    missing = [(run.seed, outcome.missing[run]) for run in runs if run in outcome.missing]
+    summary["failed"] = {str(seed): state.text for seed, state in missing if state.kind == "failed"}
+    summary["unfinished"] = {str(seed): f"{state.kind} {state.text}".strip() for seed, state in missing
+                             if state.kind != "failed"}
     return summary
 
 
 def cell(summary: dict, best: bool = False) -> str:
     """PSNR / SSIM as the paper writes them, and how many seeds finished if not all did."""
+    gaps = len(summary["failed"]) + len(summary["unfinished"])
     if summary["psnr"] is None:
-        return f"{GAP} (failed)"
+        return f"{GAP} (failed)" if summary["failed"] else f"{GAP} (not done)"
     text = f"{summary['psnr']:.2f} / {summary['ssim']:.2f}"
-    seeds = len(summary["seeds"]) + len(summary["failed"])
-    return (f"**{text}**" if best else text) + (
-        f" ({len(summary['seeds'])} of {seeds} seeds)" if summary["failed"] else "")
+    seeds = len(summary["seeds"]) + gaps
+    return (f"**{text}**" if best else text) + (f" ({len(summary['seeds'])} of {seeds} seeds)" if gaps else "")
 
 
-def failures(summaries: dict[str, dict]) -> str:
-    """A list of the failed runs and the reasons, from summaries by row name; empty if none failed."""
-    lines = [f"- {name}, seed {seed}: {reason}\n" for name, summary in summaries.items()
-             for seed, reason in summary["failed"].items()]
-    return "\nFailed:\n\n" + "".join(lines) if lines else ""
+def gaps(summaries: dict[str, dict]) -> str:
+    """A list of the runs that failed and one of those that are not done, with the reasons, from summaries by row name;
+    empty if all are done."""
+    text = ""
+    for title, key in [("Failed", "failed"), ("Not done", "unfinished")]:
+        lines = [f"- {name}, seed {seed}: {reason}\n" for name, summary in summaries.items()
+                 for seed, reason in summary[key].items()]
+        text += f"\n{title}:\n\n" + "".join(lines) if lines else ""
+    return text
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:

@@ -14,11 +14,10 @@ from cli import Parser, number, run
 from data_util import list_poses
 from dataio import sampled_views
 from deep_voxels import SIZES
-from experiments.command import experiment_parser, parse
+from experiments.command import Groups, Scenes, experiment_parser, parse, run_experiment
+from experiments.plan import Run, SceneData
 from experiments.plot import Curve, Plot, write_plots
-from experiments.results import summarize
-from experiments.runner import Experiment, Run, SceneData, open_experiment
-from scenes import noise
+from experiments.results import Outcome, summarize
 from util import write_json
 
 PROG = "experiments.sensitivity"
@@ -28,22 +27,20 @@ BASE = "base"  # the variant that changes nothing: one run for all studies
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(add_arguments(experiment_parser(PROG, __doc__)), argv, reserved={"--sampling_pattern"})
-    with open_experiment("sensitivity", args.out, args.scenes, args.steps, args.flags) as experiment:
-        run_studies(experiment, args)
+    run_experiment("sensitivity", args, plan_runs, collect)
 
 
-def run_studies(experiment: Experiment, args: Namespace) -> None:
-    """Runs what is missing and writes sensitivity.json and the plots."""
-    studies = {study: {scene: [(x, [STUDIES[study](args, scene, data, x, seed) for seed in args.seeds])
-                               for x in values(args, study)]
-                       for scene, data in experiment.scenes.items()} for study in args.studies}
-    groups = [group for scenes in studies.values() for points in scenes.values() for _, group in points]
-    results, failed = experiment.run_all(list(dict.fromkeys(run for group in groups for run in group)))
+def plan_runs(args: Namespace, scenes: Scenes) -> Groups:
+    return {(study, scene, x): [STUDIES[study](args, scene, data, x, seed) for seed in args.seeds]
+            for study in args.studies for scene, data in scenes.items() for x in values(args, study)}
 
+
+def collect(args: Namespace, scenes: Scenes, groups: Groups, outcome: Outcome) -> None:
+    """Writes sensitivity.json and the plots."""
     content = {"steps": args.steps, "seeds": args.seeds, "flags": args.flags, "studies": {}}
-    for study, scenes in studies.items():
-        points = {scene: [{"x": shown_x(study, experiment.scenes[scene], x), **summarize(group, results, failed)}
-                          for x, group in group_list] for scene, group_list in scenes.items()}
+    for study in args.studies:
+        points = {scene: [{"x": shown_x(study, data, x), **summarize(groups[study, scene, x], outcome)}
+                          for x in values(args, study)] for scene, data in scenes.items()}
         content["studies"][study] = {"x": X_LABELS[study], "scenes": points}
         curves = [curve for scene, line in points.items() if (curve := psnr_curve(scene, line)).x]
         if curves:
@@ -87,13 +84,13 @@ def grid_run(args: Namespace, scene: str, data: SceneData, grid_dim: int, seed: 
 
 
 def noise_run(args: Namespace, scene: str, data: SceneData, degrees: float, seed: int) -> Run:
-    """Makes the noisy copy of the training views unless it exists."""
+    """On a noisy copy of the training views, which the run makes."""
     if degrees == 0:
         return Run(scene, data, BASE, seed)
     copy = args.out.absolute() / "scenes" / f"{scene}-noise_{degrees:g}-seed{seed}" / "train"
-    if not copy.exists():
-        noise.main(["--scene", str(data.train), "--out", str(copy), "--degrees", str(degrees), "--seed", str(seed)])
-    return Run(scene, data._replace(train=copy), f"noise_{degrees:g}", seed)
+    prepare = ("-m", "scenes.noise", "--scene", str(data.train), "--out", str(copy), "--degrees", str(degrees),
+               "--seed", str(seed))
+    return Run(scene, data._replace(train=copy), f"noise_{degrees:g}", seed, prepare=prepare)
 
 
 STUDIES = {"images": images_run, "grid": grid_run, "noise": noise_run}

@@ -15,9 +15,9 @@ import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cli import Parser, number, run
-from experiments.command import experiment_parser, parse
-from experiments.results import GAP, failures, markdown_table, summarize
-from experiments.runner import Experiment, Run, open_experiment
+from experiments.command import Groups, Scenes, experiment_parser, parse, run_experiment
+from experiments.plan import Run
+from experiments.results import GAP, Outcome, gaps, markdown_table, summarize
 from util import write_json
 
 PROG = "experiments.stability"
@@ -26,10 +26,7 @@ CURVES = {"loop_gain": "gain of the volume's loop", "volume_max": "largest value
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(add_arguments(experiment_parser(PROG, __doc__)), argv, reserved={"--lr", "--volume_limit"})
-    with open_experiment("stability", args.out, args.scenes, args.steps, args.flags) as experiment:
-        run_study(experiment, args)
-    print((args.out / "stability.md").read_text(encoding="utf-8"))
-    print(f"look at {args.out / 'stability.png'}")
+    run_experiment("stability", args, plan_runs, collect)
 
 
 def add_arguments(parser: Parser) -> Parser:
@@ -40,16 +37,17 @@ def add_arguments(parser: Parser) -> Parser:
     return parser
 
 
-def run_study(experiment: Experiment, args: Namespace) -> None:
-    """Runs what is missing and writes the picture and the table."""
-    groups = {(scene, lr, limit): [Run(scene, data, f"lr{lr:g}-limit{limit:g}", seed,
-                                       flags=("--lr", f"{lr:g}", "--volume_limit", f"{limit:g}"))
-                                   for seed in args.seeds]
-              for scene, data in experiment.scenes.items()
-              for lr in args.learning_rates for limit in args.volume_limits}
-    results, failed = experiment.run_all([run for group in groups.values() for run in group])
-    curves = {run: read_curves(experiment.folder(run)) for group in groups.values() for run in group}
-    table = [{"scene": scene, "lr": lr, "volume_limit": limit, **summarize(group, results, failed),
+def plan_runs(args: Namespace, scenes: Scenes) -> Groups:
+    return {(scene, lr, limit): [Run(scene, data, f"lr{lr:g}-limit{limit:g}", seed,
+                                     flags=("--lr", f"{lr:g}", "--volume_limit", f"{limit:g}"))
+                                 for seed in args.seeds]
+            for scene, data in scenes.items() for lr in args.learning_rates for limit in args.volume_limits}
+
+
+def collect(args: Namespace, scenes: Scenes, groups: Groups, outcome: Outcome) -> None:
+    """Writes the picture and the table, from the curves of unfinished runs too."""
+    curves = {run: read_curves(args.out / "runs" / run.name) for group in groups.values() for run in group}
+    table = [{"scene": scene, "lr": lr, "volume_limit": limit, **summarize(group, outcome),
               **{name: {str(run.seed): curves[run][name].max(axis=0).tolist()[1] for run in group
                         if len(curves[run][name])} for name in CURVES}}
              for (scene, lr, limit), group in groups.items()]
@@ -57,6 +55,8 @@ def run_study(experiment: Experiment, args: Namespace) -> None:
                                              "rows": table})
     (args.out / "stability.md").write_text(table_text(table, args), encoding="utf-8")
     write_picture(args.out / "stability.png", groups, curves)
+    print((args.out / "stability.md").read_text(encoding="utf-8"))
+    print(f"look at {args.out / 'stability.png'}")
 
 
 def read_curves(folder: Path) -> dict[str, np.ndarray]:
@@ -80,7 +80,7 @@ def table_text(table: list[dict], args: Namespace) -> str:
               *(f"Largest {name} of a run: median / largest" for name in CURVES)]
     return (f"{args.steps} steps, seeds {', '.join(map(str, args.seeds))}; flags: {' '.join(args.flags) or 'none'}\n\n"
             + markdown_table(header, rows)
-            + failures({f"{row['scene']}, lr {row['lr']:g}, limit {row['volume_limit']:g}": row for row in table}))
+            + gaps({f"{row['scene']}, lr {row['lr']:g}, limit {row['volume_limit']:g}": row for row in table}))
 
 
 def write_picture(path: Path, groups: dict[tuple, list[Run]], curves: dict[Run, dict[str, np.ndarray]]) -> None:

@@ -14,10 +14,11 @@ from baselines import MODELS, UNTRAINED
 from cli import run
 from data_util import write_image
 from evaluation.pictures import picture_grid, spread
-from experiments.command import experiment_parser, parse
+from experiments.command import Groups, Scenes, experiment_parser, parse, run_experiment
 from experiments.pictures import VIEWS_SHOWN, load_test_views, truth_and_frames, write_path_video
-from experiments.results import GAP, cell, failures, markdown_table, summarize
-from experiments.runner import Experiment, Result, Run, open_experiment
+from experiments.plan import Run
+from experiments.results import GAP, Outcome, cell, gaps, markdown_table, summarize
+from experiments.status import Result
 from util import write_json, write_text
 
 PROG = "experiments.table1"
@@ -36,28 +37,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = experiment_parser(PROG, __doc__)
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS), help="default: all")
     args = parse(parser, argv, reserved=set())
-    with open_experiment("table1", args.out, args.scenes, args.steps, args.flags) as experiment:
-        run_study(experiment, args)
-    print((args.out / "table.md").read_text(encoding="utf-8"))
-    print(f"look at {args.out / 'figure.png'}")
+    run_experiment("table1", args, plan_runs, collect)
 
 
-def run_study(experiment: Experiment, args: Namespace) -> None:
-    """Runs what is missing and writes the table and the pictures."""
-    models = [model for model in NAMES if model in args.models]
-    runs = {(scene, model): [Run(scene, data, model, seed, model)
+def plan_runs(args: Namespace, scenes: Scenes) -> Groups:
+    return {(scene, model): [Run(scene, data, model, seed, model)
                              for seed in (args.seeds[:1] if model in UNTRAINED else args.seeds)]
-            for scene, data in experiment.scenes.items() for model in models}
-    results, failed = experiment.run_all([run for group in runs.values() for run in group])
-    table = {scene: {model: summarize(runs[scene, model], results, failed) for model in models}
-             for scene in experiment.scenes}
+            for scene, data in scenes.items() for model in NAMES if model in args.models}
+
+
+def collect(args: Namespace, scenes: Scenes, runs: Groups, outcome: Outcome) -> None:
+    """Writes the table and the pictures."""
+    models = [model for model in NAMES if model in args.models]
+    table = {scene: {model: summarize(runs[scene, model], outcome) for model in models}
+             for scene in scenes}
     write_json(args.out / "table.json", {
         "steps": args.steps, "seeds": args.seeds, "flags": args.flags, "scenes": table,
         "mean": {model: mean_over_scenes(table, model) for model in models},
         "paper": {model: dict(zip(("vase", "pedestal", "chair", "cube", "mean"), row, strict=True))
                   for model, row in PAPER.items()}})
     write_text(args.out / "table.md", table_text(table, models, args))
-    write_pictures(experiment, models, {key: results.get(group[0]) for key, group in runs.items()})
+    write_pictures(args, scenes, models, {key: outcome.results.get(group[0]) for key, group in runs.items()})
+    print((args.out / "table.md").read_text(encoding="utf-8"))
+    print(f"look at {args.out / 'figure.png'}")
 
 
 def mean_over_scenes(table: dict, model: str) -> dict[str, float | None]:
@@ -82,15 +84,16 @@ def table_text(table: dict, models: list[str], args: Namespace) -> str:
     return (f"PSNR / SSIM on the test views after {args.steps} steps, mean over the seeds "
             f"{', '.join(map(str, args.seeds))}; flags: {' '.join(args.flags) or 'none'}\n\n"
             + markdown_table(["", "Parameters", *table, "Mean"], rows)
-            + failures({f"{scene}, {NAMES[model]}": row[model] for scene, row in table.items() for model in models})
+            + gaps({f"{scene}, {NAMES[model]}": row[model] for scene, row in table.items() for model in models})
             + "\nThe paper's own figures, on its own renders at 512 pixels, for reference:\n\n"
             + markdown_table(["", "Vase", "Pedestal", "Chair", "Cube", "Mean"], paper))
 
 
-def write_pictures(experiment: Experiment, models: list[str], results: dict[tuple[str, str], Result | None]) -> None:
+def write_pictures(args: Namespace, scenes: Scenes, models: list[str],
+                   results: dict[tuple[str, str], Result | None]) -> None:
     """Writes figure.png and each SCENE.mp4, from the first seed's runs."""
     columns, rows = ["truth", *(NAMES[model] for model in models)], []
-    for scene, data in experiment.scenes.items():
+    for scene, data in scenes.items():
         scene_results = [results[scene, model] for model in models]
         finished = [result for result in scene_results if result]
         if not finished:
@@ -98,9 +101,9 @@ def write_pictures(experiment: Experiment, models: list[str], results: dict[tupl
         views = load_test_views(data, finished[0])
         rows += [(f"{scene} {views.names[view]}", truth_and_frames(views, view, scene_results))
                  for view in spread(len(views), VIEWS_SHOWN)]
-        write_path_video(experiment.out / f"{scene}.mp4", columns, views, scene_results)
+        write_path_video(args.out / f"{scene}.mp4", columns, views, scene_results)
     if rows:
-        write_image(experiment.out / "figure.png", picture_grid(columns, rows))
+        write_image(args.out / "figure.png", picture_grid(columns, rows))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,196 @@
+"""An experiment's plan: its runs and their command lines, written down in the output folder.
+
+`experiment.json` holds the experiment's name, what decides what its runs learn (steps and flags), its scenes and the
+command lines of each run, by the run's name. So any process that sees the folder can carry out a run
+(`experiments.execute`). Repeating a command with more scenes or seeds extends the plan.
+"""
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from baselines import UNTRAINED
+from data_util import list_images
+from dataio import find_split
+from folders import Lock
+from run_deepvoxels import FREE_ON_RESUME, build_parser
+from util import InputError, read_text, write_json
+
+RECORD = "experiment.json"
+MAX_RECORD_BYTES = 1 << 28
+
+
+class SceneData(NamedTuple):
+    """The absolute folders of a scene's training and test views."""
+
+    train: Path
+    test: Path
+
+    @property
+    def root(self) -> Path:
+        """SCENE of SCENE/train; in the original's layout, the training folder ROOT/train/NAME."""
+        return self.train.parent if self.train.name == "train" else self.train
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model, trained on one scene from one seed, and tested.
+
+    scene: its name. data: its folders. variant: what the experiment varies, the model's name or a value.
+    flags: those of run_deepvoxels.py for this run, besides the experiment's.
+    prepare: the arguments of `python` that make `data.train`, unless it exists.
+    """
+
+    scene: str
+    data: SceneData
+    variant: str
+    seed: int
+    model: str = "deepvoxels"
+    flags: tuple[str, ...] = ()
+    prepare: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"{self.scene}-{self.variant}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The content of `out/experiment.json`.
+
+    flags: those of run_deepvoxels.py that decide what is learned, for all runs. scenes: their folders by name.
+    runs: by name, the folder of the training views (`views`) and the command lines `prepare` (makes the views unless
+    they exist; may be empty), `train` (empty for a model without training) and `test`. Whoever carries out a run adds
+    --logging_root, --checkpoint and flags that do not change what is learned to the last two.
+    """
+
+    out: Path
+    experiment: str
+    steps: int
+    flags: list[str]
+    scenes: dict[str, str]
+    runs: dict[str, dict]
+
+    def folder(self, name: str) -> Path:
+        """The logging root of a run."""
+        return self.out / "runs" / name
+
+    def add(self, runs: Sequence[Run]) -> "Plan":
+        """The plan with these runs too."""
+        return Plan(**vars(self) | {"runs": self.runs | {run.name: self._command_lines(run) for run in runs}})
+
+    def _command_lines(self, run: Run) -> dict:
+        def line(train_test: str, *roots) -> str:
+            return shlex.join(["python", "run_deepvoxels.py", "--train_test", train_test, "--model", run.model,
+                               *map(str, roots), "--seed", f"{run.seed}", *self.flags, *run.flags])
+
+        # As many epochs as steps, so that --max_steps ends training.
+        train = line("train", "--data_root", run.data.train, "--max_steps", self.steps, "--max_epoch", self.steps)
+        return {"views": str(run.data.train),
+                "prepare": shlex.join(["python", *run.prepare]) if run.prepare else "",
+                "train": "" if run.model in UNTRAINED else f"{train} --resume auto",
+                "test": line("test", "--data_root", run.data.test, "--train_root", run.data.train)}
+
+
+def split_flags(prog: str, flags: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those flags of run_deepvoxels.py that decide what is learned, and those that may differ between two calls, both
+    sorted. Ends the process with one line, as the command `prog`, if one is wrong."""
+    parser, _ = build_parser()
+    parser.prog = prog
+    given = vars(parser.parse_args(list(flags)))
+    learning, free = [], []
+    for name in sorted(given):
+        words = [f"--{name}"] if given[name] is True else [f"--{name}", f"{given[name]}"]
+        (free if name in FREE_ON_RESUME else learning).extend(words)
+    return learning, free
+
+
+def scenes_by_name(scenes: list[Path]) -> dict[str, SceneData]:
+    """The scenes' folders by name. Raises `InputError` for a scene that has no images to train on or measure."""
+    by_name = {}
+    for scene in scenes:
+        data = find_data(scene)
+        name = data.root.name
+        if name in by_name:
+            raise InputError(f"{scene}: another scene is named {name} too; rename one")
+        by_name[name] = data
+    return by_name
+
+
+def find_data(scene: Path) -> SceneData:
+    """The folders of a scene, SCENE or in the original's layout ROOT/train/NAME. Raises `InputError` unless both hold
+    images."""
+    if not scene.is_dir():
+        raise InputError(f"{scene}: no such folder")
+    is_split = (scene / "pose").is_dir()
+    folders = []
+    for split, use in [("train", "to train on"), ("test", "to measure with")]:
+        folder = find_split(scene, split) if is_split else scene.resolve() / split
+        if folder is None:
+            raise InputError(f"{scene}: no {split} folder belongs to it")
+        if not (folder / "rgb").is_dir() or not list_images(folder / "rgb"):
+            raise InputError(f"{scene}: has no images {use} ({split}/rgb)")
+        folders.append(folder)
+    return SceneData(*folders)
+
+
+def read_plan(out: Path) -> Plan:
+    """The plan in an output folder. Raises `InputError` if there is none."""
+    record = out / RECORD
+    if not record.is_file():
+        raise InputError(f"--out {out}: holds no experiment")
+    try:
+        content = json.loads(read_text(record, MAX_RECORD_BYTES))
+        # Earlier versions wrote no runs, and among the flags those that do not change what is learned.
+        return Plan(out, content["experiment"], int(content["steps"]), split_flags(str(record), content["flags"])[0],
+                    dict(content["scenes"]), dict(content.get("runs", {})))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{record}: is not an experiment's record ({error})") from None
+
+
+def draw_up(out: Path, experiment: str, steps: int, flags: list[str], scenes: dict[str, SceneData],
+            runs: Sequence[Run]) -> Plan:
+    """The plan in the folder, if there is one, with these scenes and runs too. Writes nothing.
+
+    Raises `InputError` if the folder holds anything else: another experiment, other steps, flags or scenes.
+    """
+    roots = {name: str(data.root) for name, data in scenes.items()}
+    # Hidden files, such as the lock, may be left of a command that ended before it wrote its record.
+    if not out.exists() or not (out / RECORD).exists() and out.is_dir() and all(
+            path.name.startswith(".") for path in out.iterdir()):
+        return Plan(out, experiment, steps, flags, roots, {}).add(runs)
+    if not (out / RECORD).is_file():
+        raise InputError(f"--out {out}: exists and holds no experiment; name another folder")
+    plan = read_plan(out)
+    for setting, value in [("experiment", experiment), ("steps", steps), ("flags", flags)]:
+        earlier = getattr(plan, setting)
+        if earlier != value:
+            earlier, value = (" ".join(words) or "none" if isinstance(words, list) else words
+                              for words in (earlier, value))
+            raise InputError(f"--out {out}: holds an experiment with {setting} {earlier}, not {value}; "
+                             "name another folder")
+    for scene, root in roots.items():
+        if plan.scenes.setdefault(scene, root) != root:
+            raise InputError(f"{out}: has results of another scene named {scene}, {plan.scenes[scene]}")
+    return plan.add(runs)
+
+
+def write_plan(plan: Plan, runs: Sequence[Run], scenes: dict[str, SceneData]) -> Plan:
+    """Adds the runs to what is in the folder, which another process may just have extended, and returns the plan."""
+    try:
+        plan.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {plan.out}: cannot be created ({error.strerror})") from None
+    with writing(plan.out):
+        plan = draw_up(plan.out, plan.experiment, plan.steps, plan.flags, scenes, runs)
+        content = asdict(plan)
+        del content["out"]
+        write_json(plan.out / RECORD, content)
+    return plan
+
+
+def writing(out: Path) -> Lock:
+    """Held while a process writes the record or the results; others wait for it."""
+    return Lock(out / ".lock", f"{out}: another process is writing here", wait=-1)

@@ -1,0 +1,135 @@
+"""How far the runs of an experiment are, read from their folders: done, running, waiting or failed.
+
+A run is done when its test has written `metrics.json`; `commands.json` holds the commands that were begun, where, and
+how they ended; `log.txt` their output; and whoever carries it out holds `.lock`.
+"""
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.plan import Plan
+from folders import is_locked
+
+STOPPED = {0, 129, 130, 143, -1, -2, -15}  # exit codes of a command that did its work, or was asked to stop
+LOG_TAIL = 1 << 14  # bytes
+# tqdm's line, as "450/1000 [00:10<00:12, 43.2step/s"
+PROGRESS = re.compile(r"(\d+)/(\d+) \[[^<\]]*<([^,\]]*), +([\d.]+|\?)(step|frame|s)/(step|frame|s)")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run's metrics, the folder with its frames, and the seconds that all its commands took; None if one of
+    them was killed together with the experiment."""
+
+    folder: Path
+    metrics: dict
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class State:
+    """kind: 'done', 'running', 'waiting' or 'failed'. text: the PSNR, where and how far it runs, or what went wrong."""
+
+    kind: str
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a command is: `done` of `total` steps or frames (`unit`), its speed in units a second, None if it is not
+    known yet, and the time left, as a text."""
+
+    done: int
+    total: int
+    unit: str
+    speed: float | None
+    left: str
+
+
+def find_result(folder: Path) -> Result | None:
+    """The result of the run in a folder, if it is done."""
+    done = sorted(folder.glob("test_traj/*/*/metrics.json"))
+    if not done:
+        return None
+    seconds = [command["seconds"] for command in read_commands(folder)]
+    return Result(done[-1].parent, json.loads(done[-1].read_text()),
+                  None if None in seconds else sum(seconds, start=0.0))
+
+
+def read_commands(folder: Path) -> list[dict]:
+    """The commands of a run so far."""
+    path = folder / "commands.json"
+    return json.loads(path.read_text())["commands"] if path.is_file() else []
+
+
+def count_failures(folder: Path) -> int:
+    """How many commands of a run have failed."""
+    return sum(_failed(command) for command in read_commands(folder))
+
+
+def _failed(command: dict) -> bool:
+    return command["exit_code"] is not None and command["exit_code"] not in STOPPED
+
+
+def read_state(folder: Path) -> State:
+    """The state of the run in a folder."""
+    result, commands = find_result(folder), read_commands(folder)
+    if result:
+        return State("done", f"PSNR {result.metrics['psnr']:.2f} dB")
+    if not commands:
+        return State("waiting")
+    last = commands[-1]
+    progress = read_progress(folder)
+    if _failed(last):
+        return State("failed", f"exit code {last['exit_code']}: {reason(folder)}")
+    if is_locked(folder / ".lock"):
+        return State("running", last.get("where", "elsewhere") + (f": {describe(progress)}" if progress else ""))
+    if last["exit_code"] == 0 and "--train_test test" in last["command"]:
+        return State("failed", "wrote no metrics")
+    return State("waiting", f"stopped at {progress.unit} {progress.done} of {progress.total}" if progress else "")
+
+
+def describe(progress: Progress) -> str:
+    speed = "" if progress.speed is None else f", {progress.speed:.3g} {progress.unit}s/s, {progress.left} left"
+    return f"{progress.unit} {progress.done} of {progress.total}{speed}"
+
+
+def read_progress(folder: Path) -> Progress | None:
+    """How far the last command of a run is, by the last progress bar in its log."""
+    bars = PROGRESS.findall(_read_log(folder))
+    if not bars:
+        return None
+    done, total, left, rate, one, other = bars[-1]
+    speed = None if rate == "?" or not float(rate) else float(rate) if other == "s" else 1 / float(rate)
+    return Progress(int(done), int(total), one if other == "s" else other, speed, left)
+
+
+def reason(folder: Path) -> str:
+    """What the last command's log says last: its last line with an error if it has one (a progress bar may follow),
+    else its last line that is not blank; at most 200 characters of it."""
+    lines = [line for line in _read_log(folder).replace("\r", "\n").splitlines() if line.strip()]
+    errors = [line for line in lines if "error: " in line]
+    return (errors or lines or ["no output"])[-1].strip()[:200]
+
+
+def _read_log(folder: Path) -> str:
+    """The end of the last command's part of the log."""
+    commands, path = read_commands(folder), folder / "log.txt"
+    if not path.is_file():
+        return ""
+    with open(path, "rb") as log:
+        begin = commands[-1].get("log_begin", 0) if commands else 0
+        log.seek(max(begin, path.stat().st_size - LOG_TAIL))
+        return log.read(LOG_TAIL).decode(errors="replace")
+
+
+def status_table(plan: Plan, names: Sequence[str]) -> str:
+    """A line for each run, and how many are in which state."""
+    states = {name: read_state(plan.folder(name)) for name in names}
+    width = max(map(len, states), default=0)
+    lines = [f"{name:{width}}  {state.kind:7}  {state.text}".rstrip() for name, state in states.items()]
+    counts = Counter(state.kind for state in states.values())
+    return "\n".join([*lines, ", ".join(f"{counts[kind]} {kind}" for kind in ("done", "running", "waiting", "failed"))])
