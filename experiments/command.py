@@ -11,7 +11,8 @@ from cli import Parser, number
 from experiments.execute import ROOT
 from experiments.plan import Plan, Run, SceneData, draw_up, read_plan, scenes_by_name, split_flags, write_plan, writing
 from experiments.results import Outcome, look
-from experiments.slurm import add_slurm_arguments, check_slurm, run_on_slurm, tasks_if_known
+from experiments.slurm import add_slurm_arguments, check_slurm, run_on_slurm
+from experiments.slurm_queue import tasks_if_known
 from experiments.status import find_result, read_state, status_table
 from experiments.worker import add_slot_arguments, make_slots, work
 from util import InputError

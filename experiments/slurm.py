@@ -1,61 +1,37 @@
 """Carries out the runs of an experiment as tasks of a SLURM cluster, through submitit: `--slurm`.
 
-Each run that is not done and has no task yet becomes one task of an array; a task is a worker (`experiments.worker`)
-of one run. SLURM starts a task again that was requeued, preempted or lost its node; a task whose time is nearly over
-saves and requeues itself. Training resumes where it was saved.
-
-    OUT/slurm/NAME/runs.json    the runs of a submission, in the order of its tasks; NAME is the tasks' name in SLURM
-    OUT/slurm/NAME/...          submitit's files: what a task is to do, and its output
-
-Nothing needs SLURM's accounting: the queue says which tasks there are, a run's folder how it has ended.
+Each run that is not done and has no task yet becomes one task of an array (`experiments.slurm_task`). SLURM starts a
+task again that was requeued, preempted or lost its node; training resumes where it was saved. Nothing needs SLURM's
+accounting: the queue says which tasks there are (`experiments.slurm_queue`), a run's folder how it has ended.
 """
 import argparse
 import io
-import json
 import math
-import os
 import re
 import secrets
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from cli import Parser, number
 from experiments.execute import ROOT
-from experiments.plan import Plan, read_plan
+from experiments.plan import Plan
+from experiments.slurm_queue import Task, call, read_queue
+from experiments.slurm_task import SAVE_SECONDS, work_in_task
 from experiments.status import read_state
-from experiments.worker import StepBar, ending, say, work
+from experiments.worker import StepBar, ending, say
 from folders import Lock
 from util import InputError, write_json
 
 POLL_SECONDS = 10
-SAVE_SECONDS = 180  # that a task has to save when its time is nearly over
 SETTLE_SECONDS = 15  # until a shared file system shows what another machine wrote
 DEFAULTS = {"slurm_partition": None, "slurm_gpus_per_task": 1, "slurm_hours": 24.0, "slurm_extra": []}
 # What a submission needs as it is.
 OWN_OPTIONS = {"array", "chdir", "error", "job-name", "no-requeue", "ntasks-per-node", "open-mode", "output", "requeue",
                "signal"}
-
-
-class Task(NamedTuple):
-    """A task in SLURM's queue, with the folder of its submission. text: its state, and where or why it waits."""
-
-    id: str
-    running: bool
-    text: str
-    folder: Path
-
-    @property
-    def work_file(self) -> Path:
-        """Where submitit puts what the task is to do, after the task has been queued."""
-        return self.folder / f"{self.id}_submitted.pkl"
 
 
 def add_slurm_arguments(parser: Parser) -> None:
@@ -110,6 +86,8 @@ def run_on_slurm(plan: Plan, names: Sequence[str], args: argparse.Namespace) -> 
     the experiment's folder.
     """
     tasks = submit_missing(plan, names, args)
+    if not tasks:
+        return
     try:
         wait_for_tasks(plan, tasks)
     except KeyboardInterrupt:
@@ -171,39 +149,12 @@ def submit(plan: Plan, names: Sequence[str], args: argparse.Namespace, folder: P
     return {name: Task(job.job_id, False, "", folder) for name, job in zip(names, jobs, strict=True)}
 
 
-def read_queue(out: Path) -> dict[str, Task]:
-    """The tasks of the experiment's runs that wait or run, by the run's name. Raises `InputError` if SLURM does not
-    answer."""
-    submissions = {path.parent.name: path for path in out.absolute().glob("slurm/*/runs.json")}
-    if not submissions:
-        return {}
-    runs, tasks = {}, {}
-    lines = call("squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%K|%T|%N|%r|%j").splitlines()
-    for id_, index, state, nodes, reason, name in (line.split("|", 5) for line in lines):
-        if name not in submissions:
-            continue
-        if name not in runs:
-            runs[name] = json.loads(submissions[name].read_text(encoding="utf-8"))["runs"]
-        run = runs[name][int(index) if index.isdecimal() else 0]  # a single task has no index
-        tasks[run] = Task(id_, bool(nodes), f"SLURM task {id_} {state.lower()}" + (
-            f" on {nodes}" if nodes else f" ({reason})"), submissions[name].parent)
-    return tasks
-
-
-def tasks_if_known(out: Path) -> dict[str, str]:
-    """What becomes of the runs' tasks, by run; empty where SLURM does not answer."""
-    try:
-        return {name: task.text for name, task in read_queue(out).items()}
-    except (InputError, OSError):  # `OSError`: there is no SLURM on this machine
-        return {}
-
-
 def wait_for_tasks(plan: Plan, tasks: dict[str, Task]) -> None:
     """Shows the progress until no run has a task any more. `tasks`: those now, by run."""
     with StepBar(plan, list(tasks)) as bar:
         while tasks:
             running = sum(task.running for task in tasks.values())
-            bar.set_postfix_str(f"{running} tasks running, {len(tasks) - running} waiting", refresh=False)
+            bar.set_postfix_str(f"tasks: {running} running, {len(tasks) - running} waiting", refresh=False)
             bar.show()
             time.sleep(POLL_SECONDS)
             try:
@@ -243,45 +194,3 @@ def last_words(path: Path) -> str:
     lines = [line.strip() for line in path.read_text(errors="replace").splitlines()] if path.exists() else []
     return next((line[:200] for mark in ("***", "error: ", "") for line in reversed(lines) if line and mark in line),
                 "no output")
-
-
-def work_in_task(out: Path, name: str, flags: list[str]) -> None:
-    """What a task does: carries out one run, after any other process that carries it out has ended.
-
-    That may be a task of the same run on a node that SLURM has lost sight of. SIGTERM saves and ends the task; SIGUSR1,
-    which says that its time is nearly over, saves and queues it again.
-    """
-    warned = []
-
-    def stop_and_requeue(*_) -> None:
-        warned.append(True)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # submitit ignores it
-    signal.signal(signal.SIGUSR1, stop_and_requeue)
-    try:
-        plan = read_plan(out)
-        folder = plan.folder(name)
-        while True:
-            while read_state(folder).kind == "running":
-                time.sleep(POLL_SECONDS)
-            work(plan, [name], flags, [{}])
-            state = read_state(folder)
-            if state.kind in ("done", "failed"):
-                break
-    except KeyboardInterrupt:
-        if warned:
-            subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
-        sys.exit(143)
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    if state.kind == "failed":
-        sys.exit(f"error: {name}: {state.text}")
-
-
-def call(*command: str) -> str:
-    """The output of one of SLURM's commands. Raises `InputError` with its first line if it fails."""
-    ended = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if ended.returncode:
-        raise InputError(f"{command[0]}: {(ended.stderr.strip() or 'failed').splitlines()[0]}")
-    return ended.stdout

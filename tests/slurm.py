@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -35,6 +35,7 @@ SlurmctldPort={port}
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=2,bf_interval=2
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 MpiDefault=none
@@ -88,9 +89,11 @@ class Cluster:
             self.start_node(node)
         wait_until(lambda: self._idle(NODES), 60, "two idle nodes")
 
-    def start_node(self, name: str) -> None:
+    def start_node(self, name: str, hidden: Path | None = None) -> None:
+        """Starts a node. To its tasks the folder `hidden` is empty, as one that the cluster does not share."""
         (self.folder / f"slurmd-{name}").mkdir(exist_ok=True)
-        self._start("slurmd", "-D", "-N", name, key=name)
+        hide = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(hidden)]
+        self._start("slurmd", "-D", "-N", name, key=name, wrapper=hide if hidden else [])
 
     def kill_node(self, name: str) -> None:
         """Kills a node's slurmd. Its tasks go on running, as on a node that the network lost."""
@@ -111,13 +114,13 @@ class Cluster:
         """Runs one of SLURM's commands."""
         subprocess.run(command, env=self.environment, check=True, timeout=60)
 
+    def clear(self) -> None:
+        """Ends all tasks."""
+        self.call("scancel", "--user", getpass.getuser())
+        wait_until(lambda: not self.queue(), 60, "an empty queue")
+
     def stop(self) -> None:
         """Ends the daemons and whatever of their tasks is left."""
-        if "slurmctld" in self._daemons and self.queue():
-            self.call("scancel", "--user", getpass.getuser())
-            deadline = time.monotonic() + 20
-            while self.queue() and time.monotonic() < deadline:
-                time.sleep(0.2)
         for daemon in reversed(self._daemons.values()):
             daemon.terminate()
             try:
@@ -134,10 +137,10 @@ class Cluster:
             except psutil.Error:  # ended meanwhile, or another user's
                 continue
 
-    def _start(self, program: str, *arguments: str, key: str | None = None) -> None:
+    def _start(self, program: str, *arguments: str, key: str | None = None, wrapper: Sequence[str] = ()) -> None:
         output = open(self.folder / f"{key or program}.out", "a")  # noqa: SIM115
         self._daemons[key or program] = subprocess.Popen(
-            [find(program), *arguments], env=self.environment, stdin=subprocess.DEVNULL, stdout=output,
+            [*wrapper, find(program), *arguments], env=self.environment, stdin=subprocess.DEVNULL, stdout=output,
             stderr=subprocess.STDOUT, start_new_session=True)  # so that Ctrl-C does not reach it before `stop`
         output.close()
 
