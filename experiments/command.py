@@ -115,7 +115,7 @@ def launch(plan: Plan, names: list[str], args: argparse.Namespace, slots: list[d
     for name in names:
         state = read_state(plan.folder(name))
         if state.kind == "running":
-            print(f"{name}: is carried out by {state.text}")
+            print(f"{name}: runs elsewhere, {state.text}")
 
 
 def check_first(plan: Plan, runs: Sequence[Run], data: SceneData, flags: Sequence[str]) -> None:

@@ -41,7 +41,7 @@ def summarize(runs: Sequence[Run], outcome: Outcome) -> dict:
         for seed, result in done.items()}
     missing = [(run.seed, outcome.missing[run]) for run in runs if run in outcome.missing]
     summary["failed"] = {str(seed): state.text for seed, state in missing if state.kind == "failed"}
-    summary["unfinished"] = {str(seed): f"{state.kind} {state.text}".strip() for seed, state in missing
+    summary["unfinished"] = {str(seed): f"{state.kind}, {state.text}".removesuffix(", ") for seed, state in missing
                              if state.kind != "failed"}
     return summary
 

@@ -11,6 +11,7 @@ import argparse
 import os
 import signal
 import sys
+import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -26,7 +27,9 @@ from experiments.status import count_failures, find_result, read_progress, read_
 from util import InputError, usable_cores
 
 PROG = "experiments.worker"
-SHOW_SECONDS = 1
+MAX_GPU = 1023
+SHOW_SECONDS = 1  # between updates of the progress bar on a terminal
+LOG_SECONDS = 30  # and in a file
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +61,7 @@ def gpu_list(text: str) -> list[int]:
         first, dash, last = part.partition("-")
         if not (first.isdecimal() and (last.isdecimal() if dash else not last)):
             raise argparse.ArgumentTypeError(f"{text} is not a list of GPUs as 0-7 or 0,2,5")
-        gpus += range(int(first), int(last if dash else first) + 1)
+        gpus += range(int(first), min(int(last if dash else first), MAX_GPU) + 1)
     if not gpus or len(set(gpus)) < len(gpus):
         raise argparse.ArgumentTypeError(f"{text} names a GPU twice, or none")
     return gpus
@@ -126,7 +129,7 @@ def work(plan: Plan, names: Sequence[str], flags: Sequence[str], slots: list[dic
                 if signals.count > stops:
                     stops = signals.count
                     commands.stop() if stops == 1 else commands.kill()
-                bar.show()
+                bar.show(last=not waiting)
         except BaseException:
             commands.stop()
             raise
@@ -180,9 +183,10 @@ class StepBar(tqdm):
         self._plan, self._names = plan, [name for name in names if plan.runs[name]["train"]]
         self._steps = dict.fromkeys(self._names, 0)
         self._read()
+        self._seconds = SHOW_SECONDS if sys.stderr.isatty() else LOG_SECONDS
         super().__init__(total=plan.steps * len(self._names), initial=sum(self._steps.values()), unit="step",
-                         dynamic_ncols=True, mininterval=SHOW_SECONDS)
-        self._shown = self._time()
+                         dynamic_ncols=True, mininterval=self._seconds, disable=not self._names)
+        self._shown = time.monotonic()
 
     def _read(self) -> None:
         for name in self._names:
@@ -194,12 +198,12 @@ class StepBar(tqdm):
                 elif progress:
                     self._steps[name] = progress.done
 
-    def show(self) -> None:
-        """Shows the progress, at most once in `SHOW_SECONDS`."""
-        if self._time() - self._shown >= SHOW_SECONDS:
+    def show(self, last: bool = False) -> None:
+        """Shows the progress, if it was not shown just now or this is the last time."""
+        if last or time.monotonic() - self._shown >= self._seconds:
             self._read()
             self.update(sum(self._steps.values()) - self.n)
-            self._shown = self._time()
+            self._shown = time.monotonic()
 
 
 if __name__ == "__main__":

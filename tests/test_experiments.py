@@ -2,67 +2,20 @@
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
-import time
 
 import imageio.v2 as imageio
 import numpy as np
 import pytest
 
+from baselines import MODELS
 from cli import run as run_command
 from evaluation.output import write_png16
 from experiments import execute, occlusion, sensitivity, table1
 from experiments.status import read_commands
 from scenes import noise
 from tests.conftest import SMALL, write_scene
-from tests.helpers import ROOT
+from training.run_folder import RunLock
 from util import write_json
-
-
-def start(*arguments) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-m", "experiments.table1", *map(str, arguments)], cwd=ROOT, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-
-def test_table1_with_every_method_stopped_half_way_and_finished(scene, tmp_path):
-    out = tmp_path / "out"
-    arguments = ["--scenes", scene, "--steps", 3, "--out", out, *SMALL]
-    process = start(*arguments)
-    deadline = time.time() + 120
-    while not (out / "runs" / "scene-worrall-seed0" / "log.txt").exists():
-        assert process.poll() is None, process.communicate()
-        assert time.time() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
-    assert "Traceback" not in error
-    assert not (out / "table.md").exists()
-    done = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/test_traj/*/*/metrics.json")}
-    assert [path.relative_to(out).parts[1] for path in sorted(done)] == [
-        "scene-nearest_neighbor-seed0", "scene-tatarchenko-seed0"]
-
-    process = start(*arguments)
-    output, error = process.communicate(timeout=300)
-    assert process.returncode == 0, error
-    assert output.startswith("2 of 5 runs are done")
-    assert all(path.stat().st_mtime_ns == modified for path, modified in done.items())
-    assert {path.name for path in out.iterdir()} - {".lock"} == {
-        "experiment.json", "runs", "table.md", "table.json", "figure.png", "scene.mp4"}
-    table = json.loads((out / "table.json").read_text())["scenes"]["scene"]
-    assert list(table) == list(table1.NAMES)
-    for model, summary in table.items():
-        metrics = json.loads((out / summary["seeds"]["0"]["frames"] / "metrics.json").read_text())
-        assert (metrics["model"], metrics["psnr"]) == (model, summary["psnr"])
-        assert summary["parameters"] >= table["deepvoxels"]["parameters"] or model == "nearest_neighbor"
-    text = (out / "table.md").read_text()
-    assert f"{table['pix2pix']['psnr']:.2f} / {table['pix2pix']['ssim']:.2f}" in text
-    assert "30.55 / 0.97" in text  # the paper's mean
-    assert imageio.imread(out / "figure.png").shape == (24 + 3 * 220, 24 + 6 * 220, 3)
-    frames = imageio.mimread(out / "scene.mp4")
-    assert (len(frames), frames[0].shape) == (3, (24 + 220, 6 * 220, 3))
 
 
 @pytest.fixture
@@ -286,3 +239,59 @@ def test_a_run_is_tested_with_the_checkpoint_of_its_last_step(scene, tmp_path, f
     os.utime(newer / "model-epoch_0_iter_2.pth", (2e9, 2e9))
     table1.main(arguments(scene, tmp_path / "out", "--models", "pix2pix"))
     assert commands[-1].endswith("logs/01_01/run/model-epoch_0_iter_3.pth")
+
+
+def test_the_papers_table_is_quoted_right():
+    """Its means are those of its scenes, to the rounding of its figures."""
+    assert set(table1.PAPER) == set(table1.NAMES) == set(MODELS)
+    for row_ in table1.PAPER.values():
+        assert np.mean([psnr for psnr, _ in row_[:4]]) == pytest.approx(row_[4][0], abs=0.011)
+        assert np.mean([ssim for _, ssim in row_[:4]]) == pytest.approx(row_[4][1], abs=0.011)
+
+
+def test_flags_that_do_not_change_what_is_learned_may_differ(scene, tmp_path, fake_commands):
+    commands, _ = fake_commands
+    out = tmp_path / "out"
+    table1.main(arguments(scene, out, "--models", "pix2pix"))
+    table1.main(arguments(scene, out, "--models", "pix2pix", "--seeds", 1, "--log_every", 9, "--checkpoint_minutes=5"))
+    assert "--device cpu" in commands[1]
+    assert "--checkpoint_minutes 5.0 --device cpu --log_every 9" in commands[2]
+    assert "flags: --grid_dim 8 " in (out / "table.md").read_text()
+    plan = json.loads((out / "experiment.json").read_text())["runs"]
+    assert list(plan) == ["scene-pix2pix-seed0", "scene-pix2pix-seed1"]
+    assert "--seed 1 --grid_dim 8 " in plan["scene-pix2pix-seed1"]["train"]
+    assert "--log_every" not in plan["scene-pix2pix-seed1"]["train"]
+
+
+def test_a_collection_runs_nothing_and_plans_nothing(scene, tmp_path, fake_commands, capfd):
+    commands, _ = fake_commands
+    out = tmp_path / "out"
+    refused(capfd, [table1, *arguments(scene, out, "--collect")], "holds no experiment")
+    assert not out.exists()
+    table1.main(arguments(scene, out, "--models", "pix2pix"))
+    table1.main(arguments(scene, out, "--seeds", 0, 1, "--collect"))
+    text = (out / "table.md").read_text()
+    assert "| **20.00 / 0.50** (1 of 2 seeds) |" in text
+    assert "- scene, DeepVoxels, seed 1: waiting\n" in text
+    assert "Failed" not in text
+    assert len(commands) == 2
+    assert list(json.loads((out / "experiment.json").read_text())["runs"]) == ["scene-pix2pix-seed0"]
+    capfd.readouterr()
+    refused(capfd, [table1, *arguments(scene, out, "--steps", 4, "--collect")], "steps 3, not 4")
+
+
+def test_a_run_that_another_process_holds_is_a_gap(scene, tmp_path, fake_commands, capsys):
+    commands, _ = fake_commands
+    out = tmp_path / "out"
+    folder = out / "runs" / "scene-pix2pix-seed0"
+    folder.mkdir(parents=True)
+    write_json(folder / "commands.json", {"commands": [
+        {"command": "", "where": "process 7 on earth", "seconds": None, "exit_code": None}]})
+    (out / "experiment.json").write_text(json.dumps({"experiment": "table1", "steps": 3, "flags": SMALL, "scenes": {}}))
+    with RunLock(folder):
+        table1.main(arguments(scene, out, "--models", "pix2pix", "nearest_neighbor"))
+    assert len(commands) == 1
+    assert "scene-pix2pix-seed0: runs elsewhere, process 7 on earth\n" in capsys.readouterr().out
+    text = (out / "table.md").read_text()
+    assert "| Pix2Pix (Isola et al.) | – | – (not done) | – |" in text
+    assert "- scene, Pix2Pix (Isola et al.), seed 0: running, process 7 on earth" in text
