@@ -15,12 +15,24 @@ SAVE_SECONDS = 180  # before its time is over, a task is warned so that it saves
 POLL_SECONDS = 10
 
 
+def wait_for_other(folder: Path) -> None:
+    """Waits while another process carries out the run in a folder."""
+    said = False
+    while (state := read_state(folder)).kind == "running":
+        if not said:
+            print(f"{folder.name}: waits for {state.text}", flush=True)
+            said = True
+        time.sleep(POLL_SECONDS)
+
+
 def work_in_task(out: Path, name: str, flags: list[str]) -> None:
     """What a task does: carries out one run, after any other process that carries it out has ended.
 
     That may be a task of the same run on a node that SLURM has lost sight of. SIGTERM saves and ends the task; SIGUSR1,
     which says that its time is nearly over, saves and queues it again.
     """
+    import submitit  # only tasks and their submission need it
+
     warned = []
 
     def stop_and_requeue(*_) -> None:
@@ -33,15 +45,15 @@ def work_in_task(out: Path, name: str, flags: list[str]) -> None:
         plan = read_plan(out)
         folder = plan.folder(name)
         while True:
-            while read_state(folder).kind == "running":
-                time.sleep(POLL_SECONDS)
+            wait_for_other(folder)
             work(plan, [name], flags, [{}])
             state = read_state(folder)
             if state.kind in ("done", "failed"):
                 break
     except KeyboardInterrupt:
         if warned:
-            subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
+            # Not $SLURM_JOB_ID, which for one task of an array means the whole array.
+            subprocess.run(["scontrol", "requeue", submitit.JobEnvironment().job_id], check=True)
         sys.exit(143)
     except InputError as error:
         sys.exit(f"error: {error}")

@@ -53,7 +53,7 @@ def start_table1(cluster, words, **environment) -> subprocess.Popen:
     with open(f"{out}.log", "a") as log:
         STARTED.append(subprocess.Popen(
             [sys.executable, "-m", "experiments.table1", *words], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT,
-            env={**cluster.environment, **ENVIRONMENT, **environment}))
+            env={**ENVIRONMENT, "SLURM_CONF": cluster.environment["SLURM_CONF"], **environment}))
     return STARTED[-1]
 
 
@@ -86,7 +86,7 @@ def test_a_disturbed_table_is_that_of_one_process(cluster, tmp_path):
     second = start_table1(cluster, command)
     events = [(lambda: disturbed.trains("worrall"), lambda: disturbed.training("worrall").kill()),
               (lambda: disturbed.trains("pix2pix"), lambda: disturbed.lose_node("pix2pix")),
-              (lambda: disturbed.lost and disturbed.task("pix2pix")[3] == "PENDING", disturbed.return_node),
+              (lambda: disturbed.waits("pix2pix"), disturbed.return_node),
               (lambda: disturbed.trains("deepvoxels"),
                lambda: disturbed.call("deepvoxels", "scancel", "--signal=USR1"))]
 
@@ -149,6 +149,11 @@ class Disturbed:
         self.lost = self.task(model)[4]
         self.training(model).suspend()
         self.cluster.kill_node(self.lost)
+
+    def waits(self, model: str) -> bool:
+        """Whether a task waits for another process to leave its run."""
+        return any(f"scene-{model}-seed0: waits for SLURM job" in path.read_text()
+                   for path in self.out.glob("slurm/*/*_log.out"))
 
     def return_node(self) -> None:
         self.cluster.start_node(self.lost)
