@@ -131,10 +131,7 @@ def submit(plan: Plan, names: Sequence[str], args: argparse.Namespace, folder: P
         options["gpus-per-task"] = args.slurm_gpus_per_task
     options |= dict(args.slurm_extra)
     executor = submitit.SlurmExecutor(folder=folder)
-    executor.update_parameters(
-        job_name=folder.name, time=minutes, additional_parameters=options,
-        # Since SLURM 22.05 srun does not take this from sbatch.
-        srun_args=[f"--cpus-per-task={options['cpus-per-task']}"] if "cpus-per-task" in options else [])
+    executor.update_parameters(job_name=folder.name, additional_parameters=options)
     work = [partial(work_in_task, plan.out.absolute(), name, args.free_flags) for name in names]
     folder.mkdir(parents=True)
     write_json(folder / "runs.json", {"runs": list(names)})
