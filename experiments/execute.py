@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from experiments.plan import Plan
+from experiments.plan import OUT, Plan
 from experiments.status import count_failures, find_result, read_commands
 from folders import Lock
 from util import InputError, write_json
@@ -88,10 +88,11 @@ def carry_out(plan: Plan, name: str, flags: Sequence[str], lock: Lock, commands:
 
 def command_lines(plan: Plan, name: str, flags: Sequence[str]) -> Iterator[list[str]]:
     """What is left to do for a run: the arguments of `python`, one command after the other has ended well."""
-    run, folder = plan.runs[name], plan.folder(name).absolute()
-    prepare, train, test = (shlex.split(run[line])[1:] for line in ("prepare", "train", "test"))
+    out, folder = str(plan.out.absolute()), plan.folder(name).absolute()
+    prepare, train, test = ([word.replace(OUT, out) for word in shlex.split(plan.runs[name][line])[1:]]
+                            for line in ("prepare", "train", "test"))
     more, checkpoint = ["--logging_root", str(folder), *flags], []
-    if prepare and not Path(run["views"]).exists():
+    if prepare and not Path(plan.runs[name]["views"].replace(OUT, out)).exists():
         yield prepare
     if train:
         yield [*train, *more]

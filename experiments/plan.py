@@ -19,6 +19,7 @@ from run_deepvoxels import FREE_ON_RESUME, build_parser
 from util import InputError, read_text, write_json
 
 RECORD = "experiment.json"
+OUT = "{out}"  # stands for the output folder in command lines, so that it may be moved
 MAX_RECORD_BYTES = 1 << 28
 
 
@@ -62,8 +63,8 @@ class Plan:
 
     flags: those of run_deepvoxels.py that decide what is learned, for all runs. scenes: their folders by name.
     runs: by name, the folder of the training views (`views`) and the command lines `prepare` (makes the views unless
-    they exist; may be empty), `train` (empty for a model without training) and `test`. Whoever carries out a run adds
-    --logging_root, --checkpoint and flags that do not change what is learned to the last two.
+    they exist; may be empty), `train` (empty for a model without training) and `test`. Whoever carries out a run puts
+    the output folder for `OUT`, and adds --logging_root, --checkpoint and flags that do not change what is learned.
     """
 
     out: Path

@@ -9,13 +9,14 @@ runs what is missing.
 """
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 from cli import Parser, number, run
 from data_util import list_poses
 from dataio import sampled_views
 from deep_voxels import SIZES
 from experiments.command import Groups, Scenes, experiment_parser, parse, run_experiment
-from experiments.plan import Run, SceneData
+from experiments.plan import OUT, Run, SceneData
 from experiments.plot import Curve, Plot, write_plots
 from experiments.results import Outcome, summarize
 from util import write_json
@@ -87,7 +88,7 @@ def noise_run(args: Namespace, scene: str, data: SceneData, degrees: float, seed
     """On a noisy copy of the training views, which the run makes."""
     if degrees == 0:
         return Run(scene, data, BASE, seed)
-    copy = args.out.absolute() / "scenes" / f"{scene}-noise_{degrees:g}-seed{seed}" / "train"
+    copy = Path(OUT, "scenes", f"{scene}-noise_{degrees:g}-seed{seed}", "train")
     prepare = ("-m", "scenes.noise", "--scene", str(data.train), "--out", str(copy), "--degrees", str(degrees),
                "--seed", str(seed))
     return Run(scene, data._replace(train=copy), f"noise_{degrees:g}", seed, prepare=prepare)

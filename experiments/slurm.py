@@ -160,7 +160,8 @@ def wait_for_tasks(plan: Plan, tasks: dict[str, Task]) -> None:
                 say(f"warning: {error}")
                 continue
             for name in tasks.keys() - now.keys():
-                say(f"  {name}: {ending(plan.folder(name))}")
+                if read_state(plan.folder(name)).kind in ("done", "failed"):
+                    say(f"  {name}: {ending(plan.folder(name))}")
             tasks = now
 
 

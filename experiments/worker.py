@@ -149,7 +149,7 @@ def ending(folder: Path) -> str:
     """How a run that this process carried out has ended."""
     result, state = find_result(folder), read_state(folder)
     if result is None:
-        return f"{state.kind}: {state.text}".removeprefix("waiting: ")
+        return f"failed: {state.text}" if state.kind == "failed" else state.text or state.kind
     return (f"PSNR {result.metrics['psnr']:.2f} dB, SSIM {result.metrics['ssim']:.3f}"
             + ("" if result.seconds is None else f" after {result.seconds:.0f} s"))
 

@@ -105,7 +105,7 @@ def test_a_disturbed_table_is_that_of_one_process(cluster, tmp_path):
     third = start_table1(cluster, command)
     assert third.wait(PATIENCE) == 0
     log = Path(f"{out}.log").read_text()
-    assert re.findall(r"^(\d) runs submitted, (\d) in", log, re.MULTILINE) == [("5", "0"), ("0", "5"), ("1", "0")], log
+    assert re.findall(r"^(\d) runs submitted", log, re.MULTILINE) == ["5", "0", "1"], log
     assert alone.wait(PATIENCE) == 0
     for model in ("tatarchenko", "pix2pix", "deepvoxels"):
         assert disturbed.starts(model)[-1] > 0, model  # it went on from what was saved
