@@ -126,8 +126,10 @@ def _read_log(folder: Path) -> str:
         return log.read(LOG_TAIL).decode(errors="replace")
 
 
-def status_table(plan: Plan, names: Sequence[str], queued: Mapping[str, str]) -> str:
-    """A line for each run, and how many are in which state. queued: what runs that a cluster has queued wait for."""
+def status_table(plan: Plan, names: Sequence[str], queued: Mapping[str, str] | None = None) -> str:
+    """A line for each run, and how many are in which state. queued: what the runs that a cluster has queued wait for,
+    by name."""
+    queued = queued or {}
     states = {name: read_state(plan.folder(name)) for name in names}
     states |= {name: State("waiting", queued[name]) for name, state in states.items()
                if name in queued and state.kind in ("waiting", "failed")}

@@ -34,7 +34,7 @@ def test_wrong_arguments(scene, tmp_path, monkeypatch, capfd, more, words):
 
 def test_the_commands_of_the_documentation_are_understood():
     """All of docs/clusters.md that start an experiment or a worker."""
-    text = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8").replace("\\\n", "")
     commands = re.findall(r"^    python -m (experiments\.\w+) (.*)$", text, re.MULTILINE)
     assert len(commands) >= 4
     for module, words in commands:
