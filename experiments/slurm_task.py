@@ -36,8 +36,9 @@ def work_in_task(out: Path, name: str, flags: list[str]) -> None:
     warned = []
 
     def stop_and_requeue(*_) -> None:
-        warned.append(True)
-        os.kill(os.getpid(), signal.SIGTERM)
+        if not warned:
+            warned.append(True)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # submitit ignores it
     signal.signal(signal.SIGUSR1, stop_and_requeue)
@@ -51,6 +52,7 @@ def work_in_task(out: Path, name: str, flags: list[str]) -> None:
             if state.kind in ("done", "failed"):
                 break
     except KeyboardInterrupt:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which SLURM sends to a task that is requeued
         if warned:
             # Not $SLURM_JOB_ID, which for one task of an array means the whole array.
             subprocess.run(["scontrol", "requeue", submitit.JobEnvironment().job_id], check=True)
