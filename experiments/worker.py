@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -201,7 +202,8 @@ class StepBar(tqdm):
     def show(self, last: bool = False) -> None:
         """Shows the progress, if it was not shown just now or this is the last time."""
         if last or time.monotonic() - self._shown >= self._seconds:
-            self._read()
+            with suppress(OSError, ValueError):  # a shared file system may answer late: the next time will do
+                self._read()
             self.update(sum(self._steps.values()) - self.n)
             self._shown = time.monotonic()
 

@@ -23,8 +23,11 @@ import json, os, pathlib, signal, sys, time
 folder = pathlib.Path(sys.argv[sys.argv.index('--logging_root') + 1])
 open(folder / 'begun', 'a').write('x')
 def wait_for(name):
-    while not (folder / name).exists():
+    for _ in range(2000):
+        if (folder / name).exists():
+            return
         time.sleep(0.01)
+    sys.exit('waited in vain')
 def finish():
     (folder / 'test_traj/day/run').mkdir(parents=True)
     (folder / 'test_traj/day/run/metrics.json').write_text('{"psnr": 20.0, "ssim": 0.5}')
