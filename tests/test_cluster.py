@@ -216,7 +216,8 @@ def test_a_submission_that_was_killed_leaves_nothing_that_counts(in_cluster, sce
 
 
 def test_what_sbatch_refuses(in_cluster, scene, tmp_path, capfd):
-    arguments = words(scene, tmp_path / "out", "--steps", 3, "--models", "nearest_neighbor", "--slurm")
+    arguments = words(scene, tmp_path / "out", "--steps", 3, "--models", "nearest_neighbor", "--slurm",
+                      "--precision", "tf32")  # this machine need not be able to do what the nodes can
     refused(capfd, [*arguments, "--slurm_partition", "fast"], "--slurm_partition fast", "no such partition, only main")
     assert not (tmp_path / "out").exists()
     refused(capfd, arguments, "sbatch refuses", "gres")  # there is no GPU
