@@ -7,13 +7,13 @@ import getpass
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-
-import psutil
 
 NODES = ("n1", "n2")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
@@ -129,13 +129,19 @@ class Cluster:
                 daemon.kill()
                 daemon.wait()
         self._daemons.clear()
-        mine = self.environment["SLURM_CONF"]
-        for process in psutil.process_iter():
-            try:
-                if process.pid != os.getpid() and process.environ().get("SLURM_CONF") == mine:
-                    process.kill()
-            except psutil.Error:  # ended meanwhile, or another user's
-                continue
+        for pid in self._left_over():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _left_over(self) -> list[int]:
+        """The processes that were started with this cluster's environment: the tasks', and each one's slurmstepd (which
+        writes over part of it, so that psutil does not find it). This process set it, if at all, after its start."""
+        mine, pids = f"SLURM_CONF={self.environment['SLURM_CONF']}".encode(), []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):  # ended meanwhile, or another user's
+                if mine in path.read_bytes().split(b"\0"):
+                    pids.append(int(path.parent.name))
+        return pids
 
     def _start(self, program: str, *arguments: str, key: str | None = None, wrapper: Sequence[str] = ()) -> None:
         output = open(self.folder / f"{key or program}.out", "a")  # noqa: SIM115
