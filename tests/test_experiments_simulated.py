@@ -97,7 +97,7 @@ def test_no_run_is_lost_or_run_twice(trouble):
 
 
 @pytest.mark.long
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(troubles)
 def test_no_run_is_lost_or_run_twice_at_length(trouble):
     check(trouble)
