@@ -1,5 +1,6 @@
 # make demo: a scene, a trained model and its video in a few minutes. make test: ruff and pytest.
-# make test-browser: the viewer in Chromium, which is installed if it may be.
+# make test-browser: the viewer in Chromium, which is installed if it may be. make test-cluster: experiments on a SLURM of
+# two nodes on this machine, which is installed if it may be; without it the tests are skipped.
 # They first install into .venv what they need, when it is missing or its list is newer: requirements.txt for the demo,
 # requirements-dev.txt too for the tests. A torch that already is in .venv and new enough stays.
 PYTHON ?= python3
@@ -10,7 +11,7 @@ DEMO_STEPS ?= 2000
 DEMO_TRAIN_VIEWS ?= 150
 DEMO_TEST_VIEWS ?= 60
 
-.PHONY: demo test test-long test-browser clean
+.PHONY: demo test test-long test-browser test-cluster clean
 
 .venv/installed: requirements.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"
@@ -48,6 +49,12 @@ test-long: .venv/installed-dev
 test-browser: .venv/installed-dev
 	command -v chromium > /dev/null || { apt-get update -qq && apt-get install -y --no-install-recommends chromium; }
 	$(PY) -m pytest -m browser
+
+test-cluster: .venv/installed-dev
+	@PATH="$$PATH:/usr/sbin"; { command -v slurmctld && command -v munged; } > /dev/null || { \
+		apt-get update -qq && apt-get install -y --no-install-recommends slurm-wlm munge; } || \
+		echo "SLURM could not be installed"
+	$(PY) -m pytest -m cluster -rs
 
 clean:
 	rm -rf .venv $(DEMO)

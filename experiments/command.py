@@ -11,6 +11,8 @@ from cli import Parser, number
 from experiments.execute import ROOT
 from experiments.plan import Plan, Run, SceneData, draw_up, read_plan, scenes_by_name, split_flags, write_plan, writing
 from experiments.results import Outcome, look
+from experiments.slurm import add_slurm_arguments, check_slurm, run_on_slurm
+from experiments.slurm_queue import tasks_if_known
 from experiments.status import find_result, read_state, status_table
 from experiments.worker import add_slot_arguments, make_slots, work
 from util import InputError
@@ -38,10 +40,13 @@ def experiment_parser(prog: str, description: str | None) -> Parser:
                              "commands at once share the runs")
     group = parser.add_argument_group("how to run").add_mutually_exclusive_group()
     add_slot_arguments(group)
+    group.add_argument("--slurm", action="store_true",
+                       help="run each as a task of a SLURM cluster and wait; if this command ends, the tasks go on")
     group.add_argument("--collect", action="store_true",
                        help="run nothing; write the tables and pictures of what is done, with gaps")
     group.add_argument("--status", action="store_true",
                        help="run nothing; list the runs that are done, running, waiting and failed (needs only --out)")
+    add_slurm_arguments(parser)
     return parser
 
 
@@ -78,7 +83,7 @@ def run_experiment(name: str, args: argparse.Namespace,
     """
     if args.status:
         plan = read_plan(args.out)
-        print(status_table(plan, list(plan.runs)))
+        print(status_table(plan, list(plan.runs), tasks_if_known(args.out)))
         return
     scenes = scenes_by_name(args.scenes)
     groups = plan_runs(args, scenes)
@@ -88,8 +93,11 @@ def run_experiment(name: str, args: argparse.Namespace,
     plan = draw_up(args.out, name, args.steps, args.flags, scenes, runs)
     if not args.collect:
         slots = make_slots(args, args.free_flags)
+        check_slurm(args)
+        # The machine that submits tasks need not have their GPUs.
+        flags = [*args.free_flags, *(["--device", "cpu", "--precision", "fp32"] if args.slurm else [])]
         for scene, data in scenes.items():
-            check_first(plan, [run for run in runs if run.scene == scene], data, args.free_flags)
+            check_first(plan, [run for run in runs if run.scene == scene], data, flags)
         plan = write_plan(plan, runs, scenes)
         launch(plan, [run.name for run in runs], args, slots)
     with writing(args.out):  # before the runs are looked at, so that the last to write has seen the most
@@ -100,7 +108,10 @@ def launch(plan: Plan, names: list[str], args: argparse.Namespace, slots: list[d
     """Runs what is missing, and says what other processes run."""
     done = sum(find_result(plan.folder(name)) is not None for name in names)
     print(f"{done} of {len(names)} runs are done", flush=True)
-    work(plan, names, args.free_flags, slots)
+    if args.slurm:
+        run_on_slurm(plan, names, args)
+    else:
+        work(plan, names, args.free_flags, slots)
     for name in names:
         state = read_state(plan.folder(name))
         if state.kind == "running":

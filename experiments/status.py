@@ -6,7 +6,7 @@ how they ended; `log.txt` their output; and whoever carries it out holds `.lock`
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,9 +126,13 @@ def _read_log(folder: Path) -> str:
         return log.read(LOG_TAIL).decode(errors="replace")
 
 
-def status_table(plan: Plan, names: Sequence[str]) -> str:
-    """A line for each run, and how many are in which state."""
+def status_table(plan: Plan, names: Sequence[str], queued: Mapping[str, str] | None = None) -> str:
+    """A line for each run, and how many are in which state. queued: what the runs that a cluster has queued wait for,
+    by name."""
+    queued = queued or {}
     states = {name: read_state(plan.folder(name)) for name in names}
+    states |= {name: State("waiting", queued[name]) for name, state in states.items()
+               if name in queued and state.kind in ("waiting", "failed")}
     width = max(map(len, states), default=0)
     lines = [f"{name:{width}}  {state.kind:7}  {state.text}".rstrip() for name, state in states.items()]
     counts = Counter(state.kind for state in states.values())

@@ -8,6 +8,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -15,6 +17,8 @@ import pytest
 from checkpoints import load_checkpoint
 from tests.conftest import write_scene
 from tests.helpers import (
+    ROOT,
+    STARTED,
     arguments,
     assert_same,
     checkpoints,
@@ -165,17 +169,33 @@ def test_training_outlives_the_reader_of_its_output(scene, tmp_path):
     final_checkpoint(tmp_path, 30)
 
 
-def test_sigusr1_saves_and_a_second_sigterm_stops_at_once(scene, tmp_path):
+def test_sigusr1_saves_and_a_passed_on_sigterm_does_not_end_the_save(scene, tmp_path):
+    """A scheduler may send SIGTERM to training and to its parent, which passes it on."""
     process = start(*arguments(scene, tmp_path, *ENDLESS))
     wait_for(lambda: list(tmp_path.glob("runs/*/*/events*")), process)
     for count in (1, 2):
         process.send_signal(signal.SIGUSR1)
         wait_for(lambda: len(checkpoints(tmp_path)) == count, process)  # noqa: B023
     process.terminate()
+    time.sleep(0.01)  # signals that come together may reach a process as one
     process.terminate()
     assert finish(process)[0] == 143
+    assert len(checkpoints(tmp_path)) == 3
     for path in checkpoints(tmp_path):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_a_step_that_hangs(number):
+    hang = "import time, training.run_folder as r\nwith r.Signals():\n print('hangs', flush=True)\n time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", hang], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    STARTED.append(process)
+    assert process.stdout.readline() == "hangs\n"
+    process.send_signal(number)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1.2)
+    process.send_signal(number)
+    assert process.wait(10) == 128 + number
 
 
 def full_disk():

@@ -2,6 +2,7 @@
 import json
 import os
 import signal
+import time
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from util import InputError, make_run_folder, read_text, write_json
 
 MAX_HISTORY_BYTES = 1 << 26  # of options.json, which records every start: some 30,000 of them
 SIGHUP, SIGUSR1 = getattr(signal, "SIGHUP", None), getattr(signal, "SIGUSR1", None)  # not on Windows
+SAME_REQUEST = 1.0  # seconds
 
 
 @contextmanager
@@ -79,13 +81,15 @@ class Signals:
 
     Windows has no SIGHUP and no SIGUSR1. A SIGHUP that is ignored (`nohup`) stays ignored.
 
-    stop: the signal that asked to stop, or None. A second SIGINT or SIGTERM ends the process at once; a second SIGHUP
-    does not, because a terminal that closes may send two.
+    stop: the signal that asked to stop, or None. A second SIGINT or SIGTERM ends the process at once, unless it comes
+    within `SAME_REQUEST` of the first: a scheduler may signal a process and its parent, which passes the signal on. A
+    second SIGHUP does not, because a terminal that closes may send two.
     """
 
     def __init__(self):
         self.stop: int | None = None
         self.save = False
+        self._asked = 0.0
 
     def __enter__(self) -> "Signals":
         numbers = [signal.SIGINT, signal.SIGTERM, *(number for number in (SIGHUP, SIGUSR1) if number is not None)]
@@ -102,6 +106,6 @@ class Signals:
         if number == SIGUSR1:
             self.save = True
         elif self.stop is None:
-            self.stop = number
-        elif number != SIGHUP:
+            self.stop, self._asked = number, time.monotonic()
+        elif number != SIGHUP and time.monotonic() - self._asked > SAME_REQUEST:
             os._exit(128 + number)
