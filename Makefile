@@ -1,4 +1,5 @@
 # make demo: a scene, a trained model and its video in a few minutes. make test: ruff and pytest.
+# make docs: the site, in docs/_build/index.html; any warning fails.
 # make test-browser: the viewer in Chromium, which is installed if it may be. make test-cluster: experiments on a SLURM of
 # two nodes on this machine, which is installed if it may be; without it the tests are skipped.
 # They first install into .venv what they need, when it is missing or its list is newer: requirements.txt for the demo,
@@ -11,7 +12,7 @@ DEMO_STEPS ?= 2000
 DEMO_TRAIN_VIEWS ?= 150
 DEMO_TEST_VIEWS ?= 60
 
-.PHONY: demo test test-long test-browser test-cluster clean
+.PHONY: demo test test-long test-browser test-cluster docs clean
 
 .venv/installed: requirements.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"
@@ -56,5 +57,9 @@ test-cluster: .venv/installed-dev
 		echo "SLURM could not be installed"
 	$(PY) -m pytest -m cluster -rs
 
+docs: .venv/installed-dev
+	$(PY) -m sphinx -W --keep-going -n -q docs docs/_build
+	@echo "open docs/_build/index.html"
+
 clean:
-	rm -rf .venv $(DEMO)
+	rm -rf .venv $(DEMO) docs/_build

@@ -1,0 +1,43 @@
+"""Sphinx's settings: `make docs` builds the site into docs/_build, and fails on any warning."""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from docs.commands import all_commands  # noqa: E402
+
+project = "DeepVoxels"
+author = copyright = "The DeepVoxels developers"  # noqa: A001
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
+exclude_patterns = ["_build", "torchrun-part.md"]
+suppress_warnings = ["toctree.empty_glob"]  # clusters.md need not be there
+html_title = "DeepVoxels"
+html_theme = "furo"
+html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+smartquotes = False  # it would turn --flags into dashes
+default_role = "code"  # docstrings mark code with single backticks
+
+myst_enable_extensions = ["dollarmath", "attrs_block"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 90
+
+nitpicky = True
+# Types of other packages: they are named, not linked, so that the build needs no network.
+nitpick_ignore_regex = [("py:.*", r"(jaxtyping|torch|numpy|np|nn|argparse|pathlib|collections)(\..*)?"),
+                        ("py:.*", r"(Float|Bool|Int|UInt8)\[.*"),
+                        ("py:.*", r"(Tensor|Path|Namespace|Module|optional)")]
+
+
+def fill_in_commands(app, docname: str, source: list[str]) -> None:
+    """Puts the help of every command in the place that commands.md keeps for it."""
+    if docname == "commands":
+        source[0] = source[0].replace("<!-- every command -->", all_commands())
+
+
+def setup(app) -> None:
+    app.connect("source-read", fill_in_commands)

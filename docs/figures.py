@@ -1,0 +1,289 @@
+"""The pictures of docs/how_it_works.md: one source view and one target view followed through a trained model.
+
+    python -m docs.figures --checkpoint latest --logging_root demo --out docs/figures
+
+The target is a held-out view where the scene has any. Features are shown as colours: their first three principal
+components as red, green and blue.
+"""
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from torch import Tensor
+
+from baselines import recorded_model
+from checkpoints import load_checkpoint
+from cli import Parser, number, run
+from data_util import BORDER, DEFAULT_NEAR_PLANE, color_depth, crop_border, nearest_views
+from dataio import Scene, find_split, load_scene, scene_geometry
+from deep_voxels import Architecture, DeepVoxels, Rendering
+from evaluation.export import find_checkpoint, learns_depth
+from evaluation.metrics import load_true_depth
+from evaluation.pictures import spread
+from evaluation.render import VIEWS_AT_ONCE, load_model, recorded_option, recorded_scene
+from projection import frustum_coordinates, frustum_mask, lift, lift_coordinates, lift_mask, world2grid
+from util import InputError
+from viewer.features import VIEWS, visibility_weights, voxel_visibility
+
+PROG = "docs.figures"
+INCH, DPI = 2.6, 100  # of one panel
+NOTHING = 0.88  # the gray where there is nothing
+PERCENTILES = (1, 99)  # of a principal component, that become dark and full colour
+
+
+@dataclass(frozen=True)
+class Passage:
+    """What one source view and one target view become on their way through the model.
+
+    observed: voxels that the source view sees. in_grid: voxels of the canonical view volume that lie in the grid.
+    seen: the highest visibility that training views give each voxel of the grid. visibility: that of the target's.
+    """
+
+    model: DeepVoxels
+    source: Float[Tensor, "1 3 s s"]
+    source_pose: Float[Tensor, "1 4 4"]
+    truth: Float[Tensor, "1 3 s s"]
+    true_depth: Float[np.ndarray, "m m"] | None
+    features: Float[Tensor, "1 f m m"]
+    observation: Float[Tensor, "1 f d d d"]
+    observed: Bool[Tensor, "d d d"]
+    update_gate: Float[Tensor, "1 1 d d d"]
+    reset_gate: Float[Tensor, "1 1 d d d"]
+    inpainted: Float[Tensor, "1 f d d d"]
+    seen: Float[Tensor, "d d d"]
+    canonical: Float[Tensor, "1 f depth m m"]
+    in_grid: Bool[Tensor, "depth m m"]
+    visibility: Float[Tensor, "depth m m"]
+    rendering: Rendering
+
+
+class Colors:
+    """Feature vectors as RGB in [0, 1]: the principal components of the vectors that it was made from."""
+
+    def __init__(self, vectors: Float[Tensor, "n f"]):
+        self.mean = vectors.mean(dim=0)
+        _, _, axes = torch.linalg.svd(vectors - self.mean, full_matrices=False)
+        self.axes = axes[:3].T
+        components = ((vectors - self.mean) @ self.axes).numpy()
+        self.low, self.high = np.percentile(components, PERCENTILES, axis=0)
+
+    def __call__(self, features: Float[Tensor, "f *n"]) -> Float[np.ndarray, "*n 3"]:
+        components = ((features.movedim(0, -1) - self.mean) @ self.axes).numpy()
+        return ((components - self.low) / np.maximum(self.high - self.low, 1e-12)).clip(0, 1)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = Parser(PROG, __doc__)
+    parser.add_argument("--checkpoint", required=True, metavar="FILE|latest",
+                        help="a checkpoint of DeepVoxels; 'latest': the newest one under --logging_root")
+    parser.add_argument("--logging_root", type=Path, metavar="DIR", help="where 'latest' looks")
+    parser.add_argument("--data_root", type=Path, metavar="DIR",
+                        help="the scene (default: the one that the checkpoint was trained on)")
+    parser.add_argument("--view", type=number(int, 0), default=0, help="index of the target view (default: 0)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
+    args = parser.parse_args(argv)
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        passage = follow(find_checkpoint(args.checkpoint, args.logging_root), args.data_root, args.view)
+        args.out.mkdir(parents=True, exist_ok=True)
+        for draw in (draw_features, draw_lifting, draw_gates, draw_volume, draw_ray, draw_render):
+            path = args.out / f"{draw.__name__.removeprefix('draw_')}.png"
+            draw(passage).savefig(path, dpi=DPI, metadata={"Software": None})
+            print(path)
+
+
+def follow(checkpoint_path: Path, data_root: Path | None, view: int) -> Passage:
+    """Runs the model's parts one after the other, as `DeepVoxels.forward` does. Dropout is off.
+
+    The target is held-out view `view` of the scene, or a training view if there are none; the source is its nearest
+    training view.
+    """
+    checkpoint = load_checkpoint(checkpoint_path)
+    flags = recorded_model(checkpoint, checkpoint_path)
+    name, architecture = flags.pop("model"), Architecture(**flags)
+    root = recorded_scene(checkpoint, checkpoint_path, data_root)
+    views = load_scene(root, architecture.img_sidelength)
+    held_out = find_split(root, "test")
+    targets = load_scene(held_out, architecture.img_sidelength) if held_out and (held_out / "rgb").is_dir() else views
+    if view >= len(targets):
+        raise InputError(f"--view {view}: {targets.root} has {len(targets)} views")
+    geometry = scene_geometry(views.intrinsics, architecture.grid_dim, architecture.proj_sidelength,
+                              recorded_option(checkpoint, "near_plane", DEFAULT_NEAR_PLANE))
+    model = load_model(name, architecture, geometry, torch.device("cpu"), checkpoint, checkpoint_path)
+    if not learns_depth(model):
+        raise InputError(f"{checkpoint_path}: has no occlusion net, whose work the pictures show")
+    source = int(nearest_views(targets.cam2world[[view]], views.cam2world, 1)[0, 0])
+    depth = load_true_depth(targets.root / "depth", len(targets), architecture.proj_sidelength)
+    return pass_through(model, views, source, targets, view, None if depth is None else depth[view])
+
+
+def pass_through(model: DeepVoxels, sources: Scene, source: int, targets: Scene, target: int,
+                 true_depth: Float[np.ndarray, "m m"] | None) -> Passage:
+    """What the views with these indices become."""
+    source_views, target_views = (scene.on(torch.device("cpu")) for scene in (sources, targets))
+    image, source_pose, pose = source_views.pixels([source]), source_views.poses([source]), target_views.poses([target])
+    uvd = lift_coordinates(source_pose[0], model.geometry)
+    features = model.feature_extractor(image)
+    observation = lift(features, uvd)
+    _, update_gate, reset_gate = model.integration_net(observation, model.deepvoxels)
+    inpainted = model.inpaint(model.deepvoxels)
+    canonical = model.canonical_view_volumes(inpainted, pose)
+    some_views = source_views.poses(spread(len(sources), VIEWS)).split(VIEWS_AT_ONCE)
+    return Passage(
+        model, image, source_pose, target_views.pixels([target]), true_depth,
+        features, observation, lift_mask(uvd, model.geometry.map_sidelength), update_gate, reset_gate, inpainted,
+        torch.stack([voxel_visibility(model, poses) for poses in some_views]).amax(dim=0), canonical,
+        frustum_mask(frustum_coordinates(pose, model.geometry), model.geometry.grid_dim)[0],
+        visibility_weights(model, canonical)[0], model.render(inpainted, pose))
+
+
+def draw_features(passage: Passage) -> Figure:
+    figure, (photo, features) = panels(["source view", "its features"])
+    photo.imshow(picture(passage.source))
+    features.imshow(Colors(passage.features[0].flatten(1).T)(passage.features[0]))
+    return figure
+
+
+def draw_lifting(passage: Passage) -> Figure:
+    """The photo's colours, lifted as the features are, and the observation, in three horizontal slices."""
+    geometry, levels = passage.model.geometry, slices(passage.model)
+    photo = F.interpolate(passage.source + 0.5, size=2 * (geometry.map_sidelength,), mode="area")
+    lifted = lift(photo, lift_coordinates(passage.source_pose[0], geometry))[0].movedim(0, -1).clamp(0, 1).numpy()
+    features = Colors(passage.features[0].flatten(1).T)(passage.observation[0])
+    figure, axes = panels([f"{what} at height {name}" for what in ("colours lifted,", "features lifted,")
+                           for name in levels], rows=2)
+    for panel, (volume, level) in zip(axes, product((lifted, features), levels.values()), strict=True):
+        show_slice(panel, np.where(passage.observed[level, ..., None], volume[level], NOTHING))
+        show_camera(panel, passage)
+    return figure
+
+
+def draw_gates(passage: Passage) -> Figure:
+    """A horizontal slice of both gates."""
+    figure, axes = panels(["update gate $Z_t$", "reset gate $R_t$"], extra=0.4)
+    for panel, gate in zip(axes, (passage.update_gate, passage.reset_gate), strict=True):
+        image = show_slice(panel, gate[0, 0, slices(passage.model)["1/2"]], cmap="magma", vmin=0)
+        figure.colorbar(image, ax=panel, fraction=0.046)
+        show_camera(panel, passage)
+    return figure
+
+
+def draw_volume(passage: Passage) -> Figure:
+    """The persistent volume and the inpainted one. Voxels that no training view finds visible are pale."""
+    levels = slices(passage.model)
+    visible = (passage.seen / passage.seen.max()).numpy()[..., None]
+    figure, axes = panels([f"{what}, height {name}" for what in ("persistent", "inpainted") for name in levels], rows=2)
+    volumes = []
+    for volume in (passage.model.deepvoxels[0], passage.inpainted[0]):
+        colors = Colors(volume[:, passage.seen > passage.seen.median()].T)(volume)
+        volumes.append(colors * (0.25 + 0.75 * visible) + 0.75 * (1 - visible))
+    for panel, (volume, level) in zip(axes, product(volumes, levels.values()), strict=True):
+        show_slice(panel, volume[level])
+    return figure
+
+
+def draw_ray(passage: Passage) -> Figure:
+    """A row of the target's feature map: its slice of the canonical view volume, its visibility, one pixel's ray."""
+    geometry = passage.model.geometry
+    row = column = geometry.map_sidelength // 2
+    depths = geometry.near_plane + geometry.voxel_size * np.arange(2 * geometry.grid_dim)
+    extent = (-0.5, geometry.map_sidelength - 0.5, depths[0] - geometry.voxel_size / 2,
+              depths[-1] + geometry.voxel_size / 2)
+    figure, (photo, volume, visibility, ray) = panels(
+        ["target view, one row", "canonical view volume", "visibility", "visibility along one ray"])
+    photo.imshow(picture(passage.truth))
+    scale = passage.truth.shape[-1] / geometry.map_sidelength
+    photo.axhline(row * scale - BORDER, color="black", linewidth=1, linestyle="--")
+    photo.plot(column * scale - BORDER, row * scale - BORDER, "o", color="white", markeredgecolor="black")
+    colors = Colors(passage.inpainted[0, :, passage.seen > passage.seen.median()].T)(passage.canonical[0, :, :, row])
+    colors = np.where(passage.in_grid[:, row, :, None], colors, NOTHING)
+    visible = passage.visibility[:, row]
+    for panel, values, options in ((volume, colors, {}), (visibility, visible, {"cmap": "magma"})):
+        panel.imshow(values, origin="lower", extent=extent, aspect="auto", interpolation="nearest", **options)
+        panel.set_xlabel("column of the feature map", fontsize=8)
+        panel.axvline(column, color="white", linewidth=1, linestyle="--")
+    volume.set_ylabel("depth, world units", fontsize=8)
+    volume.set_yticks(np.linspace(depths[0], depths[-1], 5).round(2))
+    volume.tick_params(labelsize=7)
+    ray.set_xticks(np.linspace(depths[0], depths[-1], 5).round(2))
+    ray.tick_params(labelsize=7)
+    ray.plot(depths, visible[:, column], "o-", color="C0", markersize=3, label="softmax weight")
+    ray.axvline(float(passage.rendering.depth[0, 0, row, column]), color="C1", label="depth: the mean")
+    if passage.true_depth is not None:
+        visibility.plot(passage.true_depth[row], ".", color="cyan", markersize=3)
+        ray.axvline(float(passage.true_depth[row, column]), color="black", linestyle="--", label="true surface")
+    ray.set_xlabel("depth, world units", fontsize=8)
+    ray.legend(fontsize=7)
+    return figure
+
+
+def draw_render(passage: Passage) -> Figure:
+    """Render beside truth; depth beside true depth where the scene has any."""
+    depth = passage.rendering.depth[0, 0].numpy()
+    shown = [("render", picture(passage.rendering.images)), ("truth", picture(passage.truth))]
+    if passage.true_depth is None:
+        shown.append(("depth", color_depth(depth, float(depth.min()), float(depth.max()))))
+    else:
+        on_object = np.isfinite(passage.true_depth)
+        limits = [float(reduce(passage.true_depth[on_object])) for reduce in (np.min, np.max)]
+        true_depth = np.where(on_object[..., None], color_depth(passage.true_depth, *limits), np.uint8(255))
+        shown += [("depth", color_depth(depth, *limits)), ("true depth", true_depth)]
+    figure, axes = panels([title for title, _ in shown])
+    for panel, (_, values) in zip(axes, shown, strict=True):
+        panel.imshow(values)
+    return figure
+
+
+def panels(titles: Sequence[str], rows: int = 1, extra: float = 0.0) -> tuple[Figure, list[Axes]]:
+    """Titled axes without ticks, row by row; `extra` inches wider than high."""
+    columns = len(titles) // rows
+    figure = Figure(figsize=(columns * (INCH + extra), rows * (INCH + 0.3)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for panel, title in zip(axes, titles, strict=True):
+        panel.set_title(title, fontsize=9)
+        panel.set_xticks([])
+        panel.set_yticks([])
+    return figure, axes
+
+
+def picture(images: Float[Tensor, "1 3 s s"]) -> Float[np.ndarray, "h h 3"]:
+    """A frame as it is measured, in [0, 1]."""
+    return (crop_border(images)[0].movedim(0, -1) + 0.5).clamp(0, 1).numpy()
+
+
+def slices(model: DeepVoxels) -> dict[str, int]:
+    """Where horizontal slices are shown: their heights as shares of the grid's, and their indices."""
+    return {f"{quarter}/4".replace("2/4", "1/2"): quarter * model.geometry.grid_dim // 4 for quarter in (1, 2, 3)}
+
+
+def show_slice(panel: Axes, values, **options) -> AxesImage:
+    """A horizontal slice of a volume, y upward, with a margin for the camera."""
+    image = panel.imshow(np.clip(values, 0, 1), origin="lower", **options)
+    margin = 0.12 * len(values)
+    panel.set_xlim(-0.5 - margin, len(values) - 0.5 + margin)
+    panel.set_ylim(-0.5 - margin, len(values) - 0.5 + margin)
+    return image
+
+
+def show_camera(panel: Axes, passage: Passage) -> None:
+    """An arrow in a slice's margin, from where the source camera looks."""
+    geometry = passage.model.geometry
+    middle, half = geometry.grid_dim / 2 - 0.5, geometry.grid_dim / 2
+    camera = world2grid(passage.source_pose[0, None, :3, 3], geometry)[0, :2].numpy() - geometry.grid_dim / 2
+    edge = camera / np.abs(camera).max() * half
+    panel.annotate("", xy=middle + 0.93 * edge, xytext=middle + 1.22 * edge, annotation_clip=False,
+                   arrowprops={"arrowstyle": "simple", "facecolor": "black", "edgecolor": "white"})
+
+
+if __name__ == "__main__":
+    run(PROG, main)
