@@ -10,7 +10,6 @@ project = "DeepVoxels"
 author = copyright = "The DeepVoxels developers"  # noqa: A001
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build", "torchrun-part.md"]
-suppress_warnings = ["toctree.empty_glob"]  # clusters.md need not be there
 html_title = "DeepVoxels"
 html_theme = "furo"
 html_copy_source = False
@@ -22,6 +21,7 @@ default_role = "code"  # docstrings mark code with single backticks
 myst_enable_extensions = ["dollarmath", "attrs_block"]
 myst_heading_anchors = 3
 
+autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 90
