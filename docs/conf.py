@@ -30,7 +30,7 @@ nitpicky = True
 # Types of other packages: they are named, not linked, so that the build needs no network.
 nitpick_ignore_regex = [("py:.*", r"(jaxtyping|torch|numpy|np|nn|argparse|pathlib|collections)(\..*)?"),
                         ("py:.*", r"(Float|Bool|Int|UInt8)\[.*"),
-                        ("py:.*", r"(Tensor|Path|Namespace|Module|optional)")]
+                        ("py:.*", r"(Tensor|ndarray|Path|Namespace|Module|optional)")]
 
 
 def fill_in_commands(app, docname: str, source: list[str]) -> None:

@@ -1,0 +1,112 @@
+"""The documentation: what it says to paste runs, its links lead somewhere, its messages are the program's.
+
+A block behind the line `<!-- runs -->` runs as it stands, but smaller; one behind `<!-- runs long -->` in `make
+test-long`. All other commands are only parsed.
+"""
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from docs.commands import all_commands, command_modules, parser_of
+from tests.conftest import SMALL
+from tests.helpers import ENVIRONMENT, ROOT
+
+TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8")
+         for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+RUNS = re.compile(r"^<!-- (runs|runs long) -->\n+```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(?:bash)?\n.*?^```|(?:^ {4}.*\n)+|`python [^`]+`", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"(?:^|[\s`])python (?:-m ([\w.]+)|(\w+\.py)) ([^`…;#]+)")
+SMALLER = [(r"--size \w+", " ".join(SMALL)), (r"--max_steps \d+", "--max_steps 2"), (r"--validate_every \d+", ""),
+           (r"--train_views \d+", "--train_views 6"), (r"--test_views \d+", "--test_views 2"),
+           (r"(scenes\.path \w+)", r"\1 --frames 3"),
+           # structure from motion has tests of its own
+           (r"python colmap_wrapper.py --img_dir photos --trgt_dir (\w+)",
+            r"python -m scenes.render --sidelength 64 --train_views 6 --test_views 2 --out \1")]
+MODULES = {"run_deepvoxels.py": "run_deepvoxels", "colmap_wrapper.py": "scenes.photos", "viewer": "viewer.__main__"}
+
+
+def blocks():
+    for name, text in TEXTS.items():
+        for number, (kind, block) in enumerate(RUNS.findall(text)):
+            yield pytest.param(block, id=f"{name}-{number}", marks=[pytest.mark.long] if kind == "runs long" else [])
+
+
+@pytest.mark.parametrize("block", blocks())
+def test_what_a_page_says_to_paste_runs(block, tmp_path):
+    for pattern, smaller in SMALLER:
+        block = re.sub(pattern, smaller, block)
+    for entry in ROOT.iterdir():  # a checkout with room for what the commands write
+        if not entry.name.startswith(".") and entry.name != "demo":
+            (tmp_path / entry.name).symlink_to(entry)
+    environment = {**ENVIRONMENT, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    ended = subprocess.run(["bash", "-e", "-c", block], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def commands():
+    """The commands of the project in all blocks and inline code of a page: the page, the module, its arguments."""
+    known = set(command_modules(["*.py", "*/*.py"])) | set(MODULES)
+    for name, text in TEXTS.items():
+        for block in BLOCK.findall(text):
+            lines = " ".join(block.split()) if block.startswith("`python") else re.sub(r"\\\n", " ", block)
+            for line in lines.splitlines():
+                for module, script, arguments in COMMAND.findall(line):
+                    if (module or script) in known and "--help" not in arguments:
+                        yield name, MODULES.get(module or script, module), re.sub(r"\bN\b", "1", arguments)
+
+
+@pytest.mark.parametrize("page, module, arguments", commands())
+def test_every_command_on_a_page_has_flags_that_exist(page, module, arguments):
+    _, rest = parser_of(module).parse_known_args(shlex.split(arguments))
+    if module.startswith("experiments"):  # these hand on what they do not know
+        _, rest = parser_of("run_deepvoxels").parse_known_args(rest)
+    assert not rest
+
+
+def test_the_page_of_commands_has_every_flag():
+    page = all_commands()
+    for module in command_modules(["run_deepvoxels.py", "scenes/*.py", "experiments/*.py", "viewer/__main__.py"]):
+        for action in parser_of(module)._actions:
+            assert action.option_strings[:1] == ["-h"] or f"{(action.option_strings or [action.metavar])[0]}" in page
+
+
+def anchor(heading: str) -> str:
+    """The anchor that GitHub and MyST give a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_lead_to_files_and_headings_that_exist(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", TEXTS[page]):
+        if target.startswith(("http:", "https:")):
+            continue
+        path, _, heading = target.partition("#")
+        linked = (ROOT / page).parent / path if path else ROOT / page
+        assert linked.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.*)", linked.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in map(anchor, headings), target
+
+
+def test_troubleshooting_explains_messages_that_the_program_can_give():
+    said = "\n".join(message for path in ROOT.rglob("*.py") if "tests" not in path.parts and ".venv" not in path.parts
+                     for message in messages(ast.parse(path.read_text(encoding="utf-8"))))
+    rows = re.findall(r"^\| (.*?) \|", TEXTS["docs/troubleshooting.md"], re.MULTILINE)
+    quoted = [part for row in rows for quote in re.findall(r"`([^`]+)`", row) for part in re.split("[…]", quote)
+              if " " in part.strip() and not re.search(r"--?\w", part)]
+    assert len(quoted) > 20
+    for part in quoted:
+        assert part.strip(" :,") in said, part
+
+
+def messages(tree: ast.AST):
+    """The texts in a file, without what is filled in."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
