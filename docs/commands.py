@@ -51,7 +51,7 @@ def parser_of(module: str) -> Parser:
 
 
 def command(module: str) -> str:
-    """One command: its name, its text, and a table of the flags of each group."""
+    """One command: its name, its text, and the flags of each group as a list of definitions."""
     parser = parser_of(module)
     name = parser.prog if parser.prog.endswith(".py") else f"python -m {module.removesuffix('.__main__')}"
     parts = [f"### {name}", parser.description.strip()]
@@ -60,9 +60,8 @@ def command(module: str) -> str:
     shown = [(title, actions) for title, actions in groups if actions]
     for title, actions in shown:
         named = title not in ("positional arguments", "options")
-        rows = [f"| `{escape(usage(action))}` | {escape(meaning(parser, action))} |" for action in actions]
         parts += [f"**{title.capitalize()}**"] if named else []
-        parts.append("\n".join(["| flag | what |", "|---|---|", *rows]))
+        parts += [f"`{usage(action)}`\n: {escape(meaning(parser, action))}" for action in actions]
     return "\n\n".join(parts)
 
 
@@ -73,9 +72,11 @@ def usage(action: Action) -> str:
 
 def meaning(parser: Parser, action: Action) -> str:
     """A flag's help, with its default in place."""
-    return parser._get_formatter()._expand_help(action) if action.help else ""
+    if action.help:
+        return parser._get_formatter()._expand_help(action)
+    return "required" if action.required else f"default: {action.default}"
 
 
 def escape(text: str) -> str:
-    """Text for a cell of a table in Markdown."""
-    return re.sub(r"([|*<])", r"\\\1", text)
+    """Text that Markdown leaves as it is."""
+    return re.sub(r"([*<\[])", r"\\\1", text)

@@ -18,7 +18,9 @@ html_css_files = ["site.css"]
 smartquotes = False  # it would turn --flags into dashes
 default_role = "code"  # docstrings mark code with single backticks
 
-myst_enable_extensions = ["dollarmath", "attrs_block"]
+mathjax_path = "https://cdn.jsdelivr.net/npm/mathjax@4/tex-svg.js"  # with its fonts, in one file
+
+myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 
 autodoc_default_options = {"members": True}
@@ -39,5 +41,11 @@ def fill_in_commands(app, docname: str, source: list[str]) -> None:
         source[0] = source[0].replace("<!-- every command -->", all_commands())
 
 
+def leave_out_fields(app, what: str, name: str, member, skip: bool, options) -> bool | None:
+    """Leaves out the fields of named tuples, which the signature shows."""
+    return True if type(member).__name__ == "_tuplegetter" else None
+
+
 def setup(app) -> None:
     app.connect("source-read", fill_in_commands)
+    app.connect("autodoc-skip-member", leave_out_fields)

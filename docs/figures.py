@@ -199,7 +199,7 @@ def draw_ray(passage: Passage) -> Figure:
     extent = (-0.5, geometry.map_sidelength - 0.5, depths[0] - geometry.voxel_size / 2,
               depths[-1] + geometry.voxel_size / 2)
     figure, (photo, volume, visibility, ray) = panels(
-        ["target view, one row", "canonical view volume", "visibility", "visibility along one ray"])
+        ["target view, one row", "canonical view volume", "visibility", "visibility along one ray"], rows=2, extra=0.6)
     photo.imshow(picture(passage.truth))
     scale = passage.truth.shape[-1] / geometry.map_sidelength
     photo.axhline(row * scale - BORDER, color="black", linewidth=1, linestyle="--")
@@ -215,6 +215,8 @@ def draw_ray(passage: Passage) -> Figure:
     volume.set_yticks(np.linspace(depths[0], depths[-1], 5).round(2))
     volume.tick_params(labelsize=7)
     ray.set_xticks(np.linspace(depths[0], depths[-1], 5).round(2))
+    ray.set_ylim(0, 1)
+    ray.set_yticks([0, 0.5, 1])
     ray.tick_params(labelsize=7)
     ray.plot(depths, visible[:, column], "o-", color="C0", markersize=3, label="softmax weight")
     ray.axvline(float(passage.rendering.depth[0, 0, row, column]), color="C1", label="depth: the mean")
@@ -237,7 +239,7 @@ def draw_render(passage: Passage) -> Figure:
         limits = [float(reduce(passage.true_depth[on_object])) for reduce in (np.min, np.max)]
         true_depth = np.where(on_object[..., None], color_depth(passage.true_depth, *limits), np.uint8(255))
         shown += [("depth", color_depth(depth, *limits)), ("true depth", true_depth)]
-    figure, axes = panels([title for title, _ in shown])
+    figure, axes = panels([title for title, _ in shown], rows=len(shown) // 2)
     for panel, (_, values) in zip(axes, shown, strict=True):
         panel.imshow(values)
     return figure

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from docs.commands import all_commands, command_modules, parser_of
+from docs.commands import all_commands, command_modules, parser_of, usage
 from tests.conftest import SMALL
 from tests.helpers import ENVIRONMENT, ROOT
 
 TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8")
          for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
 RUNS = re.compile(r"^<!-- (runs|runs long) -->\n+```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-BLOCK = re.compile(r"^```(?:bash)?\n.*?^```|(?:^ {4}.*\n)+|`python [^`]+`", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(?:bash)?\n.*?^```|(?:^ {4}[^\n]*\n)+|`python [^`]+`", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"(?:^|[\s`])python (?:-m ([\w.]+)|(\w+\.py)) ([^`…;#]+)")
 SMALLER = [(r"--size \w+", " ".join(SMALL)), (r"--max_steps \d+", "--max_steps 2"), (r"--validate_every \d+", ""),
            (r"--train_views \d+", "--train_views 6"), (r"--test_views \d+", "--test_views 2"),
@@ -37,7 +37,7 @@ def blocks():
             yield pytest.param(block, id=f"{name}-{number}", marks=[pytest.mark.long] if kind == "runs long" else [])
 
 
-@pytest.mark.parametrize("block", blocks())
+@pytest.mark.parametrize("block", list(blocks()))
 def test_what_a_page_says_to_paste_runs(block, tmp_path):
     for pattern, smaller in SMALLER:
         block = re.sub(pattern, smaller, block)
@@ -61,7 +61,7 @@ def commands():
                         yield name, MODULES.get(module or script, module), re.sub(r"\bN\b", "1", arguments)
 
 
-@pytest.mark.parametrize("page, module, arguments", commands())
+@pytest.mark.parametrize("page, module, arguments", list(commands()))
 def test_every_command_on_a_page_has_flags_that_exist(page, module, arguments):
     _, rest = parser_of(module).parse_known_args(shlex.split(arguments))
     if module.startswith("experiments"):  # these hand on what they do not know
@@ -73,7 +73,7 @@ def test_the_page_of_commands_has_every_flag():
     page = all_commands()
     for module in command_modules(["run_deepvoxels.py", "scenes/*.py", "experiments/*.py", "viewer/__main__.py"]):
         for action in parser_of(module)._actions:
-            assert action.option_strings[:1] == ["-h"] or f"{(action.option_strings or [action.metavar])[0]}" in page
+            assert action.dest == "help" or f"\n`{usage(action)}`\n: " in page
 
 
 def anchor(heading: str) -> str:
@@ -95,18 +95,12 @@ def test_links_lead_to_files_and_headings_that_exist(page):
 
 
 def test_troubleshooting_explains_messages_that_the_program_can_give():
-    said = "\n".join(message for path in ROOT.rglob("*.py") if "tests" not in path.parts and ".venv" not in path.parts
-                     for message in messages(ast.parse(path.read_text(encoding="utf-8"))))
+    sources = [path for path in [*ROOT.glob("*.py"), *ROOT.glob("[!.]*/**/*.py")] if ROOT / "tests" not in path.parents]
+    said = "\n".join(node.value for path in sources for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                     if isinstance(node, ast.Constant) and isinstance(node.value, str))
     rows = re.findall(r"^\| (.*?) \|", TEXTS["docs/troubleshooting.md"], re.MULTILINE)
     quoted = [part for row in rows for quote in re.findall(r"`([^`]+)`", row) for part in re.split("[…]", quote)
               if " " in part.strip() and not re.search(r"--?\w", part)]
     assert len(quoted) > 20
     for part in quoted:
         assert part.strip(" :,") in said, part
-
-
-def messages(tree: ast.AST):
-    """The texts in a file, without what is filled in."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield node.value
