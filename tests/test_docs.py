@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from data_util import load_image
 from docs.commands import all_commands, command_modules, parser_of, usage
+from docs.figures import main as draw
 from tests.conftest import SMALL
 from tests.helpers import ENVIRONMENT, ROOT
+from util import InputError
 
 TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8")
          for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
@@ -57,7 +60,7 @@ def commands():
             lines = " ".join(block.split()) if block.startswith("`python") else re.sub(r"\\\n", " ", block)
             for line in lines.splitlines():
                 for module, script, arguments in COMMAND.findall(line):
-                    if (module or script) in known and "--help" not in arguments:
+                    if (module or script) in known and "--help" not in arguments and "$" not in arguments:
                         yield name, MODULES.get(module or script, module), re.sub(r"\bN\b", "1", arguments)
 
 
@@ -67,6 +70,16 @@ def test_every_command_on_a_page_has_flags_that_exist(page, module, arguments):
     if module.startswith("experiments"):  # these hand on what they do not know
         _, rest = parser_of("run_deepvoxels").parse_known_args(rest)
     assert not rest
+
+
+def test_the_pictures_of_how_it_works_can_be_made_from_a_checkpoint(trained, tmp_path):
+    _, logs, _ = trained
+    draw(["--checkpoint", "latest", "--logging_root", str(logs), "--out", str(tmp_path)])
+    shown = set(re.findall(r"figures/(\w+\.png)", TEXTS["docs/how_it_works.md"]))
+    assert {path.name for path in tmp_path.iterdir()} == shown
+    assert all(load_image(path).std() > 10 for path in tmp_path.iterdir())
+    with pytest.raises(InputError, match="--view 8: .* has 8 views"):
+        draw(["--checkpoint", "latest", "--logging_root", str(logs), "--out", str(tmp_path), "--view", "8"])
 
 
 def test_the_page_of_commands_has_every_flag():
