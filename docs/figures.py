@@ -171,7 +171,7 @@ def draw_gates(passage: Passage) -> Figure:
     """A horizontal slice of both gates."""
     figure, axes = panels(["update gate $Z_t$", "reset gate $R_t$"], extra=0.4)
     for panel, gate in zip(axes, (passage.update_gate, passage.reset_gate), strict=True):
-        image = show_slice(panel, gate[0, 0, slices(passage.model)["1/2"]], cmap="magma", vmin=0)
+        image = show_slice(panel, gate[0, 0, slices(passage.model)["1/2"]].numpy(), cmap="magma", vmin=0)
         figure.colorbar(image, ax=panel, fraction=0.046)
         show_camera(panel, passage)
     return figure
@@ -206,7 +206,7 @@ def draw_ray(passage: Passage) -> Figure:
     photo.plot(column * scale - BORDER, row * scale - BORDER, "o", color="white", markeredgecolor="black")
     colors = Colors(passage.inpainted[0, :, passage.seen > passage.seen.median()].T)(passage.canonical[0, :, :, row])
     colors = np.where(passage.in_grid[:, row, :, None], colors, NOTHING)
-    visible = passage.visibility[:, row]
+    visible = passage.visibility[:, row].numpy()
     for panel, values, options in ((volume, colors, {}), (visibility, visible, {"cmap": "magma"})):
         panel.imshow(values, origin="lower", extent=extent, aspect="auto", interpolation="nearest", **options)
         panel.set_xlabel("column of the feature map", fontsize=8)
@@ -268,9 +268,9 @@ def slices(model: DeepVoxels) -> dict[str, int]:
     return {f"{quarter}/4".replace("2/4", "1/2"): quarter * model.geometry.grid_dim // 4 for quarter in (1, 2, 3)}
 
 
-def show_slice(panel: Axes, values, **options) -> AxesImage:
+def show_slice(panel: Axes, values: Float[np.ndarray, "d d *rgb"], **options) -> AxesImage:
     """A horizontal slice of a volume, y upward, with a margin for the camera."""
-    image = panel.imshow(np.clip(values, 0, 1), origin="lower", **options)
+    image = panel.imshow(values.clip(0, 1), origin="lower", **options)
     margin = 0.12 * len(values)
     panel.set_xlim(-0.5 - margin, len(values) - 0.5 + margin)
     panel.set_ylim(-0.5 - margin, len(values) - 0.5 + margin)
