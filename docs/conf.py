@@ -9,7 +9,7 @@ from docs.commands import all_commands  # noqa: E402
 project = "DeepVoxels"
 author = copyright = "The DeepVoxels developers"  # noqa: A001
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build", "torchrun-part.md"]
+exclude_patterns = ["_build"]
 html_title = "DeepVoxels"
 html_theme = "furo"
 html_copy_source = False
