@@ -1,12 +1,14 @@
 """Makes a camera path through a scene: a test folder with poses and intrinsics, ready to render.
 
     python -m scenes.path orbit --scene data/mine --out data/mine_orbit
+    python -m scenes.path walk --scene data/mine --out data/mine_walk
     python -m scenes.path interpolate --scene data/mine --out data/mine_between --between 000003 000017
 
 `spiral` climbs around the grid's origin as the paper's synthetic test sets do; `orbit` circles it at the training
 cameras' median elevation. Both keep the cameras' median distance, and swing to and fro if the cameras see the object
-from one side only. `interpolate` is the paper's path for real captures: linear between two training poses, given by
-name or drawn with the seed.
+from one side only. `walk` goes smoothly through some of the training poses in their order, and so stays where photos
+were taken: best for real photos. `interpolate` is the paper's path for real captures: linear between two training
+poses, given by name or drawn with the seed.
 """
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,16 +21,18 @@ from data_util import SceneIntrinsics, scene_parts, write_scene_folder
 from dataio import load_scene
 from folders import new_folder, refuse_existing
 from scenes.geometry.cameras import SPIRAL_RADIANS, look_at, scene_axes
+from scenes.geometry.smooth_path import smooth_path
 from util import InputError
 
 PROG = "scenes.path"
 MAX_GAP = np.radians(120)  # in azimuth; cameras with a larger gap do not surround the object
 MAX_ELEVATION = np.radians(85)
+MAX_KEYFRAMES = 12  # of a walk: more would show how a hand shakes
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(PROG, __doc__)
-    parser.add_argument("kind", choices=["spiral", "orbit", "interpolate"])
+    parser.add_argument("kind", choices=["spiral", "orbit", "walk", "interpolate"])
     parser.add_argument("--scene", type=Path, required=True, metavar="DIR", help="the scene, or its train folder")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the test folder to make")
     parser.add_argument("--frames", type=number(int, 1), default=200, help="number of poses (default: 200)")
@@ -42,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         first, second = _choose_pair(scene.names, args.between, args.seed, args.scene)
         path = interpolate(scene.cam2world[first], scene.cam2world[second], args.frames)
         described = f"from {scene.names[first]} to {scene.names[second]}"
+    elif args.kind == "walk":
+        keyframes = scene.cam2world[np.linspace(0, len(scene) - 1, min(len(scene), MAX_KEYFRAMES)).round().astype(int)]
+        path = smooth_path(keyframes, args.frames, closed=False, scale=scene.intrinsics.scale)
+        described = f"through {len(keyframes)} of the training poses"
     else:
         path = around(scene.cam2world, scene.intrinsics, args.frames, climb=args.kind == "spiral")
         described = "around the grid's origin"

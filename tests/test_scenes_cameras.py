@@ -3,10 +3,12 @@ import numpy as np
 import pytest
 
 from data_util import SceneIntrinsics
+from dataio import load_scene
 from scenes.geometry.cameras import hemisphere, look_at, near_plane, opengl2opencv, spiral
 from scenes.geometry.coverage import covered_share, project
 from scenes.noise import rotate_randomly
 from scenes.path import around, interpolate
+from scenes.path import main as make_path
 from util import InputError
 
 UP = np.array([0.0, 0.0, 1.0])
@@ -105,3 +107,15 @@ def test_noise_turns_cameras_in_place_by_the_angle_asked_for():
     angles = np.degrees(np.arccos(np.clip((np.trace(relative, axis1=1, axis2=2) - 1) / 2, -1, 1)))
     assert np.sqrt((angles ** 2).mean()) == pytest.approx(2.0, rel=0.05)
     np.testing.assert_array_equal(noisy, rotate_randomly(clean, 2.0, seed=0))
+
+
+def test_a_walk_follows_the_training_cameras(scene, tmp_path):
+    make_path(["walk", "--scene", str(scene), "--out", str(tmp_path / "walk"), "--frames", "50"])
+    walk, training = (load_scene(folder, 64, with_images=False).cam2world for folder in (tmp_path / "walk",
+                                                                                         scene / "train"))
+    assert len(walk) == 50
+    np.testing.assert_allclose(walk[[0, -1]], training[[0, -1]], atol=1e-6)
+    steps = np.linalg.norm(np.diff(walk[:, :3, 3], axis=0), axis=1)
+    assert steps.max() < 0.5 * np.linalg.norm(np.diff(training[:, :3, 3], axis=0), axis=1).mean()
+    to_walk = np.linalg.norm(training[:, None, :3, 3] - walk[None, :, :3, 3], axis=2).min(axis=1)
+    assert to_walk.max() < steps.max()  # it passes by each of the 8 cameras

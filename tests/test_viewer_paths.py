@@ -6,9 +6,10 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from dataio import load_scene
+from scenes.geometry.smooth_path import smooth_path
 from tests.conftest import hemisphere_poses, look_at_origin
 from util import InputError
-from viewer.paths import CameraPath, load_path, saved_paths, smooth_path
+from viewer.paths import CameraPath, load_path, saved_paths
 
 
 def turn(first, second) -> float:
