@@ -12,6 +12,7 @@ import torch
 
 from cli import exit_code, number, run
 from runtime import describe_machine
+from training import run_folder
 from training.run_folder import Signals
 from util import InputError, make_run_folder
 
@@ -40,6 +41,9 @@ def test_signals_ask_to_save_then_to_stop_then_end_the_process(number, monkeypat
         os.kill(os.getpid(), number)
         assert signals.stop == number
         assert exits == []
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert exits == []  # so soon, it is the same request
+        monkeypatch.setattr(run_folder, "SAME_REQUEST", 0.0)
         os.kill(os.getpid(), signal.SIGTERM)
         assert exits == [143]
     assert signal.getsignal(number) is before
