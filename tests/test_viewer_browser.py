@@ -25,7 +25,7 @@ from evaluation.render import Frame
 from scenes.geometry.coverage import project
 from scenes.render import main as render_scene
 from tests.browser import FLAGS, Window
-from tests.helpers import ENVIRONMENT, ROOT, assert_same, finish, render_arguments, run, start
+from tests.helpers import ENVIRONMENT, ROOT, finish, render_arguments, run, start
 from viewer import pictures
 from viewer.camera import fitting_fov, place
 from viewer.model import load_scene_in_view
@@ -267,31 +267,6 @@ def test_newer_checkpoint_appears_and_the_camera_stays(trained_scene, window, vi
     viewer.checkpoint.write_bytes(b"damaged")  # goes on, with a line
     window.choose(pictures.COLOR)
     window.drag(10, 0)
-
-
-def test_training_beside_the_viewer_learns_the_same_bits(trained_scene, chromium, tmp_path):
-    """It continues from its first checkpoint while a browser looks around and takes each new one."""
-    logs = tmp_path / "logs"
-    shutil.copytree(trained_scene.logs, logs, symlinks=True)
-    early, late = (logs / path.relative_to(trained_scene.logs) for path in (trained_scene.early, trained_scene.late))
-    late.unlink()
-    viewer = subprocess.Popen(
-        [sys.executable, "-m", "viewer", "--checkpoint", "latest", "--logging_root", str(logs), "--port", "0",
-         "--device", "cpu"], cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        window = Window(chromium, re.search(r"open (\S+)", viewer.stdout.readline())[1])
-        training = start("--train_test", "train", "--logging_root", logs, "--resume", early, "--checkpoint_every", 3)
-        while training.poll() is None:
-            window.drag(30, 5)
-        assert training.returncode == 0
-        window.close()
-        viewer.send_signal(signal.SIGINT)
-        assert finish(viewer)[0] == 0
-    finally:
-        viewer.kill()
-    beside, alone = load_checkpoint(late), load_checkpoint(trained_scene.late)
-    for part in alone.keys() - {"options", "checksum", "seconds"}:
-        assert_same(beside[part], alone[part], part)
 
 
 def test_curves_of_the_run_are_shown(trained_scene, chromium):
