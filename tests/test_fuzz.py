@@ -5,11 +5,12 @@ program, and with nothing left behind but the whole target.
 """
 import contextlib
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from checkpoints import save_checkpoint
@@ -124,6 +125,8 @@ def test_some_transforms(worker, write, command):
 
 @QUICK
 @given(foreign_files.colmap_models)
+@example(foreign_files.write_colmap(".bin", [("images", partial(
+    foreign_files.change_bytes, change=("flip", 0.041015625, b"\x00`")))]))  # a quaternion whose square overflows
 def test_some_colmap_models(worker, write):
     check_import(worker, write, "scenes.colmap")
 

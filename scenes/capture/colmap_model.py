@@ -1,4 +1,5 @@
 """Captures of COLMAP's models: of one in files, and of one that structure from motion has just made."""
+import math
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def model_capture(model: pycolmap.Reconstruction, image_dir: Path, named_by: Pat
 
 def _cam2world(image: ImageRecord, folder: Path) -> Float[np.ndarray, "4 4"]:
     subject = f"{folder}: the pose of {image.name}"
-    length = np.linalg.norm(image.rotation)
+    length = math.hypot(*image.rotation)  # not numpy's norm, which warns where a square overflows
     if not 1e-9 < length < 1e9:
         raise InputError(f"{subject} is not a rigid transform: its quaternion has the length {length:g}")
     w, *xyz = np.array(image.rotation) / length
