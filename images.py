@@ -35,9 +35,19 @@ def decode(path: Path, background: int) -> UInt8[np.ndarray, "h w 3"]:
         return pixels
 
 
+def may_be_transparent(path: Path) -> bool:
+    """Whether a picture has transparency, by its header alone. Raises what Pillow raises if it is no picture."""
+    with Image.open(path, formats=PICTURES) as image:
+        return _has_alpha(image)
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return "A" in image.getbands() or "transparency" in image.info
+
+
 def _plain_rows(image: Image.Image) -> Callable[[slice], UInt8[np.ndarray, "h w channels"]]:
     """A function that gives rows of an 8 bit image as RGB or RGBA."""
-    transparent = "A" in image.getbands() or "transparency" in image.info
+    transparent = _has_alpha(image)
     image.load()
     return lambda rows: np.asarray(image.crop((0, rows.start, image.width, rows.stop)).convert(
         "RGBA" if transparent else "RGB"))

@@ -12,13 +12,17 @@
 #
 # STEPS is the length of the whole training, over which the learning rate falls (60000).
 # A scene is imported beforehand: python -m scenes.nerf_synthetic nerf_synthetic/lego lego --sidelength 512
-# A speed that cannot be measured is named at the end, and the others go on.
+# A speed that cannot be measured, or for which no time is left, is named at the end, and the others go on.
 # It has not been run on a GPU yet, only on a CPU with tiny sizes (TINY=1).
 set -euo pipefail
 usage() { echo "usage: bash benchmarks/gpu.sh agree|train|test|compile OUT [SCENE]" >&2; exit 2; }
 [ $# -ge 2 ] && [ $# -le 3 ] || usage
 stage=$1
 case $stage in agree | compile) [ $# -eq 2 ] || usage ;; train | test) [ $# -eq 3 ] || usage ;; *) usage ;; esac
+if [ "$stage" = test ] && [ ! -d "$2/runs/logs" ]; then
+    echo "benchmarks/gpu.sh: error: $2: nothing was trained there; train first" >&2
+    exit 2
+fi
 scene=${3:+$(realpath "$3")}
 mkdir -p "$2"
 out=$(realpath "$2")
@@ -36,7 +40,7 @@ fi
 failed=""
 speed() {
     name=speed_$(echo "$*" | tr -d -- - | tr ' ' _)
-    timeout 240 "$python" -m benchmarks.speed --device $device --repeats $repeats --json "$out/$name.json" \
+    timeout $((SECONDS < 500 ? 510 - SECONDS : 10)) "$python" -m benchmarks.speed --device $device --repeats $repeats --json "$out/$name.json" \
         --preset "$1" --precision "$2" ${3:-} 2>&1 | tee "$out/$name.txt" || failed="$failed $name"
 }
 
@@ -53,10 +57,6 @@ train)
     [ $code -eq 0 ] || [ $code -eq 124 ] || exit 1  # 124: timeout asked training to stop, which then saved
     ;;
 test)
-    if [ ! -d "$out/runs/logs" ]; then
-        echo "benchmarks/gpu.sh: error: $out: nothing was trained there; train first" >&2
-        exit 2
-    fi
     "$python" run_deepvoxels.py --train_test test --data_root "$scene/test" --logging_root "$out/runs" \
         --device $device --checkpoint latest
     tested=$(ls -td "$out"/runs/test_traj/*/* | head -n 1)

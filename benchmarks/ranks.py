@@ -10,26 +10,23 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
 
-from benchmarks.speed import CAMERA_RADIUS, camera_ring
+from benchmarks.speed import camera_ring, fresh_networks
 from cli import Parser, number, run
-from data_util import SceneIntrinsics
-from dataio import scene_geometry
 from deep_voxels import SIZES
 from processes import ALONE, Ranks, joined
 from runtime import keep_freed_memory, set_arithmetic
 from training.data import Batch
-from training.networks import Networks, build_networks
 from training.step import train_step
 from util import InputError, write_json
 
 WARM_UP = 2  # turns that are not counted
+ON_CPU = Namespace(device="cpu", compile=False)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -66,7 +63,7 @@ def measure(size: str, opt: Namespace, ranks: Ranks) -> dict[str, dict[str, floa
     numbers = sorted({1, *opt.targets})
     alone = {targets: make_step(size, targets, ALONE) for targets in numbers} if ranks.first else {}
     together = {targets: make_step(size, targets, ranks) for targets in sorted(set(opt.targets))}
-    networks = make_networks(size, ALONE)
+    networks = fresh_networks(SIZES[size], ON_CPU)
     shared = [torch.zeros_like(tensor) for tensor in [
         *networks.model_parameters, *networks.discriminator_parameters, networks.model.deepvoxels]]
     times = {("alone", n): [] for n in numbers} | {("together", n): [] for n in together} | {("averaging", 0): []}
@@ -92,21 +89,10 @@ def measure(size: str, opt: Namespace, ranks: Ranks) -> dict[str, dict[str, floa
 def make_step(size: str, targets: int, ranks: Ranks) -> Callable[[], object]:
     """A function that takes a training step with this rank's share of the targets."""
     side = SIZES[size].img_sidelength
-    networks = make_networks(size, ranks)
+    networks = fresh_networks(SIZES[size], ON_CPU, ranks)
     poses, images = camera_ring(targets + 1), torch.rand(targets + 1, 3, side, side) - 0.5
     batch = Batch(images[:1], poses[:1], ranks.share(images[1:]), ranks.share(poses[1:]))
     return lambda: train_step(networks, batch, 200.0)
-
-
-def make_networks(size: str, ranks: Ranks) -> Networks:
-    """Fresh networks for a scene that the cameras of `camera_ring` see."""
-    architecture = SIZES[size]
-    side = architecture.img_sidelength
-    options = Namespace(model="deepvoxels", seed=0, lr=4e-4, compile=False, kernels="auto", dropout=1.0, average=0.0,
-                        **asdict(architecture))
-    intrinsics = SceneIntrinsics(1.8 * side, side / 2, side / 2, (0.0, 0.0, 0.0), CAMERA_RADIUS - 0.9, 1.0, side, side)
-    geometry = scene_geometry(intrinsics, architecture.grid_dim, architecture.proj_sidelength, default_near_plane=1.0)
-    return build_networks(options, geometry, torch.device("cpu"), ranks)
 
 
 def table(figures: dict[str, dict], count: int) -> str:

@@ -28,6 +28,7 @@ from data_util import SceneIntrinsics
 from dataio import scene_geometry
 from deep_voxels import SIZES, Architecture
 from evaluation.render import VIEWS_AT_ONCE
+from processes import ALONE, Ranks
 from runtime import PRECISIONS, autocast, keep_freed_memory, set_arithmetic, uses_cpu_kernels
 from scenes.geometry.cameras import look_at
 from training.data import Batch
@@ -129,14 +130,20 @@ def training_state(architecture: Architecture, opt: Namespace) -> tuple[Networks
     device, side = torch.device(opt.device), architecture.img_sidelength
     keep_freed_memory(everything=opt.precision == "bf16")
     torch.manual_seed(0)
+    networks = fresh_networks(architecture, opt)
+    poses = camera_ring(8).to(device)
+    images = (torch.rand(3, 3, side, side) - 0.5).to(device)
+    return networks, Batch(images[:1], poses[:1], images[1:], poses[[1, 4]]), poses
+
+
+def fresh_networks(architecture: Architecture, opt: Namespace, ranks: Ranks = ALONE) -> Networks:
+    """Networks of this size for a scene that the cameras of `camera_ring` see."""
+    side = architecture.img_sidelength
     options = Namespace(model="deepvoxels", seed=0, lr=4e-4, compile=opt.compile,
                         kernels=vars(opt).get("kernels", "auto"), dropout=1.0, average=0.0, **vars(architecture))
     intrinsics = SceneIntrinsics(1.8 * side, side / 2, side / 2, (0.0, 0.0, 0.0), CAMERA_RADIUS - 0.9, 1.0, side, side)
     geometry = scene_geometry(intrinsics, architecture.grid_dim, architecture.proj_sidelength, default_near_plane=1.0)
-    networks = build_networks(options, geometry, device)
-    poses = camera_ring(8).to(device)
-    images = (torch.rand(3, 3, side, side) - 0.5).to(device)
-    return networks, Batch(images[:1], poses[:1], images[1:], poses[[1, 4]]), poses
+    return build_networks(options, geometry, torch.device(opt.device), ranks)
 
 
 def as_graph(step: Callable, networks: Networks) -> Callable:

@@ -54,8 +54,8 @@ def test(opt: Namespace, checkpoint: dict | None, ranks: Ranks = ALONE) -> int:
         true_depth = load_true_depth(root / "depth", len(scene), opt.proj_sidelength) if measured else None
         if opt.lpips and not measured:
             raise InputError(f"--lpips: {root} has no true images (rgb) to compare with")
-        measure = measured and FrameMetrics(scene, neighbors, load_object_masks(scene, opt.background),
-                                            load_lpips() if opt.lpips else None)
+        measure = FrameMetrics(scene, neighbors, load_object_masks(scene, opt.background),
+                               load_lpips() if opt.lpips else None) if measured else None
         model = load_model(opt.model, architecture, geometry, device, checkpoint,
                            opt.checkpoint and Path(opt.checkpoint))
         parameters = count_parameters(model)
@@ -71,7 +71,7 @@ def test(opt: Namespace, checkpoint: dict | None, ranks: Ranks = ALONE) -> int:
     farthest = geometry.near_plane + 2 * geometry.grid_dim * geometry.voxel_size
     metrics, depth = write_frames(
         folder, render_path(model, scene.cam2world, neighbors, opt.precision, device, ranks), len(scene),
-        (geometry.near_plane, farthest), measure or None, ranks)
+        (geometry.near_plane, farthest), measure, ranks)
     if not ranks.first:
         return 0
     if measured:

@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
-from data_util import BACKGROUNDS, BORDER, center_square
+from data_util import BACKGROUNDS, BORDER, center_square, list_images
 from dataio import Scene, load_scene
 from evaluation.render import Frame, Neighbors
 from foreign import reading
+from images import may_be_transparent
 from util import InputError
 
 MAX_DEPTH_BYTES = 1 << 28
@@ -98,6 +99,8 @@ def without_border(image: np.ndarray) -> np.ndarray:
 def load_object_masks(scene: Scene, background: str) -> Bool[np.ndarray, "views s s"] | None:
     """Where the images of a scene, loaded over `background`, show an object: opaque pixels, which look the same over
     another background. None if no image is transparent anywhere."""
+    if not any(map(may_be_transparent, list_images(scene.root / "rgb"))):
+        return None  # most scenes: their images are not read a second time
     other = next(name for name in BACKGROUNDS if name != background)
     over_other = load_scene(scene.root, scene.images.shape[-1], background=other).images
     difference = np.abs(scene.images.numpy().astype(np.int16) - over_other.numpy()).max(axis=1)

@@ -66,6 +66,7 @@ def test_the_gpu_scripts_stages_go_on_where_the_last_one_stopped(scene, tmp_path
     early = gpu_script("test", tmp_path / "out", scene)
     assert early.returncode == 2
     assert early.stderr.endswith("out: nothing was trained there; train first\n")
+    assert not (tmp_path / "out").exists()
     for _ in range(2):
         trained = gpu_script("train", tmp_path / "out", scene)
         assert trained.returncode == 0, trained.stderr
