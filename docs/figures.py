@@ -20,16 +20,15 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch import Tensor
 
-from baselines import recorded_model
 from checkpoints import load_checkpoint
 from cli import Parser, number, run
-from data_util import BORDER, DEFAULT_NEAR_PLANE, color_depth, crop_border, nearest_views
-from dataio import Scene, find_split, load_scene, scene_geometry
-from deep_voxels import Architecture, DeepVoxels, Rendering
+from data_util import BORDER, color_depth, crop_border, nearest_views
+from dataio import Scene, find_split, load_scene
+from deep_voxels import DeepVoxels, Rendering
 from evaluation.export import find_checkpoint, learns_depth
 from evaluation.metrics import load_true_depth
 from evaluation.pictures import spread
-from evaluation.render import VIEWS_AT_ONCE, load_model, recorded_option, recorded_scene
+from evaluation.render import VIEWS_AT_ONCE, load_recorded, recorded_network, recorded_scene
 from projection import frustum_coordinates, frustum_mask, lift, lift_coordinates, lift_mask, world2grid
 from util import InputError
 from viewer.features import VIEWS, visibility_weights, voxel_visibility
@@ -108,17 +107,14 @@ def follow(checkpoint_path: Path, data_root: Path | None, view: int) -> Passage:
     training view.
     """
     checkpoint = load_checkpoint(checkpoint_path)
-    flags = recorded_model(checkpoint, checkpoint_path)
-    name, architecture = flags.pop("model"), Architecture(**flags)
+    _, architecture = recorded_network(checkpoint, checkpoint_path)
     root = recorded_scene(checkpoint, checkpoint_path, data_root)
     views = load_scene(root, architecture.img_sidelength)
     held_out = find_split(root, "test")
     targets = load_scene(held_out, architecture.img_sidelength) if held_out and (held_out / "rgb").is_dir() else views
     if view >= len(targets):
         raise InputError(f"--view {view}: {targets.root} has {len(targets)} views")
-    geometry = scene_geometry(views.intrinsics, architecture.grid_dim, architecture.proj_sidelength,
-                              recorded_option(checkpoint, "near_plane", DEFAULT_NEAR_PLANE))
-    model = load_model(name, architecture, geometry, torch.device("cpu"), checkpoint, checkpoint_path)
+    model, _ = load_recorded(checkpoint, checkpoint_path, views.intrinsics, torch.device("cpu"))
     if not learns_depth(model):
         raise InputError(f"{checkpoint_path}: has no occlusion net, whose work the pictures show")
     source = int(nearest_views(targets.cam2world[[view]], views.cam2world, 1)[0, 0])

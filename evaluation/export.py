@@ -17,15 +17,14 @@ from jaxtyping import Float
 from torch import nn
 from tqdm import tqdm
 
-from baselines import recorded_model
 from checkpoints import latest_checkpoint, load_checkpoint
 from cli import Parser, run
-from data_util import BORDER, DEFAULT_NEAR_PLANE
-from dataio import load_scene, scene_geometry
-from deep_voxels import Architecture, DeepVoxels
+from data_util import BORDER
+from dataio import load_scene
+from deep_voxels import DeepVoxels
 from evaluation.fusion import ROUNDS, Cloud, fuse
 from evaluation.pictures import spread
-from evaluation.render import Frame, load_model, make_fast_, recorded_option, recorded_scene, render_path
+from evaluation.render import Frame, load_recorded, make_fast_, recorded_network, recorded_scene, render_path
 from runtime import choose_device, set_arithmetic
 from util import InputError, new_file
 
@@ -129,12 +128,9 @@ def find_checkpoint(checkpoint: str, logging_root: Path | None) -> Path:
 def load(path: Path, data_root: Path | None, device: torch.device) -> tuple[nn.Module, Float[np.ndarray, "views 4 4"]]:
     """The model of a checkpoint, and the poses of `data_root` or of the scene that it was trained on."""
     checkpoint = load_checkpoint(path)
-    flags = recorded_model(checkpoint, path)
-    name, architecture = flags.pop("model"), Architecture(**flags)
+    _, architecture = recorded_network(checkpoint, path)
     scene = load_scene(recorded_scene(checkpoint, path, data_root), architecture.img_sidelength, with_images=False)
-    geometry = scene_geometry(scene.intrinsics, architecture.grid_dim, architecture.proj_sidelength,
-                              recorded_option(checkpoint, "near_plane", DEFAULT_NEAR_PLANE))
-    model = load_model(name, architecture, geometry, device, checkpoint, path)
+    model, _ = load_recorded(checkpoint, path, scene.intrinsics, device)
     if not learns_depth(model):
         raise InputError(f"{path}: learned no depth to export: only DeepVoxels with its occlusion net does")
     make_fast_(model, device)

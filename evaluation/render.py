@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from baselines import build_model
+from baselines import build_model, recorded_model
 from checkpoints import load_weights, tested_weights
 from cpu_kernels import accelerate_, prepare_for_frames_
-from data_util import BORDER, nearest_views, scene_parts
-from dataio import Scene
+from data_util import BORDER, DEFAULT_NEAR_PLANE, SceneIntrinsics, nearest_views, scene_parts
+from dataio import Scene, scene_geometry
 from deep_voxels import Architecture, DeepVoxels, Rendering, describe
 from processes import ALONE, Ranks
 from projection import SceneGeometry
@@ -66,6 +66,21 @@ def recorded_scene(checkpoint: dict, path: Path, data_root: Path | None) -> Path
         if not data_root.is_dir():
             raise InputError(f"{data_root}: the scene of {path} is not there any more; give --data_root")
     return scene_parts(data_root)[0]
+
+
+def recorded_network(checkpoint: dict, path: Path) -> tuple[str, Architecture]:
+    """The name and the architecture of a loaded checkpoint's model (`path`, for messages)."""
+    flags = dict(recorded_model(checkpoint, path))
+    return flags.pop("model"), Architecture(**flags)
+
+
+def load_recorded(checkpoint: dict, path: Path, intrinsics: SceneIntrinsics, device: torch.device,
+                  ) -> tuple[nn.Module, SceneGeometry]:
+    """The model of a loaded checkpoint in evaluation mode, and the geometry with which it sees a scene."""
+    name, architecture = recorded_network(checkpoint, path)
+    geometry = scene_geometry(intrinsics, architecture.grid_dim, architecture.proj_sidelength,
+                              recorded_option(checkpoint, "near_plane", DEFAULT_NEAR_PLANE))
+    return load_model(name, architecture, geometry, device, checkpoint, path), geometry
 
 
 def load_model(name: str, architecture: Architecture, geometry: SceneGeometry, device: torch.device,

@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from baselines import FROM_SOURCE, recorded_model
+from baselines import FROM_SOURCE
 from checkpoints import load_checkpoint
 from cli import Parser, run
-from data_util import BACKGROUNDS, DEFAULT_NEAR_PLANE
-from dataio import Scene, load_scene, scene_geometry
-from deep_voxels import Architecture
+from data_util import BACKGROUNDS
+from dataio import Scene, load_scene
 from evaluation.metrics import FrameMetrics, load_true_depth, mean_metrics, measure_depth
 from evaluation.render import (
-    load_model,
+    load_recorded,
     make_fast_,
     nearest_neighbors,
+    recorded_network,
     recorded_option,
     recorded_scene,
     render_path,
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     set_arithmetic(args.precision, device)
     kept = {folder: kept_checkpoints(folder) for folder in args.runs}
     points = earlier_points(args.out / "curve.json")
-    views: dict[Path, Scene] = {}
+    views: dict[tuple, Scene] = {}
     for path in tqdm([path for paths in kept.values() for path in paths], unit="checkpoint", dynamic_ncols=True):
         if str(path.resolve()) not in points:
             points[str(path.resolve())] = measure_checkpoint(path, args.data_root, views, device, args.precision)
@@ -86,27 +86,25 @@ def earlier_points(path: Path) -> dict[str, dict]:
         raise InputError(f"{path}: is not a curve ({error})") from None
 
 
-def measure_checkpoint(path: Path, data_root: Path | None, views: dict[Path, Scene], device: torch.device,
+def measure_checkpoint(path: Path, data_root: Path | None, views: dict[tuple, Scene], device: torch.device,
                        precision: str) -> dict[str, float | int | None]:
     """What a checkpoint's model reaches on the held-out views. `views`: the scenes that were read already."""
     checkpoint = load_checkpoint(path)
-    flags = recorded_model(checkpoint, path)
-    name, architecture = flags.pop("model"), Architecture(**flags)
+    name, architecture = recorded_network(checkpoint, path)
     background = recorded_option(checkpoint, "background", next(iter(BACKGROUNDS)))
 
     def load(folder: Path) -> Scene:
-        if folder not in views:
-            views[folder] = load_scene(folder, architecture.img_sidelength, background=background)
-        return views[folder]
+        key = folder, architecture.img_sidelength, background
+        if key not in views:
+            views[key] = load_scene(folder, architecture.img_sidelength, background=background)
+        return views[key]
 
     root = data_root or held_out_folder(recorded_scene(checkpoint, path, None))
     scene = load(root)
-    geometry = scene_geometry(scene.intrinsics, architecture.grid_dim, architecture.proj_sidelength,
-                              recorded_option(checkpoint, "near_plane", DEFAULT_NEAR_PLANE))
     neighbors = None
     if name in FROM_SOURCE:
         neighbors = nearest_neighbors(load(recorded_scene(checkpoint, path, None)), scene.cam2world)
-    model = load_model(name, architecture, geometry, device, checkpoint, path)
+    model, geometry = load_recorded(checkpoint, path, scene.intrinsics, device)
     make_fast_(model, device)
     measure, metrics, depth = FrameMetrics(scene), [], []
     for frame in render_path(model, scene.cam2world, neighbors, precision, device):

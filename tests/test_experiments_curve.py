@@ -54,3 +54,12 @@ def test_a_run_without_kept_checkpoints_is_refused(trained, tmp_path):
 def test_a_scene_without_held_out_images_is_named(run_folder, tmp_path):
     with pytest.raises(InputError, match="no held-out images"):
         main(["--runs", str(run_folder), "--out", str(tmp_path / "out")])
+
+
+def test_runs_of_two_sizes_on_one_scene(run_folder, scene, tmp_path):
+    settings = ["--max_steps", 2, "--checkpoint_every", 1, "--img_sidelength", 128]
+    assert run(*arguments(scene, tmp_path / "logs", *settings)) == 0
+    large = final_checkpoint(tmp_path / "logs", 2)[0].parent
+    main(["--runs", str(run_folder), str(large), "--out", str(tmp_path / "out"), "--data_root", str(scene / "test"),
+          "--device", "cpu"])
+    assert len(json.loads((tmp_path / "out" / "curve.json").read_text())["checkpoints"]) == 4

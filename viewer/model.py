@@ -9,19 +9,20 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from baselines import FROM_SOURCE, recorded_model
+from baselines import FROM_SOURCE
 from checkpoints import load_checkpoint
-from data_util import BACKGROUNDS, DEFAULT_NEAR_PLANE, SceneIntrinsics, nearest_views
-from dataio import Scene, load_scene, scene_geometry
+from data_util import BACKGROUNDS, SceneIntrinsics, nearest_views
+from dataio import Scene, load_scene
 from deep_voxels import Architecture, Rendering
 from evaluation.export import learns_depth
 from evaluation.render import (
     Frame,
     Neighbors,
     copies_on_host,
-    load_model,
+    load_recorded,
     make_fast_,
     nearest_neighbors,
+    recorded_network,
     recorded_option,
     recorded_scene,
     view_renderer,
@@ -102,7 +103,7 @@ class SceneInView:
 def load_scene_in_view(path: Path, checkpoint: dict, data_root: Path | None) -> SceneInView:
     """The scene at `data_root`, or the one that the checkpoint (`path`, for messages) was trained on."""
     root = recorded_scene(checkpoint, path, data_root)
-    sidelength = Architecture(**architecture_flags(checkpoint, path)).img_sidelength
+    sidelength = recorded_network(checkpoint, path)[1].img_sidelength
     with_images = (root / "rgb").is_dir()
     background = recorded_option(checkpoint, "background", "white")
     pattern = recorded_option(checkpoint, "sampling_pattern", "all") if with_images else "all"
@@ -134,21 +135,12 @@ def farthest_orbit(model: Model, scene: SceneInView) -> float:
     return float(max(model.depth_range[1] - scene.intrinsics.scale / 2, farthest_camera))
 
 
-def architecture_flags(checkpoint: dict, path: Path) -> dict[str, int | bool]:
-    flags = dict(recorded_model(checkpoint, path))
-    del flags["model"]
-    return flags
-
-
 def build(path: Path, checkpoint: dict, scene: SceneInView, device: torch.device) -> Model:
     """The model of a loaded checkpoint (`path`, for messages), fast to render."""
-    name = recorded_model(checkpoint, path)["model"]
-    architecture = Architecture(**architecture_flags(checkpoint, path))
+    name, architecture = recorded_network(checkpoint, path)
     if name in FROM_SOURCE and scene.views.images is None:
         raise InputError(f"{scene.root}: has no rgb/; --model {name} renders from training views")
-    geometry = scene_geometry(scene.intrinsics, architecture.grid_dim, architecture.proj_sidelength,
-                              recorded_option(checkpoint, "near_plane", DEFAULT_NEAR_PLANE))
-    network = load_model(name, architecture, geometry, device, checkpoint, path)
+    network, geometry = load_recorded(checkpoint, path, scene.intrinsics, device)
     make_fast_(network, device)
     step = checkpoint.get("step")
     return Model(path, step if isinstance(step, int) else None, name, architecture, geometry, network, device,
@@ -158,7 +150,7 @@ def build(path: Path, checkpoint: dict, scene: SceneInView, device: torch.device
 def load_next(path: Path, scene: SceneInView, shown: Model) -> Model:
     """The model of a newer checkpoint of the run that is shown. Raises `InputError` if it is of another kind."""
     checkpoint = load_checkpoint(path)
-    name, architecture = recorded_model(checkpoint, path)["model"], Architecture(**architecture_flags(checkpoint, path))
+    name, architecture = recorded_network(checkpoint, path)
     if (name, architecture) != (shown.name, shown.architecture):
         raise InputError(f"{path}: is of another architecture than {shown.path.name}; it is not shown")
     return build(path, checkpoint, scene, shown.device)
