@@ -1,5 +1,8 @@
 """The models and scenes that the viewer can show."""
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from baselines import build_model
 from dataio import scene_geometry
 from deep_voxels import Architecture
 from evaluation.render import nearest_neighbors, render_path
-from tests.helpers import CPU
+from tests.helpers import CPU, ROOT
 from util import InputError
 from viewer.model import build, farthest_orbit, load_scene_in_view
 from viewer.pictures import BESIDE_PHOTO, COLOR, DEPTH, choices
@@ -69,3 +72,16 @@ def test_scene_without_photos_is_enough_unless_the_model_renders_from_them(viewe
 def test_cameras_may_go_as_far_as_the_model_sees_the_grid(viewed):
     """The planes end at near plane + 2 * scale; the grid of scale 1 reaches half of it beyond its center."""
     assert farthest_orbit(viewed.model, viewed.scene) == pytest.approx(1.0 + 2 * 1.0 - 0.5)
+
+
+def test_threads_that_wait_leave_the_processor_to_others():
+    """Awake they make a frame beside a training many times slower. OpenMP itself tells what it goes by."""
+    spins = []
+    for imported in ("torch", "viewer.__main__"):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP", "GOMP"))}
+        shown = subprocess.run([sys.executable, "-c", f"import {imported}"], cwd=ROOT, capture_output=True, text=True,
+                               env={**environment, "OMP_DISPLAY_ENV": "VERBOSE"}, check=True).stderr
+        spins += [line.split("=")[1].strip(" '") for line in shown.splitlines() if "GOMP_SPINCOUNT" in line]
+    if not spins:
+        pytest.skip("this PyTorch has another OpenMP")
+    assert spins[0] != "0" and spins[1] == "0"
