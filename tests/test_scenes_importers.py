@@ -245,8 +245,9 @@ def test_broken_colmap_folders_are_named(tmp_path, rendered):
 def test_sparse_points_of_nerfstudio_choose_the_grid(tmp_path, rendered, colored):
     folder, poses, focal = rendered
     points = np.random.default_rng(0).uniform(-0.4, 0.4, (300, 3)) + [0.1, 0, 0]
-    colors = np.tile(np.uint8([10, 200, 30, 255]), (300, 1)) if colored else None
-    trimesh.PointCloud(points, colors=colors).export(tmp_path / "sparse.ply")
+    unusable = [[np.inf, 0, 0], [0, np.nan, 0]]
+    colors = np.tile(np.uint8([10, 200, 30, 255]), (302, 1)) if colored else None
+    trimesh.PointCloud(np.concatenate([points, unusable]), colors=colors).export(tmp_path / "sparse.ply")
     export_transforms(folder, tmp_path / "transforms.json", poses, focal, ply_file_path="sparse.ply")
     transforms_json.main([str(tmp_path / "transforms.json"), str(tmp_path / "scene")])
     intrinsics = load_intrinsics(tmp_path / "scene" / "train" / "intrinsics.txt")

@@ -30,7 +30,7 @@ def load_points(path: Path) -> tuple[Float[np.ndarray, "points 3"], UInt8[np.nda
 
 
 def usable_points(points: Float[np.ndarray, "points 3"], colors: UInt8[np.ndarray, "points 3"],
-                  ) -> tuple[Float[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"]]:
+                  ) -> tuple[Float[np.ndarray, "usable 3"], UInt8[np.ndarray, "usable 3"]]:
     """The points, with their colors, whose coordinates are finite in float32."""
     usable = (np.abs(points) <= MAX_NUMBER).all(axis=1)
     return points[usable], colors[usable]
