@@ -77,6 +77,18 @@ def latest_checkpoint(logging_root: Path, experiment_name: str = "") -> Path | N
     return max(newest, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
+def find_checkpoint(checkpoint: str, logging_root: Path | None) -> Path:
+    """The file that `--checkpoint FILE|latest` names. Raises `InputError` if there is none under the logging root."""
+    if checkpoint != "latest":
+        return Path(checkpoint)
+    if logging_root is None:
+        raise InputError("--checkpoint latest: needs --logging_root")
+    newest = latest_checkpoint(logging_root)
+    if newest is None:
+        raise InputError(f"--checkpoint latest: there is no checkpoint under {logging_root}/logs")
+    return newest
+
+
 def _begun_as(run: Path) -> str | None:
     """The --experiment_name that a run was begun with. A resumed run may have been given another."""
     try:
@@ -199,7 +211,7 @@ def recorded_architecture(state: dict[str, Tensor], path: Path) -> dict[str, int
 def load_weights(module: nn.Module, state: dict[str, Tensor], path: Path, flags: str) -> None:
     """Loads a complete state dict, or raises `InputError` that names the first tensor that does not fit.
 
-    flags: what the module was built with, for the message.
+    Weights in half precision fit too. flags: what the module was built with, for the message.
     """
     wanted = module.state_dict()
     for name, tensor in wanted.items():
@@ -209,7 +221,7 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], path: Path, flags:
         if found.shape != tensor.shape:
             raise InputError(f"{path}: its tensor {name!r} has shape {tuple(found.shape)}, "
                              f"the model of {flags} needs {tuple(tensor.shape)}")
-        if found.dtype != tensor.dtype:
+        if found.dtype != tensor.dtype and not (found.dtype == torch.float16 and tensor.is_floating_point()):
             raise InputError(f"{path}: its tensor {name!r} has type {found.dtype}, not {tensor.dtype}")
         if not found.isfinite().all():
             raise InputError(f"{path}: its tensor {name!r} holds values that are not finite")

@@ -9,7 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from baselines import MODELS, UNTRAINED, recorded_model
-from checkpoints import latest_checkpoint, load_checkpoint
+from checkpoints import find_checkpoint, latest_checkpoint, load_checkpoint
 from cli import Parser, exit_code, number
 from data_util import BACKGROUNDS, DEFAULT_NEAR_PLANE
 from deep_voxels import SIZES
@@ -202,11 +202,8 @@ def _find_checkpoint(given: dict) -> None:
         if newest is not None:
             given.pop("checkpoint", None)
             given["resume"] = str(newest)
-    if given.get("checkpoint") == "latest":
-        newest = latest_checkpoint(root)
-        if newest is None:
-            raise InputError(f"--checkpoint latest: there is no checkpoint under {root}/logs")
-        given["checkpoint"] = str(newest)
+    if "checkpoint" in given:
+        given["checkpoint"] = str(find_checkpoint(given["checkpoint"], root))
 
 
 def _refuse_changes(given: dict, size: str | None, trained_with: dict, source: str) -> None:

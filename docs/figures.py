@@ -20,12 +20,12 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch import Tensor
 
-from checkpoints import load_checkpoint
+from checkpoints import find_checkpoint, load_checkpoint
 from cli import Parser, number, run
 from data_util import BORDER, color_depth, crop_border, nearest_views
 from dataio import Scene, find_split, load_scene
 from deep_voxels import DeepVoxels, Rendering
-from evaluation.export import find_checkpoint, learns_depth
+from evaluation.export import learns_depth
 from evaluation.metrics import load_true_depth
 from evaluation.pictures import spread
 from evaluation.render import VIEWS_AT_ONCE, load_recorded, recorded_network, recorded_scene

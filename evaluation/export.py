@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import nn
 from tqdm import tqdm
 
-from checkpoints import latest_checkpoint, load_checkpoint
+from checkpoints import find_checkpoint, load_checkpoint
 from cli import Parser, run
 from data_util import BORDER
 from dataio import load_scene
@@ -111,18 +111,6 @@ def to_ply(cloud: Cloud) -> bytes:
     """The cloud as a binary PLY file: points, normals and colours of vertices without faces."""
     vertices = trimesh.Trimesh(cloud.points, vertex_normals=cloud.normals, vertex_colors=cloud.colors, process=False)
     return vertices.export(file_type="ply", vertex_normal=True)
-
-
-def find_checkpoint(checkpoint: str, logging_root: Path | None) -> Path:
-    """The checkpoint's file, also for 'latest'."""
-    if checkpoint != "latest":
-        return Path(checkpoint)
-    if logging_root is None:
-        raise InputError("--checkpoint latest: needs --logging_root")
-    newest = latest_checkpoint(logging_root)
-    if newest is None:
-        raise InputError(f"--checkpoint latest: there is no checkpoint under {logging_root}/logs")
-    return newest
 
 
 def load(path: Path, data_root: Path | None, device: torch.device) -> tuple[nn.Module, Float[np.ndarray, "views 4 4"]]:

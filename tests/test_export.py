@@ -6,7 +6,7 @@ import trimesh
 from scipy.spatial import cKDTree
 
 from baselines import build_model
-from checkpoints import save_checkpoint
+from checkpoints import find_checkpoint, save_checkpoint
 from cli import run
 from data_util import SceneIntrinsics, load_intrinsics
 from dataio import scene_geometry
@@ -233,7 +233,7 @@ def test_the_cube_of_the_demo(tmp_path, capsys):
     render_scene(["--out", str(tmp_path / "cube"), "--sidelength", "64", "--train_views", "150", "--test_views", "1"])
     assert train("--train_test", "train", "--data_root", tmp_path / "cube" / "train", "--logging_root", tmp_path,
                  *DEMO_SIZE, "--max_steps", 2000, "--recipe", "fast", "--device", "cpu") == 0
-    model, cam2world = export.load(export.find_checkpoint("latest", tmp_path), None, torch.device("cpu"))
+    model, cam2world = export.load(find_checkpoint("latest", tmp_path), None, torch.device("cpu"))
     cloud = export.fuse_depth(model, cam2world)
     truth = Truth(cam2world, load_intrinsics(tmp_path / "cube" / "train" / "intrinsics.txt"))
     to_surface, to_cloud = (distance / model.geometry.voxel_size for distance in truth.distances(cloud))
