@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(PROG, __doc__)
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="as for the viewer")
     parser.add_argument("--logging_root", required=True, metavar="DIR", help="as for the viewer")
+    parser.add_argument("--window", nargs=2, type=number(int, 200, 8000), default=[1280, 720], metavar=("W", "H"),
+                        help="the browser's, in pixels (default: 1280 720)")
     parser.add_argument("--seconds", type=number(float, 1), default=10.0, help="of dragging (default: 10)")
     args = parser.parse_args(argv)
     chromium = shutil.which("chromium")
@@ -61,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise InputError("the viewer did not start")
         with sync_playwright() as driver:
             browser = driver.chromium.launch(executable_path=chromium, args=FLAGS)
-            page = browser.new_page(viewport={"width": 1280, "height": 720})
+            page = browser.new_page(viewport={"width": args.window[0], "height": args.window[1]})
             page.add_init_script(WATCH)
             page.goto(address[1], timeout=120_000)
             measure(page, args)
@@ -75,7 +77,7 @@ def measure(page: Page, args: Namespace) -> None:
     page.wait_for_function("window.shown.length > 0", timeout=120_000)
     page.wait_for_timeout(3000)
     load = os.getloadavg()[0]
-    x, y = 400, 360
+    x, y = args.window[0] // 3, args.window[1] // 2
     page.mouse.move(x, y)
     page.mouse.down()
     delays = []
