@@ -17,9 +17,9 @@ from viewer.surface import SurfaceControls
 from viewer.training_tab import TrainingTab
 
 JPEG_QUALITY = 90
-MOST_CANVAS = 20_000  # pixels a side
+MAX_CANVAS = 20_000  # pixels a side
 SPEED_EVERY = 0.5  # seconds between updates of the frame rate that is shown
-LEAST_VISIBILITY = 0.5
+MIN_VISIBILITY = 0.5
 
 
 class Browser:
@@ -91,7 +91,7 @@ class Browser:
                 api, f"{ROOT}/points", *self.shared.points, size=0.005 * scene.intrinsics.scale))
         self._features = gui.add_checkbox("Learned features", initial_value=False, visible=model.has_depth, hint=(
             "voxels of the persistent volume where visibility is high, coloured by three principal components"))
-        self._least = gui.add_slider("Least visibility", min=0.02, max=0.98, step=0.02, initial_value=LEAST_VISIBILITY,
+        self._least = gui.add_slider("Least visibility", min=0.02, max=0.98, step=0.02, initial_value=MIN_VISIBILITY,
                                      visible=False)
         for control in (self._features, self._least):
             control.on_update(lambda _: self._show_features())
@@ -139,7 +139,7 @@ class Browser:
         """Renders what the browser's camera sees now, and sends it."""
         camera, shared, choice = self.client.camera, self.shared, self._choice.value
         canvas = Canvas(camera.image_width, camera.image_height)
-        if min(canvas) < 1 or max(canvas) > MOST_CANVAS:
+        if min(canvas) < 1 or max(canvas) > MAX_CANVAS:
             return  # a window that is folded away, or no window
         lens, model = shared.scene.lens, shared.model
         camera.fov = fitting_fov(lens, canvas)  # sends nothing if it is so already

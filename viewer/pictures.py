@@ -12,7 +12,7 @@ from viewer.camera import NEUTRAL, Canvas, Lens, compose, depth_on_image, fittin
 COLOR, DEPTH, BESIDE_DEPTH, BESIDE_PHOTO, NOTHING = (
     "Colour", "Depth", "Colour beside depth", "Render beside nearest photo", "Nothing")
 PAIRS = {BESIDE_DEPTH, BESIDE_PHOTO}  # two pictures side by side; what the browser draws falls on neither
-MOST_PIXELS = 512  # the largest side to which a smaller picture is enlarged here; the browser enlarges it further
+MAX_PIXELS = 512  # the largest side to which a smaller picture is enlarged here; the browser enlarges it further
 
 
 def choices(has_depth: bool, has_photos: bool) -> list[str]:
@@ -51,4 +51,4 @@ def depth_legend(width: int = 256, height: int = 16) -> UInt8[np.ndarray, "h w 3
 
 
 def _fitted(picture: UInt8[np.ndarray, "s s 3"], lens: Lens, canvas: Canvas) -> UInt8[np.ndarray, "h w 3"]:
-    return compose(picture, place(lens, fitting_fov(lens, canvas), canvas), canvas, max(MOST_PIXELS, lens.sidelength))
+    return compose(picture, place(lens, fitting_fov(lens, canvas), canvas), canvas, max(MAX_PIXELS, lens.sidelength))

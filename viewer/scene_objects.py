@@ -15,7 +15,7 @@ from viewer.pictures import photo
 
 ROOT = "/scene"  # the parent of all of them, hidden where they would not fall on the picture
 BOX_COLOR, CAMERA_COLOR = (215, 60, 40), (40, 110, 200)
-MOST_CAMERAS = 200  # more make a browser slow
+MAX_CAMERAS = 200  # more make a browser slow
 PHOTO_PIXELS = 96
 
 
@@ -36,9 +36,9 @@ def add_box(api: viser.SceneApi, scene: SceneInView) -> viser.SceneNodeHandle:
 
 
 def add_cameras(api: viser.SceneApi, scene: SceneInView) -> viser.SceneNodeHandle:
-    """The training cameras, at most `MOST_CAMERAS` of them, with their photos."""
+    """The training cameras, at most `MAX_CAMERAS` of them, with their photos."""
     parent = api.add_frame(f"{ROOT}/cameras", show_axes=False)
-    for view in spread(len(scene.views), MOST_CAMERAS):
+    for view in spread(len(scene.views), MAX_CAMERAS):
         add_camera(api, f"{ROOT}/cameras/{view}", scene, scene.views.cam2world[view], CAMERA_COLOR,
                    None if scene.views.images is None else thumbnail(photo(scene.views, view)))
     return parent

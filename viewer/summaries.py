@@ -6,7 +6,7 @@ from jaxtyping import Float
 from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 from tensorboard.compat.proto.event_pb2 import SessionLog
 
-MOST_POINTS = 1000  # of a curve, for a browser to draw
+MAX_POINTS = 1000  # of a curve, for a browser to draw
 
 
 class Curves:
@@ -33,7 +33,7 @@ class Curves:
         return found
 
     def points(self) -> Float[np.ndarray, "points 3"]:
-        """Rows of step, loss (as the progress bar shows it) and PSNR in dB, at most `MOST_POINTS` and the last."""
+        """Rows of step, loss (as the progress bar shows it) and PSNR in dB, at most `MAX_POINTS` and the last."""
         return _thinned([(step, self.l1_weight * values["l1"] + values["generator"], values["psnr"])
                          for step, values in sorted(self._values.copy().items())
                          if {"l1", "generator", "psnr"} <= values.keys()], 3)
@@ -45,7 +45,7 @@ class Curves:
 
 
 def _thinned(rows: list[tuple], columns: int) -> Float[np.ndarray, "points columns"]:
-    stride = -(-len(rows) // MOST_POINTS) or 1
+    stride = -(-len(rows) // MAX_POINTS) or 1
     return np.array(rows[::-1][::stride][::-1], dtype=np.float64).reshape(-1, columns)
 
 
