@@ -202,7 +202,7 @@ def _find_checkpoint(given: dict) -> None:
         if newest is not None:
             given.pop("checkpoint", None)
             given["resume"] = str(newest)
-    if "checkpoint" in given:
+    if given.get("checkpoint") == "latest":
         given["checkpoint"] = str(find_checkpoint(given["checkpoint"], root))
 
 

@@ -44,8 +44,9 @@ def pack(checkpoint: dict, path: Path) -> dict:
     for name, tensor in weights.items():
         if not tensor.isfinite().all():
             raise InputError(f"{path}: {name} has values that half precision cannot hold")
-    options = checkpoint.get("options") or {}
-    return {"model": weights, "options": {name: value for name, value in options.items() if name not in PATHS},
+    options = checkpoint.get("options")
+    kept = {name: value for name, value in options.items() if name not in PATHS} if isinstance(options, dict) else {}
+    return {"model": weights, "options": kept,
             **{name: checkpoint[name] for name in ("step", "epoch", "seconds") if name in checkpoint}}
 
 
