@@ -241,7 +241,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, path: Path) ->
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 moments = optimizer.state[parameter]
-                for name in ("exp_avg", "exp_avg_sq"):
+                for name in getattr(optimizer, "MOMENTS", ("exp_avg", "exp_avg_sq")):
                     if moments[name].shape != parameter.shape:
                         raise ValueError("a moment has another shape than its parameter")
                     # Fused Adam on the CPU pairs the wrong numbers if a moment's memory layout is not its parameter's.

@@ -69,7 +69,7 @@ def build_parser() -> tuple[Parser, dict]:
     flag("max_epoch", 400, "passes over the training views", type=number(int, 0))
     flag("max_steps", None, "total number of steps, including those before --resume", type=number(int, 1))
     flag("start_epoch", 0, "number of the first epoch, with --checkpoint", type=number(int, 0))
-    flag("lr", 4e-4, "learning rate of both optimizers", type=number(float, 0))
+    flag("lr", 4e-4, "learning rate of all optimizers", type=number(float, 0))
     flag("l1_weight", 200.0, "weight of the l1 loss; the adversarial loss has weight 1", type=number(float, 0))
     flag("volume_limit", 10.0, "value of the persistent volume above which a penalty keeps it from growing without "
          "bound; 0: none", type=number(float, 0))
@@ -78,8 +78,10 @@ def build_parser() -> tuple[Parser, dict]:
     flag("seed", 0, "random seed of weights, view selection and dropout", type=number(int, 0, 2 ** 63))
 
     flag = group("recipe")
-    flag("recipe", "paper", "preset for lr, lr_decay, dropout and average; explicit flags override it. fast: "
-         + " ".join(f"--{name} {value:g}" for name, value in RECIPES["fast"].items()), choices=list(RECIPES))
+    flag("recipe", "paper", f"preset for {', '.join(RECIPES['fast'])}; explicit flags override it. fast: "
+         + " ".join(f"--{name} {value}" for name, value in RECIPES["fast"].items()), choices=list(RECIPES))
+    flag("optimizer", "adam", "of the model's kernels: adam, or muon, whose steps take longer and learn more; adam for "
+         "all else", choices=["adam", "muon"])
     flag("lr_decay", 0.0, "fraction of the steps, at the end, over which the learning rates fall linearly to 0",
          type=number(float, 0, 1))
     flag("dropout", 1.0, "factor on the model's dropout probabilities", type=number(float, 0, 2))
@@ -118,8 +120,8 @@ def build_parser() -> tuple[Parser, dict]:
     flag("checkpoint_every", 10000, "steps between checkpoints", type=number(int, 1))
     flag("checkpoint_minutes", 30.0, "maximum minutes between checkpoints", type=number(float, 0.01))
     flag("keep_checkpoints", 5, "number of checkpoints kept, the newest; 0: all", type=number(int, 0))
-    flag("keep_optimizer", "all", "which of them keep the optimizers' state, two thirds of their size, which --resume "
-         "needs and a test does not: all, or the last alone, the newest", choices=["last", "all"])
+    flag("keep_optimizer", "all", "which of them keep the optimizers' state, half to two thirds of their size, which "
+         "--resume needs and a test does not: all, or the last alone, the newest", choices=["last", "all"])
     return parser, defaults
 
 
@@ -148,7 +150,7 @@ def resolve_options(arguments: list[str]) -> tuple[Namespace, dict | None]:
             fixed = given.keys() - FREE_ON_RESUME
             _refuse_changes(given, size, {name: recorded.get(name, defaults[name]) for name in fixed}, source)
         recorded |= model
-    recipe = RECIPES[given.get("recipe", recorded.get("recipe", defaults["recipe"]))]
+    recipe = {} if given.get("resume") else RECIPES[given.get("recipe", defaults["recipe"])]  # a run keeps its own
     opt = Namespace(**{**defaults, **recipe, **recorded, **given})
     validate(opt)
     opt.device = choose_device(opt.device)

@@ -70,7 +70,7 @@ def measure(opt: Namespace) -> dict[str, dict[str, list[float]]]:
     for kernel in chosen:
         if kernel != PREPARED:
             compare("step", kernel, train, train, networks.model, networks.discriminator)
-    networks.model_optimizer.zero_grad()
+    networks.model.zero_grad()
     keep_freed_memory(everything=True)
     unprepared = networks.model.eval()
     prepared = prepare_for_frames_(copy.deepcopy(unprepared))

@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser("benchmarks.speed", __doc__)
     parser.add_argument("--preset", choices=PRESETS, default="small")
     add_options(parser, repeats=15)
+    parser.add_argument("--optimizer", choices=["adam", "muon"], default="adam", help="as in training")
     parser.add_argument("--json", type=Path, help="file for the measurements")
     opt = parser.parse_args(argv)
     figures = measure(opt)
@@ -140,7 +141,8 @@ def fresh_networks(architecture: Architecture, opt: Namespace, ranks: Ranks = AL
     """Networks of this size for a scene that the cameras of `camera_ring` see."""
     side = architecture.img_sidelength
     options = Namespace(model="deepvoxels", seed=0, lr=4e-4, compile=opt.compile,
-                        kernels=vars(opt).get("kernels", "auto"), dropout=1.0, average=0.0, **vars(architecture))
+                        kernels=vars(opt).get("kernels", "auto"), dropout=1.0, average=0.0, **vars(architecture),
+                        optimizer=vars(opt).get("optimizer", "adam"))
     intrinsics = SceneIntrinsics(1.8 * side, side / 2, side / 2, (0.0, 0.0, 0.0), CAMERA_RADIUS - 0.9, 1.0, side, side)
     geometry = scene_geometry(intrinsics, architecture.grid_dim, architecture.proj_sidelength, default_near_plane=1.0)
     return build_networks(options, geometry, torch.device(opt.device), ranks)
@@ -148,7 +150,7 @@ def fresh_networks(architecture: Architecture, opt: Namespace, ranks: Ranks = AL
 
 def as_graph(step: Callable, networks: Networks) -> Callable:
     """The step as one CUDA graph: its kernels are launched together, without Python in between."""
-    for optimizer in networks.optimizers:
+    for optimizer in networks.optimizers.values():
         for group in optimizer.param_groups:
             group["capturable"] = True
     stream = torch.cuda.Stream()
@@ -225,8 +227,8 @@ def time_parts(networks: Networks, step: Callable, device: torch.device, repeats
                                  (model.rendering_net, "rendering", "other"),
                                  (networks.discriminator, "discriminator", "other")]:
         handles += [module.register_forward_pre_hook(end_of(before)), module.register_forward_hook(end_of(name))]
-    for optimizer, before in [(networks.model_optimizer, "backward"), (networks.discriminator_optimizer, "other")]:
-        handles += [optimizer.register_step_pre_hook(end_of(before)),
+    for name, optimizer in networks.optimizers.items():
+        handles += [optimizer.register_step_pre_hook(end_of("backward" if name == "model_optimizer" else "other")),
                     optimizer.register_step_post_hook(end_of("optimizers"))]
     runs = []
     for _ in range(repeats):

@@ -40,7 +40,8 @@ def test_in_bf16_all_but_the_convolutions_is_float32(scene, tmp_path):
         assert dtypes.of[name] == {torch.float32}, name
     for kept in (*step.losses, *step.integration, step.rendering.depth, networks.model.deepvoxels,
                  *networks.model.buffers(), *networks.model.parameters(),
-                 *(moment for state in networks.model_optimizer.state.values() for moment in state.values())):
+                 *(moment for optimizer in networks.optimizers.values()
+                   for state in optimizer.state.values() for moment in state.values())):
         assert kept.dtype in (torch.float32, torch.int64)
     # Batch norms take what convolutions give, and sum it up in float32.
     assert seen[0].dtype == torch.bfloat16

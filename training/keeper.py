@@ -5,7 +5,7 @@ from pathlib import Path
 from checkpoints import load_checkpoint, newest_checkpoint, point_latest_at, save_checkpoint
 from util import InputError, one_line
 
-OPTIMIZERS = ("model_optimizer", "discriminator_optimizer")
+OPTIMIZERS = ("model_optimizer", "kernel_optimizer", "discriminator_optimizer")
 
 
 class CheckpointKeeper:

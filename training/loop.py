@@ -99,7 +99,8 @@ def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, ke
     ranks, stop, begun = networks.ranks, 0, time.monotonic() - networks.seconds
     views, skipped = scene.on(torch.device(opt.device)), SkippedSteps(scene.names)
     lr = opt.lr / 2 ** networks.setbacks
-    schedules = [learning_rate_schedule(optimizer, lr, opt.lr_decay, steps) for optimizer in networks.optimizers]
+    schedules = [learning_rate_schedule(optimizer, lr, opt.lr_decay, steps)
+                 for optimizer in networks.optimizers.values()]
     networks.model.train()
     networks.discriminator.train()
     with ProgressBar(steps) as progress:

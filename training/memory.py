@@ -18,9 +18,9 @@ from deep_voxels import architecture_of
 from losses import PatchDiscriminator
 from processes import Ranks
 from projection import SceneGeometry
+from training.muon import kernels_of
 
 GIB = 2 ** 30
-PER_PARAMETER = 3  # itself and ADAM's two moments
 LIBRARIES = GIB // 4  # what PyTorch loads in the first steps, on a CPU
 
 
@@ -58,13 +58,16 @@ def training_needs(opt: Namespace) -> Needs:
             discriminator(torch.empty_like(rendering.images))
     parameters = [*model.parameters(), *discriminator.parameters()]
     gradients = sum(parameter.nbytes for parameter in parameters)
-    state = PER_PARAMETER * gradients + sum(buffer.nbytes for buffer in model.buffers())
+    moments = 2 * gradients  # ADAM's; MUON has one
+    if opt.optimizer == "muon":
+        moments -= sum(kernel.nbytes for kernel in kernels_of(model))
+    state = gradients + moments + sum(buffer.nbytes for buffer in model.buffers())
     average = sum(tensor.nbytes for tensor in model.state_dict().values()) if opt.average else 0
     saved = [*model.state_dict().values(), *discriminator.state_dict().values()]
     for tensor in [*parameters, *model.buffers()]:
         kept.pop(tensor.untyped_storage()._cdata, None)
     return Needs(state + average, max(gradients, sum(storage.nbytes() for storage in kept.values())),
-                 sum(tensor.nbytes for tensor in saved) + average, (PER_PARAMETER - 1) * gradients)
+                 sum(tensor.nbytes for tensor in saved) + average, moments)
 
 
 def report_needs(opt: Namespace, device: torch.device, ranks: Ranks) -> None:

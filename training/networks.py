@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from baselines import build_model
 from cpu_kernels import accelerate_
@@ -13,6 +14,7 @@ from processes import ALONE, Ranks
 from projection import SceneGeometry
 from runtime import channels_last_, compile_for_training, uses_cpu_kernels
 from training.guard import RunningStatistics
+from training.muon import Muon, kernels_of
 from training.recipes import WeightAverage, scale_dropout_
 
 
@@ -20,14 +22,14 @@ from training.recipes import WeightAverage, scale_dropout_
 class Networks:
     """The networks of a run. Lists that need a walk over all modules, which takes milliseconds, are made once.
 
-    setbacks: how often training went back to a checkpoint; each halves the learning rate. seconds: of training, without
-    pauses, until the last save. ranks: the processes that train copies of these networks, with one state.
+    optimizers: by their names in a checkpoint. setbacks: how often training went back to a checkpoint; each halves the
+    learning rate. seconds: of training, without pauses, until the last save. ranks: the processes that train copies of
+    these networks, with one state.
     """
 
     model: nn.Module
     discriminator: PatchDiscriminator
-    model_optimizer: torch.optim.Adam
-    discriminator_optimizer: torch.optim.Adam
+    optimizers: dict[str, Optimizer]
     average: WeightAverage | None = None
     setbacks: int = 0
     seconds: float = 0.0
@@ -37,10 +39,6 @@ class Networks:
         self.model_parameters = list(self.model.parameters())
         self.discriminator_parameters = list(self.discriminator.parameters())
         self.running_statistics = RunningStatistics(self.model, self.discriminator)
-
-    @property
-    def optimizers(self) -> tuple[torch.optim.Adam, torch.optim.Adam]:
-        return self.model_optimizer, self.discriminator_optimizer
 
 
 def build_networks(opt: Namespace, geometry: SceneGeometry, device: torch.device, ranks: Ranks = ALONE) -> Networks:
@@ -56,10 +54,14 @@ def build_networks(opt: Namespace, geometry: SceneGeometry, device: torch.device
     average = WeightAverage(networks[0], opt.average) if opt.average else None
     if opt.compile:
         compile_for_training(*networks)
-    optimizers = [make_optimizer(network, opt.lr) for network in networks]
-    return Networks(*networks, *optimizers, average, ranks=ranks)
+    return Networks(*networks, make_optimizers(*networks, opt.lr, opt.optimizer), average, ranks=ranks)
 
 
-def make_optimizer(network: nn.Module, lr: float) -> torch.optim.Adam:
-    """ADAM (Kingma and Ba, 2015), fused: where its attribute `found_inf`, a tensor, is 1, a step changes nothing."""
-    return torch.optim.Adam(network.parameters(), lr, fused=True)
+def make_optimizers(model: nn.Module, discriminator: nn.Module, lr: float, optimizer: str) -> dict[str, Optimizer]:
+    """Optimizers by their names in a checkpoint: ADAM (Kingma and Ba, 2015), but MUON for the model's kernels if
+    `optimizer` says so. Where the attribute `found_inf` of one, a tensor, is 1, a step changes nothing."""
+    kernels = kernels_of(model) if optimizer == "muon" else []
+    others = [parameter for parameter in model.parameters() if not any(parameter is kernel for kernel in kernels)]
+    optimizers = {"model_optimizer": torch.optim.Adam(others, lr, fused=True),
+                  "discriminator_optimizer": torch.optim.Adam(discriminator.parameters(), lr, fused=True)}
+    return optimizers | ({"kernel_optimizer": Muon(kernels, lr)} if kernels else {})

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-RECIPES = {"paper": {}, "fast": {"lr": 1e-3, "lr_decay": 0.5, "dropout": 0.0, "average": 0.99}}
+RECIPES = {"paper": {},
+           "fast": {"optimizer": "muon", "lr": 1e-3, "lr_decay": 0.5, "dropout": 0.0, "average": 0.99}}
 
 
 def learning_rate_schedule(optimizer: torch.optim.Optimizer, lr: float, decay: float, steps: range) -> LambdaLR:

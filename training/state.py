@@ -58,8 +58,7 @@ def _checkpoint_if_whole(path: Path) -> dict | None:
 def snapshot(opt: Namespace, networks: Networks, scene: Scene, step: int, epoch: int) -> dict:
     """The content of a checkpoint, from which `--resume` continues exactly."""
     content = {"model": networks.model.state_dict(), "discriminator": networks.discriminator.state_dict(),
-               "model_optimizer": networks.model_optimizer.state_dict(),
-               "discriminator_optimizer": networks.discriminator_optimizer.state_dict(),
+               **{name: optimizer.state_dict() for name, optimizer in networks.optimizers.items()},
                "step": step, "epoch": epoch, "setbacks": networks.setbacks, "seconds": networks.seconds,
                "rng": rng_states(), "scene": scene.fingerprint, "options": vars(opt)}
     if networks.average:
@@ -78,7 +77,7 @@ def restore(networks: Networks, checkpoint: dict, scene: Scene, opt: Namespace) 
     if checkpoint.get("optimizers_left_out") is True:
         raise InputError(f"--resume {path}: has no optimizer state to continue with (--keep_optimizer last); "
                          "--checkpoint starts from its weights")
-    parts = {"model_optimizer": dict, "discriminator_optimizer": dict, "step": int, "rng": dict, "scene": str}
+    parts = {**dict.fromkeys(networks.optimizers, dict), "step": int, "rng": dict, "scene": str}
     for part, kind in parts.items():
         if not isinstance(checkpoint.get(part), kind):
             raise InputError(f"--resume {path}: has no {part!r} to continue with; --checkpoint starts from its weights")
@@ -88,8 +87,8 @@ def restore(networks: Networks, checkpoint: dict, scene: Scene, opt: Namespace) 
     load_weights(networks.discriminator, checkpoint["discriminator"], path, "the discriminator")
     if networks.average:
         load_weights(networks.average.module, checkpoint["average"], path, flags)
-    load_optimizer(networks.model_optimizer, checkpoint["model_optimizer"], path)
-    load_optimizer(networks.discriminator_optimizer, checkpoint["discriminator_optimizer"], path)
+    for name, optimizer in networks.optimizers.items():
+        load_optimizer(optimizer, checkpoint[name], path)
     try:
         restore_rng_states(checkpoint["rng"])
     except (KeyError, RuntimeError, TypeError) as error:

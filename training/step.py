@@ -45,7 +45,7 @@ def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: st
     device decides this; nothing here waits for it. `volume_limit`: see `--volume_limit`; 0: none.
     """
     model, discriminator = networks.model, networks.discriminator
-    for optimizer in networks.optimizers:
+    for optimizer in networks.optimizers.values():
         optimizer.zero_grad()  # before the forward pass, which can then reuse the gradients' memory
     statistics_before = networks.running_statistics.copy()
     with autocast(precision, batch.source_image.device):
@@ -74,7 +74,7 @@ def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: st
 
     finite = check_finite(losses[:3], [networks.model_parameters, networks.discriminator_parameters], volume)
     all_finite = finite.all()
-    for optimizer in networks.optimizers:
+    for optimizer in networks.optimizers.values():
         optimizer.found_inf = 1 - all_finite.float()  # 1: the update changes nothing
         optimizer.step()
     networks.running_statistics.restore_unless(all_finite, statistics_before)
