@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import cv2
@@ -18,14 +19,14 @@ import numpy as np
 import pytest
 import trimesh
 
-from checkpoints import load_checkpoint
+from checkpoints import latest_checkpoint, load_checkpoint
 from evaluation.metrics import measure
 from evaluation.output import read_frame
 from evaluation.render import Frame
 from scenes.geometry.coverage import project
 from scenes.render import main as render_scene
 from tests.browser import FLAGS, Window
-from tests.helpers import ENVIRONMENT, ROOT, finish, render_arguments, run, start
+from tests.helpers import ENVIRONMENT, ROOT, assert_same, finish, render_arguments, run, start
 from viewer import pictures
 from viewer.camera import fitting_fov, place
 from viewer.model import load_scene_in_view
@@ -269,18 +270,48 @@ def test_newer_checkpoint_appears_and_the_camera_stays(trained_scene, window, vi
     window.drag(10, 0)
 
 
-def test_curves_of_the_run_are_shown(trained_scene, chromium):
+@contextmanager
+def window_on_run(chromium, logs):
+    """A browser on a viewer of the newest run under `logs`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "viewer", "--checkpoint", "latest", "--logging_root", str(trained_scene.logs), "--port",
-         "0", "--device", "cpu"], cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        [sys.executable, "-m", "viewer", "--checkpoint", "latest", "--logging_root", str(logs), "--port", "0",
+         "--device", "cpu"], cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        address = re.search(r"open (\S+)", process.stdout.readline())[1]
-        window = Window(chromium, address)
-        window.tab("Training")
-        window.page.locator(".uplot canvas").nth(2).wait_for()  # loss, PSNR, PSNR of held-out views
-        assert window.page.locator(".uplot canvas").count() == 3
+        window = Window(chromium, re.search(r"open (\S+)", process.stdout.readline())[1])
+        yield window
         window.close()
         process.send_signal(signal.SIGTERM)
         assert finish(process)[0] == 0
     finally:
         process.kill()
+
+
+def test_curves_of_the_run_are_shown(trained_scene, chromium):
+    with window_on_run(chromium, trained_scene.logs) as window:
+        window.tab("Training")
+        window.page.locator(".uplot canvas").nth(2).wait_for()  # loss, PSNR, PSNR of held-out views
+        assert window.page.locator(".uplot canvas").count() == 3
+
+
+def test_training_beside_a_viewer_is_the_same_to_the_bit(trained_scene, chromium, tmp_path):
+    """While somebody flies through each checkpoint as it comes."""
+    def train(name):
+        logs = tmp_path / name
+        shutil.copytree(trained_scene.logs, logs)
+        with open(tmp_path / f"{name}.txt", "w") as output:
+            return logs, start("--train_test", "train", "--logging_root", logs, "--resume", "latest", "--max_steps",
+                               150, "--checkpoint_every", 50, stdout=output, stderr=output)
+
+    watched, process = train("watched")
+    drags = 0
+    with window_on_run(chromium, watched) as window:
+        while process.poll() is None:
+            window.drag(40 if drags % 2 else -40, 5)
+            drags += 1
+        window.wait_for_text("step 150")
+    assert drags > 3
+    alone, process = train("alone")
+    assert process.wait(timeout=600) == 0
+    left, right = (load_checkpoint(latest_checkpoint(logs)) for logs in (watched, alone))
+    for part in left.keys() - {"options", "checksum"}:
+        assert_same(left[part], right[part], part)
