@@ -25,6 +25,12 @@ def test_the_gain_is_the_growth_of_a_constant_volume_behind_open_gates():
     assert float(loop_gain(net)) == pytest.approx(float(volume.norm() / before.norm()), rel=1e-4)
 
 
+def test_a_loop_that_lets_nothing_through_has_no_gain():
+    net = IntegrationNet(num_features=5, grid_dim=4)
+    torch.nn.init.constant_(net.old_integration[1].weight, -0.01)
+    assert loop_gain(net) == 0
+
+
 def train(scene, tmp_path, volume_limit: float, steps: int, lift: float) -> tuple[Networks, list[float]]:
     """A training whose loop's gain begins above 1 if its weights are lifted, and the volume's largest value per step.
     """

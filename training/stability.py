@@ -32,6 +32,6 @@ def loop_gain(net: IntegrationNet) -> Float[Tensor, ""]:
     state, gain = matrix.new_ones(features), matrix.new_ones(())
     for _ in range(30):
         grown = (matrix @ state).relu()
-        gain = grown.norm() / state.norm()
+        gain = grown.norm() / state.norm().clamp_min(1e-12)  # 0 once nothing is left to grow
         state = grown / grown.norm().clamp_min(1e-12)
     return gain
