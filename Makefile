@@ -1,4 +1,5 @@
-# make demo: a scene, a trained model and its video in a few minutes. make test: ruff and pytest.
+# make view: a trained scene in a browser. make demo: a scene, a trained model and its video in a few minutes.
+# make test: ruff and pytest.
 # make docs: the site, in docs/_build/index.html; any warning fails.
 # make test-browser: the viewer in Chromium, which is installed if it may be. make test-cluster: experiments on a SLURM of
 # two nodes on this machine, which is installed if it may be; without it the tests are skipped.
@@ -12,7 +13,7 @@ DEMO_STEPS ?= 2000
 DEMO_TRAIN_VIEWS ?= 150
 DEMO_TEST_VIEWS ?= 60
 
-.PHONY: demo test test-long test-browser test-cluster docs clean
+.PHONY: view demo test test-long test-browser test-cluster docs clean
 
 .venv/installed: requirements.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"
@@ -24,6 +25,9 @@ DEMO_TEST_VIEWS ?= 60
 .venv/installed-dev: .venv/installed requirements-dev.txt
 	$(PY) -m pip install --disable-pip-version-check -r requirements-dev.txt
 	touch $@
+
+view: .venv/installed
+	$(PY) -m viewer --checkpoint example/lego.pth --data_root example/lego --logging_root example/logs
 
 demo: .venv/installed
 	rm -rf $(DEMO)

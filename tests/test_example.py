@@ -1,0 +1,39 @@
+"""The trained scene that `make view` opens."""
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from urllib.request import urlopen
+
+from checkpoints import load_checkpoint
+from tests.helpers import CPU, ENVIRONMENT, ROOT
+from viewer.model import build, load_scene_in_view
+
+CHECKPOINT = ROOT / "example" / "lego.pth"
+
+
+def test_make_view_opens_it():
+    command = subprocess.run(["make", "-n", "-o", ".venv/installed", "view", f"PY={sys.executable}"], cwd=ROOT,
+                             capture_output=True, text=True, check=True).stdout
+    viewer = subprocess.Popen([*shlex.split(command), "--port", "0"], cwd=ROOT, env=ENVIRONMENT, text=True,
+                              stdout=subprocess.PIPE)
+    try:
+        address = re.search(r"open (\S+)", viewer.stdout.readline())[1]
+        with urlopen(address) as page:
+            assert page.status == 200
+    finally:
+        viewer.send_signal(signal.SIGINT)
+        assert viewer.wait(timeout=30) == 0
+
+
+def test_it_is_small_and_shows_an_object():
+    checkpoint = load_checkpoint(CHECKPOINT)
+    assert CHECKPOINT.stat().st_size < 6e6
+    assert not any("/" in str(value) for value in checkpoint["options"].values())  # of the machine that trained it
+    scene = load_scene_in_view(CHECKPOINT, checkpoint, ROOT / "example" / "lego")
+    image = build(CHECKPOINT, checkpoint, scene, CPU).frame(scene.views.cam2world[scene.first]).image
+    height, width = image.shape[:2]
+    corners, middle = image[:8, :8], image[height // 3:-height // 3, width // 3:-width // 3]
+    assert corners.min() > 0.4  # white is 0.5
+    assert middle.std() > 0.1
