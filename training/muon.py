@@ -34,14 +34,13 @@ class Muon(torch.optim.Optimizer):
         skipped = getattr(self, "found_inf", torch.zeros(())).bool()
         directions = []
         for kernel in kernels:
-            state = self.state[kernel]
-            before = state.setdefault("exp_avg", torch.zeros_like(kernel))
-            momentum = before.lerp(kernel.grad, 1 - MOMENTUM)
-            directions.append(kernel.grad.lerp(momentum, MOMENTUM))  # Nesterov's
-            before.copy_(torch.where(skipped, before, momentum))
+            momentum = self.state[kernel].setdefault("exp_avg", torch.zeros_like(kernel))
+            gradient = torch.where(skipped, momentum, kernel.grad)  # in a skipped step the momentum stays
+            momentum.lerp_(gradient, 1 - MOMENTUM)
+            directions.append(gradient.lerp(momentum, MOMENTUM))  # Nesterov's
         for kernel, direction in zip(kernels, orthogonalized(directions), strict=True):
             size = STEP * lr * max(len(direction), direction[0].numel()) ** 0.5
-            kernel.copy_(torch.where(skipped, kernel, kernel.sub(direction, alpha=size)))
+            kernel.addcmul_(direction, torch.where(skipped, 0.0, size), value=-1)
 
 
 def kernels_of(network: nn.Module) -> list[nn.Parameter]:
