@@ -13,6 +13,7 @@ MATCHED_SIDE = 1280  # pixels of the longer side in which features are sought; m
 SEQUENTIAL_OVERLAP = 12
 PAIRS_PER_CALL = 64
 SEED = 0
+ATTEMPTS = 3  # at mapping, each from another seed, while most photos have not found their place
 
 
 def reconstruct(image_dir: Path, names: list[str], workspace: Path, matching: str) -> pycolmap.Reconstruction | None:
@@ -27,12 +28,12 @@ def reconstruct(image_dir: Path, names: list[str], workspace: Path, matching: st
     database = workspace / "database.db"
     _extract(database, image_dir, names)
     _match(database, image_pairs(names, matching), workspace / "pairs.txt")
-    with tqdm(desc="mapping", total=len(names), unit="photo") as bar:
-        options = pycolmap.IncrementalPipelineOptions(min_model_size=3, random_seed=SEED)
-        models = pycolmap.incremental_mapping(database, image_dir, workspace, options,
-                                              initial_image_pair_callback=lambda: bar.update(2),
-                                              next_image_callback=lambda: bar.update(1))
-    return max(models.values(), key=lambda model: model.num_reg_images(), default=None)
+    found = []
+    for seed in range(SEED, SEED + ATTEMPTS):
+        found += _map(database, image_dir, workspace, seed, len(names))
+        if any(2 * model.num_reg_images() > len(names) for model in found):
+            break
+    return max(found, key=lambda model: model.num_reg_images(), default=None)
 
 
 def image_pairs(names: list[str], matching: str) -> list[tuple[str, str]]:
@@ -69,6 +70,15 @@ def _match(database: Path, pairs: list[tuple[str, str]], list_path: Path) -> Non
             pycolmap.match_image_pairs(database, pairing_options=pairing, verification_options=verification,
                                        device=pycolmap.Device.cpu)
             bar.update(len(batch))
+
+
+def _map(database: Path, image_dir: Path, workspace: Path, seed: int, photos: int) -> list[pycolmap.Reconstruction]:
+    with tqdm(desc="mapping", total=photos, unit="photo") as bar:
+        options = pycolmap.IncrementalPipelineOptions(min_model_size=3, random_seed=seed)
+        models = pycolmap.incremental_mapping(database, image_dir, workspace, options,
+                                              initial_image_pair_callback=lambda: bar.update(2),
+                                              next_image_callback=lambda: bar.update(1))
+    return list(models.values())
 
 
 def _batches(items: list, size: int) -> list[list]:
