@@ -9,7 +9,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 
 DEMO ?= demo
-DEMO_STEPS ?= 2000
+DEMO_STEPS ?= 1000
 DEMO_TRAIN_VIEWS ?= 150
 DEMO_TEST_VIEWS ?= 60
 
@@ -41,7 +41,7 @@ demo: .venv/installed
 	@echo "That was the demo: open the video and the picture above. To go on:"
 	@echo "  $(PY) -m tensorboard.main --logdir $(DEMO)/runs       # how it learned, in a browser"
 	@echo "  $(PY) -m viewer --checkpoint latest --logging_root $(DEMO)   # fly through it, in a browser"
-	@echo "  $(PY) run_deepvoxels.py --train_test train --logging_root $(DEMO) --resume latest --max_steps 6000   # learn longer"
+	@echo "  $(PY) run_deepvoxels.py --train_test train --logging_root $(DEMO) --resume latest --max_steps 3000   # learn longer"
 	@echo "  $(PY) colmap_wrapper.py --img_dir PHOTOS --trgt_dir mine   # a scene of your own photos"
 
 test: .venv/installed-dev

@@ -232,7 +232,7 @@ def test_the_cube_of_the_demo(tmp_path, capsys):
     within one voxel of a point."""
     render_scene(["--out", str(tmp_path / "cube"), "--sidelength", "64", "--train_views", "150", "--test_views", "1"])
     assert train("--train_test", "train", "--data_root", tmp_path / "cube" / "train", "--logging_root", tmp_path,
-                 *DEMO_SIZE, "--max_steps", 2000, "--recipe", "fast", "--device", "cpu") == 0
+                 *DEMO_SIZE, "--max_steps", 1000, "--recipe", "fast", "--device", "cpu") == 0
     model, cam2world = export.load(find_checkpoint("latest", tmp_path), None, torch.device("cpu"))
     cloud = export.fuse_depth(model, cam2world)
     truth = Truth(cam2world, load_intrinsics(tmp_path / "cube" / "train" / "intrinsics.txt"))
