@@ -14,8 +14,8 @@ CHECKPOINT = ROOT / "example" / "lego.pth"
 
 
 def test_make_view_opens_it():
-    command = subprocess.run(["make", "-n", "-o", ".venv/installed", "view", f"PY={sys.executable}"], cwd=ROOT,
-                             capture_output=True, text=True, check=True).stdout
+    command = subprocess.run(["make", "-n", "--no-print-directory", "-o", ".venv/installed", "view",
+                              f"PY={sys.executable}"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     viewer = subprocess.Popen([*shlex.split(command), "--port", "0"], cwd=ROOT, env=ENVIRONMENT, text=True,
                               stdout=subprocess.PIPE)
     try:
