@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from checkpoints import load_weights
+from checkpoints import load_weights, save_checkpoint
 from dataio import load_scene
 from run_deepvoxels import resolve_options
 from tests.helpers import CPU, arguments, assert_same, final_checkpoint, render_arguments, resume, run
@@ -46,6 +46,16 @@ def test_a_resumed_run_keeps_its_recipe(scene, tmp_path):
     assert run(*arguments(scene, tmp_path, "--max_steps", 2, "--recipe", "fast", "--average", 0.5)) == 0
     opt, _ = resolve_options(resume(tmp_path))
     assert (opt.recipe, opt.average, opt.dropout, opt.max_steps) == ("fast", 0.5, RECIPES["fast"]["dropout"], 2)
+
+
+def test_a_run_begun_before_a_recipe_grew_stays_what_it_was(scene, tmp_path):
+    """Its checkpoint does not say how kernels are updated: with ADAM, as all were."""
+    assert run(*arguments(scene, tmp_path, "--max_steps", 2, "--recipe", "fast", "--optimizer", "adam")) == 0
+    path, checkpoint = final_checkpoint(tmp_path, 2)
+    del checkpoint["options"]["optimizer"]
+    save_checkpoint(path, checkpoint)
+    assert resolve_options(resume(tmp_path))[0].optimizer == "adam"
+    assert run(*resume(tmp_path, "--max_steps", 3)) == 0
 
 
 def test_a_test_renders_with_the_averaged_weights(scene, tmp_path, monkeypatch):

@@ -34,7 +34,10 @@ class Muon(torch.optim.Optimizer):
         skipped = getattr(self, "found_inf", torch.zeros(())).bool()
         directions = []
         for kernel in kernels:
-            momentum = self.state[kernel].setdefault("exp_avg", torch.zeros_like(kernel))
+            state = self.state[kernel]
+            if not state:
+                state["exp_avg"] = torch.zeros_like(kernel)
+            momentum = state["exp_avg"]
             gradient = torch.where(skipped, momentum, kernel.grad)  # in a skipped step the momentum stays
             momentum.lerp_(gradient, 1 - MOMENTUM)
             directions.append(gradient.lerp(momentum, MOMENTUM))  # Nesterov's
@@ -54,8 +57,8 @@ def orthogonalized(kernels: list[Tensor]) -> list[Tensor]:
     kernels: (rows, ...) each, seen as matrices of that many rows, U S V^T. The results are U p(S) V^T, where p(S) lies
     between 0.68 and 1.21, but is less for singular values below a fiftieth of the Frobenius norm.
 
-    What the polynomials multiply the kernel with is computed from its Gram matrix, the smaller of M M^T and M^T M, for
-    all that are equally large at once: a quarter of the work of repeating them on M.
+    The polynomials are computed of the Gram matrix, the smaller of M M^T and M^T M, for all that are equally large at
+    once, and M is multiplied by the result: less work than to repeat them on M.
     """
     matrices = [kernel.flatten(1) for kernel in kernels]
     wide = [matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T for matrix in matrices]

@@ -73,6 +73,7 @@ def _match(database: Path, pairs: list[tuple[str, str]], list_path: Path) -> Non
 
 
 def _map(database: Path, image_dir: Path, workspace: Path, seed: int, photos: int) -> list[pycolmap.Reconstruction]:
+    """The consistent sets of photos that one attempt finds."""
     with tqdm(desc="mapping", total=photos, unit="photo") as bar:
         options = pycolmap.IncrementalPipelineOptions(min_model_size=3, random_seed=seed)
         models = pycolmap.incremental_mapping(database, image_dir, workspace, options,
