@@ -1,11 +1,15 @@
-"""A browser's window on the viewer, as a user has it: what it shows, and its controls."""
+"""A browser's window on the viewer, as a user has it: what it shows, its controls, and how to judge a screenshot."""
 import time
 from collections.abc import Callable
 
+import cv2
 import imageio.v2 as imageio
 import numpy as np
 
-from viewer.camera import Canvas
+from evaluation.metrics import measure
+from scenes.geometry.coverage import project
+from viewer.camera import Canvas, fitting_fov, place
+from viewer.scene_objects import BOX_COLOR, box_edges
 
 PATIENCE = 120_000  # milliseconds; WebGL in software on a busy machine is slow
 FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
@@ -93,3 +97,33 @@ class Window:
 
     def wait_for_text(self, text: str) -> None:
         self.page.get_by_text(text).first.wait_for()
+
+
+def psnr(shot, picture) -> float:
+    shot = cv2.resize(shot, picture.shape[1::-1], interpolation=cv2.INTER_AREA)
+    return measure(shot / 255, picture / 255)["psnr"]
+
+
+def red(shot) -> np.ndarray:
+    """Pixels of the grid box's lines, (n, 2), x and y."""
+    rows, columns = np.nonzero(np.abs(shot.astype(int) - BOX_COLOR).max(axis=2) < 60)
+    return np.stack([columns, rows], axis=1) + 0.5
+
+
+def box_on_canvas(view, cam2world, canvas) -> np.ndarray:
+    """Points along the edges of the grid's box where our camera sees them on the canvas, (n, 2)."""
+    share = np.linspace(0, 1, 401)[:, None]
+    points = np.concatenate([a * (1 - share) + b * share for a, b in box_edges(view.origin, view.intrinsics.scale)])
+    pixels = project(points, cam2world[None], view.intrinsics.matrix(64))[0][0]
+    left, top, side = place(view.lens, fitting_fov(view.lens, canvas), canvas)
+    return np.array([left, top]) + (pixels - 5) * side / 54
+
+
+def assert_box_agrees(shot, view, cam2world, canvas):
+    """The drawn box and ours agree to 2 pixels of the window, a sixth of a pixel of the model's map."""
+    ours, drawn = box_on_canvas(view, cam2world, canvas), red(shot)
+    distance = np.linalg.norm(ours[:, None] - drawn[None], axis=2)
+    inside = ((ours > 4) & (ours < np.array(canvas) - 4)).all(axis=1)
+    assert inside.sum() > 1000
+    assert np.percentile(distance[inside].min(axis=1), 97) < 2  # the axes cover a few points
+    assert distance.min(axis=0).max() < 2.5

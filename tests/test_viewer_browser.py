@@ -13,24 +13,19 @@ import sys
 from contextlib import contextmanager
 from types import SimpleNamespace
 
-import cv2
 import imageio.v2 as imageio
 import numpy as np
 import pytest
 import trimesh
 
 from checkpoints import latest_checkpoint, load_checkpoint
-from evaluation.metrics import measure
 from evaluation.output import read_frame
 from evaluation.render import Frame
-from scenes.geometry.coverage import project
 from scenes.render import main as render_scene
-from tests.browser import FLAGS, Window
+from tests.browser import FLAGS, Window, assert_box_agrees, psnr, red
 from tests.helpers import ENVIRONMENT, ROOT, assert_same, finish, render_arguments, run, start
 from viewer import pictures
-from viewer.camera import fitting_fov, place
 from viewer.model import load_scene_in_view
-from viewer.scene_objects import BOX_COLOR, box_edges
 
 pytestmark = pytest.mark.browser
 playwright = pytest.importorskip("playwright.sync_api")
@@ -99,36 +94,6 @@ def expected(trained_scene, choice, canvas) -> np.ndarray:
     grid = view.intrinsics
     return pictures.draw(choice, frame, pictures.photo(view.views, view.first),
                          (grid.near_plane, grid.near_plane + 2 * grid.scale), view.lens, canvas)
-
-
-def psnr(shot, picture) -> float:
-    shot = cv2.resize(shot, picture.shape[1::-1], interpolation=cv2.INTER_AREA)
-    return measure(shot / 255, picture / 255)["psnr"]
-
-
-def red(shot) -> np.ndarray:
-    """Pixels of the grid box's lines, (n, 2), x and y."""
-    rows, columns = np.nonzero(np.abs(shot.astype(int) - BOX_COLOR).max(axis=2) < 60)
-    return np.stack([columns, rows], axis=1) + 0.5
-
-
-def box_on_canvas(view, cam2world, canvas) -> np.ndarray:
-    """Points along the edges of the grid's box where our camera sees them on the canvas, (n, 2)."""
-    share = np.linspace(0, 1, 401)[:, None]
-    points = np.concatenate([a * (1 - share) + b * share for a, b in box_edges(view.origin, view.intrinsics.scale)])
-    pixels = project(points, cam2world[None], view.intrinsics.matrix(64))[0][0]
-    left, top, side = place(view.lens, fitting_fov(view.lens, canvas), canvas)
-    return np.array([left, top]) + (pixels - 5) * side / 54
-
-
-def assert_box_agrees(shot, view, cam2world, canvas):
-    """The drawn box and ours agree to 2 pixels of the window, a sixth of a pixel of the model's map."""
-    ours, drawn = box_on_canvas(view, cam2world, canvas), red(shot)
-    distance = np.linalg.norm(ours[:, None] - drawn[None], axis=2)
-    inside = ((ours > 4) & (ours < np.array(canvas) - 4)).all(axis=1)
-    assert inside.sum() > 1000
-    assert np.percentile(distance[inside].min(axis=1), 97) < 2  # the axes cover a few points
-    assert distance.min(axis=0).max() < 2.5
 
 
 def test_first_picture_is_the_command_lines_frame_of_a_training_pose(trained_scene, window):
