@@ -121,8 +121,8 @@ def measure_depth(depth: Float[np.ndarray, "views m m"], truth: Float[np.ndarray
 
 
 def load_true_depth(folder: Path, count: int, sidelength: int) -> Float[np.ndarray, "views m m"] | None:
-    """Reads `folder/*.npz`, `count` maps of z-depth in world units, and averages them to maps of this sidelength.
-    None if there are none.
+    """Reads `folder/*.npz`, `count` maps of z-depth in world units, and averages them to maps of this sidelength, where
+    a model's depth has its pixels. None if there are none.
 
     A map pixel is infinite unless the object covers all of it: at a silhouette, the mean depth means nothing.
     """
@@ -131,7 +131,7 @@ def load_true_depth(folder: Path, count: int, sidelength: int) -> Float[np.ndarr
         return None
     if len(paths) != count:
         raise InputError(f"{folder}: holds {len(paths)} depth maps for {count} poses")
-    return np.stack([_shrunk(_load_depth(path), sidelength) for path in paths])
+    return np.stack([_on_feature_map(_load_depth(path), sidelength) for path in paths])
 
 
 def _load_depth(path: Path) -> Float[np.ndarray, "h w"]:
@@ -148,10 +148,21 @@ def _load_depth(path: Path) -> Float[np.ndarray, "h w"]:
             return depth.astype(np.float32)
 
 
-def _shrunk(depth: Float[np.ndarray, "h w"], sidelength: int) -> Float[np.ndarray, "m m"]:
+def _on_feature_map(depth: Float[np.ndarray, "h w"], sidelength: int) -> Float[np.ndarray, "m m"]:
+    """The mean depth around the ray of each pixel of a feature map, which goes through integer coordinates, the corners
+    of image areas (docs/design.md, section 3). The pixels at the top and left edges reach beyond the image."""
     top, left, side = center_square(*depth.shape)
     depth = depth[top:top + side, left:left + side]
     covered = np.isfinite(depth)
-    share, mean = (cv2.resize(values.astype(np.float32), (sidelength, sidelength), interpolation=cv2.INTER_AREA)
+    share, mean = (_mean_around_corners(values.astype(np.float32), sidelength)
                    for values in (covered, np.where(covered, depth, 0)))
     return np.where(share > 0.999, mean, np.float32(np.inf))
+
+
+def _mean_around_corners(values: Float[np.ndarray, "s s"], sidelength: int) -> Float[np.ndarray, "m m"]:
+    """Averages over areas that have the upper left corners of `sidelength`² equal ones in their middle; 0 outside."""
+    shrinks = len(values) > 2 * sidelength
+    quarters = cv2.resize(values, (2 * sidelength, 2 * sidelength),
+                          interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST)
+    shifted = np.pad(quarters[:-1, :-1], ((1, 0), (1, 0)))
+    return cv2.resize(shifted, (sidelength, sidelength), interpolation=cv2.INTER_AREA)

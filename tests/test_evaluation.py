@@ -211,15 +211,28 @@ def write_depths(scene, depths):
 def test_true_depth_is_averaged_over_map_pixels_that_lie_wholly_on_the_object(scene):
     depth = np.full((64, 96), np.inf)  # the crop to a square leaves columns 16 to 79
     depth[:, :16] = 7
-    depth[8:16, 16:32] = np.arange(16) % 4 + 1
-    depth[8:16, 29] = np.inf
+    depth[6:14, 18:30] = np.arange(12) % 4 + 1  # what lies around the rays of rows 2 and 3, columns 1 to 3 of the map
+    depth[6:14, 29] = np.inf
     write_depths(scene, [depth] * 3)
     maps = load_true_depth(scene / "test" / "depth", 3, 16)
     assert maps.shape == (3, 16, 16)
     finite = np.isfinite(maps[0])
-    assert finite.sum() == 2 * 3
-    assert finite[2:4, :3].all()
+    assert finite.sum() == 2 * 2
+    assert finite[2:4, 1:3].all()
     np.testing.assert_allclose(maps[0][finite], 2.5)
+
+
+@pytest.mark.parametrize("side, map_side", [(64, 16), (100, 16), (32, 16), (16, 16)])
+def test_true_depth_is_that_of_the_rays_through_integer_coordinates_of_the_map(tmp_path, side, map_side):
+    """docs/design.md, section 3: a plane, whose inverse depth is linear in the pixels of image and map."""
+    def plane(u, v):
+        return 1 / (0.5 + 0.2 * u + 0.1 * v)  # u, v: shares of the image's side
+
+    middles, rays = (np.arange(side) + 0.5) / side, np.arange(map_side) / map_side
+    np.savez(tmp_path / "0.npz", depth=plane(middles, middles[:, None]))
+    (depth,) = load_true_depth(tmp_path, 1, map_side)
+    assert np.isinf(depth[0]).all() and np.isinf(depth[:, 0]).all()  # these reach beyond the image
+    np.testing.assert_allclose(depth[1:, 1:], plane(rays, rays[:, None])[1:, 1:], rtol=1e-3)
 
 
 def test_depth_errors_by_hand():
@@ -238,11 +251,11 @@ def test_depth_is_measured_where_it_is_known(scene, checkpoint, tmp_path):
     assert json.loads((folder / "metrics.json").read_text())["depth"] is None
     write_depths(scene, [np.full((64, 64), 1.5)] * 3)
     folder = run_test(checkpoint, scene / "test", tmp_path / "known")
-    depth = np.load(folder / "depth_metric.npz")["depth"]
+    depth = np.load(folder / "depth_metric.npz")["depth"][:, 1:, 1:]  # around the others there is no truth
     errors = json.loads((folder / "metrics.json").read_text())["depth"]
     assert errors["mean_absolute_error"] == pytest.approx(np.abs(depth - 1.5).mean(), rel=1e-5)
     assert errors["within_one_voxel"] == pytest.approx((np.abs(depth - 1.5) <= 0.125).mean())
-    assert (errors["voxel_size"], errors["pixels"]) == (0.125, 3 * 16 * 16)
+    assert (errors["voxel_size"], errors["pixels"]) == (0.125, 3 * 15 * 15)
 
 
 @pytest.mark.parametrize(("break_depth", "words"), [
