@@ -5,10 +5,10 @@
     python -m scenes.path interpolate --scene data/mine --out data/mine_between --between 000003 000017
 
 `spiral` climbs around the grid's origin as the paper's synthetic test sets do; `orbit` circles it at the training
-cameras' median elevation. Both keep the cameras' median distance, and swing to and fro if the cameras see the object
-from one side only. `walk` goes smoothly through some of the training poses in their order, and so stays where photos
-were taken: best for real photos. `interpolate` is the paper's path for real captures: linear between two training
-poses, given by name or drawn with the seed.
+cameras' median elevation: best for real photos. Both keep a distance that a fifth of the cameras exceed, so that
+close-ups count little, and swing to and fro if the cameras see the object from one side only. `walk` goes smoothly
+through some of the training poses in their order, close-ups and turns included. `interpolate` is the paper's path for
+real captures: linear between two training poses, given by name or drawn with the seed.
 """
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +27,7 @@ from util import InputError
 PROG = "scenes.path"
 MAX_GAP = np.radians(120)  # in azimuth; cameras with a larger gap do not surround the object
 MAX_ELEVATION = np.radians(85)
+DISTANCE = 80  # percentile of the cameras' distances: nearer ones cut the object
 MAX_KEYFRAMES = 12  # of a walk: more would show how a hand shakes
 
 
@@ -79,7 +80,7 @@ def around(cam2world: Float[np.ndarray, "views 4 4"], intrinsics: SceneIntrinsic
     right, back, up = scene_axes(cam2world)
     origin = np.array(intrinsics.grid_origin)
     offsets = cam2world[:, :3, 3] - origin
-    radius = np.median(np.linalg.norm(offsets, axis=1))
+    radius = np.percentile(np.linalg.norm(offsets, axis=1), DISTANCE)
     elevations = np.arcsin(np.clip(offsets @ up / np.linalg.norm(offsets, axis=1), -1, 1))
     azimuths = np.arctan2(offsets @ back, offsets @ right)
     progress = np.arange(frames) / frames
@@ -97,14 +98,16 @@ def around(cam2world: Float[np.ndarray, "views 4 4"], intrinsics: SceneIntrinsic
 
 def _limit_azimuth(angles: Float[np.ndarray, "frames"],
                    azimuths: Float[np.ndarray, "views"]) -> Float[np.ndarray, "frames"]:
-    """The path's angles if the cameras, at `azimuths`, surround the object; else a swing to and fro along their arc."""
+    """The path's angles if the cameras, at `azimuths`, surround the object; else a swing to and fro along the arc that
+    nine tenths of them span."""
     ordered = np.sort(azimuths)
     gaps = np.diff(np.append(ordered, ordered[0] + 2 * np.pi))
     largest = int(gaps.argmax())
     if gaps[largest] < MAX_GAP:
         return angles
-    start, arc = ordered[(largest + 1) % len(ordered)], 2 * np.pi - gaps[largest]
-    return start + arc * (1 - np.cos(angles)) / 2
+    start = ordered[(largest + 1) % len(ordered)]
+    low, high = np.percentile((ordered - start) % (2 * np.pi), [5, 95])
+    return start + low + (high - low) * (1 - np.cos(angles)) / 2
 
 
 def _choose_pair(names: list[str], between: list[str] | None, seed: int, scene: Path) -> tuple[int, int]:

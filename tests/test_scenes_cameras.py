@@ -96,6 +96,11 @@ def test_paths_stay_where_the_training_cameras_are(climb):
     front = centers[centers[:, 0] > 1]
     one_sided = around(look_at(front + origin, origin, UP), intrinsics, 100, climb)
     assert ((one_sided[:, :3, 3] - origin)[:, 0] > 0.2).all()
+    stray = 2 * np.array([[-0.8, 0.6, 0]])  # one camera alone elsewhere, and close-ups
+    poses = look_at(np.concatenate([front, stray, front[::3] / 2]) + origin, origin, UP)
+    most = around(poses, intrinsics, 100, climb)[:, :3, 3] - origin
+    assert (most[:, 0] > 0.2).all()
+    np.testing.assert_allclose(np.linalg.norm(most, axis=1), 2)
 
 
 def test_noise_turns_cameras_in_place_by_the_angle_asked_for():
