@@ -1,6 +1,6 @@
 """Takes the pictures of docs/viewer.md and the moving one of the README in the browser.
 
-    python -m viewer --checkpoint FILE --logging_root LOGS &
+    make view &
     python -m tests.viewer_pictures http://127.0.0.1:8080 docs
 """
 import shutil
@@ -42,6 +42,11 @@ def main(address: str, folder: Path) -> None:
         window.page.wait_for_timeout(20_000)
         take("viewer_features")
         window.page.get_by_label("Learned features").uncheck()
+        window.page.get_by_label("Learned surface").check()
+        window.page.get_by_role("button", name="Download surface (PLY)").wait_for()
+        window.page.wait_for_timeout(5_000)
+        take("viewer_surface")
+        window.page.get_by_label("Learned surface").uncheck()
         window.choose(pictures.COLOR)
         window.tab("Path")
         for turn in range(4):
