@@ -12,7 +12,6 @@ from viewer.camera import Canvas, fitting_fov, place
 from viewer.scene_objects import BOX_COLOR, box_edges
 
 PATIENCE = 120_000  # milliseconds; WebGL in software on a busy machine is slow
-FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 STILL = 1500  # milliseconds
 COUNT_PICTURES = """
 window.pictures = 0;

@@ -17,18 +17,19 @@ import imageio.v2 as imageio
 import numpy as np
 import pytest
 import trimesh
+from playwright.sync_api import sync_playwright
 
+from benchmarks.viewer import FLAGS
 from checkpoints import latest_checkpoint, load_checkpoint
 from evaluation.output import read_frame
 from evaluation.render import Frame
 from scenes.render import main as render_scene
-from tests.browser import FLAGS, Window, assert_box_agrees, psnr, red
+from tests.browser import Window, assert_box_agrees, psnr, red
 from tests.helpers import ENVIRONMENT, ROOT, assert_same, finish, render_arguments, run, start
 from viewer import pictures
 from viewer.model import load_scene_in_view
 
 pytestmark = pytest.mark.browser
-playwright = pytest.importorskip("playwright.sync_api")
 SIZE = ["--img_sidelength", 64, "--proj_sidelength", 32, "--grid_dim", 16, "--num_grid_feats", 8, "--nf0", 8]
 
 
@@ -73,7 +74,7 @@ def viewer(trained_scene, tmp_path):
 
 @pytest.fixture(scope="module")
 def chromium():
-    with playwright.sync_playwright() as driver:
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         yield browser
         browser.close()
@@ -281,3 +282,15 @@ def test_training_beside_a_viewer_is_the_same_to_the_bit(trained_scene, chromium
     for content in (left, right):
         del content["options"]  # folders
     assert_same(left, right)
+
+
+def test_benchmark_of_the_viewer_counts_what_the_browser_shows(trained_scene):
+    benchmark = subprocess.run(
+        [sys.executable, "-m", "benchmarks.viewer", "--checkpoint", str(trained_scene.late), "--logging_root",
+         str(trained_scene.logs), "--window", "500", "400", "--seconds", "3"], cwd=ROOT, env=ENVIRONMENT, text=True,
+        stdout=subprocess.PIPE, timeout=600)
+    assert benchmark.returncode == 0
+    delay = re.search(r"mouse to picture: median (\d+) ms", benchmark.stdout)
+    rate = re.search(r"dragging for 3 s: ([\d.]+) pictures/s", benchmark.stdout)
+    assert 0 < float(delay[1]) < 60_000
+    assert float(rate[1]) > 0

@@ -11,7 +11,8 @@ import cv2
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from tests.browser import FLAGS, Window
+from benchmarks.viewer import FLAGS
+from tests.browser import Window
 from viewer import pictures
 
 TURNS = 36  # pictures of the moving one, which turns by 360 degrees
