@@ -26,6 +26,7 @@ from training.data import load_batch, load_training_scene
 from training.guard import CHECKED, MAX_SKIPPED_STEPS, SkippedSteps
 from training.log import TensorboardLog
 from training.networks import build_networks
+from training.run_folder import RunLock
 from training.state import MAX_SETBACKS
 from training.step import train_step
 
@@ -74,6 +75,17 @@ def test_a_run_leaves_options_checkpoints_and_tensorboard(scene, tmp_path):
     tags = {value.tag for event in tensorboard_events(events) for value in event.summary.value}
     assert {"l1", "generator", "discriminator", "psnr"} <= tags
     assert {"source", "output_and_truth", "depth", "update_gate", "reset_gate"} <= tags
+
+
+def test_what_a_killed_run_was_saving_is_removed_by_the_next(scene, tmp_path):
+    """A run that had no complete checkpoint is never continued. A run that lives keeps what it writes."""
+    parts = [tmp_path / f"logs/01_01/{name}/.model-epoch_0_iter_3.pth.part" for name in ("killed", "lives")]
+    for part in parts:
+        part.parent.mkdir(parents=True)
+        part.write_bytes(b"half")
+    with RunLock(parts[1].parent):
+        assert run(*arguments(scene, tmp_path, "--max_steps", 1)) == 0
+    assert [part.exists() for part in parts] == [False, True]
 
 
 def test_summaries_go_on_in_a_folder_that_can_be_written_again(tmp_path):
