@@ -1,6 +1,6 @@
 """The pictures of docs/how_it_works.md: one source view and one target view followed through a trained model.
 
-    python -m docs.figures --checkpoint latest --logging_root demo --out docs/figures
+    python -m docs.figures --checkpoint latest --logging_root demo --out figures
 
 The target is a held-out view where the scene has any. Features are shown as colours: their first three principal
 components as red, green and blue.
