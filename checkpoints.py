@@ -18,6 +18,7 @@ from util import InputError, read_text
 CHECKPOINT_FORMAT = 1
 LATEST = "latest.pth"
 MAX_NAME_BYTES = 255  # of a file; any checkpoint is larger
+MAX_HISTORY_BYTES = 1 << 26  # of a run's options.json, which records every start: some 30,000 of them
 MAX_VALUES = 1_000_000  # a checkpoint of the paper's model holds about 5,000
 
 
@@ -92,7 +93,8 @@ def find_checkpoint(checkpoint: str, logging_root: Path | None) -> Path:
 def _begun_as(run: Path) -> str | None:
     """The --experiment_name that a run was begun with. A resumed run may have been given another."""
     try:
-        return json.loads(read_text(run / "options.json"))["history"][0]["options"]["experiment_name"]
+        history = json.loads(read_text(run / "options.json", MAX_HISTORY_BYTES))["history"]
+        return history[0]["options"]["experiment_name"]
     except (InputError, IndexError, KeyError, TypeError, ValueError):  # a run of the original code has no such file
         return None
 

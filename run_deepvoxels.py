@@ -6,6 +6,7 @@
 import argparse
 import sys
 from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
 
 from baselines import MODELS, UNTRAINED, recorded_model
@@ -23,11 +24,12 @@ from util import InputError, run_name
 PROG = "run_deepvoxels.py"
 
 # Flags that a resumed run may change: how long it runs, where, and what it records. The others decide what it learns.
-FREE_ON_RESUME = {"train_test", "resume", "checkpoint", "data_root", "logging_root", "experiment_name", "max_epoch",
-                  "max_steps", "log_every", "validate_every", "checkpoint_every", "checkpoint_minutes",
-                  "keep_checkpoints", "keep_optimizer", "device", "kernels", "compile", "lpips", "dry_run",
-                  "train_root", "start_epoch"}
-INHERITED_ON_RESUME = {"data_root", "max_epoch"}  # of these, what a resumed run takes from its checkpoint all the same
+# It takes them from its checkpoint unless they are given, but for those that belong to one command alone.
+OF_ONE_COMMAND = {"train_test", "resume", "checkpoint", "logging_root", "experiment_name", "max_steps", "start_epoch",
+                  "device", "lpips", "dry_run", "train_root"}
+FREE_ON_RESUME = OF_ONE_COMMAND | {"data_root", "max_epoch", "log_every", "validate_every", "checkpoint_every",
+                                   "checkpoint_minutes", "keep_checkpoints", "keep_optimizer", "kernels", "compile"}
+SEEN_WITH = ["near_plane", "background", "sampling_pattern"]  # with which a test sees a scene as its training did
 SIZED = ["img_sidelength", "proj_sidelength", "grid_dim", "num_grid_feats", "nf0"]  # the flags that --size sets
 
 
@@ -129,7 +131,8 @@ def resolve_options(arguments: list[str]) -> tuple[Namespace, dict | None]:
     """The options of a run, and the loaded checkpoint that it starts from, if any.
 
     A flag's value is the given one, else that of the given `--size`, else the checkpoint's (to resume: all flags but
-    `FREE_ON_RESUME`; otherwise the architecture), else the recipe's, else the default. Raises `InputError` for options
+    `OF_ONE_COMMAND`; to test: the architecture and `SEEN_WITH`; to start from: the architecture), else the recipe's,
+    else the default. Raises `InputError` for options
     that contradict each other.
     """
     parser, defaults = build_parser()
@@ -149,6 +152,8 @@ def resolve_options(arguments: list[str]) -> tuple[Namespace, dict | None]:
             recorded = recorded_options(checkpoint, Path(source))
             fixed = given.keys() - FREE_ON_RESUME
             _refuse_changes(given, size, {name: recorded.get(name, defaults[name]) for name in fixed}, source)
+        elif given["train_test"] == "test":
+            recorded = parse_recorded(checkpoint, SEEN_WITH)
         recorded |= model
     recipe = {} if given.get("resume") else RECIPES[given.get("recipe", defaults["recipe"])]  # a run keeps its own
     opt = Namespace(**{**defaults, **recipe, **recorded, **given})
@@ -164,13 +169,16 @@ def recorded_options(checkpoint: dict, path: Path) -> dict:
     """
     if not isinstance(checkpoint.get("options"), dict):
         raise InputError(f"--resume {path}: records no options to continue with; --checkpoint starts from its weights")
+    free = OF_ONE_COMMAND - ({"max_steps"} if checkpoint["options"].get("lr_decay") else set())
+    return parse_recorded(checkpoint, checkpoint["options"].keys() - free)
+
+
+def parse_recorded(checkpoint: dict, names: Iterable[str]) -> dict:
+    """Those of the named flags that a checkpoint records, checked like typed ones. The original's records none."""
     parser, defaults = build_parser()
-    free = FREE_ON_RESUME - INHERITED_ON_RESUME
-    if checkpoint["options"].get("lr_decay"):
-        free = free - {"max_steps"}
-    arguments = []
-    for name, value in checkpoint["options"].items():
-        if name in defaults and name not in free and value is not None and value is not False:
+    options, arguments = checkpoint.get("options"), []
+    for name, value in options.items() if isinstance(options, dict) else []:
+        if name in defaults and name in names and value is not None and value is not False:
             arguments += [f"--{name}"] if value is True else [f"--{name}={value}"]
     return vars(parser.parse_args(arguments))
 

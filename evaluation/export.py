@@ -92,13 +92,14 @@ def fuse_frames(model: DeepVoxels, cam2world: Float[np.ndarray, "views 4 4"], fr
 
 
 def map_colors(image: Float[np.ndarray, "h h 3"], map_sidelength: int) -> Float[np.ndarray, "m m 3"]:
-    """A frame's image, which lacks its border, averaged around every pixel of the feature map; black at the border.
+    """A frame's image, which lacks its border, averaged around every pixel of the feature map.
 
     A map's pixel shows what is seen along the ray through its integer coordinate (docs/design.md, section 3).
     """
     sidelength = len(image) + 2 * BORDER
     shift = sidelength // map_sidelength // 2
-    padded = np.pad(image, ((BORDER + shift, BORDER), (BORDER + shift, BORDER), (0, 0)))[:sidelength, :sidelength]
+    border = (BORDER + shift, BORDER)
+    padded = np.pad(image, (border, border, (0, 0)), mode="edge")[:sidelength, :sidelength]
     return cv2.resize(padded, (map_sidelength, map_sidelength), interpolation=cv2.INTER_AREA)
 
 

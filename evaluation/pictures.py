@@ -26,9 +26,12 @@ def enlarge(pictures: UInt8[np.ndarray, "*b h w 3"], sidelength: int) -> UInt8[n
 def depth_pictures(depth: Float[np.ndarray, "*b m m"], sidelength: int, nearest: float, farthest: float,
                    ) -> UInt8[np.ndarray, "*b h h 3"]:
     """Depth maps in colours, at the size and crop of frames whose images have `sidelength` pixels; white where depth
-    is infinite."""
+    is infinite. Each pixel of a map becomes a square about where its ray is in the image (docs/design.md, section 3).
+    """
     factor = sidelength // depth.shape[-1]
-    depth = crop_border(depth.repeat(factor, axis=-2).repeat(factor, axis=-1))
+    half = factor // 2
+    depth = depth.repeat(factor, axis=-2).repeat(factor, axis=-1)[..., half:, half:]
+    depth = crop_border(np.pad(depth, [(0, 0)] * (depth.ndim - 2) + [(0, half)] * 2, mode="edge"))
     return np.where(np.isinf(depth)[..., None], np.uint8(255), color_depth(depth, nearest, farthest))
 
 

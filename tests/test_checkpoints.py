@@ -3,13 +3,14 @@ import io
 import json
 import os
 import random
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 
-from checkpoints import load_checkpoint, load_weights, recorded_architecture, save_checkpoint
+from checkpoints import load_checkpoint, load_weights, newest_checkpoint, recorded_architecture, save_checkpoint
 from deep_voxels import Architecture, DeepVoxels
 from tests.helpers import GEOMETRY, GOLDEN, assert_same, original_checkpoint
 from training.keeper import CheckpointKeeper
@@ -99,6 +100,16 @@ def test_an_old_checkpoint_that_cannot_be_removed_is_no_failed_save(tmp_path, mo
     assert "model-epoch_0_iter_1.pth" in problem
     assert not keeper.failed
     assert keeper.newest == tmp_path / "model-epoch_0_iter_2.pth"
+
+
+def test_a_clock_that_is_set_back_costs_no_checkpoint(tmp_path):
+    keeper = CheckpointKeeper(tmp_path, every_steps=1, every_minutes=30.0, keep=2)
+    for step in (1, 2):
+        keeper.save({"model": {}, "epoch": 0, "step": step})
+        os.utime(keeper.newest, (time.time() + 3600 + step,) * 2)
+    assert keeper.save({"model": {}, "epoch": 0, "step": 3}) is None
+    assert newest_checkpoint(tmp_path) == tmp_path / "model-epoch_0_iter_3.pth"
+    assert [path.name for path in keeper.kept()] == ["model-epoch_0_iter_2.pth", "model-epoch_0_iter_3.pth"]
 
 
 @pytest.fixture(scope="module")

@@ -55,6 +55,12 @@ class Truth:
         return np.degrees(np.arccos(np.clip((normals * cloud.normals).sum(axis=1), -1, 1)))
 
 
+@pytest.mark.parametrize("map_side", [32, 64, 256, 512])
+def test_colours_beside_the_border_that_training_never_sees_are_those_of_the_frame(map_side):
+    colors = export.map_colors(np.full((502, 502, 3), 0.7, np.float32), map_side)
+    np.testing.assert_allclose(colors, 0.7, rtol=1e-5)
+
+
 @pytest.fixture(scope="module")
 def cube_views():
     """Depth, colours, poses and geometry of 30 views of the cube, red on a white background of random depth; the truth.

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from checkpoints import newest_checkpoint, save_checkpoint
+from data_util import DEFAULT_NEAR_PLANE
 from deep_voxels import SIZES, Architecture, DeepVoxels, architecture_of
 from run_deepvoxels import resolve_options
 from scenes.path import main as make_path
@@ -97,6 +98,40 @@ def test_the_run_that_latest_and_auto_find(scene, logs, tmp_path):
     assert found("--checkpoint", "latest") == (None, str(second))
 
 
+def test_a_run_is_found_by_its_name_however_often_it_was_started(scene, logs):
+    assert run(*arguments(scene, logs, "--max_steps", 1, "--experiment_name", "often")) == 0
+    (record,) = logs.glob("logs/*/*/options.json")
+    content = json.loads(record.read_text())
+    content["history"] *= 1000
+    record.write_text(json.dumps(content))
+    assert record.stat().st_size > 1 << 20
+    assert resolve_options(arguments(scene, logs, "--resume", "auto", "--experiment_name", "often"))[0].resume
+
+
+def test_a_resumed_run_keeps_its_records_and_kernels(scene, logs):
+    chosen = {"keep_checkpoints": 0, "keep_optimizer": "last", "checkpoint_every": 1, "checkpoint_minutes": 7.0,
+              "log_every": 2, "validate_every": 3, "kernels": "plain"}
+    flags = [word for name, value in chosen.items() for word in (f"--{name}", value)]
+    assert run(*arguments(scene, logs, "--max_steps", 2, *flags)) == 0
+    opt, _ = resolve_options(resume(logs, "--resume", "latest"))
+    assert {name: getattr(opt, name) for name in chosen} == chosen
+    opt, _ = resolve_options(resume(logs, "--resume", "latest", "--keep_checkpoints", 3))
+    assert opt.keep_checkpoints == 3
+    assert opt.max_steps is None  # of that command alone
+
+
+def test_a_test_sees_the_scene_as_training_did(scene, logs):
+    """Near plane and background, and the training views that a nearest neighbour is taken from."""
+    assert run(*arguments(scene, logs, "--max_steps", 1, "--near_plane", 0.7, "--background", "black",
+                          "--sampling_pattern", "skip_1")) == 0
+    opt, _ = resolve_options(render_arguments(scene / "test", logs, "latest"))
+    assert (opt.near_plane, opt.background, opt.sampling_pattern) == (0.7, "black", "skip_1")
+    opt, _ = resolve_options(render_arguments(scene / "test", logs, "latest", "--background", "white"))
+    assert opt.background == "white"
+    opt, _ = resolve_options(arguments(scene, logs, "--checkpoint", "latest"))  # another training
+    assert (opt.near_plane, opt.background, opt.sampling_pattern) == (DEFAULT_NEAR_PLANE, "white", "all")
+
+
 def test_latest_where_nothing_is(scene, logs, train_arguments, assert_refused):
     assert_refused(render_arguments(scene / "test", logs, "latest"), "--checkpoint latest", f"{logs}/logs")
     assert_refused([*train_arguments, "--checkpoint", "latest"], "--checkpoint latest", f"{logs}/logs")
@@ -118,8 +153,10 @@ def test_training_ends_with_commands_that_can_be_pasted(scene, tmp_path, capfd, 
         assert commands[1][:2] == ["-m", "scenes.path"]
         make_path(commands[1][2:])
     assert commands[-1][0].endswith("run_deepvoxels.py")
-    assert commands[-1][-2:] == ["--background", "black"]
     assert run(*commands[-1][1:]) == 0
+    if held_out:
+        (metrics,) = logs.glob("test_traj/*/*/metrics.json")
+        assert json.loads(metrics.read_text())["protocol"]["background"] == "black"
     shown = [line.partition(": ") for line in capfd.readouterr().out.splitlines()[-3:]]
     paths = {what: tmp_path / path for what, _, path in shown if what in ("video", "picture", "metrics")}
     assert set(paths) == ({"video", "picture", "metrics"} if held_out else {"video"})

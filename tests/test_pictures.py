@@ -76,7 +76,8 @@ def test_a_grid_has_titles_above_and_names_at_the_left():
 
 
 def test_depth_is_shown_as_its_frame_is():
-    """A map pixel covers the same part of the view as the image pixels beside it; the border is cropped."""
+    """A map pixel's ray goes through the image where map and image coordinates are 0, 4, 8 ...: its square lies about
+    it (docs/design.md, section 3). The border is cropped."""
     depth = np.random.default_rng(0).uniform(1, 2, (16, 16)).astype(np.float32)
     depth[5, 6] = np.inf
     shown = depth_pictures(depth, 64, 1.0, 2.0)
@@ -84,7 +85,7 @@ def test_depth_is_shown_as_its_frame_is():
     colors = color_depth(depth, 1.0, 2.0)
     colors[5, 6] = 255
     for row, column in [(0, 0), (14, 18), (15, 19), (20, 5), (53, 53)]:
-        np.testing.assert_array_equal(shown[row, column], colors[(row + 5) // 4, (column + 5) // 4])
+        np.testing.assert_array_equal(shown[row, column], colors[min(15, (row + 7) // 4), min(15, (column + 7) // 4)])
 
 
 @pytest.mark.parametrize(("count", "shown", "expected"), [

@@ -71,6 +71,12 @@ def test_training_goes_back_by_itself_and_resumes_exactly(scene, tmp_path, capfd
     assert run(*arguments(scene, tmp_path / "parts", *settings, "--max_steps", 9)) == 0
     assert run(*resume(tmp_path / "parts", "--max_steps", 12)) == 0
     _, parts = final_checkpoint(tmp_path / "parts", 12)
-    for content in (whole, parts):
+    capfd.readouterr()
+    early = next((tmp_path / "whole").glob("logs/*/*/*_iter_4.pth"))
+    assert run(*resume(tmp_path / "whole", "--resume", early, "--max_steps", 12)) == 0
+    assert f"going back to {early}" in capfd.readouterr().err  # not to a newer one of what was given up
+    _, again = final_checkpoint(tmp_path / "whole", 12)
+    for content in (whole, parts, again):
         del content["options"], content["checksum"], content["seconds"]
     assert_same(whole, parts)
+    assert_same(whole, again)

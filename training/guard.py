@@ -57,8 +57,8 @@ class SkippedSteps:
     in_a_row: how many of the last steps were skipped, as of the last `read`.
     """
 
-    def __init__(self, view_names: list[str]):
-        self.in_a_row = 0
+    def __init__(self, view_names: list[str], in_a_row: int = 0):
+        self.in_a_row = in_a_row
         self._view_names = view_names
         self._unread = []  # (step, triplet, checks)
 

@@ -11,13 +11,14 @@ OPTIMIZERS = ("model_optimizer", "kernel_optimizer", "discriminator_optimizer")
 class CheckpointKeeper:
     """Saves a run's checkpoints, points `latest.pth` at the newest one, and removes old ones.
 
-    newest: the newest complete checkpoint, or None. failed: whether the last save failed; `due` then asks for another.
+    newest: the newest complete checkpoint, or None. saved: those that this process has saved, the newest last.
+    failed: whether the last save failed; `due` then asks for another.
     """
 
     def __init__(self, folder: Path, every_steps: int, every_minutes: float, keep: int, keep_optimizer: str = "all"):
         self.folder, self.every_steps, self.every_minutes, self.keep = folder, every_steps, every_minutes, keep
         self.keep_optimizer, self._without_optimizer = keep_optimizer, set()
-        self.newest = newest_checkpoint(folder)
+        self.newest, self.saved = newest_checkpoint(folder), []
         self.failed = False
         self._last_attempt = time.monotonic()
         for unfinished in folder.glob(".*.pth.part"):
@@ -43,6 +44,7 @@ class CheckpointKeeper:
         finally:
             self._last_attempt = time.monotonic()
         self.newest, self.failed = path, False
+        self.saved.append(path)
         try:
             self._remove_old()
         except OSError as error:
@@ -54,9 +56,9 @@ class CheckpointKeeper:
         return None
 
     def kept(self) -> list[Path]:
-        """The run's complete checkpoints, the oldest first."""
+        """The run's complete checkpoints, the oldest first, the newest last even if the clock was set back."""
         complete = [path for path in self.folder.glob("model-epoch_*_iter_*.pth") if path.is_file()]
-        return sorted(complete, key=lambda path: path.stat().st_mtime_ns)
+        return sorted(complete, key=lambda path: (path == self.newest, path.stat().st_mtime_ns))
 
     def _remove_old(self) -> None:
         if self.keep:

@@ -6,6 +6,7 @@ import sys
 import time
 from argparse import Namespace
 from contextlib import ExitStack
+from zlib import crc32
 
 import torch
 
@@ -34,8 +35,8 @@ def train(opt: Namespace, checkpoint: dict | None, ranks: Ranks = ALONE) -> int:
     """Trains as the options say.
 
     `checkpoint`: see `training.state.begin`. Where too many steps in a row are not finite, training goes back to its
-    newest checkpoint and continues at half the learning rate, at most `MAX_SETBACKS` times. All ranks train; the first
-    logs, validates and saves.
+    newest checkpoint, or to the one that it began with, and continues at half the learning rate, at most `MAX_SETBACKS`
+    times. All ranks train; the first logs, validates and saves.
 
     Returns the exit code: 0 when done, 128 + the number of the signal that ended the run early, 1 if its last
     checkpoint could not be saved or too many steps in a row were not finite.
@@ -50,6 +51,8 @@ def train(opt: Namespace, checkpoint: dict | None, ranks: Ranks = ALONE) -> int:
     if ranks.count > 1:
         ranks.require_same(int(scene.fingerprint[:15], 16),
                            f"--data_root {opt.data_root}: is not the same scene on all machines")
+        ranks.require_same(crc32(repr(scene.intrinsics).encode()),
+                           f"{opt.data_root}/intrinsics.txt: is not the same on all machines")
     if checkpoint:
         checkpoint.clear()  # it would take as much memory as the networks until training ends
     total_steps = opt.max_epoch * len(scene)
@@ -84,8 +87,8 @@ def train(opt: Namespace, checkpoint: dict | None, ranks: Ranks = ALONE) -> int:
                           f"{keeper and keeper.newest or 'none yet'}", file=sys.stderr)
                     return 1
                 setbacks = networks.setbacks + 1
-                networks, first_step, good = go_back(opt, scene, geometry, keeper.kept() if keeper else [], ranks)
-                networks.setbacks = setbacks
+                networks, first_step, good = go_back(opt, scene, geometry, keeper.saved if keeper else [], ranks)
+                networks.setbacks, networks.skipped_in_a_row = setbacks, 0
                 print(f"warning: {error}; going back to {good or 'the start'}, at half the learning rate "
                       f"(setback {setbacks} of {MAX_SETBACKS})", file=sys.stderr)
 
@@ -97,7 +100,7 @@ def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, ke
     Only the first rank has `keeper`, `log` and `validation`.
     """
     ranks, stop, begun = networks.ranks, 0, time.monotonic() - networks.seconds
-    views, skipped = scene.on(torch.device(opt.device)), SkippedSteps(scene.names)
+    views, skipped = scene.on(torch.device(opt.device)), SkippedSteps(scene.names, networks.skipped_in_a_row)
     lr = opt.lr / 2 ** networks.setbacks
     schedules = [learning_rate_schedule(optimizer, lr, opt.lr_decay, steps)
                  for optimizer in networks.optimizers.values()]
@@ -143,7 +146,7 @@ def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, ke
                 progress.show_validation(metrics)
                 log.scalars({f"val/{name}": value for name, value in metrics.items()}, step)
             if save or last:
-                networks.seconds = time.monotonic() - begun
+                networks.seconds, networks.skipped_in_a_row = time.monotonic() - begun, skipped.in_a_row
                 problem = keeper.save(snapshot(opt, networks, scene, step, epoch))
                 if problem:
                     progress.report("error" if last and keeper.failed else "warning", problem)

@@ -32,6 +32,7 @@ class Networks:
     optimizers: dict[str, Optimizer]
     average: WeightAverage | None = None
     setbacks: int = 0
+    skipped_in_a_row: int = 0
     seconds: float = 0.0
     ranks: Ranks = ALONE
 

@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from data_util import DEFAULT_NEAR_PLANE
+from baselines import FROM_SOURCE
 from dataio import find_split
 
 REPOSITORY = Path(__file__).parent.parent
@@ -24,9 +24,8 @@ def next_commands(opt: Namespace, checkpoint: Path) -> str:
         commands.append(["-m", "scenes.path", "orbit", "--scene", shown(Path(opt.data_root)), "--out", shown(views)])
     test = [shown(REPOSITORY / "run_deepvoxels.py"), "--train_test", "test", "--data_root", shown(views),
             "--logging_root", shown(root), "--checkpoint", shown(checkpoint)]
-    for flag, default in [("sampling_pattern", "all"), ("near_plane", DEFAULT_NEAR_PLANE), ("background", "white")]:
-        if getattr(opt, flag) != default:  # what a test does not take from the checkpoint
-            test += [f"--{flag}", str(getattr(opt, flag))]
+    if opt.model in FROM_SOURCE and find_split(views, "train") is None:
+        test += ["--train_root", shown(Path(opt.data_root))]
     python = "python" if shutil.which("python") == sys.executable else shown(Path(sys.executable))
     join = subprocess.list2cmdline if os.name == "nt" else shlex.join
     return "\n".join(["to see its curves, and to render new views:",

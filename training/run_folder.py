@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
+from checkpoints import MAX_HISTORY_BYTES
 from folders import Lock
 from processes import Ranks
 from runtime import describe_machine
 from util import InputError, make_run_folder, read_text, write_json
 
-MAX_HISTORY_BYTES = 1 << 26  # of options.json, which records every start: some 30,000 of them
 SIGHUP, SIGUSR1 = getattr(signal, "SIGHUP", None), getattr(signal, "SIGUSR1", None)  # not on Windows
 SAME_REQUEST = 1.0  # seconds
 

@@ -1,6 +1,7 @@
 """The state of a run: what a checkpoint holds, what `--resume` restores, what `--checkpoint` starts from, and what a
 run goes back to when its numbers are not finite."""
 from argparse import Namespace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -30,11 +31,11 @@ def begin(opt: Namespace, scene: Scene, geometry: SceneGeometry, checkpoint: dic
     return networks, opt.start_epoch * len(scene)
 
 
-def go_back(opt: Namespace, scene: Scene, geometry: SceneGeometry, kept: list[Path], ranks: Ranks,
+def go_back(opt: Namespace, scene: Scene, geometry: SceneGeometry, saved: list[Path], ranks: Ranks,
             ) -> tuple[Networks, int, Path | None]:
-    """`begin` from the newest of the run's checkpoints `kept` whose numbers are all finite, or as at first if there is
-    none. Returns the checkpoint too. The first rank reads it for all; `kept` is its own."""
-    for path in reversed(ranks.from_first(lambda: kept)):
+    """`begin` from the newest whole one of the checkpoints that this process has `saved`, or as at first if there is
+    none. Returns the checkpoint too. The first rank reads it for all; `saved` is its own."""
+    for path in reversed(ranks.from_first(lambda: saved)):
         checkpoint = ranks.from_first(lambda path=path: _checkpoint_if_whole(path))
         if checkpoint is None:
             continue
@@ -45,7 +46,7 @@ def go_back(opt: Namespace, scene: Scene, geometry: SceneGeometry, kept: list[Pa
             continue
     source = opt.resume or opt.checkpoint
     checkpoint = ranks.from_first(lambda: load_checkpoint(Path(source))) if source else None
-    return *begin(opt, scene, geometry, checkpoint, ranks), None
+    return *begin(opt, scene, geometry, checkpoint, ranks), source and Path(source)
 
 
 def _checkpoint_if_whole(path: Path) -> dict | None:
@@ -59,8 +60,10 @@ def snapshot(opt: Namespace, networks: Networks, scene: Scene, step: int, epoch:
     """The content of a checkpoint, from which `--resume` continues exactly."""
     content = {"model": networks.model.state_dict(), "discriminator": networks.discriminator.state_dict(),
                **{name: optimizer.state_dict() for name, optimizer in networks.optimizers.items()},
-               "step": step, "epoch": epoch, "setbacks": networks.setbacks, "seconds": networks.seconds,
-               "rng": rng_states(), "scene": scene.fingerprint, "options": vars(opt)}
+               "step": step, "epoch": epoch, "setbacks": networks.setbacks,
+               "skipped_in_a_row": networks.skipped_in_a_row, "seconds": networks.seconds,
+               "rng": rng_states(), "scene": scene.fingerprint,
+               "intrinsics": asdict(scene.intrinsics), "options": vars(opt)}
     if networks.average:
         content["average"] = networks.average.module.state_dict()
     if networks.ranks.count > 1:
@@ -83,6 +86,9 @@ def restore(networks: Networks, checkpoint: dict, scene: Scene, opt: Namespace) 
             raise InputError(f"--resume {path}: has no {part!r} to continue with; --checkpoint starts from its weights")
     if checkpoint["scene"] != scene.fingerprint:
         raise InputError(f"--data_root {opt.data_root}: is not the scene that {path} was trained on")
+    intrinsics = asdict(scene.intrinsics)
+    if checkpoint.get("intrinsics", intrinsics) != intrinsics:  # older checkpoints record none
+        raise InputError(f"{opt.data_root}/intrinsics.txt: is not what {path} was trained with: camera or grid differ")
     load_weights(networks.model, checkpoint["model"], path, flags)
     load_weights(networks.discriminator, checkpoint["discriminator"], path, "the discriminator")
     if networks.average:
@@ -94,6 +100,7 @@ def restore(networks: Networks, checkpoint: dict, scene: Scene, opt: Namespace) 
     except (KeyError, RuntimeError, TypeError) as error:
         raise InputError(f"--resume {path}: its random generators cannot be restored ({error})") from None
     networks.setbacks, networks.seconds = int(checkpoint.get("setbacks", 0)), float(checkpoint.get("seconds", 0))
+    networks.skipped_in_a_row = int(checkpoint.get("skipped_in_a_row", 0))
     before, now = checkpoint.get("ranks", 1), networks.ranks.count
     if before != now and isinstance(before, int):
         print(f"{path}: number of processes: {before} before, {now} now; a batch norm now sees {opt.num_trgt // now} "

@@ -191,11 +191,12 @@ class PathTab:
                                   self._show_progress)
         finally:
             self._render_button.disabled, self._progress.visible = False, False
-        self._video, self._download.visible = folder / "video.mp4", True
+        self._video, self._download.visible = (name, folder / "video.mp4"), True
         self._state.content = f"Rendered {one_line(str(folder))}"
 
     def _show_progress(self, share: float) -> None:
         self._progress.value = 100 * share
 
     def _send_video(self) -> None:
-        self.client.send_file_download(f"{self._saved[0]}.mp4", self._video.read_bytes(), save_immediately=True)
+        name, file = self._video
+        self.client.send_file_download(f"{name}.mp4", file.read_bytes(), save_immediately=True)

@@ -52,13 +52,12 @@ class Shared:
                 self._features = model, feature_cloud(model, self.scene, self.renderer.run)
             return self._features[1]
 
-    def surface(self, progress: Callable[[int, int], None]) -> Cloud:
-        """The surface that the model has learned, fused once for all browsers from the views of the scene.
+    def surface(self, model: Model, progress: Callable[[int, int], None]) -> Cloud:
+        """The surface that a model has learned, fused once for all browsers from the views of the scene.
 
         `progress` is called with the steps that are done, and with all.
         """
         with self._surface_lock:
-            model = self.model
             if self._surface is None or self._surface[0] is not model:
                 poses = self.scene.views.cam2world[spread(len(self.scene.views), MAX_VIEWS)]
                 frames = render_path(model.network, poses, None, PRECISION, model.device)

@@ -34,15 +34,15 @@ class SurfaceControls:
         self._hide()
         if not self._switch.value:
             return
-        self._model = self.shared.model
+        model = self._model = self.shared.model
         self._progress.value, self._progress.visible = 0, True
         try:
-            cloud = self.shared.surface(self._show_progress)
+            cloud = self.shared.surface(model, self._show_progress)
         except Stopped:
             return  # the viewer ends
         finally:
             self._progress.visible = False
-        if self._switch.value and not self._points:  # nothing else was chosen meanwhile
+        if self._model is model and self._switch.value and not self._points:  # nothing else was chosen meanwhile
             self._show(cloud)
 
     def _show(self, cloud: Cloud) -> None:
