@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from checkpoints import load_optimizer
-from tests.helpers import assert_same
-from training.muon import COEFFICIENTS, ITERATIONS, STEP, Muon, orthogonalized
+from deep_voxels import SIZES, DeepVoxels
+from tests.helpers import GEOMETRY, assert_same
+from training.muon import COEFFICIENTS, ITERATIONS, STEP, Muon, kernels_of, orthogonalized
 from training.networks import make_optimizers
 
 CHANNELS_LAST, CONTIGUOUS = torch.channels_last, torch.contiguous_format
@@ -110,3 +111,13 @@ def test_a_step_of_muon_is_as_long_as_the_learning_rate_says():
     assert lengths[0] == pytest.approx(lengths[1])
     assert 0.68 < lengths[0] / (0.01 * STEP) < 1.21
     assert lengths[2] == 0
+
+
+def test_the_gates_and_the_visibility_are_left_to_adam():
+    """Kernels of one output channel have one singular value. MUON shut the GRU's gates, and the volume stood still."""
+    model = DeepVoxels(SIZES["small"], GEOMETRY)
+    muons = kernels_of(model)
+    left = {name for name, parameter in model.named_parameters()
+            if parameter.ndim > 1 and not any(parameter is kernel for kernel in muons)}
+    gates = [f"integration_net.{gate}_{of}_net.1.weight" for gate in ("update", "reset") for of in ("old", "new")]
+    assert left == {*gates, "occlusion_net.softmax_net.0.net.1.weight"}

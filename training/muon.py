@@ -47,8 +47,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def kernels_of(network: nn.Module) -> list[nn.Parameter]:
-    """What MUON is for; biases and the parameters of batch norms are not."""
-    return [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    """What MUON is for: not biases and the parameters of batch norms, and not kernels of one output channel. These have
+    a single singular value, so MUON would only fix the size of their steps; it shut the gates of the GRU for good."""
+    return [parameter for parameter in network.parameters() if parameter.ndim > 1 and len(parameter) > 1]
 
 
 def orthogonalized(kernels: list[Tensor]) -> list[Tensor]:
