@@ -100,6 +100,11 @@ def test_a_resumed_run_cannot_change_what_it_learns(trained, logs, tmp_path, ass
     shutil.copytree(scene / "train", tmp_path / "other")
     (tmp_path / "other" / "rgb" / "000000.png").write_bytes((scene / "train" / "rgb" / "000001.png").read_bytes())
     assert_refused([*command, "--data_root", tmp_path / "other"], "not the scene")
+    shutil.copytree(scene / "train", tmp_path / "larger")
+    lines = (scene / "train" / "intrinsics.txt").read_text().splitlines()
+    lines[3] = str(2 * float(lines[3]))  # the grid
+    (tmp_path / "larger" / "intrinsics.txt").write_text("\n".join(lines))
+    assert_refused([*command, "--data_root", tmp_path / "larger"], "larger/intrinsics.txt")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"history": 3}'])
