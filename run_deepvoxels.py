@@ -132,8 +132,7 @@ def resolve_options(arguments: list[str]) -> tuple[Namespace, dict | None]:
 
     A flag's value is the given one, else that of the given `--size`, else the checkpoint's (to resume: all flags but
     `OF_ONE_COMMAND`; to test: the architecture and `SEEN_WITH`; to start from: the architecture), else the recipe's,
-    else the default. Raises `InputError` for options
-    that contradict each other.
+    else the default. Raises `InputError` for options that contradict each other.
     """
     parser, defaults = build_parser()
     given = vars(parser.parse_args(arguments))

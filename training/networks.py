@@ -23,8 +23,8 @@ class Networks:
     """The networks of a run. Lists that need a walk over all modules, which takes milliseconds, are made once.
 
     optimizers: by their names in a checkpoint. setbacks: how often training went back to a checkpoint; each halves the
-    learning rate. seconds: of training, without pauses, until the last save. ranks: the processes that train copies of
-    these networks, with one state.
+    learning rate. skipped_in_a_row: how many steps right before the last save were skipped. seconds: of training,
+    without pauses, until the last save. ranks: the processes that train copies of these networks, with one state.
     """
 
     model: nn.Module

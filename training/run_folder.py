@@ -31,7 +31,7 @@ def open_run(opt: Namespace, scene_root: Path, first_step: int, device: torch.de
     logs, runs, history = open_run_folders(opt, scene_root)
     try:
         with RunLock(logs):
-            remove_unfinished(logs, Path(opt.logging_root))
+            remove_unfinished(Path(opt.logging_root))
             record_start(logs, history, opt, first_step, device, ranks)
             yield logs, runs
     finally:
@@ -62,14 +62,13 @@ def open_run_folders(opt: Namespace, scene_root: Path) -> tuple[Path, Path, list
     return logs, runs, history
 
 
-def remove_unfinished(logs: Path, root: Path) -> None:
-    """Removes checkpoints that other runs under the root were writing when they were killed. A run that had no other
-    is never continued, so nothing else would."""
+def remove_unfinished(root: Path) -> None:
+    """Removes the checkpoints that runs under the root were writing when they were killed. A run killed during its
+    first save is never resumed, so it would not remove its own."""
     for part in root.glob("logs/*/*/.*.pth.part"):
-        if part.parent != logs:
-            with suppress(InputError, OSError), RunLock(part.parent) as lock:  # unless that run lives
-                if lock.descriptor() is not None:
-                    part.unlink()
+        with suppress(InputError, OSError), RunLock(part.parent) as lock:  # a run that lives holds its lock
+            if lock.descriptor() is not None:  # without file locks nobody knows
+                part.unlink()
 
 
 def record_start(logs: Path, history: list[dict], opt: Namespace, first_step: int, device: torch.device, ranks: Ranks,
