@@ -14,6 +14,7 @@ from run_deepvoxels import main, resolve_options
 from runtime import channels_last_
 from tests.helpers import CPU, arguments, final_checkpoint, render_arguments
 from training.data import load_batch, load_training_scene
+from training.muon import Muon, kernels_of
 from training.networks import build_networks
 from training.recipes import scale_dropout_
 from training.step import train_step
@@ -74,6 +75,17 @@ def test_a_tests_frames_stay_on_the_device_and_never_wait(architecture, fake_cud
         rendering = view_renderer(model, None, torch.device("cuda"))(fake_views().cam2world)
     assert rendering.images.shape == (4, 3, 64, 64)
     assert rendering.images.device.type == "cuda"
+    assert not devices.elsewhere
+
+
+def test_a_step_of_muon_stays_on_the_device_and_never_waits(fake_cuda):
+    kernels = kernels_of(DeepVoxels(ARCHITECTURES[0], GEOMETRY))
+    optimizer = Muon(kernels, 1e-3)
+    optimizer.found_inf = torch.zeros(())
+    for kernel in kernels:
+        kernel.grad = torch.zeros_like(kernel)
+    with Devices() as devices:
+        optimizer.step()
     assert not devices.elsewhere
 
 

@@ -63,14 +63,14 @@ def orthogonalized(kernels: list[Tensor]) -> list[Tensor]:
     """
     matrices = [kernel.flatten(1) for kernel in kernels]
     wide = [matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T for matrix in matrices]
-    results = [Tensor()] * len(wide)
+    results: dict[int, Tensor] = {}
     for rows in {len(matrix) for matrix in wide}:
         same = [index for index, matrix in enumerate(wide) if len(matrix) == rows]
         roots = inverse_roots(torch.stack([wide[index] @ wide[index].T for index in same]))
         for index, root in zip(same, roots, strict=True):
             result = root @ wide[index]
             results[index] = result if wide[index] is matrices[index] else result.T
-    return [result.reshape(kernel.shape) for result, kernel in zip(results, kernels, strict=True)]
+    return [results[index].reshape(kernel.shape) for index, kernel in enumerate(kernels)]
 
 
 def inverse_roots(grams: Float[Tensor, "kernels n n"]) -> Float[Tensor, "kernels n n"]:
