@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from custom_layers import IntegrationNet
+
 MOMENTUM = 0.8
 STEP = 0.8  # root mean square of a kernel's update, in learning rates
 ITERATIONS = 3
@@ -47,9 +49,14 @@ class Muon(torch.optim.Optimizer):
 
 
 def kernels_of(network: nn.Module) -> list[nn.Parameter]:
-    """What MUON is for: not biases and the parameters of batch norms, and not kernels of one output channel. These have
-    a single singular value, so MUON would only fix the size of their steps; it shut the gates of the GRU for good."""
-    return [parameter for parameter in network.parameters() if parameter.ndim > 1 and len(parameter) > 1]
+    """What MUON is for: kernels, but not those of one output channel, which have a single singular value, and not the
+    GRU's. With MUON the GRU's proposals S_t (paper, equation 4) all became 0 within hundreds of steps, so that no photo
+    entered the volume any more, which only decayed.
+    """
+    recurrent = {parameter for module in network.modules() if isinstance(module, IntegrationNet)
+                 for parameter in module.parameters()}
+    return [parameter for parameter in network.parameters()
+            if parameter.ndim > 1 and len(parameter) > 1 and parameter not in recurrent]
 
 
 def orthogonalized(kernels: list[Tensor]) -> list[Tensor]:
