@@ -1,5 +1,8 @@
 """Photos, videos and masks as phones and tools make them, before structure from motion; and those that cannot work."""
+import subprocess
+
 import imageio.v2 as imageio
+import imageio_ffmpeg
 import numpy as np
 import pycolmap
 import pytest
@@ -10,7 +13,7 @@ from data_util import load_image, write_image
 from scenes.capture.exposure import exposure_warning
 from scenes.capture.masks import cut_out, find_masks, object_points, place_mask
 from scenes.capture.photos import ORIENTATION_TAG, kept_size, place_photo, require_one_size
-from scenes.capture.video import extract_frames, sharpest
+from scenes.capture.video import count_frames, decode, extract_frames, sharpest
 from scenes.geometry.cameras import look_at
 from util import InputError
 
@@ -128,6 +131,23 @@ def test_frames_of_a_video_are_numbered_and_show_what_the_video_shows(tmp_path):
         assert load_image(tmp_path / "frames" / name).mean() == pytest.approx(20 * number, abs=4)
     few = extract_frames(tmp_path / "walk.mp4", 300, tmp_path / "all", 1280)
     assert len(few) == 10
+
+
+def test_each_frame_of_a_video_of_varying_frame_rate_is_decoded_once(tmp_path):
+    """30 frames at 10 a second, then 60 at 30 a second, as a phone films in the dark and then in the light."""
+    for number in range(90):
+        write_image(tmp_path / f"{number:03d}.png", np.full((48, 64, 3), 30 + 2 * number, np.uint8))
+    times = "settb=1/90000,setpts='if(lt(N,30),N*9000,270000+(N-30)*3000)'"
+    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-r", "30", "-i", tmp_path / "%03d.png",
+                    "-vf", times, "-fps_mode", "passthrough", "-enc_time_base", "1/90000", tmp_path / "walk.mp4"],
+                   check=True, timeout=60)
+    video = tmp_path / "walk.mp4"
+    assert len(list(decode(video, 90))) == count_frames(video) == 90
+    names = extract_frames(video, 9, tmp_path / "frames", 1280)
+    for index, (name, shown) in enumerate(names.items()):
+        number = int(shown.removeprefix("frame "))
+        assert number // 10 == index
+        assert load_image(tmp_path / "frames" / name).mean() == pytest.approx(30 + 2 * number, abs=4)
 
 
 def test_videos_that_cannot_work_are_refused(tmp_path, photos):

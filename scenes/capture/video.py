@@ -49,7 +49,8 @@ def count_frames(video: Path) -> int:
 def decode(video: Path, total: int) -> Iterator[Frame]:
     """The frames one after the other, upright, with a progress bar. Raises InputError if the file is damaged."""
     try:
-        with imageio.get_reader(video, format="FFMPEG") as reader:
+        # Each frame once: at a varying frame rate ffmpeg would repeat frames to make the rate constant.
+        with imageio.get_reader(video, format="FFMPEG", output_params=["-fps_mode", "passthrough"]) as reader:
             yield from tqdm(reader.iter_data(), desc="frames", total=total, unit="frame")
     except (OSError, ValueError, RuntimeError, IndexError) as error:
         raise _unreadable(video, error) from None
