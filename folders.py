@@ -101,42 +101,45 @@ def held_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def scratch_folder(target: Path, kind: str) -> Iterator[Path]:
-    """Yields the empty folder `.NAME.kind` beside `target`, and removes it in the end.
-
-    Removes what a killed process left in it. Raises `InputError` if another process works there.
-    """
-    folder = target.absolute().with_name(f".{target.absolute().name}.{kind}")
-    with held_folder(folder):
-        try:
-            for path in folder.iterdir():
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Yields a temporary folder beside `target`; renames it to `target` on success and deletes it on an error.
+    """Yields an empty folder `.NAME.partial` beside `target`; renames it to `target` on success and deletes it on an
+    error. What a killed process left in it is removed first.
 
-    Raises `InputError` if `target` exists and is not an empty folder, or if another process is making it.
+    Raises `InputError` if `target` exists and is not an empty folder that can be replaced, or if another process is
+    making it.
     """
     refuse_existing(target)
-    with scratch_folder(target, "partial") as partial:
-        yield partial
-        finish_folder(partial, target)
+    place = real_path(target)
+    with held_folder(place.with_name(f".{place.name}.partial")) as partial:
+        try:
+            for path in partial.iterdir():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            yield partial
+            finish_folder(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def real_path(path: Path) -> Path:
+    """The absolute path without links. Unlike `Path.resolve`, it raises nothing on a loop of links."""
+    return Path(os.path.realpath(path))
 
 
 def refuse_existing(target: Path) -> None:
-    """Raises `InputError` unless `target` is absent or an empty folder."""
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+    """Raises `InputError` unless `target` is absent or an empty folder, or links to one, and can be replaced."""
+    place = real_path(target)
+    if os.path.lexists(place) and not (place.is_dir() and not any(place.iterdir())):
         raise InputError(f"{target}: already exists; delete it or choose another folder")
+    kind = ("a mount point" if os.path.ismount(place) else
+            "the current folder" if place.is_dir() and place.samefile(".") else None)
+    if kind:
+        raise InputError(f"{target}: is {kind}, which cannot be replaced; choose a folder in it")
 
 
 def finish_folder(partial: Path, target: Path) -> None:
-    """Renames the complete folder to `target`."""
+    """Renames the complete folder to `target`, or to what `target` links to."""
     refuse_existing(target)
-    if target.exists():
-        target.rmdir()
-    partial.rename(target)
+    place = real_path(target)
+    if place.exists():
+        place.rmdir()
+    partial.rename(place)

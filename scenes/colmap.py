@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli import Parser, run
-from folders import refuse_existing
+from folders import new_folder, refuse_existing
 from scenes.capture.capture import add_flags, write_capture
 from scenes.capture.colmap_files import FILES
 from scenes.capture.colmap_model import read_capture
@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     refuse_existing(args.target)
     folder = find_model(args.model)
     capture = read_capture(folder, args.images or find_images(folder))
-    write_capture(capture, args.target, args, source=f"COLMAP {folder}")
+    with new_folder(args.target) as target:
+        report = write_capture(capture, target, args, source=f"COLMAP {folder}")
+    print(f"{args.target}: {report}")
 
 
 def find_model(folder: Path) -> Path:

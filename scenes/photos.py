@@ -16,11 +16,12 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
 
 from cli import Parser, number, run
-from folders import refuse_existing, scratch_folder
+from folders import new_folder
 from scenes.capture.capture import add_flags, write_capture
 from scenes.capture.colmap_model import model_capture
 from scenes.capture.exposure import exposure_warning
@@ -38,9 +39,9 @@ FRAMES = 80
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = _parse(argv)
-    refuse_existing(args.trgt_dir)
     source = args.video or args.img_dir
-    with scratch_folder(args.trgt_dir, "photos") as workspace:
+    with new_folder(args.trgt_dir) as folder, TemporaryDirectory(dir=folder, prefix=".") as name:
+        workspace = Path(name)
         originals = _place(args, workspace)
         warning = exposure_warning([workspace / "images" / name for name in originals], list(originals.values()))
         if warning:
@@ -56,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         missing = [original for name, original in originals.items() if name not in capture.names]
         masks = [_mask_path(workspace, name) for name in capture.names] if args.masks else []
         capture = replace(capture, names=[originals[name] for name in capture.names], masks=masks)
-        write_capture(capture, args.trgt_dir, args, source=f"{'video' if args.video else 'photos'} {source}")
+        report = write_capture(capture, folder, args, source=f"{'video' if args.video else 'photos'} {source}")
+    print(f"{args.trgt_dir}: {report}")
     print(f"  {registered} of {len(originals)} photos registered" + (f"; not: {', '.join(missing)}" if missing else ""))
 
 

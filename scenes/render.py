@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from cli import Parser, number, run
 from data_util import SceneIntrinsics, write_intrinsics, write_poses
-from folders import finish_folder, held_folder, refuse_existing
+from folders import finish_folder, held_folder, real_path, refuse_existing
 from scenes.geometry.cameras import hemisphere, look_at, near_plane, spiral
 from scenes.synthetic.mesh_file import load_surface
 from scenes.synthetic.objects import OBJECTS
@@ -47,8 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     intrinsics = _intrinsics(surface.radius(), args.radius, args.sidelength)
     if args.mesh:
         _require_visible(args.mesh, surface, cam2world["train"], intrinsics)
-    target = args.out.absolute()
-    with held_folder(target.with_name(f"{target.name}.partial")) as partial:
+    place = real_path(args.out)
+    with held_folder(place.with_name(f"{place.name}.partial")) as partial:
         refuse_existing(args.out)  # again: another process may have finished it meanwhile
         _start_or_continue(partial, _settings(args, mesh_files))
         _warn_of_missing(args.mesh, mesh_files or {})

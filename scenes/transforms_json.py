@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cli import Parser, run
-from folders import refuse_existing
+from folders import new_folder, refuse_existing
 from foreign import inside
 from scenes.capture.capture import Capture, add_flags, write_capture
 from scenes.capture.transforms import read_frames
@@ -32,7 +32,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     refuse_existing(args.target)
     path = args.source / "transforms.json" if args.source.is_dir() else args.source
-    write_capture(read_capture(path), args.target, args, source=f"transforms.json {path}")
+    capture = read_capture(path)
+    with new_folder(args.target) as target:
+        report = write_capture(capture, target, args, source=f"transforms.json {path}")
+    print(f"{args.target}: {report}")
 
 
 def read_capture(path: Path) -> Capture:

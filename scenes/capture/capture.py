@@ -16,7 +16,6 @@ except ModuleNotFoundError:  # this is the import of a command, which ends here,
 
 from cli import Parser, number
 from data_util import SceneIntrinsics, load_image, square_resize, write_scene_folder
-from folders import new_folder
 from scenes.capture.masks import cut_out, object_points
 from scenes.capture.undistort import Undistorter, shared_pinhole
 from scenes.capture.upright import upright_rotation
@@ -61,8 +60,9 @@ def add_flags(parser: Parser) -> None:
                         help="distance of the first depth plane in world units (default: chosen)")
 
 
-def write_capture(capture: Capture, target: Path, args: Namespace, source: str) -> None:
-    """Writes target/train, target/test, target/points.ply and target/scene.json, and prints what was chosen."""
+def write_capture(capture: Capture, folder: Path, args: Namespace, source: str) -> str:
+    """Writes train, test, points.ply and scene.json into the folder; returns lines for people: what was chosen, and
+    warnings."""
     _validate(capture)
     camera = shared_pinhole(capture.cameras)
     plain = SceneIntrinsics(camera.focal_length_x, camera.principal_point_x, camera.principal_point_y, (0.0, 0.0, 0.0),
@@ -82,26 +82,25 @@ def write_capture(capture: Capture, target: Path, args: Namespace, source: str) 
     intrinsics = _with_grid(plain, grid, args.sidelength)
     splits = split_views(len(capture.images), args.test_every)
     undistort = Undistorter(camera)
-    with new_folder(target) as folder:
-        for split, chosen in splits.items():
-            write_scene_folder(folder / split, intrinsics, capture.cam2world[chosen],
-                               (_image(capture, index, undistort, args.sidelength) for index in chosen))
-        if len(capture.points):
-            save_points(folder / "points.ply", capture.points, capture.colors)
-        write_json(folder / "scene.json", {
-            "source": source, "rotation": rotation.tolist(), "origin": grid.origin.tolist(), "scale": grid.scale,
-            "near_plane": grid.near_plane, "why": {"rotation": why_up, **grid.why},
-            "views": {split: [capture.names[index] for index in chosen] for split, chosen in splits.items()}})
+    for split, chosen in splits.items():
+        write_scene_folder(folder / split, intrinsics, capture.cam2world[chosen],
+                           (_image(capture, index, undistort, args.sidelength) for index in chosen))
+    if len(capture.points):
+        save_points(folder / "points.ply", capture.points, capture.colors)
+    write_json(folder / "scene.json", {
+        "source": source, "rotation": rotation.tolist(), "origin": grid.origin.tolist(), "scale": grid.scale,
+        "near_plane": grid.near_plane, "why": {"rotation": why_up, **grid.why},
+        "views": {split: [capture.names[index] for index in chosen] for split, chosen in splits.items()}})
     counts = " and ".join(f"{len(chosen)} {split}" for split, chosen in splits.items())
-    print(f"{target}: {counts} views, {len(capture.points)} sparse points"
-          + (f", {len(points)} of them in the masks" if capture.masks else "") + "\n"
-          f"  up: {why_up}\n"
-          f"  origin {' '.join(f'{value:.4g}' for value in grid.origin)}: {grid.why['origin']}\n"
-          f"  scale {grid.scale:.4g}: {grid.why['scale']}\n"
-          f"  near plane {grid.near_plane:.4g}: {grid.why['near_plane']}")
     verdict = judge(capture.cam2world, matrix, square, grid.origin, grid.scale, grid.near_plane, capture.names)
-    for line in verdict.errors + verdict.warnings:
-        print(f"  warning: {line}")
+    return "\n  ".join([
+        f"{counts} views, {len(capture.points)} sparse points"
+        + (f", {len(points)} of them in the masks" if capture.masks else ""),
+        f"up: {why_up}",
+        f"origin {' '.join(f'{value:.4g}' for value in grid.origin)}: {grid.why['origin']}",
+        f"scale {grid.scale:.4g}: {grid.why['scale']}",
+        f"near plane {grid.near_plane:.4g}: {grid.why['near_plane']}",
+        *(f"warning: {line}" for line in verdict.errors + verdict.warnings)])
 
 
 def split_views(count: int, test_every: int) -> dict[str, list[int]]:
