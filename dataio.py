@@ -1,5 +1,6 @@
 """A scene folder as a dataset: its views in memory, and the triplets of views that training uses."""
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -81,8 +82,9 @@ class Scene:
 
 def find_split(folder: Path, split: str) -> Path | None:
     """The folder of a split of `SPLITS` of the scene that `folder` belongs to, if there is one: SCENE/test beside
-    SCENE/train or, in the original's layout, ROOT/test/NAME for ROOT/train/NAME."""
-    folder = folder.resolve()
+    SCENE/train or, in the original's layout, ROOT/test/NAME for ROOT/train/NAME. A split that is a link belongs to the
+    scene that it lies in, not to the one that it leads to."""
+    folder = Path(os.path.abspath(folder))
     candidates = [folder.parent / split]
     if folder.parent.name in SPLITS and folder.name not in SPLITS:
         candidates.insert(0, folder.parent.parent / split / folder.name)

@@ -95,5 +95,11 @@ def test_the_splits_of_a_scene_are_found_in_both_layouts(tmp_path, monkeypatch):
         assert find_split(root / "root" / "test" / "cube", split) == root / "root" / split / "cube"
     assert find_split(root / "root" / "test" / "vase", "train") is None
     assert find_split(root / "test" / "train", "test") == root / "test" / "test"  # a scene named test
+    (root / "mine" / "train").mkdir(parents=True)
+    (root / "mine" / "test").symlink_to("../scene/test")
+    assert find_split(root / "mine" / "test", "train") == root / "mine" / "train"
+    (root / "other" / "test").mkdir(parents=True)
+    (root / "other" / "train").symlink_to("../scene/train")
+    assert find_split(root / "other" / "train", "test") == root / "other" / "test"
     monkeypatch.chdir(root / "scene" / "test")
     assert find_split(Path(), "train") == root / "scene" / "train"

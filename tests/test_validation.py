@@ -17,6 +17,7 @@ from tests.helpers import (
 )
 from training.data import load_training_scene
 from training.validation import MAX_VIEWS, held_out_folder, load_validation
+from util import InputError
 
 
 def scalars(logs, tag) -> dict[int, float]:
@@ -69,13 +70,18 @@ def test_few_views_are_chosen_evenly(scene, tmp_path, logs, count):
 
 def test_the_held_out_folder(scene, tmp_path):
     """Validation views come before test views."""
-    assert held_out_folder(scene / "train") == (scene / "test").resolve()
+    assert held_out_folder(scene / "train") == scene / "test"
     for split in ("train", "validation", "test"):
         write_scene(tmp_path / "root" / split / "disc", views=2)
-    root = (tmp_path / "root").resolve()
+    root = tmp_path / "root"
     assert held_out_folder(root / "train" / "disc") == root / "validation" / "disc"
     (root / "validation").rename(tmp_path / "elsewhere")
     assert held_out_folder(root / "train" / "disc") == root / "test" / "disc"
+    (root / "linked" / "test" / "rgb").mkdir(parents=True)
+    (root / "linked" / "train").symlink_to(root / "train" / "disc")
+    assert held_out_folder(root / "linked" / "train") == root / "linked" / "test"
+    with pytest.raises(InputError, match="linked/test: no held-out images"):
+        held_out_folder(root / "linked" / "test")
 
 
 def test_a_scene_that_cannot_be_validated_is_refused_before_training(scene, train_arguments, assert_refused):

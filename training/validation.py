@@ -1,6 +1,7 @@
 """How good the model is on held-out views while it trains (`--validate_every`). Training itself stays the same, bit for
 bit: it is measured as in a test, in evaluation mode, without gradients, and nothing random is drawn.
 """
+import os
 from argparse import Namespace
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -58,9 +59,10 @@ def load_validation(opt: Namespace, training_views: Scene, geometry: SceneGeomet
 
 def held_out_folder(training_root: Path) -> Path:
     """The folder with held-out images of the scene that is trained on: its validation views, else its test views."""
+    root = Path(os.path.abspath(training_root))
     for split in ("validation", "test"):
-        folder = find_split(training_root, split)
-        if folder and folder != training_root.resolve() and (folder / "rgb").is_dir():
+        folder = find_split(root, split)
+        if folder and folder != root and (folder / "rgb").is_dir():
             return folder
     raise InputError(f"{training_root}: no held-out images to measure with belong to it; they would be in "
-                     f"{training_root.resolve().parent / 'test' / 'rgb'}")
+                     f"{root.parent / 'test' / 'rgb'}")
