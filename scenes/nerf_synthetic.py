@@ -6,7 +6,6 @@ SRC holds `transforms_train.json` and `transforms_test.json`; DST/train and DST/
 composed over white, images are shrunk by area averaging, and views are numbered in the natural order of their file
 names (r_2 before r_10), so that the test cameras stay a smooth path.
 """
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +14,10 @@ import numpy as np
 from cli import Parser, number, run
 from data_util import SceneIntrinsics, load_image, square_resize, write_scene_folder
 from folders import new_folder
+from scenes.capture.files import warn_of_leaks
 from scenes.capture.transforms import Frame, read_frames
 from scenes.geometry.cameras import near_plane
-from util import InputError, one_line, write_json
+from util import InputError, write_json
 
 PROG = "scenes.nerf_synthetic"
 EXTENT = 2.6  # sidelength of a grid about the origin that holds the dataset's objects
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                                            "near_plane": near})
     print(f"{args.target}: {len(cam2world['train'])} training and {len(cam2world['test'])} test views, "
           f"grid of sidelength {args.extent:g} about the origin, near plane {near:.4f}")
-    _warn_of_leaks(*(frames for _, frames in splits.values()))
+    warn_of_leaks(*([(frame.name, frame.image) for frame in frames] for _, frames in splits.values()))
 
 
 def _parse(argv: Sequence[str] | None):
@@ -65,13 +65,6 @@ def _read_split(path: Path) -> tuple[float, list[Frame]]:
     if not 0 < focal_per_width < 1e6:
         raise InputError(f"{path}: camera_angle_x is {content['camera_angle_x']}, not an angle between 0 and pi")
     return focal_per_width, frames
-
-
-def _warn_of_leaks(train: list[Frame], test: list[Frame]) -> None:
-    both = {frame.image for frame in train} & {frame.image for frame in test}
-    if both:
-        print(f"warning: {len(both)} images are both training and test views ({one_line(min(both).name)}, ...)",
-              file=sys.stderr)
 
 
 def _load_square(path: Path) -> np.ndarray:

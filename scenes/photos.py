@@ -26,7 +26,14 @@ from scenes.capture.capture import add_flags, write_capture
 from scenes.capture.colmap_model import model_capture
 from scenes.capture.exposure import exposure_warning
 from scenes.capture.masks import find_masks, place_mask
-from scenes.capture.photos import KEPT_SIDE, kept_size, list_photos, place_photo, require_one_size
+from scenes.capture.photos import (
+    KEPT_SIDE,
+    kept_size,
+    list_photos,
+    place_photo,
+    require_different,
+    require_one_size,
+)
 from scenes.capture.sfm import reconstruct
 from scenes.capture.video import extract_frames
 from util import InputError
@@ -97,6 +104,7 @@ def _place(args: Namespace, workspace: Path) -> dict[str, str]:
         return extract_frames(args.video, args.frames or FRAMES, workspace / "images", side)
     photos = list_photos(args.img_dir)
     size = require_one_size(photos)
+    require_different(photos)
     masks = find_masks(args.masks, photos) if args.masks else []
     names = [place_photo(photo, workspace / "images", index, side)
              for index, photo in enumerate(tqdm(photos, desc="photos", unit="photo"))]

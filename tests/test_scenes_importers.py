@@ -208,6 +208,19 @@ def test_broken_transforms_are_named_and_leave_nothing(tmp_path, change, culprit
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize(("same", "named"), [((0, 2), []), ((1, 3), []), ((0, 3), ["0.png"]), ((2, 3), ["2.png"])])
+def test_a_picture_that_is_trained_on_and_tested_is_named(tmp_path, capfd, same, named):
+    """Views 0 and 2 are test views. Others have the size of the file, but not its content."""
+    broken_transforms(tmp_path, lambda content: content["frames"].append(
+        {"file_path": "3.png", "transform_matrix": (np.eye(4) + 3 * np.eye(4, k=3)).tolist()}))
+    for number in range(4):
+        write_image(tmp_path / f"{number}.png", np.full((8, 8, 3), 10 if number in same else number, np.uint8))
+    transforms_json.main([str(tmp_path), str(tmp_path / "scene"), "--test_every", "2"])
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert lines == [f"warning: 1 of 2 test views are trained on too: {name} is the same picture as 3.png"
+                     for name in named]
+
+
 @pytest.mark.parametrize(("change", "culprit"), [
     (lambda content: content.pop("camera_angle_x"), "transforms_train.json: has no usable camera_angle_x"),
     (lambda content: content.update(camera_angle_x=0), "transforms_train.json: camera_angle_x is 0"),

@@ -1,4 +1,5 @@
 """Photos, videos and masks as phones and tools make them, before structure from motion; and those that cannot work."""
+import shutil
 import subprocess
 
 import imageio.v2 as imageio
@@ -106,6 +107,10 @@ def test_photos_that_cannot_work_are_refused(tmp_path):
     content = (photos / "c.heic").read_bytes()
     (photos / "c.heic").write_bytes(content[:len(content) // 2])
     refused(tmp_path, "c.heic: is not a readable image", "--img_dir", photos)
+    (photos / "c.heic").unlink()
+    shutil.copy(photos / "a.png", photos / "a copy.png")
+    write_image(photos / "b.png", np.full((64, 64, 3), 9, np.uint8))
+    refused(tmp_path, "a.png: is the same picture as a copy.png; remove one of them", "--img_dir", photos)
 
 
 # Videos
@@ -175,8 +180,8 @@ def test_flags_that_contradict_each_other_are_refused(arguments, said, capsys):
 
 def test_masks_that_do_not_match_are_refused(tmp_path, photos, colors):
     masks = tmp_path / "masks"
-    for name in ("a.jpg", "b.jpg"):
-        colors.save(photos / name, exif=exif(orientation=6))
+    for name, time in (("a.jpg", 1), ("b.jpg", 2)):
+        colors.save(photos / name, exif=exif(orientation=6, time=time))
     arguments = ["--img_dir", photos, "--masks", masks]
     refused(tmp_path, "masks: no such folder", *arguments)
     masks.mkdir()

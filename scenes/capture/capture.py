@@ -16,6 +16,7 @@ except ModuleNotFoundError:  # this is the import of a command, which ends here,
 
 from cli import Parser, number
 from data_util import SceneIntrinsics, load_image, square_resize, write_scene_folder
+from scenes.capture.files import warn_of_leaks
 from scenes.capture.masks import cut_out, object_points
 from scenes.capture.undistort import Undistorter, shared_pinhole
 from scenes.capture.upright import upright_rotation
@@ -62,7 +63,7 @@ def add_flags(parser: Parser) -> None:
 
 def write_capture(capture: Capture, folder: Path, args: Namespace, source: str) -> str:
     """Writes train, test, points.ply and scene.json into the folder; returns lines for people: what was chosen, and
-    warnings."""
+    warnings. Warns on stderr of training views that are test views too."""
     _validate(capture)
     camera = shared_pinhole(capture.cameras)
     plain = SceneIntrinsics(camera.focal_length_x, camera.principal_point_x, camera.principal_point_y, (0.0, 0.0, 0.0),
@@ -91,6 +92,8 @@ def write_capture(capture: Capture, folder: Path, args: Namespace, source: str) 
         "source": source, "rotation": rotation.tolist(), "origin": grid.origin.tolist(), "scale": grid.scale,
         "near_plane": grid.near_plane, "why": {"rotation": why_up, **grid.why},
         "views": {split: [capture.names[index] for index in chosen] for split, chosen in splits.items()}})
+    warn_of_leaks(*([(capture.names[index], capture.images[index]) for index in splits.get(split, [])]
+                    for split in ("train", "test")))
     counts = " and ".join(f"{len(chosen)} {split}" for split, chosen in splits.items())
     verdict = judge(capture.cam2world, matrix, square, grid.origin, grid.scale, grid.near_plane, capture.names)
     return "\n  ".join([

@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 from data_util import MAX_IMAGE_BYTES, list_images
 from foreign import PICTURES, reading
-from scenes.capture.files import natural_order
+from scenes.capture.files import natural_order, same_pictures
 from util import InputError
 
 KEPT_SIDE = 1280  # pixels of the shorter side: the largest --img_sidelength, 1024, and a quarter for what is cropped
@@ -41,6 +41,12 @@ def require_one_size(photos: list[Path]) -> tuple[int, int]:
             raise InputError(f"{photo}: is {size[0]}x{size[1]} pixels, {photos[0].name} is {first_size[0]}x"
                              f"{first_size[1]}; all photos must be of one size, from one camera")
     return first_size
+
+
+def require_different(photos: list[Path]) -> None:
+    """Raises InputError if two photos are the same file: one could become a training view, the other a test view."""
+    for first, second in same_pictures(photos):
+        raise InputError(f"{photos[second]}: is the same picture as {photos[first].name}; remove one of them")
 
 
 def shown_size(path: Path) -> tuple[int, int]:
