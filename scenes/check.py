@@ -5,8 +5,9 @@
 DIR is a scene (with train/ and test/) or one folder with pose/ and intrinsics.txt. Prints counts, sizes, whether the
 poses are valid and which way their axes point, and what share of the grid each view sees and its depth planes cover.
 DIR/check.png shows cameras, grid and sparse points from above and from the side, and the grid's box over a few photos.
-The exit code is 1 if training cannot work.
+In a folder that is read-only there is no picture. The exit code is 1 if training cannot work.
 """
+import errno
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from scenes.geometry.points import load_points
 from util import InputError
 
 PROG = "scenes.check"
+READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}  # a scene that is not the user's own can be checked
 
 
 @dataclass
@@ -67,8 +69,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         from scenes.capture.check_picture import draw_check  # here, because matplotlib takes long to import
 
         picture = draw_check(drawn.cam2world, drawn.intrinsics, drawn.names, drawn.images, sparse_points(args.folder))
-        write_image(args.folder / "check.png", picture)
-        print(f"{args.folder / 'check.png'}: {drawn.folder.name} views, grid and points")
+        path = args.folder / "check.png"
+        try:
+            write_image(path, picture)
+            print(f"{path}: {drawn.folder.name} views, grid and points")
+        except OSError as error:
+            if error.errno not in READ_ONLY:
+                raise
+            print(f"warning: {path}: cannot be written ({error.strerror})", file=sys.stderr)
     if any(findings.errors for findings in all_findings):
         sys.exit(1)
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from cli import Parser, number, run
 from data_util import list_poses, load_intrinsics, load_pose, scene_parts, write_pose
-from folders import new_folder, refuse_existing
+from folders import new_folder, real_path, refuse_existing
 from util import InputError, write_json
 
 PROG = "scenes.noise"
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=number(int, 0), default=0, help="seed of the axes and angles (default: 0)")
     args = parser.parse_args(argv)
     refuse_existing(args.out)
-    if args.out.absolute().is_relative_to(args.scene.absolute()):
+    if real_path(args.out).is_relative_to(real_path(args.scene)):
         raise InputError(f"--out {args.out}: is inside the scene to be copied")
     train = scene_parts(args.scene)[0]
     paths = list_poses(train / "pose")
@@ -38,14 +38,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     noisy = rotate_randomly(np.linalg.inv(poses) if world2cam else poses, args.degrees, args.seed)
     noisy = np.linalg.inv(noisy) if world2cam else noisy
     with new_folder(args.out) as folder:
-        try:
-            shutil.copytree(args.scene, folder, dirs_exist_ok=True)
-        except shutil.Error as error:
-            raise InputError(f"{args.scene}: cannot be copied ({error.args[0][0][2]})") from None
+        _copy(args.scene, folder)
         for path, pose in zip(paths, noisy, strict=True):
             write_pose(folder / path.relative_to(args.scene), pose)
         write_json(folder / "noise.json", {"degrees": args.degrees, "seed": args.seed, "scene": str(args.scene)})
     print(f"{args.out}: {len(paths)} poses of {train} rotated by {args.degrees:g} degrees (standard deviation)")
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """Copies what is in `source`, also through links, but no permissions: a read-only scene's copy gets other poses."""
+    folder.mkdir(exist_ok=True)
+    for path in source.iterdir():
+        if path.is_dir():
+            _copy(path, folder / path.name)
+        else:
+            shutil.copyfile(path, folder / path.name)
 
 
 def rotate_randomly(cam2world: Float[np.ndarray, "views 4 4"], degrees: float,

@@ -1,4 +1,6 @@
 """Camera poses of the paper's protocol, paths and noise."""
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -6,6 +8,7 @@ from data_util import SceneIntrinsics
 from dataio import load_scene
 from scenes.geometry.cameras import hemisphere, look_at, near_plane, opengl2opencv, spiral
 from scenes.geometry.coverage import covered_share, project
+from scenes.noise import main as add_noise
 from scenes.noise import rotate_randomly
 from scenes.path import around, interpolate
 from scenes.path import main as make_path
@@ -112,6 +115,28 @@ def test_noise_turns_cameras_in_place_by_the_angle_asked_for():
     angles = np.degrees(np.arccos(np.clip((np.trace(relative, axis1=1, axis2=2) - 1) / 2, -1, 1)))
     assert np.sqrt((angles ** 2).mean()) == pytest.approx(2.0, rel=0.05)
     np.testing.assert_array_equal(noisy, rotate_randomly(clean, 2.0, seed=0))
+
+
+def test_a_read_only_scene_gets_a_copy_with_noise_that_can_be_written(scene, tmp_path):
+    (scene / "test" / "points.ply").symlink_to("intrinsics.txt")
+    names = {path.relative_to(scene) for path in scene.rglob("*")}
+    for path in (scene, *scene.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    add_noise(["--scene", str(scene), "--out", str(tmp_path / "noisy"), "--degrees", "2"])
+    for path in (scene, *scene.rglob("*")):
+        path.chmod(0o755)  # so that pytest can remove it
+    copied = [tmp_path / "noisy", *(tmp_path / "noisy").rglob("*")]
+    assert all(path.stat().st_mode & 0o200 and not path.is_symlink() for path in copied)
+    assert {path.relative_to(tmp_path / "noisy") for path in copied[1:]} == names | {Path("noise.json")}
+    clean, noisy = (load_scene(root / "train", 64) for root in (scene, tmp_path / "noisy"))
+    assert (clean.images == noisy.images).all() and not np.allclose(clean.cam2world, noisy.cam2world)
+    assert (tmp_path / "noisy" / "test" / "points.ply").read_text() == (scene / "test" / "intrinsics.txt").read_text()
+
+
+def test_noise_is_not_written_into_the_scene_that_is_copied(scene):
+    for root in (scene, scene / ".." / "scene"):
+        with pytest.raises(InputError, match="is inside the scene"):
+            add_noise(["--scene", str(root), "--out", str(scene / "noisy"), "--degrees", "2"])
 
 
 def test_a_walk_follows_the_training_cameras(scene, tmp_path):

@@ -1,4 +1,9 @@
 """The automatic grid, the checks before training, and `scenes.check`."""
+import os
+import shutil
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy.optimize import linprog
@@ -16,6 +21,7 @@ from scenes.geometry.coverage import (
     seen_share,
 )
 from scenes.geometry.grid import choose_grid, choose_near_plane
+from tests.helpers import ENVIRONMENT, ROOT
 from util import InputError
 
 UP = np.array([0.0, 0.0, 1.0])
@@ -172,6 +178,22 @@ def test_check_names_everything_that_is_wrong(folder, capsys):
     report = capsys.readouterr().out
     for culprit in ("000003.txt: holds 3 numbers", "39 images, pose 40 poses", "differ in size", "000005.png: is not"):
         assert culprit in report
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="needs setpriv")
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_read_only_scene_is_checked_without_a_picture(folder, code):
+    if code:
+        (folder / "train" / "pose" / "000003.txt").write_text("1 2 3")
+    folder.chmod(0o500)
+    without_roots_power = [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    ended = subprocess.run([*without_roots_power, sys.executable, "-m", "scenes.check", folder], cwd=ROOT, text=True,
+                           env=ENVIRONMENT, capture_output=True)
+    folder.chmod(0o700)
+    assert ended.returncode == code
+    assert f"40 poses, {40 - code} of them valid" in ended.stdout
+    assert ended.stderr == f"warning: {folder / 'check.png'}: cannot be written (Permission denied)\n"
+    assert not list(folder.glob("*check.png*"))
 
 
 def test_check_needs_a_scene(tmp_path):
