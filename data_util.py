@@ -136,6 +136,11 @@ class SceneIntrinsics:
     width: int
     world2cam: bool = False
 
+    def fits(self, height: int, width: int) -> bool:
+        """Whether images of this size in pixels have the aspect ratio of `height` x `width`, to 1 %. They may be
+        smaller or larger."""
+        return abs(width / height * self.height / self.width - 1) <= 0.01
+
     def matrix(self, sidelength: int) -> Float[np.ndarray, "3 3"]:
         """The intrinsic matrix of an image center-cropped to a square and scaled to `sidelength` pixels.
 

@@ -166,7 +166,7 @@ def _load_images(paths: list[Path], sidelength: int, background: str, intrinsics
             raise InputError(f"{path}: is {image.shape[1]}x{image.shape[0]} pixels, "
                              f"{paths[0].name} is {size[1]}x{size[0]}; all must have one size")
         images[i] = square_resize(image, sidelength).transpose(2, 0, 1)
-    if abs(size[1] / size[0] * intrinsics.height / intrinsics.width - 1) > 0.01:
+    if not intrinsics.fits(*size):
         raise InputError(f"{paths[0]}: is {size[1]}x{size[0]} pixels, whose aspect ratio differs from "
                          f"the {intrinsics.width}x{intrinsics.height} of intrinsics.txt")
     return torch.from_numpy(images)

@@ -120,18 +120,19 @@ def _examine_images(findings: Findings, pose_count: int) -> None:
     sizes = {}
     for path in tqdm(findings.images, desc=f"{folder.name} images", unit="image", leave=False, delay=2):
         try:
-            height, width = load_image(path).shape[:2]
-            sizes.setdefault((width, height), path)
+            sizes.setdefault(load_image(path).shape[:2], path)
         except InputError as error:
             findings.errors.append(str(error))
     findings.facts.append(f"{len(findings.images)} images of "
-                          + ", ".join(f"{width}x{height}" for width, height in sizes) + " pixels; intrinsics for "
+                          + ", ".join(f"{width}x{height}" for height, width in sizes) + " pixels; intrinsics for "
                           f"{intrinsics.width}x{intrinsics.height}, focal length {intrinsics.focal:.5g}")
     if len(sizes) > 1:
         findings.errors.append(f"images differ in size: {', '.join(path.name for path in sizes.values())}")
-    elif sizes and (intrinsics.width, intrinsics.height) not in sizes:
-        findings.errors.append(f"{folder / 'intrinsics.txt'}: is for {intrinsics.width}x{intrinsics.height} pixels, "
-                               f"the images have {'x'.join(map(str, next(iter(sizes))))}")
+    elif sizes:
+        (((height, width), path),) = sizes.items()
+        if not intrinsics.fits(height, width):
+            findings.errors.append(f"{path}: is {width}x{height} pixels, whose aspect ratio differs from the "
+                                   f"{intrinsics.width}x{intrinsics.height} of {folder / 'intrinsics.txt'}")
 
 
 def _examine_geometry(findings: Findings, default_near_plane: float) -> None:

@@ -9,6 +9,7 @@ import pytest
 from scipy.optimize import linprog
 
 from data_util import SceneIntrinsics, load_image, write_image, write_scene_folder
+from dataio import load_scene
 from scenes import check
 from scenes.geometry.cameras import focus_point, hemisphere, look_at, opengl2opencv
 from scenes.geometry.coverage import (
@@ -178,6 +179,24 @@ def test_check_names_everything_that_is_wrong(folder, capsys):
     report = capsys.readouterr().out
     for culprit in ("000003.txt: holds 3 numbers", "39 images, pose 40 poses", "differ in size", "000005.png: is not"):
         assert culprit in report
+
+
+@pytest.mark.parametrize(("height", "width", "fits"), [(32, 32, True), (128, 128, True), (200, 201, True),
+                                                       (64, 65, False), (32, 64, False)])
+def test_images_of_another_size_are_checked_as_training_takes_them(folder, height, width, fits):
+    """Another size is a fact, another aspect ratio an error."""
+    for path in (folder / "train" / "rgb").iterdir():
+        write_image(path, np.full((height, width, 3), 255, np.uint8))
+    findings = check.examine(folder / "train")
+    assert any(f"40 images of {width}x{height} pixels; intrinsics for 64x64" in fact for fact in findings.facts)
+    if fits:
+        assert findings.errors == []
+        assert len(load_scene(folder / "train", 64)) == 40
+    else:
+        (error,) = findings.errors
+        assert f"000000.png: is {width}x{height} pixels, whose aspect ratio differs from the 64x64 of" in error
+        with pytest.raises(InputError, match="whose aspect ratio differs"):
+            load_scene(folder / "train", 64)
 
 
 @pytest.mark.skipif(not shutil.which("setpriv"), reason="needs setpriv")
