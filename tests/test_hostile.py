@@ -74,7 +74,8 @@ def test_a_colmap_name_without_an_end(source, refused):
 
 @pytest.mark.parametrize(("name", "old", "new", "words"), [
     ("images.txt", b"1.png", b"../secret.png", ["names ../secret.png, which is not inside"]),
-    ("images.txt", b"1.png", b"0.png", ["0.png is there twice"]),
+    ("images.txt", b"1.png", b"0.png", ["0.png is there twice (first as 0.png)"]),
+    ("images.txt", b"1.png", b"./0.png", ["is there twice (first as ", "./0.png"]),
     ("images.txt", b"1.png", b"1" * 5000 + b".png", ["no such file"]),
     ("cameras.txt", b"PINHOLE 8 8 9 9", b"PINHOLE 8 8 9 9e7", ["camera 2", "focal length"]),
     ("cameras.txt", b"PINHOLE 8 8 9 9", b"PINHOLE 8 8 9 9000", ["camera 2", "nearly square"]),

@@ -28,7 +28,7 @@ def rendered(tmp_path_factory):
 
 
 def export_colmap(folder, model, poses, focal):
-    """The rendered views as a COLMAP text model with two points."""
+    """The rendered views as a COLMAP text model with two points; its images are not in the order of their names."""
     model.mkdir(parents=True)
     (model / "cameras.txt").write_text(f"1 SIMPLE_PINHOLE {SIZE} {SIZE} {focal!r} {SIZE / 2} {SIZE / 2}\n")
     lines = []
@@ -37,7 +37,7 @@ def export_colmap(folder, model, poses, focal):
         x, y, z, w = Rotation.from_matrix(world2cam[:3, :3]).as_quat()
         numbers = " ".join(repr(float(value)) for value in (w, x, y, z, *world2cam[:3, 3]))
         lines.append(f"{number} {numbers} 1 {path.name}\n1.0 1.0 1 2.0 2.0 2\n")
-    (model / "images.txt").write_text("".join(lines))
+    (model / "images.txt").write_text("".join(lines[::-1]))
     (model / "points3D.txt").write_text("1 0.1 0.2 0.3 255 0 0 0.5 1 0 2 0\n2 0 0 0 0 255 0 0.5 1 1 2 1\n")
 
 

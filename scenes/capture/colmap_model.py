@@ -20,16 +20,16 @@ def read_capture(folder: Path, image_dir: Path) -> Capture:
     model = read_files(folder)
     if not model.images:
         raise InputError(f"{folder}: the model has no registered images")
-    paths = {image.name: inside(image_dir, image.name, named_by=folder) for image in model.images}
-    if len(set(paths.values())) < len(model.images):
-        names = [image.name for image in model.images]
-        raise InputError(f"{folder}: {next(name for name in names if names.count(name) > 1)} is there twice")
-    require_files(list(paths.values()), folder)
     images = sorted(model.images, key=lambda image: natural_order(image.name))
+    paths, first = [inside(image_dir, image.name, named_by=folder) for image in images], {}
+    for image, path in zip(images, paths, strict=True):
+        if first.setdefault(path, image) is not image:
+            raise InputError(f"{folder}: {image.name} is there twice (first as {first[path].name})")
+    require_files(paths, folder)
     for image in images:
         if image.camera_id not in model.cameras:
             raise InputError(f"{folder}: {image.name} has camera {image.camera_id}, which the model lacks")
-    return Capture([paths[image.name] for image in images], [image.name for image in images],
+    return Capture(paths, [image.name for image in images],
                    np.stack([_cam2world(image, folder) for image in images]),
                    [model.cameras[image.camera_id] for image in images], model.points, model.colors)
 
