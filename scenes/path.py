@@ -76,12 +76,19 @@ def interpolate(first: Float[np.ndarray, "4 4"], second: Float[np.ndarray, "4 4"
 
 def around(cam2world: Float[np.ndarray, "views 4 4"], intrinsics: SceneIntrinsics, frames: int,
            climb: bool) -> Float[np.ndarray, "frames 4 4"]:
-    """Cameras around the grid's origin, within the angles of the training cameras; `climb` for the spiral."""
+    """Cameras around the grid's origin, within the angles of the training cameras; `climb` for the spiral.
+
+    A training camera that stands at the origin has no angle and does not count. Raises InputError if all do.
+    """
     right, back, up = scene_axes(cam2world)
     origin = np.array(intrinsics.grid_origin)
     offsets = cam2world[:, :3, 3] - origin
-    radius = np.percentile(np.linalg.norm(offsets, axis=1), DISTANCE)
-    elevations = np.arcsin(np.clip(offsets @ up / np.linalg.norm(offsets, axis=1), -1, 1))
+    offsets = offsets[offsets.any(axis=1)]
+    if not len(offsets):
+        raise InputError("--scene: all its cameras stand at the grid's center; no path leads around it")
+    distances = np.linalg.norm(offsets, axis=1)
+    radius = np.percentile(distances, DISTANCE)
+    elevations = np.arcsin(np.clip(offsets @ up / distances, -1, 1))
     azimuths = np.arctan2(offsets @ back, offsets @ right)
     progress = np.arange(frames) / frames
     if climb:

@@ -57,6 +57,7 @@ def test_spiral_climbs_evenly_from_equator_to_pole():
     np.testing.assert_allclose(np.diff(polar), np.diff(polar)[0], rtol=1e-6)
     np.testing.assert_allclose(np.diff(azimuth), np.diff(azimuth)[0], rtol=1e-6)
     assert polar[0] == pytest.approx(np.pi / 2) and 0 < polar[-1] < 0.01
+    assert np.ptp(azimuth) == pytest.approx(20, rel=2e-3)  # radians, as in the original's test sets
 
 
 def test_opengl2opencv_is_its_own_inverse_and_turns_the_view_around():
@@ -104,6 +105,20 @@ def test_paths_stay_where_the_training_cameras_are(climb):
     most = around(poses, intrinsics, 100, climb)[:, :3, 3] - origin
     assert (most[:, 0] > 0.2).all()
     np.testing.assert_allclose(np.linalg.norm(most, axis=1), 2)
+
+
+@pytest.mark.parametrize("climb", [False, True])
+def test_a_camera_at_the_grids_center_leads_no_path_astray(climb):
+    intrinsics = SceneIntrinsics(60.0, 32.0, 32.0, (1.0, 2.0, 3.0), 1.0, 1.0, 64, 64)
+    origin = np.array([1.0, 2, 3])
+    poses = look_at(hemisphere(9, 2.0, seed=0) + origin, origin, UP)
+    at_center = poses[:1].copy()
+    at_center[:, :3, 3] = origin
+    path = around(np.concatenate([at_center, poses]), intrinsics, 20, climb)
+    assert_rigid(path)
+    np.testing.assert_allclose(np.linalg.norm(path[:, :3, 3] - origin, axis=1), 2)
+    with pytest.raises(InputError, match="--scene: all its cameras stand at the grid's center"):
+        around(at_center, intrinsics, 20, climb)
 
 
 def test_noise_turns_cameras_in_place_by_the_angle_asked_for():
