@@ -8,10 +8,11 @@ import numpy as np
 import pycolmap
 import pytest
 from PIL import Image, ImageFilter
+from PIL.TiffImagePlugin import IFDRational
 
 import colmap_wrapper
 from data_util import load_image, write_image
-from scenes.capture.exposure import exposure_warning
+from scenes.capture.exposure import exif_stops, exposure_warning
 from scenes.capture.masks import cut_out, find_masks, object_points, place_mask
 from scenes.capture.photos import ORIENTATION_TAG, kept_size, place_photo, require_one_size
 from scenes.capture.video import count_frames, decode, extract_frames, sharpest
@@ -263,3 +264,13 @@ def test_different_exposures_are_named(photos, colors):
     dark = [photos / "d.jpg", photos / "e.jpg"]
     assert "from mean brightness; least e, most d" in exposure_warning(dark, ["d", "e"])
     assert exposure_warning([paths[0], dark[0]], ["a", "d"]) is None
+
+
+@pytest.mark.parametrize("tag", [TIME, F_NUMBER])
+def test_an_exposure_of_zero_over_zero_tells_nothing(photos, colors, tag):
+    data = Image.Exif()
+    data.get_ifd(EXIF_FOLDER).update({TIME: 0.01, F_NUMBER: 1.8, SENSITIVITY: 100, tag: IFDRational(0, 0)})
+    colors.save(photos / "a.jpg", exif=data.tobytes())
+    with Image.open(photos / "a.jpg") as image:
+        assert np.isnan(float(image.getexif().get_ifd(EXIF_FOLDER)[tag]))
+    assert exif_stops(photos / "a.jpg") is None

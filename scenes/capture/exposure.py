@@ -35,9 +35,10 @@ def exif_stops(photo: Path) -> float | None:
         values = image.getexif().get_ifd(EXIF_FOLDER)
     try:
         time, f_number, sensitivity = (float(np.ravel(values[tag])[0]) for tag in (TIME, F_NUMBER, SENSITIVITY))
-        return math.log2(time * sensitivity / f_number ** 2)
+        stops = math.log2(time * sensitivity / f_number ** 2)
     except (KeyError, TypeError, ValueError, ZeroDivisionError, IndexError):
         return None
+    return stops if math.isfinite(stops) else None  # a value of 0/0 is not a number
 
 
 def brightness_stops(photo: Path) -> float:
