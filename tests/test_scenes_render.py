@@ -1,16 +1,20 @@
 """Synthetic scenes: images, true depth, resuming, meshes from files."""
 import json
+import multiprocessing
+import threading
+import time
 
 import numpy as np
 import pytest
 import trimesh
 from PIL import Image
 
+import cli
 from data_util import load_image, load_intrinsics, load_pose
 from scenes import render
 from scenes.check import examine
 from scenes.geometry.cameras import look_at
-from scenes.synthetic.mesh_file import load_meshes
+from scenes.synthetic.mesh_file import load_meshes, load_surface
 from scenes.synthetic.objects import OBJECTS
 from scenes.synthetic.raycast import RayCaster
 from scenes.synthetic.surface import Surface, fit_unit_cube
@@ -90,6 +94,26 @@ def test_processes_render_what_one_does(tmp_path):
         render.main(["--out", str(tmp_path / workers), *SMALL, "--workers", workers])
     for path in (tmp_path / "1").rglob("*.png"):
         assert path.read_bytes() == (tmp_path / "2" / path.relative_to(tmp_path / "1")).read_bytes()
+
+
+def test_a_killed_worker_ends_in_one_line_and_the_same_command_goes_on(tmp_path, capfd):
+    """As the system kills one when memory runs out."""
+    def kill_a_worker():
+        while not multiprocessing.active_children():
+            time.sleep(0.01)
+        multiprocessing.active_children()[0].kill()
+
+    command = ["--out", str(tmp_path / "cube"), *SMALL]
+    killer = threading.Thread(target=kill_a_worker, daemon=True)
+    killer.start()
+    assert cli.exit_code("scenes.render", lambda: render.main([*command, "--workers", "2"])) == 2
+    killer.join()
+    *_, line = capfd.readouterr().err.splitlines()
+    assert line.startswith("scenes.render: error: --workers 2: a worker process was killed")
+    assert {path.name for path in tmp_path.iterdir()} == {"cube.partial"}
+    assert not multiprocessing.active_children()
+    render.main([*command, "--workers", "1"])
+    assert {path.name for path in tmp_path.iterdir()} == {"cube"}
 
 
 @pytest.mark.parametrize("suffix", ["glb", "obj", "ply"])

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from data_util import view_name, write_image
 from scenes.synthetic.raycast import RayCaster
 from scenes.synthetic.surface import Surface
-from util import new_file, usable_cores
+from util import InputError, new_file, usable_cores
 
 RAYS_PER_PROCESS = 30_000_000  # fewer are done before another process has started
 
@@ -75,7 +76,10 @@ class _Renderer:
 
 
 def _render_in_parallel(views: list[View], setup: tuple, workers: int, scratch: Path) -> Iterator[None]:
-    """Spawns fresh processes: forked ones would inherit OpenCV's threads in a state that hangs."""
+    """Spawns fresh processes: forked ones would inherit OpenCV's threads in a state that hangs.
+
+    Raises InputError if one of them is killed.
+    """
     try:
         # Sent through a file, because the pipe to a starting process would block until it has started.
         scratch.write_bytes(pickle.dumps(setup))
@@ -89,6 +93,9 @@ def _render_in_parallel(views: list[View], setup: tuple, workers: int, scratch: 
                 yield from finished
             finally:
                 pool.shutdown(cancel_futures=True)
+    except BrokenProcessPool:
+        raise InputError(f"--workers {workers}: a worker process was killed, perhaps because memory ran out. The same "
+                         "command goes on where this one ended; give it fewer --workers") from None
     finally:
         scratch.unlink(missing_ok=True)
 
