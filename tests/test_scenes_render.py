@@ -150,6 +150,18 @@ def test_poses_are_what_the_images_were_rendered_with(tmp_path):
     np.testing.assert_array_equal(again, load_image(folder / "rgb" / "000003.png"))
 
 
+@pytest.mark.parametrize("suffix", ["stl", "ply", "obj", "off", "glb"])
+def test_a_round_mesh_is_shaded_round_and_an_edge_stays_sharp(tmp_path, suffix):
+    """Also from STL, which repeats a vertex for each of its triangles."""
+    trimesh.creation.icosphere(3).export(tmp_path / f"ball.{suffix}")
+    ball, _ = load_surface(tmp_path / f"ball.{suffix}")
+    outward = ball.corners / np.linalg.norm(ball.corners, axis=2, keepdims=True)
+    assert (ball.normals * outward).sum(axis=2).min() > np.cos(np.radians(1))
+    trimesh.creation.box().export(tmp_path / f"box.{suffix}")
+    box, _ = load_surface(tmp_path / f"box.{suffix}")
+    assert np.abs(box.normals).max(axis=2).min() > 1 - 1e-6
+
+
 @pytest.mark.parametrize("content", ["", "v 0 0 0\nv 1 0 0\n", "no mesh at all \x00\x01"])
 def test_a_mesh_without_faces_is_named(tmp_path, content):
     path = tmp_path / "points.obj"

@@ -60,6 +60,8 @@ def load_meshes(path: Path, up: str | None = None) -> tuple[list[trimesh.Trimesh
         _load_textures(meshes)
         for mesh in meshes:
             _require_sound(mesh)
+            if suffix == "stl":
+                _merge_vertices(mesh)
     turn = np.roll(np.eye(3), {"x": 2, "y": 1, "z": 0}[up or ("y" if suffix in Y_UP_FORMATS else "z")], axis=0)
     for mesh in meshes:
         mesh.vertices = mesh.vertices @ turn.T
@@ -122,6 +124,12 @@ def _load_textures(meshes: list[trimesh.Trimesh]) -> None:
         raise ValueError(f"its textures have more than {MAX_TEXTURE_PIXELS} pixels")
     for texture in textures:
         texture.load()
+
+
+def _merge_vertices(mesh: trimesh.Trimesh) -> None:
+    """Makes equal vertices one, so that the triangles around it share a normal: STL repeats it for each of them."""
+    _, first, inverse = np.unique(mesh.vertices, axis=0, return_index=True, return_inverse=True)
+    mesh.update_vertices(first, inverse.reshape(-1))
 
 
 def _require_sound(mesh: trimesh.Trimesh) -> None:
