@@ -126,6 +126,19 @@ def test_undistorted_images_are_filled_to_the_border():
         assert (Undistorter(target)(photo, camera) == 200).all()
 
 
+@pytest.mark.parametrize(("size", "params"), [((300, 300), [241, -0.35]), ((400, 300), [287, -0.434]),
+                                              ((400, 300), [250, -0.45, 0.05])])
+def test_undistortion_ends_where_the_polynomial_turns_back(size, params):
+    """Beyond, the image would be mirrored; r + k1 r^3 + k2 r^5 turns back where its derivative is zero."""
+    (width, height), (focal, *ks) = size, params
+    camera = pycolmap.Camera(model="SIMPLE_RADIAL" if len(ks) == 1 else "RADIAL", width=width, height=height,
+                             params=[focal, width / 2, height / 2, *ks])
+    squares = np.roots([5 * k for k in ks[1:]] + [3 * ks[0], 1])
+    fold = np.sqrt(squares[squares > 0].min())
+    reach = np.hypot(width, height) / 2 / shared_pinhole([camera]).focal_length_x
+    assert 0.99 * fold < reach < 1.002 * fold
+
+
 def test_frames_may_have_their_own_intrinsics(tmp_path):
     """Two frames of one disc, through different focal lengths, become images of one camera."""
     frames = []

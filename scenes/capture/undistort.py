@@ -14,6 +14,8 @@ from util import InputError
 
 SAME_FOCAL = 1e-4  # relative difference below which two focal lengths are the same: 0.1 pixels in a thousand
 BORDER_SAMPLES = 64  # points along each side of the image
+RAYS = 8  # points along each side to which a ray is followed from the principal point, at these shares of it
+RAY = np.append(np.linspace(0, 1, 32, endpoint=False), [0.999, 1])
 
 
 def is_pinhole(camera: pycolmap.Camera) -> bool:
@@ -91,13 +93,29 @@ def _transfer(target: pycolmap.Camera, camera: pycolmap.Camera, pixels: Float[np
 
 
 def _fills(camera: pycolmap.Camera, target: pycolmap.Camera) -> bool:
-    """Whether the camera's image has a source for every border pixel of the target's."""
-    share = np.linspace(0, 1, BORDER_SAMPLES)
-    sides = [(share, 0 * share), (share, 0 * share + 1), (0 * share, share), (0 * share + 1, share)]
-    border = np.concatenate([np.stack(side, axis=1) for side in sides]) * [target.width, target.height]
-    pixels = _transfer(target, camera, border)
+    """Whether the camera's image has a source for every border pixel of the target's, and for all within.
+
+    A polynomial of distortion may turn back at some angle: what it gives beyond lies in the image again, but mirrored.
+    """
+    pixels = _transfer(target, camera, _border(target, BORDER_SAMPLES))
     return bool(np.isfinite(pixels).all() and (pixels >= -0.5).all()
-                and (pixels <= [camera.width + 0.5, camera.height + 0.5]).all())
+                and (pixels <= [camera.width + 0.5, camera.height + 0.5]).all() and not _turns_back(camera, target))
+
+
+def _turns_back(camera: pycolmap.Camera, target: pycolmap.Camera) -> bool:
+    """Whether the source of a pixel comes nearer to the principal point as the pixel moves outwards in the target."""
+    center = np.array([target.principal_point_x, target.principal_point_y])
+    pixels = center + RAY[:, None, None] * (_border(target, RAYS) - center)
+    sources = _transfer(target, camera, pixels.reshape(-1, 2)).reshape(pixels.shape)
+    distances = np.linalg.norm(sources - [camera.principal_point_x, camera.principal_point_y], axis=2)
+    return not (np.diff(distances, axis=0) >= 0).all()
+
+
+def _border(target: pycolmap.Camera, samples: int) -> Float[np.ndarray, "points 2"]:
+    """Points along the four sides of the target's image, corners included, so many for each."""
+    share = np.linspace(0, 1, samples)
+    sides = [(share, 0 * share), (share, 0 * share + 1), (0 * share, share), (0 * share + 1, share)]
+    return np.concatenate([np.stack(side, axis=1) for side in sides]) * [target.width, target.height]
 
 
 def _same(one: pycolmap.Camera, other: pycolmap.Camera) -> bool:
