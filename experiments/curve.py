@@ -5,10 +5,12 @@
 
 Measures every checkpoint that the runs have kept on the scene's held-out images (`validation`, else `test`), as a test
 would. Minutes are those of training, without pauses. Writes curve.png, curve.md and curve.json; repeating the command
-measures what is new.
+measures what is new: checkpoints that were not there or have changed, or all with another --data_root or --precision.
 """
 import json
-from collections.abc import Sequence
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ from evaluation.render import (
     recorded_scene,
     render_path,
 )
+from experiments.plan import writing
 from experiments.results import GAP, markdown_table
 from runtime import PRECISIONS, choose_device, set_arithmetic
 from training.validation import held_out_folder
@@ -51,19 +54,36 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     device = torch.device(choose_device(args.device))
     set_arithmetic(args.precision, device)
-    kept = {folder: kept_checkpoints(folder) for folder in args.runs}
-    points = earlier_points(args.out / "curve.json")
-    views: dict[tuple, Scene] = {}
-    for path in tqdm([path for paths in kept.values() for path in paths], unit="checkpoint", dynamic_ncols=True):
-        if str(path.resolve()) not in points:
-            points[str(path.resolve())] = measure_checkpoint(path, args.data_root, views, device, args.precision)
-            args.out.mkdir(parents=True, exist_ok=True)
-            write_json(args.out / "curve.json", {"checkpoints": points})
-    curves = {folder.resolve().name: [points[str(path.resolve())] for path in paths] for folder, paths in kept.items()}
-    write_text(args.out / "curve.md", table_text(curves))
-    write_picture(args.out / "curve.png", curves)
+    kept = {folder.resolve(): kept_checkpoints(folder) for folder in args.runs}
+    points = measure_new([path for paths in kept.values() for path in paths], args, device)
+    names = short_names(kept)
+    curves = {names[folder]: [points[path] for path in paths if path in points] for folder, paths in kept.items()}
+    with writing(args.out):
+        write_text(args.out / "curve.md", table_text(curves))
+        write_picture(args.out / "curve.png", curves)
     print(table_text(curves))
     print(f"look at {args.out / 'curve.png'}")
+
+
+def measure_new(paths: Sequence[Path], args: Namespace, device: torch.device) -> dict[Path, dict]:
+    """A point for each checkpoint, measured unless `curve.json` has it. A training may remove checkpoints meanwhile;
+    they are left out. Raises `InputError` if none is left."""
+    known, points, views = earlier_points(args.out / "curve.json"), {}, {}
+    for path in tqdm(paths, unit="checkpoint", dynamic_ncols=True):
+        try:
+            inputs = inputs_of(path, args.data_root, args.precision)
+            point = known.get(str(path.resolve()), {})
+            if point.get("inputs") != inputs:
+                point = {**measure_checkpoint(path, args.data_root, views, device, args.precision), "inputs": inputs}
+                add_point(args.out, path, point)
+            points[path] = point
+        except (InputError, FileNotFoundError):
+            if path.exists():
+                raise
+            tqdm.write(f"warning: {path}: was removed before it was measured, and is left out", file=sys.stderr)
+    if not points:
+        raise InputError(f"{paths[-1].parent}: all checkpoints were removed before they were measured")
+    return points
 
 
 def kept_checkpoints(folder: Path) -> list[Path]:
@@ -76,14 +96,40 @@ def kept_checkpoints(folder: Path) -> list[Path]:
     return [paths[step] for step in sorted(paths)]
 
 
+def short_names(folders: Iterable[Path]) -> dict[Path, str]:
+    """For each folder the shortest end of its path that no other one has."""
+    folders, names = list(folders), {}
+    for folder in folders:
+        others = [other.parts for other in folders if other != folder]
+        length = next(length for length in range(1, len(folder.parts) + 1)
+                      if all(parts[-length:] != folder.parts[-length:] for parts in others))
+        names[folder] = str(Path(*folder.parts[-length:]))
+    return names
+
+
+def inputs_of(path: Path, data_root: Path | None, precision: str) -> dict[str, str | int | None]:
+    """What a checkpoint's point depends on. `data_root`: None for the scene that it was trained on."""
+    status = path.stat()
+    return {"mtime_ns": status.st_mtime_ns, "bytes": status.st_size, "precision": precision,
+            "data_root": data_root and str(data_root.resolve())}
+
+
 def earlier_points(path: Path) -> dict[str, dict]:
-    """What an earlier call has measured, by the checkpoint's path."""
+    """What other calls have measured, by the checkpoint's path."""
     if not path.exists():
         return {}
     try:
         return dict(json.loads(read_text(path, 1 << 26))["checkpoints"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is not a curve ({error})") from None
+
+
+def add_point(out: Path, path: Path, point: dict) -> None:
+    """Adds a checkpoint's point to curve.json, to which another process may just have added others."""
+    out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        write_json(out / "curve.json", {"checkpoints": earlier_points(out / "curve.json")
+                                         | {str(path.resolve()): point}})
 
 
 def measure_checkpoint(path: Path, data_root: Path | None, views: dict[tuple, Scene], device: torch.device,
@@ -93,17 +139,19 @@ def measure_checkpoint(path: Path, data_root: Path | None, views: dict[tuple, Sc
     name, architecture = recorded_network(checkpoint, path)
     background = recorded_option(checkpoint, "background", next(iter(BACKGROUNDS)))
 
-    def load(folder: Path) -> Scene:
-        key = folder, architecture.img_sidelength, background
+    def load(folder: Path, sampling_pattern: str = "all") -> Scene:
+        key = folder, architecture.img_sidelength, sampling_pattern, background
         if key not in views:
-            views[key] = load_scene(folder, architecture.img_sidelength, background=background)
+            views[key] = load_scene(*key)
         return views[key]
 
     root = data_root or held_out_folder(recorded_scene(checkpoint, path, None))
     scene = load(root)
     neighbors = None
     if name in FROM_SOURCE:
-        neighbors = nearest_neighbors(load(recorded_scene(checkpoint, path, None)), scene.cam2world)
+        training_views = load(recorded_scene(checkpoint, path, None),
+                              recorded_option(checkpoint, "sampling_pattern", "all"))
+        neighbors = nearest_neighbors(training_views, scene.cam2world)
     model, geometry = load_recorded(checkpoint, path, scene.intrinsics, device)
     make_fast_(model, device)
     measure, metrics, depth = FrameMetrics(scene), [], []

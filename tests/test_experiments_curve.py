@@ -1,9 +1,12 @@
 """`experiments.curve`: what each kept checkpoint of a run reaches on the held-out views."""
 import json
+import re
+import shutil
 
 import imageio.v2 as imageio
 import pytest
 
+from experiments import curve
 from experiments.curve import main
 from tests.helpers import arguments, final_checkpoint, render_arguments, run
 from util import InputError
@@ -35,6 +38,88 @@ def test_every_kept_checkpoint_is_measured_once_as_a_test_would(run_folder, trai
     (out / "curve.json").write_text(json.dumps({"checkpoints": points}))
     main(["--runs", str(run_folder), "--out", str(out), "--data_root", str(scene / "test"), "--device", "cpu"])
     assert "99.00" in (out / "curve.md").read_text()
+
+
+def points_of(out, *more) -> dict[str, dict]:
+    """The points in curve.json, by the checkpoint's path, after a call with these arguments."""
+    main([str(word) for word in ["--out", out, "--device", "cpu", *more]])
+    return json.loads((out / "curve.json").read_text())["checkpoints"]
+
+
+def test_a_baseline_renders_from_the_views_that_its_training_had(scene, tmp_path):
+    logs, out = tmp_path / "logs", tmp_path / "out"
+    settings = ["--max_steps", 10, "--checkpoint_every", 5, "--keep_checkpoints", 0, "--lr", 0.01]
+    assert run(*arguments(scene, logs, *settings, "--model", "worrall", "--sampling_pattern", "skip_1")) == 0
+    last = final_checkpoint(logs, 10)[0]
+    point = points_of(out, "--runs", last.parent)[str(last.resolve())]
+    assert run(*render_arguments(scene / "test", logs, last)) == 0
+    (tested,) = logs.glob("test_traj/*/*/metrics.json")
+    metrics = json.loads(tested.read_text())
+    assert (point["psnr"], point["ssim"]) == pytest.approx((metrics["psnr"], metrics["ssim"]), abs=1e-4)
+
+
+def test_other_views_and_a_replaced_checkpoint_are_measured_again(run_folder, scene, tmp_path):
+    folder, out = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(run_folder, folder)
+    first, last = (str(folder / f"model-epoch_0_iter_{step}.pth") for step in (2, 4))
+    before = points_of(out, "--runs", folder, "--data_root", scene / "test")
+    other = points_of(out, "--runs", folder, "--data_root", scene / "train")
+    assert other[last]["psnr"] != before[last]["psnr"]
+    shutil.copy(first, last)
+    replaced = points_of(out, "--runs", folder, "--data_root", scene / "train")
+    assert replaced[last]["psnr"] == replaced[first]["psnr"] != other[last]["psnr"]
+
+
+def test_runs_with_one_name_keep_their_rows_and_are_told_apart(run_folder, scene, tmp_path):
+    """As runs of one study that start in the same second."""
+    other = tmp_path / "runs" / "other" / run_folder.name
+    shutil.copytree(run_folder, other)
+    points = points_of(tmp_path / "out", "--runs", run_folder, other, "--data_root", scene / "test")
+    assert len(points) == 4
+    names = re.findall(r"^\| (\S+) \| \d", (tmp_path / "out" / "curve.md").read_text(), re.MULTILINE)
+    assert names == 2 * [f"{run_folder.parent.name}/{run_folder.name}"] + 2 * [f"other/{run_folder.name}"]
+
+
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """Has an action happen once, right before the first checkpoint is measured, as another process may do it."""
+    def call(action) -> None:
+        measure = curve.measure_checkpoint
+
+        def measure_after(*words):
+            monkeypatch.setattr(curve, "measure_checkpoint", measure)
+            action()
+            return measure(*words)
+
+        monkeypatch.setattr(curve, "measure_checkpoint", measure_after)
+
+    return call
+
+
+def test_two_calls_at_once_keep_each_others_points(run_folder, scene, tmp_path, meanwhile):
+    other, more = tmp_path / "other", ["--data_root", scene / "test"]
+    shutil.copytree(run_folder, other)
+    meanwhile(lambda: points_of(tmp_path / "out", "--runs", other, *more))
+    points = points_of(tmp_path / "out", "--runs", run_folder, *more)
+    assert set(points) == {str(folder.resolve() / f"model-epoch_0_iter_{step}.pth")
+                           for folder in (run_folder, other) for step in (2, 4)}
+
+
+@pytest.mark.parametrize("removed", [["2"], ["2", "4"]])
+def test_a_checkpoint_that_training_removes_meanwhile_is_left_out(run_folder, scene, tmp_path, meanwhile, capsys,
+                                                                  removed):
+    live = tmp_path / "live"
+    shutil.copytree(run_folder, live)
+    words = ["--runs", live, "--data_root", scene / "test"]
+    meanwhile(lambda: [(live / f"model-epoch_0_iter_{step}.pth").unlink() for step in removed])
+    if len(removed) == 2:
+        with pytest.raises(InputError, match=f"{live}: all checkpoints were removed"):
+            points_of(tmp_path / "out", *words)
+        assert not (tmp_path / "out").exists()
+    else:
+        assert list(points_of(tmp_path / "out", *words)) == [str(live / "model-epoch_0_iter_4.pth")]
+        assert (tmp_path / "out" / "curve.png").exists()
+    assert capsys.readouterr().err.count("iter_2.pth: was removed before it was measured") == 1
 
 
 def test_a_resumed_run_goes_on_counting_its_minutes(run_folder, tmp_path, trained):
