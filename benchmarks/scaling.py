@@ -13,11 +13,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.speed import PRESETS, Stopwatch, add_options, count_gflop, time_frames, training
+from benchmarks.speed import PRESETS, Stopwatch, add_options, count_gflop, parse_options, time_frames, training
 from cli import Parser, run
 from deep_voxels import Architecture
 from experiments.plot import Curve, Plot, write_plots
-from runtime import set_arithmetic
 from util import write_json
 
 VALUES = {"img_sidelength": [64, 128, 256], "grid_dim": [8, 16, 32, 48], "num_grid_feats": [8, 16, 32, 64]}
@@ -29,9 +28,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser("benchmarks.scaling", __doc__)
     add_options(parser, repeats=5)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for scaling.json and .png")
-    opt = parser.parse_args(argv)
+    opt = parse_options(parser, argv)
     opt.out.mkdir(parents=True, exist_ok=True)
-    set_arithmetic(opt.precision, torch.device(opt.device))
     small, measured, results, plots = PRESETS["small"].architecture, {}, {}, []
     for flag, values in VALUES.items():
         for value in values:

@@ -29,7 +29,7 @@ from dataio import scene_geometry
 from deep_voxels import SIZES, Architecture
 from evaluation.render import VIEWS_AT_ONCE
 from processes import ALONE, Ranks
-from runtime import PRECISIONS, autocast, keep_freed_memory, set_arithmetic, uses_cpu_kernels
+from runtime import PRECISIONS, autocast, choose_device, keep_freed_memory, set_arithmetic, uses_cpu_kernels
 from scenes.geometry.cameras import look_at
 from training.data import Batch
 from training.loop import PROGRESS_EVERY
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_options(parser, repeats=15)
     parser.add_argument("--optimizer", choices=["adam", "muon"], default="adam", help="as in training")
     parser.add_argument("--json", type=Path, help="file for the measurements")
-    opt = parser.parse_args(argv)
+    opt = parse_options(parser, argv)
     figures = measure(opt)
     for name, value in figures.items():
         if name == "parts_s" and value:
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def add_options(parser: Parser, repeats: int) -> None:
     """The options of every speed benchmark."""
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto (default)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--graph", action="store_true", help="on CUDA, take the training step as one CUDA graph")
@@ -84,9 +84,19 @@ def add_options(parser: Parser, repeats: int) -> None:
                         help=f"runs of each measurement, whose median is reported (default: {repeats})")
 
 
+def parse_options(parser: Parser, argv: Sequence[str] | None) -> Namespace:
+    """The options, with the device chosen and PyTorch's arithmetic set. Raises `InputError` for what the device has
+    not."""
+    opt = parser.parse_args(argv)
+    opt.device = choose_device(opt.device)
+    if opt.graph and not opt.device.startswith("cuda"):
+        raise InputError(f"--graph: --device {opt.device} has no graphs, only CUDA has")
+    set_arithmetic(opt.precision, torch.device(opt.device))
+    return opt
+
+
 def measure(opt: Namespace) -> dict:
     """Measures one preset: seconds, GFLOP, utilisation, and memory in training."""
-    set_arithmetic(opt.precision, torch.device(opt.device))
     preset, device = PRESETS[opt.preset], torch.device(opt.device)
     seconds = Stopwatch(device, opt.repeats)
     networks, train, poses = training(preset.architecture, opt)
@@ -119,8 +129,6 @@ def measure(opt: Namespace) -> dict:
 
 def training(architecture: Architecture, opt: Namespace) -> tuple[Networks, Callable, torch.Tensor]:
     """Fresh networks of this size, a function that trains them for one step, and poses to render."""
-    if opt.graph and not opt.device.startswith("cuda"):
-        raise InputError(f"--graph: --device {opt.device} has no graphs, only CUDA has")
     networks, batch, poses = training_state(architecture, opt)
     step = partial(train_step, networks, batch, 200.0, opt.precision)
     return networks, as_graph(step, networks) if opt.graph else step, poses

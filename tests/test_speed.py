@@ -6,6 +6,7 @@ import sys
 
 import imageio.v2 as imageio
 import pytest
+import torch
 
 from benchmarks import agreement, kernels, scaling, speed
 from cpu_kernels import accelerate_, thresholds
@@ -79,14 +80,33 @@ def test_the_gpu_scripts_stages_go_on_where_the_last_one_stopped(scene, tmp_path
 def test_a_step_agrees_with_the_plain_models(monkeypatch, capsys):
     monkeypatch.setitem(speed.PRESETS, "small", speed.Preset(Architecture(64, 16, 8, 4, 4), 1, 1))
     agreement.main(["--device", "cpu"])
-    assert len(capsys.readouterr().out.splitlines()) == 4
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(agreement.LIMITS)
     with pytest.raises(SystemExit, match="1"):
         agreement.main(["--device", "cpu", "--precision", "bf16"])
 
 
-def test_a_graph_is_for_cuda_only():
-    with pytest.raises(InputError, match="--graph: --device cpu has no graphs"):
-        speed.main(["--graph", "--device", "cpu"])
+@pytest.mark.parametrize("wrong", [
+    lambda gradient, small: -gradient, lambda gradient, small: gradient * (0 if small else 1),
+    lambda gradient, small: gradient * (2 if small else 1), lambda gradient, small: gradient * float("nan")])
+def test_wrong_gradients_do_not_agree(wrong):
+    """Those of some parameters are smaller than any tolerance relative to the largest."""
+    expected = [torch.randn(4, 3), 1e-3 * torch.randn(5), 1e-9 * torch.randn(1)]
+    rounded = [gradient * (1 + 1e-3 * torch.randn_like(gradient)) for gradient in expected[:2]] + [-expected[2]]
+    found = agreement.gradient_differences(rounded, expected)
+    assert all(found[name] <= agreement.LIMITS[name] for name in found)
+    found = agreement.gradient_differences([wrong(rounded[0], False), wrong(rounded[1], True), rounded[2]], expected)
+    assert not all(found[name] <= agreement.LIMITS[name] for name in found)
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["--graph", "--device", "cpu"], "--graph: --device cpu has no graphs"),
+    (["--device", "cuda:99"], "--device cuda:99: PyTorch finds"), (["--device", "gpu"], "--device gpu: is unknown"),
+    (["--device", "cpu", "--precision", "tf32"], "--precision tf32")])
+def test_what_a_device_has_not_is_refused_before_anything_is_written(words, message, tmp_path):
+    for benchmark, more in [(speed, []), (agreement, []), (scaling, ["--out", str(tmp_path / "out")])]:
+        with pytest.raises(InputError, match=message):
+            benchmark.main([*words, *more])
+    assert not (tmp_path / "out").exists()
 
 
 def test_leaving_kernels_out_is_timed_and_undone(tmp_path, monkeypatch):
