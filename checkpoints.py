@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from util import InputError, read_text
+from util import InputError, new_file, read_text
 
 CHECKPOINT_FORMAT = 1
 LATEST = "latest.pth"
@@ -25,30 +25,32 @@ MAX_VALUES = 1_000_000  # a checkpoint of the paper's model holds about 5,000
 def save_checkpoint(path: Path, checkpoint: dict, modified: int | None = None) -> None:
     """Writes a checkpoint atomically and durably: `path` holds the old file or all of the new one, never a part.
 
-    modified: the file's time in ns, by which the newest checkpoint is found; now if None.
+    modified: the file's time in ns, by which the newest checkpoint is found; now if None. Raises `OSError` that names
+    `path`, or torch's RuntimeError.
     """
     content = {name: value for name, value in checkpoint.items() if name != "checksum"}
     content["format_version"] = CHECKPOINT_FORMAT
     content["checksum"] = checksum(content)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with open(part, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
+    with new_file(path) as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
         if modified is not None:
-            os.utime(part, ns=(modified, modified))
-        os.replace(part, path)
-        sync_folder(path.parent)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+            os.utime(file.name, ns=(modified, modified))
+    sync_folder(path.parent)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint that `latest.pth` in a run's folder points at, if there is one."""
     latest = folder / LATEST
     return newest if latest.is_file() and (newest := follow(latest)).is_file() else None
+
+
+def checkpoints_by_step(folder: Path) -> list[Path]:
+    """The checkpoints that a run's folder holds, by their steps."""
+    paths = {int(path.stem.rpartition("_")[2]): path for path in folder.glob("model-epoch_*_iter_*.pth")
+             if path.stem.rpartition("_")[2].isdecimal()}
+    return [paths[step] for step in sorted(paths)]
 
 
 def point_latest_at(path: Path) -> None:

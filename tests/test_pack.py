@@ -44,7 +44,7 @@ def test_the_averaged_weights_are_those_that_tests_use(trained, tmp_path):
                for name, tensor in average.items())
 
 
-@pytest.mark.parametrize("case", ["exists", "no file", "too large", "no model"])
+@pytest.mark.parametrize("case", ["exists", "no folder", "no file", "too large", "no model"])
 def test_bad_input_is_one_line_and_leaves_no_file(case, trained, tmp_path, capfd):
     path, out = tmp_path / "whole.pth", tmp_path / "model.pth"
     checkpoint = {**trained[2]}
@@ -57,10 +57,13 @@ def test_bad_input_is_one_line_and_leaves_no_file(case, trained, tmp_path, capfd
         save_checkpoint(path, checkpoint)
     if case == "exists":
         out.write_text("mine")
+    elif case == "no folder":
+        out = tmp_path / "none" / "model.pth"
     with pytest.raises(SystemExit) as end:
         packed(out, "--checkpoint", path)
     assert end.value.code == 2
     error = capfd.readouterr().err
     assert error.count("\n") == 1
-    assert {"exists": str(out), "too large": "half precision"}.get(case, str(path)) in error
+    named = {"exists": str(out), "no folder": f"error: {out}: No such file", "too large": "half precision"}
+    assert named.get(case, str(path)) in error
     assert out.read_text() == "mine" if case == "exists" else not out.exists()
