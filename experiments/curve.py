@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from baselines import FROM_SOURCE
-from checkpoints import load_checkpoint
+from checkpoints import checkpoints_by_step, load_checkpoint
 from cli import Parser, run
 from data_util import BACKGROUNDS
 from dataio import Scene, load_scene
@@ -88,12 +88,11 @@ def measure_new(paths: Sequence[Path], args: Namespace, device: torch.device) ->
 
 def kept_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a run by their steps. Raises `InputError` if it kept fewer than two."""
-    paths = {int(path.stem.rpartition("_")[2]): path for path in folder.glob("model-epoch_*_iter_*.pth")
-             if path.stem.rpartition("_")[2].isdecimal()}
+    paths = checkpoints_by_step(folder)
     if len(paths) < 2:
         raise InputError(f"--runs {folder}: holds {len(paths) or 'no'} checkpoint{'s' * (len(paths) != 1)}, a curve "
                          "needs two; train with --keep_checkpoints 0 and a small --checkpoint_every")
-    return [paths[step] for step in sorted(paths)]
+    return paths
 
 
 def short_names(folders: Iterable[Path]) -> dict[Path, str]:

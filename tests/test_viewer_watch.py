@@ -74,6 +74,16 @@ def test_run_without_a_checkpoint_is_waited_for(logs, capsys):
     assert Watch(str(run_folder(logs, "11-00-00_none")), logs).wait_for_first(stopped) is None
 
 
+def test_a_folder_of_checkpoints_alone_shows_the_last_and_any_other_folder_is_refused(tmp_path):
+    folder = tmp_path / "copied"  # from another machine, without latest.pth and options.json
+    folder.mkdir()
+    with pytest.raises(InputError, match=f"--checkpoint {folder}: is no run's folder"):
+        Watch(str(folder), tmp_path)
+    for step in (1000, 500):
+        save_checkpoint(folder / f"model-epoch_0_iter_{step}.pth", {"model": {}})
+    assert Watch(str(folder), tmp_path).changed() == folder / "model-epoch_0_iter_1000.pth"
+
+
 @pytest.mark.parametrize("checkpoint", ["latest", "nothing.pth"])
 def test_no_run_and_no_file_are_errors(logs, checkpoint):
     with pytest.raises(InputError, match="--checkpoint"):

@@ -2,7 +2,7 @@
 from pathlib import Path
 from threading import Event
 
-from checkpoints import latest_checkpoint, newest_checkpoint
+from checkpoints import checkpoints_by_step, latest_checkpoint, newest_checkpoint
 from util import InputError
 
 POLL_SECONDS = 1.0
@@ -12,7 +12,7 @@ class Watch:
     """Follows what `--checkpoint` names: a file, a run's folder, or 'latest', the newest run under the logging root.
 
     'latest' is settled once: a run that begins later is not followed. `newest` is a checkpoint's path, or None if the
-    run has none yet.
+    run has none yet. Of a folder with nothing but checkpoints the last one is shown.
     """
 
     def __init__(self, checkpoint: str, logging_root: Path):
@@ -21,6 +21,10 @@ class Watch:
             self.target = newest_run(logging_root)
         elif not self.target.exists():
             raise InputError(f"--checkpoint {checkpoint}: no such file")
+        elif self.target.is_dir() and not (self.target / "options.json").is_file() and self.newest() is None:
+            if not (kept := checkpoints_by_step(self.target)):
+                raise InputError(f"--checkpoint {checkpoint}: is no run's folder (LOGS/logs/MM_DD/TIME_NAME)")
+            self.target = kept[-1]
         self._seen = None
 
     def newest(self) -> Path | None:
