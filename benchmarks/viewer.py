@@ -61,9 +61,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     viewer = subprocess.Popen([sys.executable, "-m", "viewer", "--checkpoint", args.checkpoint, "--logging_root",
                                args.logging_root, "--port", "0"], stdout=subprocess.PIPE, text=True)
     try:
-        address = re.search(r"open (\S+)", viewer.stdout.readline())
+        line = viewer.stdout.readline().strip()
+        address = re.search(r"open (\S+)", line)
         if address is None:
-            raise InputError("the viewer did not start")
+            raise InputError(line or "the viewer did not start")
         with sync_playwright() as driver:
             browser = driver.chromium.launch(executable_path=chromium, args=FLAGS)
             pages = [open_page(browser, address[1], args.window) for _ in range(args.browsers)]

@@ -1,6 +1,11 @@
 """A browser's window on the viewer, as a user has it: what it shows, its controls, and how to judge a screenshot."""
+import re
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 
 import cv2
 import imageio.v2 as imageio
@@ -8,6 +13,7 @@ import numpy as np
 
 from evaluation.metrics import measure
 from scenes.geometry.coverage import project
+from tests.helpers import ENVIRONMENT, ROOT, finish
 from viewer.camera import Canvas, fitting_fov, place
 from viewer.scene_objects import BOX_COLOR, box_edges
 
@@ -96,6 +102,22 @@ class Window:
 
     def wait_for_text(self, text: str) -> None:
         self.page.get_by_text(text).first.wait_for()
+
+
+@contextmanager
+def window_on_run(chromium, logs):
+    """A browser on a viewer of the newest run under `logs`."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "viewer", "--checkpoint", "latest", "--logging_root", str(logs), "--port", "0",
+         "--device", "cpu"], cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        window = Window(chromium, re.search(r"open (\S+)", process.stdout.readline())[1])
+        yield window
+        window.close()
+        process.send_signal(signal.SIGTERM)
+        assert finish(process)[0] == 0
+    finally:
+        process.kill()
 
 
 def psnr(shot, picture) -> float:

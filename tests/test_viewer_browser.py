@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import imageio.v2 as imageio
@@ -20,14 +19,17 @@ import trimesh
 from playwright.sync_api import sync_playwright
 
 from benchmarks.viewer import FLAGS
+from benchmarks.viewer import main as benchmark_viewer
 from checkpoints import latest_checkpoint, load_checkpoint
 from evaluation.output import read_frame
 from evaluation.render import Frame
 from scenes.render import main as render_scene
-from tests.browser import Window, assert_box_agrees, psnr, red
+from tests.browser import Window, assert_box_agrees, psnr, red, window_on_run
 from tests.helpers import ENVIRONMENT, ROOT, assert_same, finish, render_arguments, run, start
+from util import InputError
 from viewer import pictures
 from viewer.model import load_scene_in_view
+from viewer.session import Session
 
 pytestmark = pytest.mark.browser
 SIZE = ["--img_sidelength", 64, "--proj_sidelength", 32, "--grid_dim", 16, "--num_grid_feats", 8, "--nf0", 8]
@@ -150,6 +152,17 @@ def test_learned_features_are_shown_as_points(window):
     window.wait_for(lambda shot: drawn(shot) > 0.01)
 
 
+def test_features_that_are_wanted_while_the_viewer_ends_are_no_error(chromium, viewed, tmp_path, capfd):
+    session = Session(viewed.scene, viewed.model, None, tmp_path / "logs", "127.0.0.1", 0)
+    window = Window(chromium, session.address)
+    session.shared.renderer.stop()
+    window.page.get_by_label("Learned features").check()
+    window.wait_for_text("Least visibility")
+    window.close()
+    session.close()
+    assert capfd.readouterr().err == ""
+
+
 def test_learned_surface_is_shown_and_downloaded(window, tmp_path):
     window.choose(pictures.NOTHING)
     window.page.get_by_label("Grid box").uncheck()
@@ -236,22 +249,6 @@ def test_newer_checkpoint_appears_and_the_camera_stays(trained_scene, window, vi
     window.drag(10, 0)
 
 
-@contextmanager
-def window_on_run(chromium, logs):
-    """A browser on a viewer of the newest run under `logs`."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "viewer", "--checkpoint", "latest", "--logging_root", str(logs), "--port", "0",
-         "--device", "cpu"], cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        window = Window(chromium, re.search(r"open (\S+)", process.stdout.readline())[1])
-        yield window
-        window.close()
-        process.send_signal(signal.SIGTERM)
-        assert finish(process)[0] == 0
-    finally:
-        process.kill()
-
-
 def test_curves_of_the_run_are_shown(trained_scene, chromium):
     with window_on_run(chromium, trained_scene.logs) as window:
         window.tab("Training")
@@ -294,3 +291,9 @@ def test_benchmark_of_the_viewer_counts_what_the_browser_shows(trained_scene):
     rate = re.search(r"dragging for 3 s: ([\d.]+) pictures/s", benchmark.stdout)
     assert 0 < float(delay[1]) < 60_000
     assert float(rate[1]) > 0
+
+
+def test_benchmark_of_a_run_without_a_checkpoint_says_what_the_viewer_waits_for(tmp_path):
+    (tmp_path / "options.json").write_text("{}")
+    with pytest.raises(InputError, match=f"{tmp_path}: waiting for its first checkpoint"):
+        benchmark_viewer(["--checkpoint", str(tmp_path), "--logging_root", str(tmp_path)])

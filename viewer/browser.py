@@ -11,6 +11,7 @@ from viewer import pictures
 from viewer.camera import Canvas, fitting_fov, to_cam2world
 from viewer.model import farthest_orbit
 from viewer.path_tab import PathTab
+from viewer.renderer import Stopped
 from viewer.scene_objects import ROOT, add_box, add_cameras, add_points
 from viewer.shared import Shared
 from viewer.surface import SurfaceControls
@@ -127,7 +128,10 @@ class Browser:
         if old := self._objects.pop("features", None):
             old.remove()
         if shown:
-            cloud, scene = self.shared.features().above(self._least.value), self.shared.scene
+            try:
+                cloud, scene = self.shared.features().above(self._least.value), self.shared.scene
+            except Stopped:
+                return  # the viewer ends
             if self._features_of == wanted:  # not changed while they were computed
                 self._objects["features"] = add_points(
                     self.client.scene, f"{ROOT}/features", cloud.points, cloud.colors,
