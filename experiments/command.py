@@ -119,15 +119,19 @@ def launch(plan: Plan, names: list[str], args: argparse.Namespace, slots: list[d
 
 
 def check_first(plan: Plan, runs: Sequence[Run], data: SceneData, flags: Sequence[str]) -> None:
-    """Refuses flags and scenes with which no run can start, before hours are spent on others: a dry run of the first
-    run of a scene that is not done, unless it was begun before. `data`: the scene, which has no noise yet."""
-    missing = [run for run in runs if find_result(plan.folder(run.name)) is None]
-    if not missing or plan.folder(missing[0].name).exists():
-        return
-    run = plan.runs[missing[0].name]
-    words = [str(data.train) if word == run["views"] else word for word in shlex.split(run["train"] or run["test"])]
-    logs = plan.folder(missing[0].name).absolute()
-    check = [sys.executable, *words[1:], "--logging_root", str(logs), *flags, "--dry_run"]
-    ended = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, check=False)
-    if ended.returncode == 2:
-        raise InputError(ended.stderr.strip().splitlines()[-1].partition("error: ")[2])
+    """Refuses flags and scenes with which no run can start, before hours are spent on others: a dry run of a scene's
+    first run that trains and of its first that does not, of those that are not done, unless it was begun before.
+    `data`: the scene, which has no noise yet."""
+    missing = [run.name for run in runs if find_result(plan.folder(run.name)) is None]
+    first = {bool(plan.runs[name]["train"]): name for name in reversed(missing)}
+    for name in first.values():
+        if plan.folder(name).exists():
+            continue
+        run = plan.runs[name]
+        words = [str(data.train) if word == run["views"] else word
+                 for word in shlex.split(run["train"] or run["test"])]
+        logs = plan.folder(name).absolute()
+        check = [sys.executable, *words[1:], "--logging_root", str(logs), *flags, "--dry_run"]
+        ended = subprocess.run(check, cwd=ROOT, capture_output=True, text=True, check=False)
+        if ended.returncode == 2:
+            raise InputError(ended.stderr.strip().splitlines()[-1].partition("error: ")[2])
