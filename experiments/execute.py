@@ -95,7 +95,7 @@ def command_lines(plan: Plan, name: str, flags: Sequence[str]) -> Iterator[list[
     if prepare and not Path(plan.runs[name]["views"].replace(OUT, out)).exists():
         yield prepare
     if train:
-        yield [*train, *more]
+        yield [train[0], *more, *train[1:]]  # the run's own flags last, so that they count
         # By its step: the newest may be of a training that is not finished.
         checkpoint = ["--checkpoint", str(max(folder.glob(f"logs/*/*/model-epoch_*_iter_{plan.steps}.pth")))]
     yield [*test, *more, *checkpoint]

@@ -85,13 +85,14 @@ def grid_run(args: Namespace, scene: str, data: SceneData, grid_dim: int, seed: 
 
 
 def noise_run(args: Namespace, scene: str, data: SceneData, degrees: float, seed: int) -> Run:
-    """On a noisy copy of the training views, which the run makes."""
+    """On a noisy copy of the training views, which the run makes; no held-out views to validate with lie beside it."""
     if degrees == 0:
         return Run(scene, data, BASE, seed)
     copy = Path(OUT, "scenes", f"{scene}-noise_{degrees:g}-seed{seed}", "train")
     prepare = ("-m", "scenes.noise", "--scene", str(data.train), "--out", str(copy), "--degrees", str(degrees),
                "--seed", str(seed))
-    return Run(scene, data._replace(train=copy), f"noise_{degrees:g}", seed, prepare=prepare)
+    return Run(scene, data._replace(train=copy), f"noise_{degrees:g}", seed, flags=("--validate_every", "0"),
+               prepare=prepare)
 
 
 STUDIES = {"images": images_run, "grid": grid_run, "noise": noise_run}

@@ -1,0 +1,30 @@
+"""What a study finds out before it spends hours, and what must not stop it later: real runs and dry runs."""
+import json
+
+import pytest
+
+from experiments import sensitivity, table1
+from tests.conftest import SMALL
+from util import InputError
+
+
+def words(scene, out, *more) -> list[str]:
+    return [str(word) for word in ["--scenes", scene, "--steps", 2, "--out", out, *SMALL, *more]]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_cameras_that_see_nothing_are_refused_before_a_run_starts(scene, tmp_path, split):
+    """The first run, of the nearest neighbour, trains nothing and would not miss the training cameras."""
+    for pose in (scene / split / "pose").iterdir():
+        pose.write_text("1 0 0 0 0 1 0 0 0 0 1 90 0 0 0 1\n")
+    with pytest.raises(InputError, match=f"{scene / split}.*see"):
+        table1.main(words(scene, tmp_path / "out", "--models", "nearest_neighbor", "deepvoxels"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_study_of_noise_runs_where_others_validate(scene, tmp_path):
+    """No held-out views lie beside its noisy copies of the training views."""
+    out = tmp_path / "out"
+    sensitivity.main(words(scene, out, "--studies", "noise", "--degrees", 2, "--validate_every", 1))
+    (point,) = json.loads((out / "sensitivity.json").read_text())["studies"]["noise"]["scenes"]["scene"]
+    assert list(point["seeds"]) == ["0"], point["failed"]
