@@ -22,13 +22,13 @@ from torch import Tensor
 
 from checkpoints import find_checkpoint, load_checkpoint
 from cli import Parser, number, run
-from data_util import BORDER, color_depth, crop_border, nearest_views
+from data_util import BACKGROUNDS, BORDER, crop_border, nearest_views
 from dataio import Scene, find_split, load_scene
 from deep_voxels import DeepVoxels, Rendering
 from evaluation.export import learns_depth
 from evaluation.metrics import load_true_depth
-from evaluation.pictures import spread
-from evaluation.render import VIEWS_AT_ONCE, load_recorded, recorded_network, recorded_scene
+from evaluation.pictures import depth_pictures, spread
+from evaluation.render import VIEWS_AT_ONCE, load_recorded, recorded_network, recorded_option, recorded_scene
 from projection import frustum_coordinates, frustum_mask, lift, lift_coordinates, lift_mask, world2grid
 from util import InputError
 from viewer.features import VIEWS, visibility_weights, voxel_visibility
@@ -103,15 +103,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 def follow(checkpoint_path: Path, data_root: Path | None, view: int) -> Passage:
     """Runs the model's parts one after the other, as `DeepVoxels.forward` does. Dropout is off.
 
-    The target is held-out view `view` of the scene, or a training view if there are none; the source is its nearest
-    training view.
+    The target is held-out view `view` of the scene, or of its training folder if there are none; the source is the
+    training view nearest to it.
     """
     checkpoint = load_checkpoint(checkpoint_path)
     _, architecture = recorded_network(checkpoint, checkpoint_path)
     root = recorded_scene(checkpoint, checkpoint_path, data_root)
-    views = load_scene(root, architecture.img_sidelength)
+    background = recorded_option(checkpoint, "background", next(iter(BACKGROUNDS)))
+    views = load_scene(root, architecture.img_sidelength, recorded_option(checkpoint, "sampling_pattern", "all"),
+                       background)
     held_out = find_split(root, "test")
-    targets = load_scene(held_out, architecture.img_sidelength) if held_out and (held_out / "rgb").is_dir() else views
+    targets = load_scene(held_out if held_out and (held_out / "rgb").is_dir() else root, architecture.img_sidelength,
+                         background=background)
     if view >= len(targets):
         raise InputError(f"--view {view}: {targets.root} has {len(targets)} views")
     model, _ = load_recorded(checkpoint, checkpoint_path, views.intrinsics, torch.device("cpu"))
@@ -198,8 +201,9 @@ def draw_ray(passage: Passage) -> Figure:
         ["target view, one row", "canonical view volume", "visibility", "visibility along one ray"], rows=2, extra=0.6)
     photo.imshow(picture(passage.truth))
     scale = passage.truth.shape[-1] / geometry.map_sidelength
-    photo.axhline(row * scale - BORDER, color="black", linewidth=1, linestyle="--")
-    photo.plot(column * scale - BORDER, row * scale - BORDER, "o", color="white", markeredgecolor="black")
+    x, y = (index * scale - BORDER - 0.5 for index in (column, row))  # imshow draws pixel 0 from -0.5 to 0.5
+    photo.axhline(y, color="black", linewidth=1, linestyle="--")
+    photo.plot(x, y, "o", color="white", markeredgecolor="black")
     colors = Colors(passage.inpainted[0, :, passage.seen > passage.seen.median()].T)(passage.canonical[0, :, :, row])
     colors = np.where(passage.in_grid[:, row, :, None], colors, NOTHING)
     visible = passage.visibility[:, row].numpy()
@@ -226,15 +230,14 @@ def draw_ray(passage: Passage) -> Figure:
 
 def draw_render(passage: Passage) -> Figure:
     """Render beside truth; depth beside true depth where the scene has any."""
-    depth = passage.rendering.depth[0, 0].numpy()
+    depths = [("depth", passage.rendering.depth[0, 0].numpy())]
+    limits = depths[0][1]
+    if passage.true_depth is not None:
+        depths.append(("true depth", passage.true_depth))
+        limits = passage.true_depth[np.isfinite(passage.true_depth)]
     shown = [("render", picture(passage.rendering.images)), ("truth", picture(passage.truth))]
-    if passage.true_depth is None:
-        shown.append(("depth", color_depth(depth, float(depth.min()), float(depth.max()))))
-    else:
-        on_object = np.isfinite(passage.true_depth)
-        limits = [float(reduce(passage.true_depth[on_object])) for reduce in (np.min, np.max)]
-        true_depth = np.where(on_object[..., None], color_depth(passage.true_depth, *limits), np.uint8(255))
-        shown += [("depth", color_depth(depth, *limits)), ("true depth", true_depth)]
+    shown += [(title, depth_pictures(depth, passage.truth.shape[-1], float(limits.min()), float(limits.max())))
+              for title, depth in depths]
     figure, axes = panels([title for title, _ in shown], rows=len(shown) // 2)
     for panel, (_, values) in zip(axes, shown, strict=True):
         panel.imshow(values)

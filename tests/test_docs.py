@@ -7,16 +7,21 @@ import ast
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import imageio.v2 as imageio
+import numpy as np
 import pytest
+import torch
 
+from checkpoints import save_checkpoint
 from data_util import load_image
+from docs import figures
 from docs.commands import all_commands, command_modules, parser_of, usage
-from docs.figures import main as draw
-from tests.conftest import SMALL
+from tests.conftest import SMALL, hemisphere_poses, write_scene
 from tests.helpers import ENVIRONMENT, ROOT
 from util import InputError
 
@@ -74,12 +79,65 @@ def test_every_command_on_a_page_has_flags_that_exist(page, module, arguments):
 
 def test_the_pictures_of_how_it_works_can_be_made_from_a_checkpoint(trained, tmp_path):
     _, logs, _ = trained
-    draw(["--checkpoint", "latest", "--logging_root", str(logs), "--out", str(tmp_path)])
+    figures.main(["--checkpoint", "latest", "--logging_root", str(logs), "--out", str(tmp_path)])
     shown = set(re.findall(r"figures/(\w+\.png)", TEXTS["docs/how_it_works.md"]))
     assert {path.name for path in tmp_path.iterdir()} == shown
     assert all(load_image(path).std() > 10 for path in tmp_path.iterdir())
     with pytest.raises(InputError, match="--view 8: .* has 8 views"):
-        draw(["--checkpoint", "latest", "--logging_root", str(logs), "--out", str(tmp_path), "--view", "8"])
+        figures.main(["--checkpoint", "latest", "--logging_root", str(logs), "--out", str(tmp_path), "--view", "8"])
+
+
+@pytest.fixture
+def followed(trained, tmp_path):
+    """`follow(view, **options)` follows a view of an RGBA scene, whose test view shows a disc in the middle and its
+    depth, through the model of `trained`, as if it had been trained there with other options."""
+    scene = tmp_path / "scene"
+    image = np.full((64, 64, 4), 255, np.uint8)
+    distance = np.hypot(*(np.mgrid[:64, :64] - 31.5))
+    image[distance > 20, 3] = 0
+    for split, views in [("train", 8), ("test", 1)]:
+        write_scene(scene / split, views)
+        for path in (scene / split / "rgb").iterdir():
+            imageio.imwrite(path, image)
+    (scene / "test" / "depth").mkdir()
+    np.savez(scene / "test" / "depth" / "0.npz", depth=np.where(distance > 20, np.inf, 1 + 0.01 * distance))
+
+    def follow(view, with_test=True, **options) -> figures.Passage:
+        if not with_test:
+            shutil.rmtree(scene / "test")
+        checkpoint = {**trained[2], "options": {**trained[2]["options"], "data_root": str(scene / "train"), **options}}
+        save_checkpoint(tmp_path / "model.pth", checkpoint)
+        with torch.inference_mode():
+            return figures.follow(tmp_path / "model.pth", None, view)
+
+    return follow
+
+
+def test_the_panels_of_a_render_show_the_same_part_of_the_view(followed):
+    figure = figures.draw_render(followed(0))
+    panels = [panel.images[0].get_array() for panel in figure.axes]
+    assert {panel.shape for panel in panels} == {(54, 54, 3)}
+    columns = np.flatnonzero((panels[3] < 255).any(axis=(0, 2)))
+    assert columns[0] + columns[-1] == 53  # the disc is in the middle
+    assert 20 < len(columns) < 54
+
+
+def test_a_ray_is_drawn_where_it_goes_through_the_view(followed):
+    """That of the map's middle pixel goes through the middle of the image."""
+    photo = figures.draw_ray(followed(0)).axes[0]
+    left, right, bottom, top = photo.images[0].get_extent()
+    line, dot = photo.lines
+    middle = pytest.approx([(left + right) / 2, (bottom + top) / 2])
+    assert [dot.get_xdata()[0], line.get_ydata()[0]] == middle
+    assert [dot.get_xdata()[0], dot.get_ydata()[0]] == middle
+
+
+def test_the_pictures_show_views_as_the_training_saw_them(followed):
+    assert followed(0).truth[0, :, 8, 8].tolist() == [0.5] * 3
+    passage = followed(1, with_test=False, background="black", sampling_pattern="skip_1")
+    assert passage.truth[0, :, 8, 8].tolist() == passage.source[0, :, 8, 8].tolist() == [-0.5] * 3
+    kept = torch.from_numpy(hemisphere_poses(8)[::2]).float()  # without view 1
+    assert (passage.source_pose - kept).abs().amax(dim=(1, 2)).min() < 1e-6
 
 
 def test_the_page_of_commands_has_every_flag():
