@@ -8,7 +8,7 @@ With --volume_limits 10 0 each run is repeated without the limit (see run_deepvo
 stability.md and stability.json. Repeating the command runs what is missing.
 """
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from cli import Parser, number, run
 from experiments.command import Groups, Scenes, experiment_parser, parse, run_experiment
 from experiments.plan import Run
 from experiments.results import GAP, Outcome, gaps, markdown_table, summarize
-from util import write_json
+from util import one_line, write_json
 
 PROG = "experiments.stability"
 CURVES = {"loop_gain": "gain of the volume's loop", "volume_max": "largest value of the volume"}
@@ -87,19 +87,29 @@ def write_picture(path: Path, groups: dict[tuple, list[Run]], curves: dict[Run, 
     """One line per run: the gain on the left, the volume's largest value on the right; a colour per group."""
     from matplotlib.figure import Figure  # takes half a second; only pictures need it
 
-    figure = Figure((14.4, 5.2), dpi=100, layout="constrained")
+    figure, names = Figure((14.4, 5.2), dpi=100, layout="constrained"), legend_texts(groups)
     for axes, (name, label) in zip(figure.subplots(1, 2), CURVES.items(), strict=True):
-        for number_, ((scene, lr, limit), runs) in enumerate(groups.items()):
+        for number_, (group, runs) in enumerate(groups.items()):
             for run_ in runs:
-                axes.plot(*curves[run_][name].T, color=f"C{number_}", linewidth=1, linestyle="-" if limit else "--",
-                          label=f"{scene}, learning rate {lr:g}{'' if limit else ', no limit'}"
-                          if run_ is runs[0] else None)
+                axes.plot(*curves[run_][name].T, color=f"C{number_}", linewidth=1, linestyle="-" if group[2] else "--",
+                          label=names[group] if run_ is runs[0] else None)
         axes.set(xlabel="step", title=label, yscale="log" if name == "volume_max" else "linear")
         axes.grid(alpha=0.3)
         if name == "loop_gain":
             axes.axhline(1, color="black", linewidth=1)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path)
+
+
+def legend_texts(groups: Collection[tuple]) -> dict[tuple, str]:
+    """The legend's text for each group; it says the volume's limit where it is none or groups have different ones."""
+    several = len({limit for _, _, limit in groups}) > 1
+    texts = {}
+    for scene, lr, limit in groups:
+        bound = f", limit {limit:g}" if limit else ", no limit"
+        text = f"{one_line(scene)}, learning rate {lr:g}" + (bound if several or not limit else "")
+        texts[scene, lr, limit] = text.replace("$", r"\$")
+    return texts
 
 
 if __name__ == "__main__":
