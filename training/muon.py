@@ -50,8 +50,8 @@ class Muon(torch.optim.Optimizer):
 
 def kernels_of(network: nn.Module) -> list[nn.Parameter]:
     """What MUON is for: kernels, but not those of one output channel, which have a single singular value, and not the
-    GRU's. With MUON nearly all of the GRU's proposals S_t (paper, equation 4) became 0 within some hundred steps: photos
-    entered the volume no more, and it only decayed.
+    GRU's. With MUON nearly all of the GRU's proposals S_t (paper, equation 4) became 0 within some hundred steps:
+    photos entered the volume no more, and it only decayed.
     """
     recurrent = {parameter for module in network.modules() if isinstance(module, IntegrationNet)
                  for parameter in module.parameters()}
