@@ -10,12 +10,12 @@ from cpu_kernels.batch_norm3d import FastBatchNorm3d
 from cpu_kernels.conv2d import FastConv2d, FastConvTranspose2d
 from cpu_kernels.conv3d import FastConv3d, FastConvTranspose3d
 from cpu_kernels.occlusion import FastOcclusionNet
-from cpu_kernels.padding import FastReflectionPad2d, FastReplicationPad3d
+from cpu_kernels.padding import FastReflectionPad2d
 from cpu_kernels.sequential import FastSequential
 from cpu_kernels.view_volumes import FastDeepVoxels
 
 KERNELS = [FastDeepVoxels, FastOcclusionNet, FastSequential, FastConv2d, FastConvTranspose2d, FastConv3d,
-           FastConvTranspose3d, FastBatchNorm3d, FastReflectionPad2d, FastReplicationPad3d]
+           FastConvTranspose3d, FastBatchNorm3d, FastReflectionPad2d]
 
 
 def accelerate_(model: nn.Module) -> Counter[str]:

@@ -12,7 +12,6 @@ from torch.nn.grad import conv3d_weight
 
 from cpu_kernels import thresholds
 from cpu_kernels.conv3d import takes_slow_path
-from cpu_kernels.padding import replication_pad3d, replication_pad3d_backward_
 
 
 def folds(layers: list[nn.Module], x: Tensor) -> bool:
@@ -38,7 +37,7 @@ class FoldedConv3d(torch.autograd.Function):
     @custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)
     def forward(ctx, x: Float[Tensor, "b c d h w"], weight: Float[Tensor, "c_out c 3 3 3"],
                 bias: Float[Tensor, "c_out"] | None) -> Float[Tensor, "b c_out d h w"]:
-        padded = replication_pad3d(x, 1)
+        padded = replication_pad3d(x)
         ctx.kept_padded = x.numel() <= thresholds.FOLDED_MAX_KEPT
         ctx.save_for_backward(padded if ctx.kept_padded else x, weight)
         return folded_conv3d(padded, weight, bias, rows=2, columns=2)
@@ -49,16 +48,36 @@ class FoldedConv3d(torch.autograd.Function):
     def backward(ctx, grad: Float[Tensor, "b c_out d h w"]) -> tuple[Tensor | None, Tensor, Tensor | None]:
         x, weight = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last_3d)
-        cells = as_cells(x if ctx.kept_padded else replication_pad3d(x, 1), 2)
+        cells = as_cells(x if ctx.kept_padded else replication_pad3d(x), 2)
         grad_kernel = conv3d_weight(cells, fold_kernel(weight, 2, 2).shape, fold(grad, 2, 2), stride=(1, 2, 1))
         grad_x = None
         if ctx.needs_input_grad[0]:
             mirrored = weight.flip(2, 3, 4).transpose(0, 1)
             grad_padded = folded_conv3d(F.pad(grad, 6 * [2]), mirrored, None, rows=1,
                                         columns=2 if x.shape[1] < thresholds.LANES else 1)
-            grad_x = replication_pad3d_backward_(grad_padded, 1)
+            grad_x = replication_pad3d_backward_(grad_padded)
         grad_bias = grad.sum(dim=(0, 2, 3, 4)) if ctx.needs_input_grad[2] else None
         return grad_x, unfold_kernel(grad_kernel, 2, 2), grad_bias
+
+
+def replication_pad3d(x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c d+2 h+2 w+2"]:
+    """Replication padding by one voxel, channels-last: copies the volume, then its faces outwards."""
+    padded = torch.empty(*x.shape[:2], *(size + 2 for size in x.shape[2:]), dtype=x.dtype,
+                         memory_format=torch.channels_last_3d)
+    padded[:, :, 1:-1, 1:-1, 1:-1] = x
+    for dim in (4, 3, 2):
+        padded.select(dim, 0).copy_(padded.select(dim, 1))
+        padded.select(dim, -1).copy_(padded.select(dim, -2))
+    return padded
+
+
+def replication_pad3d_backward_(grad: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c d-2 h-2 w-2"]:
+    """The gradient of the unpadded volume. Overwrites that of the padded one."""
+    for dim in (2, 3, 4):
+        grad.select(dim, 1).add_(grad.select(dim, 0))
+        grad.select(dim, -2).add_(grad.select(dim, -1))
+        grad = grad.narrow(dim, 1, grad.shape[dim] - 2)
+    return grad.contiguous(memory_format=torch.channels_last_3d)
 
 
 def folded_conv3d(x: Float[Tensor, "b c d h w"], weight: Float[Tensor, "c_out c 3 3 3"],

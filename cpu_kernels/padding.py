@@ -1,4 +1,4 @@
-"""Padding that keeps nothing for the backward pass, by copies of slices.
+"""Reflection padding that keeps nothing for the backward pass.
 
 Under autocast it keeps the dtype, where PyTorch pads in float32.
 """
@@ -50,53 +50,3 @@ class _ReflectionPad2d(torch.autograd.Function):
             for outside_column, inside_column in zip(border, inner, strict=True):
                 grad_x[:, :, inside, inside_column] += grad[:, :, outside, outside_column]
         return grad_x
-
-
-class FastReplicationPad3d(nn.ReplicationPad3d):
-    """Replication padding by the same number of voxels on each side."""
-
-    @staticmethod
-    def supports(pad: nn.ReplicationPad3d) -> bool:
-        return len(set(pad.padding)) == 1
-
-    def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c d_out h_out w_out"]:
-        if x.numel() >= thresholds.REPLICATION_MIN_ELEMENTS:
-            return _ReplicationPad3d.apply(x, self.padding[0])
-        return pad_in_own_dtype(x, self.padding, "replicate")
-
-
-class _ReplicationPad3d(torch.autograd.Function):
-
-    @staticmethod
-    def forward(ctx, x: Float[Tensor, "b c d h w"], margin: int) -> Float[Tensor, "b c d_out h_out w_out"]:
-        ctx.margin = margin
-        return replication_pad3d(x, margin)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Float[Tensor, "b c d_out h_out w_out"]) -> tuple[Float[Tensor, "b c d h w"], None]:
-        return replication_pad3d_backward_(grad.clone(memory_format=torch.channels_last_3d), ctx.margin), None
-
-
-def replication_pad3d(x: Float[Tensor, "b c d h w"], margin: int) -> Float[Tensor, "b c d_out h_out w_out"]:
-    """Replication padding, channels-last: copies the volume, then its faces outwards."""
-    padded = torch.empty(*x.shape[:2], *(size + 2 * margin for size in x.shape[2:]), dtype=x.dtype,
-                         memory_format=torch.channels_last_3d)
-    d, h, w = (slice(margin, margin + size) for size in x.shape[2:])
-    padded[:, :, d, h, w] = x
-    for dim in (4, 3, 2):
-        for i in range(margin):
-            padded.select(dim, i).copy_(padded.select(dim, margin))
-            padded.select(dim, -1 - i).copy_(padded.select(dim, -1 - margin))
-    return padded
-
-
-def replication_pad3d_backward_(grad: Float[Tensor, "b c d_out h_out w_out"], margin: int,
-                                ) -> Float[Tensor, "b c d h w"]:
-    """The gradient of the unpadded volume. Overwrites that of the padded one."""
-    for dim in (2, 3, 4):
-        for i in range(margin):
-            grad.select(dim, margin).add_(grad.select(dim, i))
-            grad.select(dim, -1 - margin).add_(grad.select(dim, -1 - i))
-        grad = grad.narrow(dim, margin, grad.shape[dim] - 2 * margin)
-    return grad.contiguous(memory_format=torch.channels_last_3d)

@@ -25,8 +25,7 @@ SLOW_CONV3D_MAX_ELEMENTS = 20480  # channels x depth x height; up to here PyTorc
 NARROW_NORM_MAX_CHANNELS = 4
 NARROW_NORM_ROW = 64  # floats that are normalised as one row
 
-# padding.py, norm_act.py: layers that keep less for backward, elements of a map or volume from which they do
-REPLICATION_MIN_ELEMENTS = 2 ** 18
+# padding.py, norm_act.py: layers that keep less for backward, elements of a map from which they do
 LEAN_MIN_ELEMENTS = 2 ** 20
 
 # occlusion.py: elements of the collapse's gradient that are computed at a time, so that they stay in the cache
