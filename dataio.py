@@ -139,21 +139,22 @@ def scene_geometry(intrinsics: SceneIntrinsics, grid_dim: int, map_sidelength: i
 
 
 def draw_triplets(cam2world: Float[np.ndarray, "views 4 4"], num_targets: int, seed: int, epoch: int,
-                  ) -> Int[np.ndarray, "views _"]:
+                  num_sources: int = 1) -> Int[np.ndarray, "views _"]:
     """The triplets of one epoch (paper, section 3.1): rows of view indices: source, target 0, target 1, ...
 
     Each view is target 0 once, in random order; the other targets are random views; the source is one of the five
-    views nearest to target 0 in viewing direction, other than target 0. The result depends only on the arguments, so
-    a resumed run continues with the triplets it would have drawn.
+    views nearest to target 0 in viewing direction, other than target 0. With more `num_sources` as many targets have
+    such a source each, and a row begins with all of them. The result depends only on the arguments, so a resumed run
+    continues with the triplets it would have drawn.
     """
     views = len(cam2world)
     generator = np.random.default_rng([seed, epoch])
     first = generator.permutation(views)
-    others = generator.integers(views, size=(views, num_targets - 1))
+    targets = np.column_stack([first, generator.integers(views, size=(views, num_targets - 1))])
     ranked = nearest_views(cam2world, cam2world, count=NUM_NEIGHBORS + 1)
     neighbors = np.stack([row[row != view][:NUM_NEIGHBORS] for view, row in enumerate(ranked)])
-    source = neighbors[first, generator.integers(neighbors.shape[1], size=views)]
-    return np.column_stack([source, first, others])
+    sources = neighbors[targets[:, :num_sources], generator.integers(neighbors.shape[1], size=(views, num_sources))]
+    return np.column_stack([sources, targets])
 
 
 def _load_images(paths: list[Path], sidelength: int, background: str, intrinsics: SceneIntrinsics,

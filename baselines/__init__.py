@@ -4,8 +4,8 @@
 
 Each is an `nn.Module` with DeepVoxels' constructor and call: (architecture, geometry), then (source image, source
 pose, target poses) to a `Rendering` and, where DeepVoxels gives its new volume, None. So the same loop trains them with
-the same losses and the same discriminator, and the same test code renders them. A baseline takes one source for all
-targets, as in training, or a source for each target, as in testing.
+the same losses and the same discriminator, and the same test code renders them. A model `FROM_SOURCE` takes a source
+for each target.
 """
 from dataclasses import fields
 from pathlib import Path

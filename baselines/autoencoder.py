@@ -6,7 +6,6 @@ is not at hand. Ours: convolution blocks down to 4x4 and up from there, those of
 channel rule; fully connected layers in between, as both methods have them, initialised after He et al. (2015) because
 PyTorch's default lets the signal fade where no norm follows.
 """
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -61,8 +60,3 @@ def linear(in_size: int, out_size: int) -> nn.Linear:
     nn.init.kaiming_normal_(layer.weight, a=LEAKY_SLOPE)
     nn.init.zeros_(layer.bias)
     return layer
-
-
-def one_for_each(latent: Float[Tensor, "n latent"], targets: int) -> Float[Tensor, "targets latent"]:
-    """The latent vector of the only source for every target, or those of as many sources as they are."""
-    return torch.broadcast_to(latent, (targets, latent.shape[1]))

@@ -18,7 +18,7 @@ class NearestNeighbor(nn.Module):
     def __init__(self, architecture: Architecture, geometry: SceneGeometry):
         super().__init__()
 
-    def forward(self, source_image: Float[Tensor, "n 3 s s"], source_cam2world: Float[Tensor, "n 4 4"],
+    def forward(self, source_image: Float[Tensor, "v 3 s s"], source_cam2world: Float[Tensor, "v 4 4"],
                 target_cam2world: Float[Tensor, "v 4 4"]) -> tuple[Rendering, None]:
-        """n is 1 or v. Images in [-1/2, 1/2]."""
-        return Rendering(source_image.expand(len(target_cam2world), -1, -1, -1), None), None
+        """Images in [-1/2, 1/2]."""
+        return Rendering(source_image, None), None

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from baselines.autoencoder import Decoder, Encoder, linear, one_for_each
+from baselines.autoencoder import Decoder, Encoder, linear
 from baselines.width import deepvoxels_parameters, matching_width
 from deep_voxels import Architecture, Rendering
 from projection import SceneGeometry
@@ -32,13 +32,12 @@ class Tatarchenko(nn.Module):
         self.encoder, self.pose_net, self.decoder = networks(
             matching_width(lambda width: networks(width, side), deepvoxels_parameters(architecture)), side)
 
-    def forward(self, source_image: Float[Tensor, "n 3 s s"], source_cam2world: Float[Tensor, "n 4 4"],
+    def forward(self, source_image: Float[Tensor, "v 3 s s"], source_cam2world: Float[Tensor, "v 4 4"],
                 target_cam2world: Float[Tensor, "v 4 4"]) -> tuple[Rendering, None]:
-        """n is 1 or v. Images in [-1/2, 1/2]."""
-        targets = len(target_cam2world)
-        poses = torch.cat([one_for_each(pose_vector(source_cam2world, self.geometry), targets),
-                           pose_vector(target_cam2world, self.geometry)], dim=1)
-        latent = torch.cat([one_for_each(self.encoder(source_image), targets), self.pose_net(poses)], dim=1)
+        """Images in [-1/2, 1/2]."""
+        poses = torch.cat([pose_vector(cam2world, self.geometry)
+                           for cam2world in (source_cam2world, target_cam2world)], dim=1)
+        latent = torch.cat([self.encoder(source_image), self.pose_net(poses)], dim=1)
         return Rendering(self.decoder(latent), None), None
 
 

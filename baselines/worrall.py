@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from baselines.autoencoder import Decoder, Encoder, one_for_each
+from baselines.autoencoder import Decoder, Encoder
 from baselines.width import deepvoxels_parameters, matching_width
 from deep_voxels import Architecture, Rendering
 from projection import SceneGeometry
@@ -27,11 +27,10 @@ class Worrall(nn.Module):
         self.encoder, self.decoder = networks(
             matching_width(lambda width: networks(width, side), deepvoxels_parameters(architecture)), side)
 
-    def forward(self, source_image: Float[Tensor, "n 3 s s"], source_cam2world: Float[Tensor, "n 4 4"],
+    def forward(self, source_image: Float[Tensor, "v 3 s s"], source_cam2world: Float[Tensor, "v 4 4"],
                 target_cam2world: Float[Tensor, "v 4 4"]) -> tuple[Rendering, None]:
-        """n is 1 or v. Images in [-1/2, 1/2]."""
-        latent = one_for_each(self.encoder(source_image), len(target_cam2world))
-        turned = turn(latent, relative_rotation(source_cam2world, target_cam2world))
+        """Images in [-1/2, 1/2]."""
+        turned = turn(self.encoder(source_image), relative_rotation(source_cam2world, target_cam2world))
         return Rendering(self.decoder(turned), None), None
 
 
@@ -41,9 +40,9 @@ def networks(width: int, img_sidelength: int) -> nn.ModuleList:
                           Decoder(width, img_sidelength, 3 * width, 3 * width)])
 
 
-def relative_rotation(source_cam2world: Float[Tensor, "n 4 4"], target_cam2world: Float[Tensor, "v 4 4"],
+def relative_rotation(source_cam2world: Float[Tensor, "v 4 4"], target_cam2world: Float[Tensor, "v 4 4"],
                       ) -> Float[Tensor, "v 3 3"]:
-    """The rotations that take directions in a source camera's axes to the target cameras'; n is 1 or v."""
+    """The rotations that take directions in the source cameras' axes to the target cameras'."""
     return target_cam2world[:, :3, :3].mT @ source_cam2world[:, :3, :3]
 
 

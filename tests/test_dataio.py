@@ -55,6 +55,15 @@ def test_triplets():
     assert len({tuple(row) for row in triplets[:, 2:]}) > 30  # the others are random
 
 
+def test_each_target_can_have_a_source_of_its_own():
+    poses = hemisphere_poses(40)
+    triplets = draw_triplets(poses, 3, seed=1, epoch=5, num_sources=3)
+    assert np.array_equal(triplets[:, 3:], draw_triplets(poses, 3, seed=1, epoch=5)[:, 1:])
+    steps_apart = np.abs((triplets[:, :3] - triplets[:, 3:] + 20) % 40 - 20)
+    assert steps_apart.min() == 1
+    assert steps_apart.max() <= 3  # the fifth ties
+
+
 def test_sources_are_drawn_among_all_five_neighbours():
     poses = hemisphere_poses(40)
     offsets = {(row[0] - row[1] + 20) % 40 - 20 for epoch in range(10) for row in draw_triplets(poses, 2, 0, epoch)}

@@ -9,17 +9,20 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from baselines import FROM_SOURCE
 from dataio import Scene, Views, draw_triplets, load_scene, scene_geometry
+from processes import ALONE, Ranks
 from projection import SceneGeometry
 from scenes.geometry.coverage import judge
 from util import InputError, one_line
 
 
 class Batch(NamedTuple):
-    """One training sample on the device: a source view and its target views. Images in [-1/2, 1/2]."""
+    """One training sample on the device: its target views, and a source view or one for each target (n is 1 or v).
+    Images in [-1/2, 1/2]."""
 
-    source_image: Float[Tensor, "1 3 s s"]
-    source_cam2world: Float[Tensor, "1 4 4"]
+    source_image: Float[Tensor, "n 3 s s"]
+    source_cam2world: Float[Tensor, "n 4 4"]
     target_images: Float[Tensor, "v 3 s s"]
     target_cam2world: Float[Tensor, "v 4 4"]
 
@@ -49,7 +52,13 @@ def load_training_scene(opt: Namespace) -> tuple[Scene, SceneGeometry]:
     return scene.subset([i for i in range(len(scene)) if i not in blind]), geometry
 
 
-def training_triplets(scene: Scene, num_targets: int, seed: int, steps: range,
+def sources_of_a_step(opt: Namespace) -> int:
+    """One, which the volume takes in and which is near target 0; for a model that renders a view from its source, one
+    near each target (paper, section 4: 'one of the top-5 nearest neighbors')."""
+    return opt.num_trgt if opt.model in FROM_SOURCE else 1
+
+
+def training_triplets(scene: Scene, num_targets: int, seed: int, steps: range, num_sources: int = 1,
                       ) -> Iterator[tuple[int, int, Int[np.ndarray, "views"]]]:
     """Yields (step, epoch, triplet of view indices) for a range of steps from 0; the yielded step counts from 1.
 
@@ -59,11 +68,15 @@ def training_triplets(scene: Scene, num_targets: int, seed: int, steps: range,
     for done in steps:
         epoch, position = divmod(done, len(scene))
         if triplets is None or position == 0:
-            triplets = draw_triplets(scene.cam2world, num_targets, seed, epoch)
+            triplets = draw_triplets(scene.cam2world, num_targets, seed, epoch, num_sources)
         yield done + 1, epoch, triplets[position]
 
 
-def load_batch(views: Views, triplet) -> Batch:
-    """The views of a triplet of view indices (source, target 0, target 1, ...)."""
-    source, targets = triplet[:1], triplet[1:]
-    return Batch(views.pixels(source), views.poses(source), views.pixels(targets), views.poses(targets))
+def load_batch(views: Views, triplet: Int[np.ndarray, "views"] | list[int], num_sources: int = 1,
+               ranks: Ranks = ALONE) -> Batch:
+    """The views of a triplet of view indices (source, target 0, target 1, ...); of several ranks, this one's share of
+    the targets, and of the sources where each target has one."""
+    sources, targets = triplet[:num_sources], ranks.share(triplet[num_sources:])
+    if num_sources > 1:
+        sources = ranks.share(sources)
+    return Batch(views.pixels(sources), views.poses(sources), views.pixels(targets), views.poses(targets))

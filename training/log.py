@@ -56,7 +56,7 @@ def log_pictures(log: TensorboardLog, step: int, source: Tensor, targets: Tensor
                  integration: Integration | None) -> None:
     """Logs the source, output beside truth for every target, depth, and the GRU's gates averaged along z, y and x.
 
-    source (1, 3, s, s) and targets (v, 3, s, s) in [-1/2, 1/2].
+    source (n, 3, s, s) and targets (v, 3, s, s) in [-1/2, 1/2].
     """
     def rows(images: Tensor) -> np.ndarray:
         """Images one above the other, in [0, 1]."""

@@ -14,7 +14,7 @@ from baselines.width import count_parameters
 from dataio import Scene
 from processes import ALONE, Ranks
 from runtime import set_arithmetic
-from training.data import load_batch, load_training_scene, training_triplets
+from training.data import load_batch, load_training_scene, sources_of_a_step, training_triplets
 from training.guard import MAX_SKIPPED_STEPS, NotFinite, SkippedSteps
 from training.keeper import CheckpointKeeper
 from training.log import ProgressBar, TensorboardLog, lasting_output, log_pictures, losses_on_host
@@ -100,15 +100,16 @@ def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, ke
     Only the first rank has `keeper`, `log` and `validation`.
     """
     ranks, stop, begun = networks.ranks, 0, time.monotonic() - networks.seconds
-    views, skipped = scene.on(torch.device(opt.device)), SkippedSteps(scene.names, networks.skipped_in_a_row)
+    num_sources, views = sources_of_a_step(opt), scene.on(torch.device(opt.device))
+    skipped = SkippedSteps(scene.names, networks.skipped_in_a_row)
     lr = opt.lr / 2 ** networks.setbacks
     schedules = [learning_rate_schedule(optimizer, lr, opt.lr_decay, steps)
                  for optimizer in networks.optimizers.values()]
     networks.model.train()
     networks.discriminator.train()
     with ProgressBar(steps) as progress:
-        for step, epoch, triplet in training_triplets(scene, opt.num_trgt, opt.seed, steps):
-            batch = load_batch(views, [*triplet[:1], *ranks.share(triplet[1:])])
+        for step, epoch, triplet in training_triplets(scene, opt.num_trgt, opt.seed, steps, num_sources):
+            batch = load_batch(views, triplet, num_sources, ranks)
             result = train_step(networks, batch, opt.l1_weight, opt.precision, opt.volume_limit)
             for schedule in schedules:
                 schedule.step()

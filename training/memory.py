@@ -18,6 +18,7 @@ from deep_voxels import architecture_of
 from losses import PatchDiscriminator
 from processes import Ranks
 from projection import SceneGeometry
+from training.data import sources_of_a_step
 from training.muon import kernels_of
 
 GIB = 2 ** 30
@@ -53,7 +54,9 @@ def training_needs(opt: Namespace) -> Needs:
     with torch.device("meta"):
         model, discriminator = build_model(opt.model, architecture_of(opt), geometry), PatchDiscriminator()
         with saved_tensors_hooks(keep, lambda tensor: tensor):
-            rendering, _ = model(torch.empty(1, 3, side, side), torch.empty(1, 4, 4), torch.empty(opt.num_trgt, 4, 4))
+            sources = sources_of_a_step(opt)
+            rendering, _ = model(torch.empty(sources, 3, side, side), torch.empty(sources, 4, 4),
+                                 torch.empty(opt.num_trgt, 4, 4))
             discriminator(rendering.images)
             discriminator(torch.empty_like(rendering.images))
     parameters = [*model.parameters(), *discriminator.parameters()]
