@@ -88,7 +88,11 @@ def run(prog: str, main: Callable[[Sequence[str] | None], None], argv: Sequence[
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, PyTorch on a GPU or PyTorch on the CPU (a plain RuntimeError) got no memory."""
-    torch = sys.modules.get("torch")  # not imported here: commands without it start faster
-    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and any(name in str(error) for name in ("DefaultCPUAllocator", "bad_alloc")))
+    """Whether Python, OpenCV, PyTorch on a GPU or PyTorch on the CPU (a plain RuntimeError) got no memory."""
+    torch, cv2 = sys.modules.get("torch"), sys.modules.get("cv2")  # not imported here: commands start faster
+    return (isinstance(error, MemoryError)
+            or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+            or (cv2 is not None and isinstance(error, cv2.error)
+                and getattr(error, "code", None) == cv2.Error.StsNoMem)
+            or (isinstance(error, RuntimeError)
+                and any(name in str(error) for name in ("DefaultCPUAllocator", "bad_alloc"))))

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int, UInt8, UInt16
+from jaxtyping import Float, Float32, Int, UInt8, UInt16
 from tqdm import tqdm
 
 from foreign import reading
-from images import decode
+from images import decode, decode_rgba
 from util import InputError, new_file, read_text, write_text
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
@@ -205,6 +205,12 @@ def load_image(path: Path, background: str = "white") -> UInt8[np.ndarray, "h w 
         return decode(path, BACKGROUNDS[background])
 
 
+def load_rgba(path: Path) -> UInt8[np.ndarray, "h w 4"]:
+    """Reads an 8 or 16 bit PNG or JPEG as 8 bit RGB and alpha, 255 where it is opaque."""
+    with reading(path, "a readable image", MAX_IMAGE_BYTES):
+        return decode_rgba(path)
+
+
 def write_image(path: Path, image: UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w *c"]) -> None:
     """Writes an image, RGB, RGBA or gray, as PNG, whole or not at all."""
     if image.ndim == 3:
@@ -220,7 +226,8 @@ def center_square(height: int, width: int) -> tuple[int, int, int]:
     return (height - side) // 2, (width - side) // 2, side
 
 
-def square_resize(image: UInt8[np.ndarray, "h w 3"], sidelength: int) -> UInt8[np.ndarray, "s s 3"]:
+def square_resize(image: UInt8[np.ndarray, "h w *c"] | Float32[np.ndarray, "h w *c"], sidelength: int,
+                  ) -> UInt8[np.ndarray, "s s *c"] | Float32[np.ndarray, "s s *c"]:
     """Center-crops to a square and scales to `sidelength`, shrinking by area averaging (paper, section 4)."""
     top, left, side = center_square(*image.shape[:2])
     image = image[top:top + side, left:left + side]

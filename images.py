@@ -1,6 +1,7 @@
-"""Decodes pictures of any bit depth, with or without transparency, as 8 bit RGB; PNG and JPEG alone.
+"""Decodes pictures of any bit depth, with or without transparency, as 8 bit RGB or RGBA; PNG and JPEG alone.
 
     pixels = decode(path, background=255)
+    pixels = decode_rgba(path)
 
 By the file's content, whatever its name is. A large picture is converted in bands, so that its memory is that of the
 decoded and of the converted picture, not a multiple.
@@ -22,16 +23,27 @@ PIXELS_PER_BAND = 1 << 18
 def decode(path: Path, background: int) -> UInt8[np.ndarray, "h w 3"]:
     """The picture over a gray level from 0 to 255. Raises ValueError if it is too large, and what Pillow and OpenCV
     raise if it is damaged."""
+    return _decode(path, 3, lambda pixels: _flatten(pixels, background))
+
+
+def decode_rgba(path: Path) -> UInt8[np.ndarray, "h w 4"]:
+    """The picture with its alpha, 255 where it has none. Raises as `decode`."""
+    return _decode(path, 4, _to_rgba)
+
+
+def _decode(path: Path, channels: int, convert: Callable[[np.ndarray], np.ndarray],
+            ) -> UInt8[np.ndarray, "h w channels"]:
+    """The picture's rows, converted from RGB or RGBA of 8 or 16 bits to this many channels of 8 bits."""
     with Image.open(path, formats=PICTURES) as image:
         width, height = image.size
         is_deep = image.format == "PNG" and _png_bit_depth(path) == 16
         if width * height > MAX_PIXELS // (2 if is_deep else 1):
             raise ValueError(f"{width}x{height} pixels are too many")
         read_rows = _deep_rows(path, image) if is_deep else _plain_rows(image)
-        pixels, step = np.empty((height, width, 3), np.uint8), max(PIXELS_PER_BAND // width, 1)
+        pixels, step = np.empty((height, width, channels), np.uint8), max(PIXELS_PER_BAND // width, 1)
         for top in range(0, height, step):
             rows = slice(top, min(top + step, height))
-            pixels[rows] = _flatten(read_rows(rows), background)
+            pixels[rows] = convert(read_rows(rows))
         return pixels
 
 
@@ -75,6 +87,14 @@ def _flatten(pixels: UInt8[np.ndarray, "h w channels"] | UInt16[np.ndarray, "h w
         alpha = pixels[..., 3:] / maximum
         colors = colors * alpha + background / 255 * (1 - alpha)
     return np.round(255 * colors).astype(np.uint8)
+
+
+def _to_rgba(pixels: UInt8[np.ndarray, "h w channels"] | UInt16[np.ndarray, "h w channels"],
+             ) -> UInt8[np.ndarray, "h w 4"]:
+    """RGB or RGBA of 8 or 16 bits as RGBA of 8 bits."""
+    if pixels.dtype == np.uint16:
+        pixels = np.round(pixels / 257).astype(np.uint8)
+    return pixels if pixels.shape[2] == 4 else np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
 
 
 def _png_bit_depth(path: Path) -> int:

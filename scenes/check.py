@@ -58,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                         help="near plane in world units if intrinsics.txt says 0, as for training (default: "
                              f"{DEFAULT_NEAR_PLANE:.3f})")
     args = parser.parse_args(argv)
-    all_findings = [examine(part, args.near_plane) for part in scene_parts(args.folder)]
+    all_findings = [examine(part, args.near_plane, to_train_on=index == 0 and part.name != "test")
+                    for index, part in enumerate(scene_parts(args.folder))]
     for findings in all_findings:
         print(findings.folder)
         for kind, lines in [("", findings.facts), ("error: ", findings.errors), ("warning: ", findings.warnings)]:
@@ -89,8 +90,11 @@ def sparse_points(folder: Path) -> Float[np.ndarray, "points 3"]:
     return np.zeros((0, 3))
 
 
-def examine(folder: Path, default_near_plane: float = DEFAULT_NEAR_PLANE) -> Findings:
-    """Reads one scene folder as far as possible. Raises InputError only if nothing is left to examine."""
+def examine(folder: Path, default_near_plane: float = DEFAULT_NEAR_PLANE, to_train_on: bool = False) -> Findings:
+    """Reads one scene folder as far as possible. Raises InputError only if nothing is left to examine.
+
+    to_train_on: whether too few views to train on are an error, if there are images.
+    """
     findings = Findings(folder, load_intrinsics(folder / "intrinsics.txt"))
     paths = list_poses(folder / "pose")
     poses = []
@@ -104,7 +108,10 @@ def examine(folder: Path, default_near_plane: float = DEFAULT_NEAR_PLANE) -> Fin
     if poses:
         cam2world = np.stack(poses)
         findings.cam2world = np.linalg.inv(cam2world) if findings.intrinsics.world2cam else cam2world
-        _examine_geometry(findings, default_near_plane)
+        seeing = _examine_geometry(findings, default_near_plane)
+        if to_train_on and (folder / "rgb").is_dir() and seeing < 2:
+            findings.errors.append(f"{folder}: has {seeing} views that see the grid, training needs two; check origin, "
+                                   "scale and near plane in intrinsics.txt")
     return findings
 
 
@@ -135,7 +142,8 @@ def _examine_images(findings: Findings, pose_count: int) -> None:
                                    f"{intrinsics.width}x{intrinsics.height} of {folder / 'intrinsics.txt'}")
 
 
-def _examine_geometry(findings: Findings, default_near_plane: float) -> None:
+def _examine_geometry(findings: Findings, default_near_plane: float) -> int:
+    """Judges poses and grid; returns the number of views that see the grid."""
     intrinsics = findings.intrinsics
     square = min(intrinsics.width, intrinsics.height)
     near = intrinsics.near_plane or default_near_plane
@@ -151,6 +159,7 @@ def _examine_geometry(findings: Findings, default_near_plane: float) -> None:
         f"{near + 2 * intrinsics.scale:.4g}",
         f"share of the grid that a view sees: {_spread(seen_share(*scene), findings.names)}",
         f"share of that covered by its depth planes: {_spread(covered_share(*scene, near), findings.names)}"]
+    return len(findings.names) - len(verdict.blind)
 
 
 def _spread(shares: Float[np.ndarray, "views"], names: list[str]) -> str:

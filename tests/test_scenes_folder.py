@@ -1,4 +1,5 @@
 """The files that every scene-making command writes, field by field (docs/design.md, section 7), and all or nothing."""
+import cv2
 import numpy as np
 import pytest
 
@@ -74,6 +75,17 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, capsys):
         run("scenes.thing", main)
     assert exit_info.value.code == 2
     assert capsys.readouterr().err == f"scenes.thing: error: {tmp_path}: is wrong\n"
+
+
+def test_no_memory_for_a_picture_is_one_line_and_exit_code_1(capsys):
+    def main(argv):
+        cv2.resize(np.zeros((1, 1, 3), np.uint8), (1 << 30, 1 << 30))
+
+    with pytest.raises(SystemExit) as exit_info:
+        run("scenes.thing", main)
+    assert exit_info.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("scenes.thing: error: out of memory: ") and error.count("\n") == 1
 
 
 def test_numbers_in_names_sort_as_numbers():

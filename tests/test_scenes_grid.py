@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from data_util import SceneIntrinsics, load_image, write_image, write_scene_folder
+from data_util import SceneIntrinsics, load_image, load_pose, write_image, write_pose, write_scene_folder
 from dataio import load_scene
 from scenes import check
 from scenes.geometry.cameras import focus_point, hemisphere, look_at, opengl2opencv
@@ -166,6 +166,28 @@ def test_check_takes_the_near_plane_that_training_is_given(folder, capsys):
         check.main([str(folder), "--near_plane", "9"])
     assert exit_info.value.code == 1
     assert "they span 9 to 11.2 from the camera; the near plane is wrong" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seeing", [0, 1, 2])
+def test_check_refuses_what_training_refuses(folder, capsys, seeing):
+    """Of the views, so many see the grid; test views may be few, and so may views without images."""
+    train, test = folder / "train", folder / "test"
+    shutil.copytree(train, test)
+    for path in sorted((test / "pose").iterdir())[1:]:
+        path.unlink()
+        (test / "rgb" / f"{path.stem}.png").unlink()
+    for path in sorted((train / "pose").iterdir())[seeing:]:
+        write_pose(path, load_pose(path) @ np.diag([-1.0, 1, -1, 1]))
+    words = f"train: has {seeing} views that see the grid, training needs two"
+    assert any(words in error for error in check.examine(train, to_train_on=True).errors) == (seeing < 2)
+    if seeing == 1:
+        with pytest.raises(SystemExit) as exit_info:
+            check.main([str(folder)])
+        assert exit_info.value.code == 1
+    report = capsys.readouterr().out
+    assert (words in report) == (seeing == 1) and "test: has 1 view" not in report
+    shutil.rmtree(train / "rgb")
+    assert not any(words in error for error in check.examine(train, to_train_on=True).errors)
 
 
 def test_check_names_everything_that_is_wrong(folder, capsys):

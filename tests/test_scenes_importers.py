@@ -8,7 +8,7 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from data_util import list_images, list_poses, load_image, load_intrinsics, load_pose, write_image
+from data_util import list_images, list_poses, load_image, load_intrinsics, load_pose, load_rgba, write_image
 from scenes import colmap, nerf_synthetic, render, transforms_json
 from scenes.capture.capture import split_views
 from scenes.geometry.cameras import opengl2opencv
@@ -93,8 +93,13 @@ def test_given_grid_is_kept(tmp_path, rendered):
 def test_every_nth_view_is_a_test_view():
     assert split_views(5, 2) == {"train": [1, 3], "test": [0, 2, 4]}
     assert split_views(3, 0) == {"train": [0, 1, 2]}
-    with pytest.raises(InputError, match="--test_every"):
-        split_views(3, 1)
+    assert split_views(4, 2) == {"train": [1, 3], "test": [0, 2]}
+
+
+@pytest.mark.parametrize(("count", "test_every"), [(3, 1), (2, 8), (3, 2)])
+def test_two_views_are_left_to_train_on(count, test_every):
+    with pytest.raises(InputError, match=f"--test_every {test_every}: leaves . of {count} views .* training needs two"):
+        split_views(count, test_every)
 
 
 def test_nerf_synthetic_is_converted_and_numbered_in_natural_order(tmp_path):
@@ -152,6 +157,27 @@ def test_broken_transforms_are_named_and_leave_nothing(tmp_path, change, culprit
         transforms_json.main([str(tmp_path), str(tmp_path / "scene")])
     assert "\n" not in str(error.value)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(("depth", "distortion", "more"), [
+    (np.uint8, 0, []), (np.uint16, 0, []), (np.uint8, -0.1, []), (np.uint8, 0, ["--sidelength", "16"])])
+def test_transparency_is_kept(tmp_path, depth, distortion, more):
+    """A red object before transparent green: around it is the background that training asks for, without green."""
+    pixels = np.zeros((32, 32, 4), depth)
+    pixels[..., 1] = np.iinfo(depth).max
+    pixels[8:24, 8:24] = np.array([200, 0, 0, 255]) * (np.iinfo(depth).max // 255)
+    broken_transforms(tmp_path, lambda content: content.update(fl_x=32, w=32, h=32, k1=distortion))
+    for number in range(3):
+        write_image(tmp_path / f"{number}.png", pixels)
+    transforms_json.main([str(tmp_path), str(tmp_path / "scene"), "--test_every", "0", *more])
+    image = list_images(tmp_path / "scene" / "train" / "rgb")[0]
+    for background, level in (("white", 255), ("black", 0)):
+        seen = load_image(image, background).astype(int)
+        assert (seen[[0, -1]] == level).all() and (seen[:, [0, -1]] == level).all()
+        assert (seen[len(seen) // 2, len(seen) // 2] == [200, 0, 0]).all()
+        assert (np.abs(seen[..., 1] - seen[..., 2]) <= 1).all()
+    if not distortion and not more:
+        assert (load_rgba(image)[8:24, 8:24] == [200, 0, 0, 255]).all() and load_rgba(image)[..., 3].sum() == 256 * 255
 
 
 @pytest.mark.parametrize(("same", "named"), [((0, 2), []), ((1, 3), []), ((0, 3), ["0.png"]), ((2, 3), ["2.png"])])

@@ -1,5 +1,6 @@
 """Photos, videos and masks as phones and tools make them, before structure from motion; and those that cannot work."""
 import shutil
+import struct
 import subprocess
 
 import imageio.v2 as imageio
@@ -7,19 +8,20 @@ import imageio_ffmpeg
 import numpy as np
 import pycolmap
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, ImageOps
 from PIL.TiffImagePlugin import IFDRational
 
 import colmap_wrapper
 from data_util import load_image, write_image
+from scenes.capture.exif import ORIENTATION_TAG
 from scenes.capture.exposure import exif_stops, exposure_warning
-from scenes.capture.masks import cut_out, find_masks, object_points, place_mask
-from scenes.capture.photos import ORIENTATION_TAG, kept_size, place_photo, require_one_size
+from scenes.capture.masks import read_mask
+from scenes.capture.photos import kept_size, place_photo, require_one_size
 from scenes.capture.video import count_frames, decode, extract_frames, sharpest
-from scenes.geometry.cameras import look_at
 from util import InputError
 
 EXIF_FOLDER, TIME, F_NUMBER, SENSITIVITY, FOCAL_35MM = 0x8769, 0x829A, 0x829D, 0x8827, 0xA405
+RESOLUTION_UNIT, TEXT, SHORT = 0x0128, 2, 3
 
 
 @pytest.fixture
@@ -85,6 +87,40 @@ def test_small_photos_are_copied_as_they_are(photos, colors):
     colors.save(photos / "a.JPG", exif=exif())
     name = place_photo(photos / "a.JPG", photos / "placed", 7, 1280)
     assert name == "000007.jpg" and (photos / "placed" / name).read_bytes() == (photos / "a.JPG").read_bytes()
+
+
+def test_a_photo_cut_short_is_named(photos):
+    """Although it is small enough to be copied."""
+    Image.effect_noise((60, 40), 80).save(photos / "a.jpg")
+    (photos / "a.jpg").write_bytes((photos / "a.jpg").read_bytes()[:1000])
+    with pytest.raises(InputError, match="a.jpg: is not a readable image"):
+        place_photo(photos / "a.jpg", photos / "placed", 0, 1280)
+
+
+def test_exif_data_that_cannot_be_written_back_is_left_out(photos, colors):
+    """A unit in words where the tag's type is a number: Pillow reads it, but cannot write it."""
+    data = b"Exif\0\0II*\0" + struct.pack("<IHHHIIHHI4sI", 8, 2, ORIENTATION_TAG, SHORT, 1, 6,
+                                           RESOLUTION_UNIT, TEXT, 3, b"in", 0)
+    colors.save(photos / "a.jpg", exif=data, quality=95)
+    with Image.open(photos / "a.jpg") as image:
+        assert image.getexif()[RESOLUTION_UNIT] == "in"
+    placed = load_image(photos / "placed" / place_photo(photos / "a.jpg", photos / "placed", 0, 1280))
+    assert np.median(np.abs(placed.astype(int) - np.rot90(np.asarray(colors), -1))) <= 3
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_as_pillow_turns_it(photos, colors, orientation):
+    colors.save(photos / "a.png", exif=exif(orientation))
+    with Image.open(photos / "a.png") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    for side in (1280, 20):
+        placed = photos / "placed" / place_photo(photos / "a.png", photos / "placed", side, side)
+        with Image.open(placed) as image:
+            assert image.getexif().get(ORIENTATION_TAG, 1) == 1
+            assert image.getexif().get_ifd(EXIF_FOLDER)[FOCAL_35MM] == 28
+            shrunk = expected[::len(expected) // image.height, ::len(expected) // image.height]
+            np.testing.assert_array_equal(np.asarray(image), shrunk)
+    np.testing.assert_array_equal(read_mask(photos / "a.png"), np.asarray(Image.fromarray(expected).convert("L")))
 
 
 def test_photos_of_16_bit_gray_keep_their_brightness(photos):
@@ -202,54 +238,6 @@ def test_masks_that_do_not_match_are_refused(tmp_path, photos, colors):
     refused(tmp_path, "b.png: is not a readable image", *arguments)
 
 
-@pytest.mark.parametrize("mode", ["L", "1", "RGB", "I;16", "zero and one", "cut-out"])
-def test_masks_of_any_tool_are_read(tmp_path, mode):
-    """Gray, black and white, color, 16 bit, levels 0 and 1, or the object on a transparent background."""
-    object_ = np.zeros((40, 60), bool)
-    object_[10:30, 20:50] = True
-    levels = {"I;16": object_ * np.uint16(65535), "zero and one": object_ * np.uint8(1)}
-    mask = Image.fromarray(levels.get(mode, object_ * np.uint8(255)))
-    if mode == "cut-out":
-        mask = Image.merge("RGBA", [Image.new("L", (60, 40), 30)] * 3 + [mask])
-    elif mode not in levels:
-        mask = mask.convert(mode)
-    mask.save(tmp_path / "photo.jpg.png")
-    assert find_masks(tmp_path, [tmp_path / "photo.jpg"]) == [tmp_path / "photo.jpg.png"]
-    place_mask(tmp_path / "photo.jpg.png", tmp_path / "photo.jpg", (60, 40), (30, 20), tmp_path / "placed" / "0.png")
-    np.testing.assert_array_equal(load_image(tmp_path / "placed" / "0.png")[..., 0], object_[::2, ::2] * 255)
-
-
-def test_training_sees_the_background_around_the_object(tmp_path):
-    """A red object before green: after shrinking, edge pixels hold no green, but red and the chosen background."""
-    image, mask = np.zeros((30, 30, 3), np.uint8), np.zeros((30, 30, 3), np.uint8)
-    image[..., 1] = 200
-    image[4:22, 4:22], mask[4:22, 4:22] = [200, 0, 0], 255
-    result = cut_out(image, mask, 10)
-    share = mask.reshape(10, 3, 10, 3, 3).mean(axis=(1, 3))[..., 0] / 255
-    np.testing.assert_allclose(result[..., 3] / 255, share, atol=0.01)
-    write_image(tmp_path / "0.png", result)
-    for background, level in (("white", 255), ("black", 0)):
-        seen = load_image(tmp_path / "0.png", background)
-        expected = share[..., None] * [200, 0, 0] + (1 - share[..., None]) * level
-        np.testing.assert_allclose(seen, expected, atol=3)
-
-
-def test_points_of_the_object_are_those_in_nearly_all_masks(tmp_path):
-    """The center of the world is in all masks; a point behind it only in those of one side."""
-    angles = np.radians(np.arange(0, 180, 20))
-    centers = np.stack([np.cos(angles), np.sin(angles), 0.2 + 0 * angles], axis=1) * 3
-    cam2world = look_at(centers, np.zeros(3), np.array([0.0, 0, 1]))
-    camera = pycolmap.Camera(model="SIMPLE_PINHOLE", width=60, height=40, params=[50, 30, 20])
-    mask = np.zeros((40, 60, 3), np.uint8)
-    mask[14:26, 24:36] = 255
-    paths = [tmp_path / f"{index}.png" for index in range(len(centers))]
-    for path in paths:
-        write_image(path, mask)
-    points = np.array([[0, 0, 0], [0, -2, 0], [0, 0, 0.2], [0, 0, -100], [1e6, 0, 0]])
-    found = object_points(points, paths, cam2world, [camera] * len(paths))
-    assert found.tolist() == [True, False, True, False, False]
-
-
 # Exposure
 
 
@@ -273,4 +261,11 @@ def test_an_exposure_of_zero_over_zero_tells_nothing(photos, colors, tag):
     colors.save(photos / "a.jpg", exif=data.tobytes())
     with Image.open(photos / "a.jpg") as image:
         assert np.isnan(float(image.getexif().get_ifd(EXIF_FOLDER)[tag]))
+    assert exif_stops(photos / "a.jpg") is None
+
+
+def test_an_exposure_too_large_to_be_squared_tells_nothing(photos, colors):
+    data = Image.Exif()
+    data.get_ifd(EXIF_FOLDER).update({TIME: 0.01, F_NUMBER: "1e200", SENSITIVITY: 100})
+    colors.save(photos / "a.jpg", exif=data.tobytes())
     assert exif_stops(photos / "a.jpg") is None

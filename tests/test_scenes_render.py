@@ -133,6 +133,24 @@ def test_a_mesh_file_renders_as_the_object_it_was_made_from(tmp_path, suffix):
     assert (images[0] < 250).any(axis=2).mean() > 0.1
 
 
+def test_a_color_per_face_ends_at_its_edges(tmp_path):
+    box = trimesh.creation.box()
+    box.visual = trimesh.visual.ColorVisuals(box, face_colors=np.uint8([[20 * face, 0, 0, 255] for face in range(12)]))
+    box.export(tmp_path / "box.ply")
+    surface, _ = load_surface(tmp_path / "box.ply")
+    np.testing.assert_allclose(surface.colors[..., 0], np.arange(12)[:, None].repeat(3, axis=1) * 20 / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["skin.png", r"C:\art\skin.png", r"..\skin.png", "/home/me/skin.png"])
+def test_a_texture_of_another_machine_is_found_beside_the_mesh(tmp_path, name):
+    Image.new("RGB", (2, 2), (9, 200, 9)).save(tmp_path / "skin.png")
+    (tmp_path / "a.mtl").write_text(f"newmtl skin\nmap_Kd {name}\n")
+    (tmp_path / "a.obj").write_text("mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl skin\n"
+                                    "f 1/1 2/2 3/3\n")
+    surface, hashes = load_surface(tmp_path / "a.obj")
+    assert (surface.textures[0] == [9, 200, 9]).all() and None not in hashes.values()
+
+
 def test_gltf_is_y_up_by_its_own_rule(tmp_path):
     tall = trimesh.creation.box((1, 3, 1))
     trimesh.Scene([tall]).export(tmp_path / "tall.glb")

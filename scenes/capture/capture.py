@@ -15,7 +15,7 @@ except ModuleNotFoundError:  # this is the import of a command, which ends here,
     sys.exit(2)
 
 from cli import Parser, number
-from data_util import SceneIntrinsics, load_image, square_resize, write_scene_folder
+from data_util import SceneIntrinsics, load_image, load_rgba, square_resize, write_scene_folder
 from scenes.capture.files import warn_of_leaks
 from scenes.capture.masks import cut_out, object_points
 from scenes.capture.undistort import Undistorter, shared_pinhole
@@ -32,7 +32,7 @@ class Capture:
 
     names: for messages and scene.json. cam2world: rigid, OpenCV axes. cameras: COLMAP's, with their distortion. points,
     colors: the sparse points in world coordinates, empty if the source has none. masks: one per image and of its size,
-    white where the object is; none if the object is not cut out.
+    white where the object is; none if the object is not cut out, or by the images' own alpha alone.
     """
 
     images: list[Path]
@@ -107,11 +107,15 @@ def write_capture(capture: Capture, folder: Path, args: Namespace, source: str) 
 
 
 def split_views(count: int, test_every: int) -> dict[str, list[int]]:
-    """The indices of the training and the test views: views 0, N, 2N, ... are test views; with 0, none."""
-    if test_every == 1:
-        raise InputError(f"--test_every {test_every}: must be 0 or at least 2, so that views are left to train on")
+    """The indices of the training and the test views: views 0, N, 2N, ... are test views; with 0, none.
+
+    Raises InputError if fewer than two are left to train on.
+    """
     test = list(range(0, count, test_every)) if test_every else []
     train = sorted(set(range(count)) - set(test))
+    if len(train) < 2:
+        raise InputError(f"--test_every {test_every}: leaves {len(train)} of {count} views to train on, training needs "
+                         "two")
     return {"train": train, "test": test} if test else {"train": train}
 
 
@@ -148,12 +152,18 @@ def _with_grid(plain: SceneIntrinsics, grid: Grid, sidelength: int | None) -> Sc
 
 def _image(capture: Capture, index: int, undistort: Undistorter,
            sidelength: int | None) -> UInt8[np.ndarray, "h w channels"]:
+    """A view's image as it is written: RGB, or RGBA where the image is transparent or has a mask."""
     path, camera = capture.images[index], capture.cameras[index]
-    image = load_image(path)
+    image = load_rgba(path)
     if image.shape[:2] != (camera.height, camera.width):
         raise InputError(f"{path}: is {image.shape[1]}x{image.shape[0]} pixels, its camera is for "
                          f"{camera.width}x{camera.height}")
-    image = undistort(image, camera)
+    colors, alpha = image[..., :3], image[..., 3]
     if capture.masks:
-        return cut_out(image, undistort(load_image(capture.masks[index]), camera), sidelength)
-    return square_resize(image, sidelength) if sidelength else image
+        alpha = np.minimum(alpha, load_image(capture.masks[index])[..., 0])
+
+    def resample(pixels: np.ndarray) -> np.ndarray:
+        pixels = undistort(pixels, camera)
+        return square_resize(pixels, sidelength) if sidelength else pixels
+
+    return resample(colors) if alpha.min() == 255 else cut_out(colors, alpha, resample)

@@ -36,7 +36,7 @@ def exif_stops(photo: Path) -> float | None:
     try:
         time, f_number, sensitivity = (float(np.ravel(values[tag])[0]) for tag in (TIME, F_NUMBER, SENSITIVITY))
         stops = math.log2(time * sensitivity / f_number ** 2)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, IndexError):
+    except (KeyError, TypeError, ValueError, ArithmeticError, IndexError):
         return None
     return stops if math.isfinite(stops) else None  # a value of 0/0 is not a number
 

@@ -3,6 +3,8 @@
 A mask is any image of the photo's size, as the photo is shown, under the photo's name without or with its suffix:
 IMG_1.png or IMG_1.jpg.png for IMG_1.jpg. An image with transparent pixels is a cut-out: its alpha is the mask.
 """
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,9 @@ import pycolmap
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from data_util import list_images, load_image, square_resize
+from data_util import MAX_IMAGE_BYTES, list_images, load_image, load_rgba
+from foreign import reading
+from scenes.capture.exif import orientation_of, turn_upright
 from util import InputError
 
 OBJECT_SHARE = 0.8  # of the photos that have a point in view; in the masks of that many it belongs to the object
@@ -18,18 +22,22 @@ HALF = 128
 
 
 def find_masks(folder: Path, photos: list[Path]) -> list[Path]:
-    """The mask of each photo. Raises InputError if one has none or two."""
-    masks = {}
+    """The mask of each photo. Raises InputError if one has none or several, or shares its mask with another."""
+    named, photo_of = defaultdict(list), {}
     for mask in list_images(folder):
-        if mask.stem in masks:
-            raise InputError(f"{mask}: and {masks[mask.stem].name} are masks for the same photo")
-        masks[mask.stem] = mask
-    found = [masks.get(photo.stem) or masks.get(photo.name) for photo in photos]
-    missing = [photo.name for photo, mask in zip(photos, found, strict=True) if mask is None]
+        named[mask.stem].append(mask)
+    candidates = [named[photo.stem] + named[photo.name] for photo in photos]
+    missing = [photo.name for photo, masks in zip(photos, candidates, strict=True) if not masks]
     if missing:
         raise InputError(f"{folder}: holds no mask for {missing[0]}, such as {Path(missing[0]).stem}.png "
                          f"({len(missing)} of {len(photos)} photos have none)")
-    return found
+    for photo, (mask, *others) in zip(photos, candidates, strict=True):
+        if others:
+            raise InputError(f"{others[0]}: and {mask.name} are masks for the same photo")
+        if photo_of.setdefault(mask, photo) is not photo:
+            raise InputError(f"{mask}: is the mask of {photo_of[mask].name} and of {photo.name}; name it "
+                             f"{photo.name}.png if it is for the latter")
+    return [mask for (mask,) in candidates]
 
 
 def place_mask(mask: Path, photo: Path, size: tuple[int, int], kept: tuple[int, int], target: Path) -> None:
@@ -46,27 +54,29 @@ def place_mask(mask: Path, photo: Path, size: tuple[int, int], kept: tuple[int, 
 
 
 def read_mask(path: Path) -> UInt8[np.ndarray, "h w"]:
-    """An image's alpha if it is transparent anywhere, else its brightness; of levels 0 and 1 alone, 1 is white."""
-    pixels = load_image(path)
-    with Image.open(path) as image:
-        alpha = np.asarray(image.convert("RGBA"))[..., 3] if image.has_transparency_data else np.uint8([255])
-    if alpha.min() < 255:
-        return alpha.copy()
-    gray = np.asarray(Image.fromarray(pixels).convert("L"))
-    return 255 * gray if gray.max() == 1 else gray
+    """An image's alpha if it is transparent anywhere, else its brightness, turned upright as its EXIF tag says.
+
+    Of levels 0 and 1 alone, 1 is white.
+    """
+    pixels = load_rgba(path)
+    mask = Image.fromarray(pixels[..., 3])
+    if pixels[..., 3].min() == 255:
+        mask = Image.fromarray(pixels[..., :3]).convert("L")
+    with reading(path, "a readable image", MAX_IMAGE_BYTES), Image.open(path) as image:
+        levels = np.array(turn_upright(mask, orientation_of(image)))
+    return 255 * levels if levels.max() == 1 else levels
 
 
-def cut_out(image: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w 3"],
-            sidelength: int | None) -> UInt8[np.ndarray, "h2 w2 4"]:
-    """The image with the mask as alpha, cropped and shrunk to `sidelength` if given; black where it is transparent.
+def cut_out(image: UInt8[np.ndarray, "h w 3"], mask: UInt8[np.ndarray, "h w"],
+            resample: Callable[[np.ndarray], np.ndarray]) -> UInt8[np.ndarray, "h2 w2 4"]:
+    """The image with the mask as alpha, resampled (undistorted, cropped, shrunk); black where it is transparent.
 
     Colors are averaged with their alpha as weight, so that nothing of the background bleeds into the object's edge.
     """
-    weighted = np.round(image * (mask / 255)).astype(np.uint8)
-    if sidelength:
-        weighted, mask = square_resize(weighted, sidelength), square_resize(mask, sidelength)
-    color = np.round(255 * (weighted / np.maximum(mask, 1))).clip(0, 255).astype(np.uint8)
-    return np.concatenate([color, mask[..., :1]], axis=2)
+    alpha = mask.astype(np.float32) / 255
+    weighted, alpha = resample(image * alpha[..., None]), resample(alpha)
+    colors = weighted / np.maximum(alpha, 1 / 255)[..., None]
+    return np.round(np.dstack([colors, 255 * alpha])).clip(0, 255).astype(np.uint8)
 
 
 def object_points(points: Float[np.ndarray, "points 3"], masks: list[Path], cam2world: Float[np.ndarray, "views 4 4"],

@@ -3,16 +3,16 @@ import shutil
 from pathlib import Path
 
 import pillow_heif
-from PIL import Image, ImageOps
+from PIL import Image
 
 from data_util import MAX_IMAGE_BYTES, list_images
 from foreign import PICTURES, reading
+from scenes.capture.exif import SIDEWAYS, orientation_of, turn_upright, upright_exif
 from scenes.capture.files import natural_order, same_pictures
 from util import InputError
 
 KEPT_SIDE = 1280  # pixels of the shorter side: the largest --img_sidelength, 1024, and a quarter for what is cropped
 HEIF_SUFFIXES = {".heic", ".heif"}
-ORIENTATION_TAG = 0x0112
 PHOTOS = (*PICTURES, "HEIF")
 
 pillow_heif.register_heif_opener()  # Pillow then opens HEIC files, turned upright
@@ -52,8 +52,7 @@ def require_different(photos: list[Path]) -> None:
 def shown_size(path: Path) -> tuple[int, int]:
     """Width and height of an image once it is turned as its EXIF tag says. Raises InputError."""
     with reading(path, "a readable image", MAX_IMAGE_BYTES, PHOTOS), Image.open(path) as image:
-        sideways = image.getexif().get(ORIENTATION_TAG, 1) in (5, 6, 7, 8)
-        return image.size[::-1] if sideways else image.size
+        return image.size[::-1] if orientation_of(image) in SIDEWAYS else image.size
 
 
 def kept_size(width: int, height: int, side: int) -> tuple[int, int]:
@@ -66,31 +65,30 @@ def place_photo(photo: Path, folder: Path, index: int, side: int) -> str:
     """Puts the photo into the folder under a plain name and returns it.
 
     It is a copy if COLMAP reads it as it is; else a PNG with the EXIF data: decoded from HEIC, turned upright, its
-    shorter side shrunk to `side` pixels by area averaging. One photo is in memory at a time.
+    shorter side shrunk to `side` pixels by area averaging. One photo is in memory at a time. Raises InputError.
     """
     folder.mkdir(exist_ok=True)
     size = kept_size(*shown_size(photo), side)
     with reading(photo, "a readable image", MAX_IMAGE_BYTES, PHOTOS), Image.open(photo) as image:
-        as_it_is = (image.format in PICTURES and image.size == size
-                    and image.getexif().get(ORIENTATION_TAG, 1) == 1)
-        upright = None if as_it_is else _upright(image, size)
+        as_it_is = image.format in PICTURES and image.size == size and orientation_of(image) == 1
+        if as_it_is:
+            image.load()  # a damaged photo is refused here, where its name is known
+        else:
+            upright, exif = _upright(image, size), upright_exif(image)
     name = f"{index:06d}{photo.suffix.lower() if as_it_is else '.png'}"
     if as_it_is:
         shutil.copyfile(photo, folder / name)
     else:
-        upright.save(folder / name, exif=upright.getexif(), compress_level=1)
+        upright.save(folder / name, exif=exif, compress_level=1)
     return name
 
 
 def _upright(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The image turned as its EXIF tag says and shrunk to `size`, with its other EXIF data."""
+    """The image turned as its EXIF tag says and shrunk to `size`."""
     image.draft("RGB", (min(size), min(size)))  # a JPEG then decodes at a half, a quarter or an eighth of its size
-    image = ImageOps.exif_transpose(image)
-    exif = image.getexif()
+    image = turn_upright(image, orientation_of(image))
     if image.mode == "I;16":
         image = image.point(lambda level: level / 256).convert("L")
     if image.mode not in ("RGB", "RGBA", "L"):
         image = image.convert("RGB")
-    image = image.resize(size, Image.Resampling.BOX)
-    image.info["exif"] = exif.tobytes()
-    return image
+    return image.resize(size, Image.Resampling.BOX)

@@ -8,7 +8,7 @@ Cameras are COLMAP's, of any model but panoramas; in pixel coordinates the first
 import cv2
 import numpy as np
 import pycolmap
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from util import InputError
 
@@ -69,7 +69,8 @@ class Undistorter:
         self.target = target
         self._maps = {}
 
-    def __call__(self, image: UInt8[np.ndarray, "_ _ 3"], camera: pycolmap.Camera) -> UInt8[np.ndarray, "h w 3"]:
+    def __call__(self, image: UInt8[np.ndarray, "_ _ *c"] | Float32[np.ndarray, "_ _ *c"], camera: pycolmap.Camera,
+                 ) -> UInt8[np.ndarray, "h w *c"] | Float32[np.ndarray, "h w *c"]:
         if is_pinhole(camera) and _same(camera, self.target):
             return image
         key = (camera.model_name, camera.width, camera.height, tuple(camera.params))

@@ -5,7 +5,7 @@
 import hashlib
 import os
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import trimesh
@@ -94,7 +94,7 @@ class _Folder(Resolver):
 
     def _find(self, name: str) -> Path | None:
         """The file in the mesh's folder; for a path of another machine, the file of its last part."""
-        for candidate in (name, os.path.basename(name)):
+        for candidate in (name, PureWindowsPath(name).name):  # which takes both \ and / apart
             with suppress(InputError):
                 path = inside(self.mesh.parent, candidate, named_by=self.mesh)
                 if os.path.exists(path) and not path.is_dir():

@@ -100,6 +100,8 @@ def _appearance(mesh: trimesh.Trimesh) -> tuple[Float[np.ndarray, "faces 3 2"], 
         factor = getattr(material, "baseColorFactor", None)
         tint = np.ones(3) if factor is None else np.asarray(factor)[:3] / 255
         return mesh.visual.uv[mesh.faces], white * tint, _rgb(image)
+    if mesh.visual.kind == "face":
+        return uv, np.repeat(mesh.visual.face_colors[:, None, :3], 3, axis=1) / 255, plain
     return uv, mesh.visual.vertex_colors[mesh.faces][..., :3] / 255, plain
 
 
