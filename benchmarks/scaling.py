@@ -37,21 +37,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             if architecture not in measured:
                 measured[architecture] = measure(architecture, opt)
             results.setdefault(flag, []).append({flag: value, **measured[architecture]})
-            print(" ".join(f"{name} {number:.4g}" for name, number in results[flag][-1].items()))
+            print(" ".join(f"{name} {number:.4g}" for name, number in results[flag][-1].items() if number is not None))
         sizes = [float(value) for value in values]
         curves = [Curve(label, sizes, [[result[name]] for result in results[flag]], style)
-                  for name, (label, style) in CURVES.items()]
+                  for name, (label, style) in CURVES.items() if results[flag][0][name] is not None]
         plots.append(Plot("", f"--{flag}", "seconds, GFLOP", curves, log=True))
     write_json(opt.out / "scaling.json", {"device": opt.device, "precision": opt.precision, "compile": opt.compile,
                                           "threads": torch.get_num_threads(), **results})
     write_plots(opt.out / "scaling.png", plots)
 
 
-def measure(architecture: Architecture, opt: Namespace) -> dict[str, float]:
+def measure(architecture: Architecture, opt: Namespace) -> dict[str, float | None]:
     """Seconds and GFLOP of a step and a frame of this size."""
     seconds = Stopwatch(torch.device(opt.device), opt.repeats)
     networks, train, poses = training(architecture, opt)
-    return {"train_step_s": seconds(train), "train_gflop": count_gflop(train),
+    return {"train_step_s": seconds(train),
+            "train_gflop": None if opt.graph else count_gflop(train),  # nothing is seen of a graph
             **time_frames(networks.model, poses, seconds, opt)}
 
 

@@ -4,12 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 from tqdm import tqdm
 
-from data_util import write_image
+from data_util import load_image, write_image
 from dataio import Scene
 from evaluation.metrics import true_image
 from evaluation.pictures import depth_pictures, enlarge, picture_grid, spread, to_uint8
@@ -97,6 +96,5 @@ def write_png16(path: Path, image: Float[np.ndarray, "h w *c"]) -> None:
 
 
 def read_frame(folder: Path, view: int) -> UInt8[np.ndarray, "h w 3"]:
-    """A frame of a test run, in 8 bits."""
-    levels = cv2.imread(str(frame_path(folder, view)), cv2.IMREAD_UNCHANGED)
-    return to_uint8(levels[..., ::-1] / 65535)
+    """A frame of a test run, in 8 bits. Raises `InputError` if it is not there any more or damaged."""
+    return load_image(frame_path(folder, view))

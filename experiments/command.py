@@ -17,11 +17,6 @@ from experiments.status import find_result, read_state, status_table
 from experiments.worker import add_slot_arguments, make_slots, work
 from util import InputError
 
-# The flags of run_deepvoxels.py that an experiment sets for each run.
-RESERVED = {"--train_test", "--data_root", "--train_root", "--logging_root", "--experiment_name", "--checkpoint",
-            "--resume", "--model", "--max_steps", "--max_epoch", "--start_epoch", "--seed", "--dry_run"}
-
-
 Scenes = dict[str, SceneData]  # by name
 Groups = dict[Hashable, list[Run]]  # runs that differ only in their seed, by what they have in common
 
@@ -52,12 +47,9 @@ def experiment_parser(prog: str, description: str | None) -> Parser:
 
 def parse(parser: Parser, argv: Sequence[str] | None, reserved: set[str]) -> argparse.Namespace:
     """The arguments. Unknown ones are for run_deepvoxels.py: `flags` decide what is learned, `free_flags` do not. None
-    may be in `RESERVED` or `reserved`."""
+    may be in `reserved` (see `split_flags`)."""
     args, flags = parser.parse_known_args(argv)
-    for flag in flags:
-        if flag.partition("=")[0] in RESERVED | reserved:
-            raise InputError(f"{flag}: cannot be given, the experiment sets it for each run")
-    args.flags, args.free_flags = split_flags(parser.prog, flags)
+    args.flags, args.free_flags = split_flags(parser.prog, flags, reserved)
     if args.status:
         return args
     for name in ("scenes", "steps"):

@@ -5,12 +5,13 @@
 
 Measures every checkpoint that the runs have kept on the scene's held-out images (`validation`, else `test`), as a test
 would. Minutes are those of training, without pauses. Writes curve.png, curve.md and curve.json; repeating the command
-measures what is new: checkpoints that were not there or have changed, or all with another --data_root or --precision.
+measures what is new: checkpoints that were not there or have changed, or all with other views or --precision.
 """
 import json
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from evaluation.render import (
     recorded_scene,
     render_path,
 )
+from experiments.fingerprint import fingerprint
 from experiments.plan import writing
 from experiments.results import GAP, markdown_table
 from runtime import PRECISIONS, choose_device, set_arithmetic
@@ -68,13 +70,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 def measure_new(paths: Sequence[Path], args: Namespace, device: torch.device) -> dict[Path, dict]:
     """A point for each checkpoint, measured unless `curve.json` has it. A training may remove checkpoints meanwhile;
     they are left out. Raises `InputError` if none is left."""
-    known, points, views = earlier_points(args.out / "curve.json"), {}, {}
+    known, points, views, fingerprint_of = earlier_points(args.out / "curve.json"), {}, {}, cache(fingerprint)
     for path in tqdm(paths, unit="checkpoint", dynamic_ncols=True):
         try:
-            inputs = inputs_of(path, args.data_root, args.precision)
             point = known.get(str(path.resolve()), {})
+            root = args.data_root or held_out_folder(training_folder(path, point))
+            inputs = {**file_state(path), "precision": args.precision, "views": str(root.resolve()),
+                      "fingerprint": fingerprint_of(root)}
             if point.get("inputs") != inputs:
-                point = {**measure_checkpoint(path, args.data_root, views, device, args.precision), "inputs": inputs}
+                point = {**measure_checkpoint(path, root, views, device, args.precision), "inputs": inputs}
                 add_point(args.out, path, point)
             points[path] = point
         except (InputError, FileNotFoundError):
@@ -106,11 +110,18 @@ def short_names(folders: Iterable[Path]) -> dict[Path, str]:
     return names
 
 
-def inputs_of(path: Path, data_root: Path | None, precision: str) -> dict[str, str | int | None]:
-    """What a checkpoint's point depends on. `data_root`: None for the scene that it was trained on."""
+def file_state(path: Path) -> dict[str, int]:
+    """What changes if a checkpoint is replaced."""
     status = path.stat()
-    return {"mtime_ns": status.st_mtime_ns, "bytes": status.st_size, "precision": precision,
-            "data_root": data_root and str(data_root.resolve())}
+    return {"mtime_ns": status.st_mtime_ns, "bytes": status.st_size}
+
+
+def training_folder(path: Path, point: dict) -> Path:
+    """The views that a checkpoint was trained on. Its point says so if it is of the same file; else it is loaded."""
+    known = point.get("data_root")
+    if known and Path(known).is_dir() and file_state(path).items() <= point["inputs"].items():
+        return recorded_scene({}, path, Path(known))
+    return recorded_scene(load_checkpoint(path), path, None)
 
 
 def earlier_points(path: Path) -> dict[str, dict]:
@@ -131,9 +142,10 @@ def add_point(out: Path, path: Path, point: dict) -> None:
                                          | {str(path.resolve()): point}})
 
 
-def measure_checkpoint(path: Path, data_root: Path | None, views: dict[tuple, Scene], device: torch.device,
-                       precision: str) -> dict[str, float | int | None]:
-    """What a checkpoint's model reaches on the held-out views. `views`: the scenes that were read already."""
+def measure_checkpoint(path: Path, root: Path, views: dict[tuple, Scene], device: torch.device,
+                       precision: str) -> dict[str, str | float | int | None]:
+    """What a checkpoint's model reaches on the held-out views at `root`, and the `data_root` that it was trained on.
+    `views`: the scenes that were read already."""
     checkpoint = load_checkpoint(path)
     name, architecture = recorded_network(checkpoint, path)
     background = recorded_option(checkpoint, "background", next(iter(BACKGROUNDS)))
@@ -144,7 +156,6 @@ def measure_checkpoint(path: Path, data_root: Path | None, views: dict[tuple, Sc
             views[key] = load_scene(*key)
         return views[key]
 
-    root = data_root or held_out_folder(recorded_scene(checkpoint, path, None))
     scene = load(root)
     neighbors = None
     if name in FROM_SOURCE:
@@ -163,7 +174,8 @@ def measure_checkpoint(path: Path, data_root: Path | None, views: dict[tuple, Sc
     means = mean_metrics(metrics)
     return {"step": int(path.stem.rpartition("_")[2]), "minutes": None if seconds is None else seconds / 60,
             "psnr": means["psnr"], "ssim": means["ssim"],
-            "depth_error": errors and errors["mean_absolute_error"]}
+            "depth_error": errors and errors["mean_absolute_error"],
+            "data_root": recorded_option(checkpoint, "data_root", "")}
 
 
 def table_text(curves: dict[str, list[dict]]) -> str:

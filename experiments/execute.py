@@ -87,7 +87,8 @@ def carry_out(plan: Plan, name: str, flags: Sequence[str], lock: Lock, commands:
 
 
 def command_lines(plan: Plan, name: str, flags: Sequence[str]) -> Iterator[list[str]]:
-    """What is left to do for a run: the arguments of `python`, one command after the other has ended well."""
+    """What is left to do for a run: the arguments of `python`, one command after the other has ended well. Raises
+    `InputError` if a training has left no checkpoint of its last step."""
     out, folder = str(plan.out.absolute()), plan.folder(name).absolute()
     prepare, train, test = ([word.replace(OUT, out) for word in shlex.split(plan.runs[name][line])[1:]]
                             for line in ("prepare", "train", "test"))
@@ -97,7 +98,10 @@ def command_lines(plan: Plan, name: str, flags: Sequence[str]) -> Iterator[list[
     if train:
         yield [train[0], *more, *train[1:]]  # the run's own flags last, so that they count
         # By its step: the newest may be of a training that is not finished.
-        checkpoint = ["--checkpoint", str(max(folder.glob(f"logs/*/*/model-epoch_*_iter_{plan.steps}.pth")))]
+        trained = max(folder.glob(f"logs/*/*/model-epoch_*_iter_{plan.steps}.pth"), default=None)
+        if trained is None:
+            raise InputError(f"{folder}: holds no checkpoint of step {plan.steps}, though training ended well")
+        checkpoint = ["--checkpoint", str(trained)]
     yield [*test, *more, *checkpoint]
 
 

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from cli import run
-from data_util import write_image
 from dataio import Scene
 from evaluation.metrics import load_true_depth
-from evaluation.pictures import depth_pictures, picture_grid, spread
+from evaluation.pictures import depth_pictures, spread
 from experiments.command import Groups, Scenes, experiment_parser, parse, run_experiment
-from experiments.pictures import VIEWS_SHOWN, load_test_views, truth_and_frames
+from experiments.pictures import VIEWS_SHOWN, load_test_views, truth_and_frames, write_figure
 from experiments.plan import Run, SceneData
 from experiments.results import GAP, Outcome, cell, gaps, markdown_table, summarize
 from experiments.status import Result
@@ -28,7 +27,7 @@ PAPER = {"cube": {"with": 28.42, "without": 23.26}, "pedestal": {"with": 32.35, 
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parse(experiment_parser(PROG, __doc__), argv, reserved={"--no_occlusion_net"})
+    args = parse(experiment_parser(PROG, __doc__), argv, reserved={"no_occlusion_net"})
     run_experiment("occlusion", args, plan_runs, collect)
 
 
@@ -44,9 +43,8 @@ def collect(args: Namespace, scenes: Scenes, runs: Groups, outcome: Outcome) -> 
     write_json(args.out / "occlusion.json", {"steps": args.steps, "seeds": args.seeds, "flags": args.flags,
                                              "scenes": table, "paper": PAPER})
     write_text(args.out / "occlusion.md", table_text(table, args))
-    write_figure(args, scenes, {key: outcome.results.get(group[0]) for key, group in runs.items()})
     print((args.out / "occlusion.md").read_text(encoding="utf-8"))
-    print(f"look at {args.out / 'figure.png'}")
+    write_pictures(args, scenes, {key: outcome.results.get(group[0]) for key, group in runs.items()})
 
 
 def table_text(table: dict, args: Namespace) -> str:
@@ -71,7 +69,7 @@ def depth_cells(depth: dict | None) -> list[str]:
     return [f"{depth['mean_absolute_error'] / depth['voxel_size']:.2f}", f"{100 * depth['within_one_voxel']:.1f} %"]
 
 
-def write_figure(args: Namespace, scenes: Scenes, results: dict[tuple[str, str], Result | None]) -> None:
+def write_pictures(args: Namespace, scenes: Scenes, results: dict[tuple[str, str], Result | None]) -> None:
     """Writes figure.png, from the first seed's runs. The depth of the background is undetermined (paper, Figure 5)."""
     rows = []
     for scene, data in scenes.items():
@@ -85,9 +83,8 @@ def write_figure(args: Namespace, scenes: Scenes, results: dict[tuple[str, str],
             rows.append((f"{scene} {views.names[view]}", [
                 truth, None if true_depth is None else true_depth[view],
                 with_net, None if depth is None else depth[view], without_net]))
-    if rows:
-        write_image(args.out / "figure.png", picture_grid(
-            ["truth", "true depth", "with occlusion net", "its depth", "without occlusion net"], rows))
+    write_figure(args.out / "figure.png",
+                 ["truth", "true depth", "with occlusion net", "its depth", "without occlusion net"], rows)
 
 
 def color_depths(result: Result, views: Scene, data: SceneData) -> tuple[np.ndarray | None, np.ndarray]:

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from data_util import write_image
 from dataio import Scene, load_scene
 from evaluation.metrics import true_image
 from evaluation.output import read_frame
-from evaluation.pictures import captions, tile, to_uint8
+from evaluation.pictures import captions, picture_grid, tile, to_uint8
 from evaluation.video import Video
 from experiments.plan import SceneData
 from experiments.status import Result
@@ -26,6 +27,16 @@ def truth_and_frames(views: Scene, view: int, results: Sequence[Result | None],
                      ) -> list[UInt8[np.ndarray, "h w 3"] | None]:
     """A view's true image and the frame of each run; None for a run that failed."""
     return [to_uint8(true_image(views, view)), *(result and read_frame(result.folder, view) for result in results)]
+
+
+def write_figure(path: Path, columns: Sequence[str], rows: Sequence[tuple[str, list]]) -> None:
+    """Writes the rows of pictures (see `picture_grid`) and says where. If there are none, as no run is done, a figure
+    of an earlier call is removed."""
+    if rows:
+        write_image(path, picture_grid(columns, rows))
+        print(f"look at {path}")
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_path_video(path: Path, columns: Sequence[str], views: Scene, results: Sequence[Result | None]) -> None:

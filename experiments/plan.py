@@ -1,19 +1,20 @@
 """An experiment's plan: its runs and their command lines, written down in the output folder.
 
-`experiment.json` holds the experiment's name, what decides what its runs learn (steps and flags), its scenes and the
-command lines of each run, by the run's name. So any process that sees the folder can carry out a run
-(`experiments.execute`). Repeating a command with more scenes or seeds extends the plan.
+`experiment.json` holds the experiment's name, what decides what its runs learn (steps and flags), its scenes, with
+fingerprints of their files, and the command lines of each run, by the run's name. So any process that sees the folder
+can carry out a run (`experiments.execute`). Repeating a command with more scenes or seeds extends the plan.
 """
 import json
 import shlex
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from baselines import UNTRAINED
 from data_util import list_images
 from dataio import find_split
+from experiments.fingerprint import fingerprint
 from folders import Lock
 from run_deepvoxels import FREE_ON_RESUME, build_parser
 from util import InputError, read_text, write_json
@@ -21,6 +22,9 @@ from util import InputError, read_text, write_json
 RECORD = "experiment.json"
 OUT = "{out}"  # stands for the output folder in command lines, so that it may be moved
 MAX_RECORD_BYTES = 1 << 28
+# The flags of run_deepvoxels.py that an experiment sets for each run, or that its runs cannot take.
+RESERVED = {"train_test", "data_root", "train_root", "logging_root", "experiment_name", "checkpoint", "resume", "model",
+            "max_steps", "max_epoch", "start_epoch", "seed", "dry_run", "lpips"}
 
 
 class SceneData(NamedTuple):
@@ -65,6 +69,7 @@ class Plan:
     runs: by name, the folder of the training views (`views`) and the command lines `prepare` (makes the views unless
     they exist; may be empty), `train` (empty for a model without training) and `test`. Whoever carries out a run puts
     the output folder for `OUT`, and adds --logging_root, --checkpoint and flags that do not change what is learned.
+    fingerprints: of the scenes' training and test views, by the scene's name.
     """
 
     out: Path
@@ -73,6 +78,7 @@ class Plan:
     flags: list[str]
     scenes: dict[str, str]
     runs: dict[str, dict]
+    fingerprints: dict[str, str] = field(default_factory=dict)
 
     def folder(self, name: str) -> Path:
         """The logging root of a run."""
@@ -95,14 +101,17 @@ class Plan:
                 "test": line("test", "--data_root", run.data.test, "--train_root", run.data.train)}
 
 
-def split_flags(prog: str, flags: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_flags(prog: str, flags: Sequence[str], reserved: Collection[str] = ()) -> tuple[list[str], list[str]]:
     """Those flags of run_deepvoxels.py that decide what is learned, and those that may differ between two calls, both
-    sorted. Ends the process with one line, as the command `prog`, if one is wrong."""
+    sorted. Ends the process with one line, as the command `prog`, if one is wrong. Raises `InputError` for one whose
+    name is in `RESERVED` or `reserved`."""
     parser, _ = build_parser()
     parser.prog = prog
     given = vars(parser.parse_args(list(flags)))
     learning, free = [], []
     for name in sorted(given):
+        if name in RESERVED or name in reserved:
+            raise InputError(f"--{name}: cannot be given, the experiment sets it for each run")
         words = [f"--{name}"] if given[name] is True else [f"--{name}", f"{given[name]}"]
         (free if name in FREE_ON_RESUME else learning).extend(words)
     return learning, free
@@ -144,9 +153,9 @@ def read_plan(out: Path) -> Plan:
         raise InputError(f"--out {out}: holds no experiment")
     try:
         content = json.loads(read_text(record, MAX_RECORD_BYTES))
-        # Earlier versions wrote no runs, and among the flags those that do not change what is learned.
+        # Earlier versions wrote no runs, no fingerprints, and among the flags those that do not change what is learned.
         return Plan(out, content["experiment"], int(content["steps"]), split_flags(str(record), content["flags"])[0],
-                    dict(content["scenes"]), dict(content.get("runs", {})))
+                    dict(content["scenes"]), dict(content.get("runs", {})), dict(content.get("fingerprints", {})))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{record}: is not an experiment's record ({error})") from None
 
@@ -155,13 +164,15 @@ def draw_up(out: Path, experiment: str, steps: int, flags: list[str], scenes: di
             runs: Sequence[Run]) -> Plan:
     """The plan in the folder, if there is one, with these scenes and runs too. Writes nothing.
 
-    Raises `InputError` if the folder holds anything else: another experiment, other steps, flags or scenes.
+    Raises `InputError` if the folder holds anything else: another experiment, other steps, flags or scenes, or results
+    of a scene that has changed since.
     """
     roots = {name: str(data.root) for name, data in scenes.items()}
+    fingerprints = {name: fingerprint(*data) for name, data in scenes.items()}
     # Hidden files, such as the lock, may be left of a command that ended before it wrote its record.
     if not out.exists() or not (out / RECORD).exists() and out.is_dir() and all(
             path.name.startswith(".") for path in out.iterdir()):
-        return Plan(out, experiment, steps, flags, roots, {}).add(runs)
+        return Plan(out, experiment, steps, flags, roots, {}, fingerprints).add(runs)
     if not (out / RECORD).is_file():
         raise InputError(f"--out {out}: exists and holds no experiment; name another folder")
     plan = read_plan(out)
@@ -175,6 +186,8 @@ def draw_up(out: Path, experiment: str, steps: int, flags: list[str], scenes: di
     for scene, root in roots.items():
         if plan.scenes.setdefault(scene, root) != root:
             raise InputError(f"{out}: has results of another scene named {scene}, {plan.scenes[scene]}")
+        if plan.fingerprints.setdefault(scene, fingerprints[scene]) != fingerprints[scene]:
+            raise InputError(f"{root}: has changed since {out} was begun; name another folder for --out")
     return plan.add(runs)
 
 

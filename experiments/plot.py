@@ -10,7 +10,8 @@ from util import new_file, one_line
 
 @dataclass(frozen=True)
 class Curve:
-    """A named line: at each x the mean of some values, with a bar from the smallest to the largest.
+    """A named line: at each x the mean of some values, with a bar from the smallest to the largest. Where there are no
+    values the line is broken.
 
     style: color, marker and line as matplotlib's format strings say them.
     """
@@ -45,8 +46,9 @@ def write_plots(path: Path, plots: Sequence[Plot]) -> None:
             axes.set_xscale("log")
             axes.set_yscale("log")
         for curve in plot.curves:
-            mean = np.array([np.mean(values) for values in curve.values])
-            bars = mean - [min(values) for values in curve.values], [max(values) for values in curve.values] - mean
+            known = [values or [np.nan] for values in curve.values]
+            mean = np.array([np.mean(values) for values in known])
+            bars = mean - [min(values) for values in known], [max(values) for values in known] - mean
             name = one_line(curve.name).replace("$", r"\$")  # which would start a formula
             legend[name] = axes.errorbar(curve.x, mean, np.maximum(bars, 0), fmt=curve.style, capsize=3)
         measured = sorted({x for curve in plot.curves for x in curve.x})

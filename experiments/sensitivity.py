@@ -4,8 +4,8 @@
 
 Each study varies one setting and keeps the others: `images` uses every (N+1)-th training view (--skip), `grid` varies
 the number of voxels per side (--grid_dims), `noise` rotates the training cameras at random (--degrees; scenes.noise),
-differently for each seed. Writes plots, images.png, grid.png and noise.png, and sensitivity.json. Repeating the command
-runs what is missing.
+differently for each seed. Writes sensitivity.md and sensitivity.json, and plots: images.png, grid.png and noise.png.
+Repeating the command runs what is missing. A failed run is a gap in table and plot.
 """
 from argparse import Namespace
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from deep_voxels import SIZES
 from experiments.command import Groups, Scenes, experiment_parser, parse, run_experiment
 from experiments.plan import OUT, Run, SceneData
 from experiments.plot import Curve, Plot, write_plots
-from experiments.results import Outcome, summarize
-from util import write_json
+from experiments.results import Outcome, cell, gaps, markdown_table, summarize
+from util import write_json, write_text
 
 PROG = "experiments.sensitivity"
 X_LABELS = {"images": "training images", "grid": "voxels per side", "noise": "pose noise (degrees)"}
@@ -27,7 +27,7 @@ BASE = "base"  # the variant that changes nothing: one run for all studies
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parse(add_arguments(experiment_parser(PROG, __doc__)), argv, reserved={"--sampling_pattern"})
+    args = parse(add_arguments(experiment_parser(PROG, __doc__)), argv, reserved={"sampling_pattern"})
     run_experiment("sensitivity", args, plan_runs, collect)
 
 
@@ -37,18 +37,41 @@ def plan_runs(args: Namespace, scenes: Scenes) -> Groups:
 
 
 def collect(args: Namespace, scenes: Scenes, groups: Groups, outcome: Outcome) -> None:
-    """Writes sensitivity.json and the plots."""
-    content = {"steps": args.steps, "seeds": args.seeds, "flags": args.flags, "studies": {}}
-    for study in args.studies:
-        points = {scene: [{"x": shown_x(study, data, x), **summarize(groups[study, scene, x], outcome)}
-                          for x in values(args, study)] for scene, data in scenes.items()}
-        content["studies"][study] = {"x": X_LABELS[study], "scenes": points}
-        curves = [curve for scene, line in points.items() if (curve := psnr_curve(scene, line)).x]
-        if curves:
-            write_plots(args.out / f"{study}.png",
-                        [Plot(f"PSNR after {args.steps} steps", X_LABELS[study], "PSNR (dB)", curves)])
-            print(f"look at {args.out / f'{study}.png'}")
-    write_json(args.out / "sensitivity.json", content)
+    """Writes the table and the plots."""
+    studies = {study: {scene: [{"x": shown_x(study, data, x), **summarize(groups[study, scene, x], outcome)}
+                               for x in values(args, study)] for scene, data in scenes.items()}
+               for study in args.studies}
+    write_json(args.out / "sensitivity.json", {
+        "steps": args.steps, "seeds": args.seeds, "flags": args.flags,
+        "studies": {study: {"x": X_LABELS[study], "scenes": points} for study, points in studies.items()}})
+    write_text(args.out / "sensitivity.md", table_text(studies, args))
+    print((args.out / "sensitivity.md").read_text(encoding="utf-8"))
+    for study, points in studies.items():
+        write_plot(args.out / f"{study}.png", study, points, args.steps)
+
+
+def table_text(studies: dict[str, dict[str, list[dict]]], args: Namespace) -> str:
+    """A row for each study, scene and value."""
+    def shown(study: str, value: int | float, point: dict) -> str:  # several --skip may keep as many views
+        return f"{point['x']:g}" + (f" (--skip {value})" if study == "images" else "")
+
+    points = {(scene, X_LABELS[study], shown(study, value, point)): point for study, scenes in studies.items()
+              for scene, line in scenes.items() for value, point in zip(values(args, study), line, strict=True)}
+    return (f"Test views after {args.steps} steps, mean over the seeds {', '.join(map(str, args.seeds))}; "
+            f"flags: {' '.join(args.flags) or 'none'}\n\n"
+            + markdown_table(["Scene", "Varied", "Value", "PSNR / SSIM"],
+                             [[*names, cell(point)] for names, point in points.items()])
+            + gaps({f"{scene}, {label} {value}": point for (scene, label, value), point in points.items()}))
+
+
+def write_plot(path: Path, study: str, points: dict[str, list[dict]], steps: int) -> None:
+    """Writes a study's curves and says where. If no run is done, a plot of an earlier call is removed."""
+    curves = [psnr_curve(scene, line) for scene, line in points.items() if any(point["seeds"] for point in line)]
+    if curves:
+        write_plots(path, [Plot(f"PSNR after {steps} steps", X_LABELS[study], "PSNR (dB)", curves)])
+        print(f"look at {path}")
+    else:
+        path.unlink(missing_ok=True)
 
 
 def add_arguments(parser: Parser) -> Parser:
@@ -106,10 +129,9 @@ def shown_x(study: str, data: SceneData, x: int | float) -> int | float:
 
 
 def psnr_curve(scene: str, points: list[dict]) -> Curve:
-    """The PSNR at every point where at least one seed finished."""
-    finished = [point for point in points if point["seeds"]]
-    return Curve(scene, [float(point["x"]) for point in finished],
-                 [[seed["psnr"] for seed in point["seeds"].values()] for point in finished])
+    """The PSNR of each finished seed at every point."""
+    return Curve(scene, [float(point["x"]) for point in points],
+                 [[seed["psnr"] for seed in point["seeds"].values()] for point in points])
 
 
 if __name__ == "__main__":

@@ -12,10 +12,9 @@ import numpy as np
 
 from baselines import MODELS, UNTRAINED
 from cli import run
-from data_util import write_image
-from evaluation.pictures import picture_grid, spread
+from evaluation.pictures import spread
 from experiments.command import Groups, Scenes, experiment_parser, parse, run_experiment
-from experiments.pictures import VIEWS_SHOWN, load_test_views, truth_and_frames, write_path_video
+from experiments.pictures import VIEWS_SHOWN, load_test_views, truth_and_frames, write_figure, write_path_video
 from experiments.plan import Run
 from experiments.results import GAP, Outcome, cell, gaps, markdown_table, summarize
 from experiments.status import Result
@@ -57,9 +56,8 @@ def collect(args: Namespace, scenes: Scenes, runs: Groups, outcome: Outcome) -> 
         "paper": {model: dict(zip(("vase", "pedestal", "chair", "cube", "mean"), row, strict=True))
                   for model, row in PAPER.items()}})
     write_text(args.out / "table.md", table_text(table, models, args))
-    write_pictures(args, scenes, models, {key: outcome.results.get(group[0]) for key, group in runs.items()})
     print((args.out / "table.md").read_text(encoding="utf-8"))
-    print(f"look at {args.out / 'figure.png'}")
+    write_pictures(args, scenes, models, {key: outcome.results.get(group[0]) for key, group in runs.items()})
 
 
 def mean_over_scenes(table: dict, model: str) -> dict[str, float | None]:
@@ -102,8 +100,7 @@ def write_pictures(args: Namespace, scenes: Scenes, models: list[str],
         rows += [(f"{scene} {views.names[view]}", truth_and_frames(views, view, scene_results))
                  for view in spread(len(views), VIEWS_SHOWN)]
         write_path_video(args.out / f"{scene}.mp4", columns, views, scene_results)
-    if rows:
-        write_image(args.out / "figure.png", picture_grid(columns, rows))
+    write_figure(args.out / "figure.png", columns, rows)
 
 
 if __name__ == "__main__":

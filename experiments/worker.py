@@ -5,7 +5,7 @@
 
 The runs are those that an experiment's command has planned. Any number of workers, on machines that share the folder,
 can work on one experiment. Ctrl-C saves and stops the runs; the next worker resumes them. Flags that it does not know
-go to run_deepvoxels.py, if they do not change what is learned.
+go to run_deepvoxels.py, if they neither change what is learned nor are the experiment's to set.
 """
 import argparse
 import os
@@ -69,7 +69,8 @@ def gpu_list(text: str) -> list[int]:
 
 
 def free_flags(prog: str, flags: Sequence[str]) -> list[str]:
-    """The flags for run_deepvoxels.py. Raises `InputError` for one that decides what is learned."""
+    """The flags for run_deepvoxels.py. Raises `InputError` for one that decides what is learned or that the experiment
+    sets."""
     learning, free = split_flags(prog, flags)
     if learning:
         raise InputError(f"{learning[0]}: cannot be given to a worker, since it decides what is learned")

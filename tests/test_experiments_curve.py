@@ -8,6 +8,7 @@ import pytest
 
 from experiments import curve
 from experiments.curve import main
+from tests.conftest import write_scene
 from tests.helpers import arguments, final_checkpoint, render_arguments, run
 from util import InputError
 
@@ -68,6 +69,24 @@ def test_other_views_and_a_replaced_checkpoint_are_measured_again(run_folder, sc
     shutil.copy(first, last)
     replaced = points_of(out, "--runs", folder, "--data_root", scene / "train")
     assert replaced[last]["psnr"] == replaced[first]["psnr"] != other[last]["psnr"]
+
+
+def test_views_that_change_are_measured_again_and_others_are_not(scene, tmp_path, monkeypatch):
+    """Without --data_root: test views that are made again, and validation views that are added."""
+    logs, out = tmp_path / "logs", tmp_path / "out"
+    assert run(*arguments(scene, logs, "--max_steps", 2, "--checkpoint_every", 1, "--keep_checkpoints", 0)) == 0
+    last = final_checkpoint(logs, 2)[0]
+    first = points_of(out, "--runs", last.parent)[str(last.resolve())]
+    with monkeypatch.context() as context:
+        context.setattr(curve, "load_checkpoint", lambda path: pytest.fail(f"{path} is loaded again"))
+        assert points_of(out, "--runs", last.parent)[str(last.resolve())] == first
+    shutil.copy(scene / "test" / "rgb" / "000000.png", scene / "test" / "rgb" / "000001.png")
+    again = points_of(out, "--runs", last.parent)[str(last.resolve())]
+    assert again["psnr"] != first["psnr"]
+    write_scene(scene / "validation", views=2)
+    validated = points_of(out, "--runs", last.parent)[str(last.resolve())]
+    assert validated["inputs"]["views"] == str(scene / "validation")
+    assert validated["psnr"] != again["psnr"]
 
 
 def test_runs_with_one_name_keep_their_rows_and_are_told_apart(run_folder, scene, tmp_path):

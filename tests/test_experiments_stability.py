@@ -1,10 +1,16 @@
 """The study of stability: real runs, and what it reads from their summaries."""
 import json
+from contextlib import nullcontext
+from pathlib import Path
 
 import imageio.v2 as imageio
+import pytest
+from matplotlib.figure import Figure
 
 from experiments import stability
+from experiments.plan import RECORD
 from tests.conftest import SMALL
+from util import write_json
 
 
 def test_the_legend_tells_all_groups_apart():
@@ -25,3 +31,22 @@ def test_stability_of_runs_with_and_without_the_limit(scene, tmp_path, capsys):
     assert 0 < limited["volume_max"]["0"] < 10
     assert 0 < limited["loop_gain"]["0"] < 2
     assert imageio.imread(out / "stability.png").shape[:2] == (520, 1440)
+
+
+def test_the_table_and_the_picture_are_whole_or_the_earlier_ones(scene, tmp_path, monkeypatch):
+    write_json(tmp_path / RECORD, {"experiment": "stability", "steps": 10, "flags": SMALL, "scenes": {}})
+    (tmp_path / "stability.png").write_text("an earlier one")
+
+    def save_half(figure, file, **_):
+        with open(file, "wb") if isinstance(file, Path) else nullcontext(file) as opened:
+            opened.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", lambda path, text, **_: path.name == ".lock" or pytest.fail(
+        f"{path} may be half written"))
+    monkeypatch.setattr(Figure, "savefig", save_half)
+    with pytest.raises(OSError, match="No space"):
+        stability.main([str(word) for word in ["--scenes", scene, "--steps", 10, "--out", tmp_path, *SMALL,
+                                               "--collect"]])
+    assert (tmp_path / "stability.md").is_file()
+    assert (tmp_path / "stability.png").read_text() == "an earlier one"

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from cli import run as run_command
 from experiments import table1, worker
+from experiments.execute import command_lines
 from experiments.plan import RECORD, read_plan
 from experiments.status import Progress, find_result, read_commands, read_progress, read_state, reason, status_table
 from tests.helpers import ENVIRONMENT, ROOT, STARTED, wait_for
@@ -195,6 +196,9 @@ def test_every_slot_has_its_share(monkeypatch):
     (["--out", "OUT", "--jobs", "2", "--gpus", "0"], "not allowed with"),
     (["--out", "OUT", "--nf0", "8"], "--nf0: cannot be given to a worker"),
     (["--out", "OUT", "--log_evry", "8"], "--log_evry"),
+    *((["--out", "OUT", *words], f"{words[0].partition('=')[0]}: cannot be given, the experiment sets it")
+      for words in (["--data_root", "other"], ["--train_root", "other"], ["--logging_root=other"], ["--dry_run"],
+                    ["--start_epoch", "2"], ["--experiment_name", "mine"], ["--lpips"], ["--checkpoint", "latest"])),
     (["--out", "nowhere"], "nowhere: holds no experiment"),
 ])
 def test_a_worker_refuses(tmp_path, capfd, words, expected):
@@ -208,6 +212,13 @@ def test_a_worker_refuses(tmp_path, capfd, words, expected):
     assert expected in error
     assert not begun(plan.folder("run"))
     assert not Path("nowhere").exists()
+
+
+def test_a_training_that_leaves_no_checkpoint_is_named(tmp_path):
+    plan = make_plan(tmp_path / "out", {"run": ""})
+    plan.runs["run"]["train"] = "python train.py"
+    with pytest.raises(InputError, match=f"{plan.folder('run')}: holds no checkpoint of step 3"):
+        list(command_lines(plan, "run", []))
 
 
 def test_an_experiment_lists_its_runs(tmp_path, capsys):

@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
 
 import imageio.v2 as imageio
 import pytest
@@ -48,6 +49,22 @@ def test_scaling_counts_what_grows(tmp_path, monkeypatch):
             assert 1 < large[name] / small[name] <= 8
         assert small["train_step_s"] > small["frame_s"] > 0
     assert imageio.imread(tmp_path / "scaling.png").shape[:2] == (480, 3 * 720)
+
+
+def test_nothing_is_counted_of_a_graph(tmp_path, monkeypatch, capsys):
+    def with_graph(parser, argv, parse=scaling.parse_options):
+        return Namespace(**vars(parse(parser, argv)) | {"graph": True})
+
+    monkeypatch.setattr(scaling, "parse_options", with_graph)
+    monkeypatch.setattr(speed, "as_graph", lambda step, _: step)
+    monkeypatch.setitem(speed.PRESETS, "small", speed.Preset(Architecture(64, 8, 4, 4, 4), 1, 1))
+    monkeypatch.setattr(scaling, "VALUES", {"grid_dim": [4, 8]})
+    scaling.main(["--out", str(tmp_path), "--device", "cpu", "--repeats", "1"])
+    results = json.loads((tmp_path / "scaling.json").read_text())["grid_dim"]
+    assert [result["train_gflop"] for result in results] == [None, None]
+    assert all(result["train_step_s"] > 0 for result in results)
+    assert "train_gflop" not in capsys.readouterr().out
+    assert imageio.imread(tmp_path / "scaling.png").shape[:2] == (480, 720)
 
 
 def gpu_script(*arguments):
@@ -99,7 +116,6 @@ def test_wrong_gradients_do_not_agree(wrong):
 
 
 @pytest.mark.parametrize(("words", "message"), [
-    (["--graph", "--device", "cpu"], "--graph: --device cpu has no graphs"),
     (["--device", "cuda:99"], "--device cuda:99: PyTorch finds"), (["--device", "gpu"], "--device gpu: is unknown"),
     (["--device", "cpu", "--precision", "tf32"], "--precision tf32")])
 def test_what_a_device_has_not_is_refused_before_anything_is_written(words, message, tmp_path):
@@ -107,6 +123,17 @@ def test_what_a_device_has_not_is_refused_before_anything_is_written(words, mess
         with pytest.raises(InputError, match=message):
             benchmark.main([*words, *more])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_graph_is_refused_where_none_is_taken(tmp_path, capsys):
+    for benchmark, more in [(speed, []), (scaling, ["--out", str(tmp_path / "out")])]:
+        with pytest.raises(InputError, match="--graph: --device cpu has no graphs"):
+            benchmark.main(["--graph", "--device", "cpu", *more])
+    assert not (tmp_path / "out").exists()
+    for words in (["--graph"], ["--repeats", "3"]):  # one step is compared, as it is
+        with pytest.raises(SystemExit, match="2"):
+            agreement.main(["--device", "cpu", *words])
+        assert f"unrecognized arguments: {words[0]}" in capsys.readouterr().err
 
 
 def test_leaving_kernels_out_is_timed_and_undone(tmp_path, monkeypatch):
