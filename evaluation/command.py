@@ -76,10 +76,12 @@ def test(opt: Namespace, checkpoint: dict | None, ranks: Ranks = ALONE) -> int:
         return 0
     if measured:
         frames, nearest = zip(*metrics, strict=True)
+        setbacks = checkpoint.get("setbacks") if checkpoint else 0
         content = {**mean_metrics(frames), "nearest_neighbor": neighbors and mean_metrics(nearest),
                    "depth": None if true_depth is None or depth is None else
                    measure_depth(depth, true_depth, geometry.voxel_size),
-                   "model": opt.model, "parameters": parameters, "protocol": protocol(opt),
+                   "model": opt.model, "parameters": parameters,
+                   "setbacks": setbacks if isinstance(setbacks, int) else 0, "protocol": protocol(opt),
                    "frames": frames}
         print_metrics(content)  # first: nothing is lost if the disk is full
         write_comparison(folder, scene)

@@ -37,7 +37,8 @@ def summarize(runs: Sequence[Run], outcome: Outcome) -> dict:
     summary["parameters"] = next((result.metrics["parameters"] for result in done.values()), None)
     summary["seeds"] = {str(seed): {
         "psnr": result.metrics["psnr"], "ssim": result.metrics["ssim"], "depth": result.metrics["depth"],
-        "seconds": result.seconds, "frames": str(Path("runs", *result.folder.parts[-4:]))}  # under the output folder
+        "setbacks": result.metrics.get("setbacks", 0), "seconds": result.seconds,
+        "frames": str(Path("runs", *result.folder.parts[-4:]))}  # under the output folder
         for seed, result in done.items()}
     missing = [(run.seed, outcome.missing[run]) for run in runs if run in outcome.missing]
     summary["failed"] = {str(seed): state.text for seed, state in missing if state.kind == "failed"}
@@ -47,13 +48,16 @@ def summarize(runs: Sequence[Run], outcome: Outcome) -> dict:
 
 
 def cell(summary: dict, best: bool = False) -> str:
-    """PSNR / SSIM as the paper writes them, and how many seeds finished if not all did."""
+    """PSNR / SSIM as the paper writes them, how many seeds finished if not all did, and how many of these went back
+    to a checkpoint, which halves the learning rate."""
     gaps = len(summary["failed"]) + len(summary["unfinished"])
     if summary["psnr"] is None:
         return f"{GAP} (failed)" if summary["failed"] else f"{GAP} (not done)"
     text = f"{summary['psnr']:.2f} / {summary['ssim']:.2f}"
-    seeds = len(summary["seeds"]) + gaps
-    return (f"**{text}**" if best else text) + (f" ({len(summary['seeds'])} of {seeds} seeds)" if gaps else "")
+    seeds = len(summary["seeds"])
+    went_back = sum(figures["setbacks"] > 0 for figures in summary["seeds"].values())
+    remarks = [f"{seeds} of {seeds + gaps} seeds"] * (gaps > 0) + [f"{went_back} went back"] * (went_back > 0)
+    return (f"**{text}**" if best else text) + (f" ({', '.join(remarks)})" if remarks else "")
 
 
 def gaps(summaries: dict[str, dict]) -> str:

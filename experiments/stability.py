@@ -5,7 +5,8 @@
         --nf0 16 --recipe fast
 
 With --volume_limits 10 0 each run is repeated without the limit (see run_deepvoxels.py --help). Writes stability.png,
-stability.md and stability.json. Repeating the command runs what is missing.
+stability.md and stability.json. Repeating the command runs what is missing. "Went back" counts runs that continued from
+a checkpoint, or the start, at half the learning rate; of these the curves show the last attempt.
 """
 from argparse import Namespace
 from collections.abc import Collection, Sequence
@@ -18,14 +19,14 @@ from cli import Parser, number, run
 from experiments.command import Groups, Scenes, experiment_parser, parse, run_experiment
 from experiments.plan import Run
 from experiments.results import GAP, Outcome, gaps, markdown_table, summarize
-from util import one_line, write_json
+from util import new_file, one_line, write_json, write_text
 
 PROG = "experiments.stability"
 CURVES = {"loop_gain": "gain of the volume's loop", "volume_max": "largest value of the volume"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parse(add_arguments(experiment_parser(PROG, __doc__)), argv, reserved={"--lr", "--volume_limit"})
+    args = parse(add_arguments(experiment_parser(PROG, __doc__)), argv, reserved={"lr", "volume_limit"})
     run_experiment("stability", args, plan_runs, collect)
 
 
@@ -53,7 +54,7 @@ def collect(args: Namespace, scenes: Scenes, groups: Groups, outcome: Outcome) -
              for (scene, lr, limit), group in groups.items()]
     write_json(args.out / "stability.json", {"steps": args.steps, "seeds": args.seeds, "flags": args.flags,
                                              "rows": table})
-    (args.out / "stability.md").write_text(table_text(table, args), encoding="utf-8")
+    write_text(args.out / "stability.md", table_text(table, args))
     write_picture(args.out / "stability.png", groups, curves)
     print((args.out / "stability.md").read_text(encoding="utf-8"))
     print(f"look at {args.out / 'stability.png'}")
@@ -73,10 +74,12 @@ def read_curves(folder: Path) -> dict[str, np.ndarray]:
 def table_text(table: list[dict], args: Namespace) -> str:
     """A row for each scene, learning rate and limit."""
     rows = [[row["scene"], f"{row['lr']:g}", f"{row['volume_limit']:g}" if row["volume_limit"] else "none",
-             f"{len(row['seeds'])} of {len(args.seeds)}", GAP if row["psnr"] is None else f"{row['psnr']:.2f}",
+             f"{len(row['seeds'])} of {len(args.seeds)}",
+             str(sum(figures["setbacks"] > 0 for figures in row["seeds"].values())),
+             GAP if row["psnr"] is None else f"{row['psnr']:.2f}",
              *(f"{np.median(list(row[name].values())):.3g} / {max(row[name].values()):.3g}" if row[name] else GAP
                for name in CURVES)] for row in table]
-    header = ["Scene", "Learning rate", "Volume limit", "Finished", "PSNR",
+    header = ["Scene", "Learning rate", "Volume limit", "Finished", "Went back", "PSNR",
               *(f"Largest {name} of a run: median / largest" for name in CURVES)]
     return (f"{args.steps} steps, seeds {', '.join(map(str, args.seeds))}; flags: {' '.join(args.flags) or 'none'}\n\n"
             + markdown_table(header, rows)
@@ -98,7 +101,8 @@ def write_picture(path: Path, groups: dict[tuple, list[Run]], curves: dict[Run, 
         if name == "loop_gain":
             axes.axhline(1, color="black", linewidth=1)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(path)
+    with new_file(path) as file:
+        figure.savefig(file, format="png")
 
 
 def legend_texts(groups: Collection[tuple]) -> dict[tuple, str]:

@@ -1,4 +1,6 @@
 """The persistent volume does not run away, and a run whose numbers do goes back to a checkpoint by itself."""
+import json
+
 import pytest
 import torch
 
@@ -68,6 +70,10 @@ def test_training_goes_back_by_itself_and_resumes_exactly(scene, tmp_path, capfd
     assert "_iter_4.pth, at half the learning rate (setback 1 of 5)" in error
     _, whole = final_checkpoint(tmp_path / "whole", 12)
     assert whole["setbacks"] == 2
+    assert run("--train_test", "test", "--data_root", scene / "test", "--logging_root", tmp_path, "--checkpoint",
+               next((tmp_path / "whole").glob("logs/*/*/*_iter_12.pth"))) == 0
+    (metrics,) = tmp_path.glob("test_traj/*/*/metrics.json")
+    assert json.loads(metrics.read_text())["setbacks"] == 2
 
     assert run(*arguments(scene, tmp_path / "parts", *settings, "--max_steps", 9)) == 0
     assert run(*resume(tmp_path / "parts", "--max_steps", 12)) == 0

@@ -86,9 +86,9 @@ def train(opt: Namespace, checkpoint: dict | None, ranks: Ranks = ALONE) -> int:
                     print(f"error: {error}; training went back {MAX_SETBACKS} times already. The newest checkpoint is "
                           f"{keeper and keeper.newest or 'none yet'}", file=sys.stderr)
                     return 1
-                setbacks = networks.setbacks + 1
+                setbacks, seconds = networks.setbacks + 1, networks.seconds
                 networks, first_step, good = go_back(opt, scene, geometry, keeper.saved if keeper else [], ranks)
-                networks.setbacks, networks.skipped_in_a_row = setbacks, 0
+                networks.setbacks, networks.seconds, networks.skipped_in_a_row = setbacks, seconds, 0
                 print(f"warning: {error}; going back to {good or 'the start'}, at half the learning rate "
                       f"(setback {setbacks} of {MAX_SETBACKS})", file=sys.stderr)
 
@@ -128,6 +128,7 @@ def run_steps(opt: Namespace, networks: Networks, scene: Scene, steps: range, ke
             for line in skipped.read():
                 progress.report("warning", line)
             if skipped.in_a_row == MAX_SKIPPED_STEPS:
+                networks.seconds = time.monotonic() - begun
                 raise NotFinite(f"{MAX_SKIPPED_STEPS} steps in a row before step {step} were not finite")
             signals.save = signals.save and not save
             if not ranks.first:
