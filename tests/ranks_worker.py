@@ -87,7 +87,7 @@ def _train_steps(opt: Namespace, ranks: Ranks) -> dict:
     views, losses = scene.on(torch.device("cpu")), []
     triplets = [triplet for epoch in range(3) for triplet in draw_triplets(scene.cam2world, opt.num_trgt, 0, epoch)]
     for triplet in triplets[:STEPS]:
-        batch = load_batch(views, [*triplet[:1], *ranks.share(triplet[1:])])
+        batch = load_batch(views, triplet, ranks=ranks)
         batch = Batch(*(part.double() for part in batch))
         losses.append(torch.stack(train_step(networks, batch, opt.l1_weight).losses))
     trained = state(networks)

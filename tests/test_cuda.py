@@ -1,4 +1,5 @@
 """What a CPU can prove about CUDA, on fake tensors; and the same on a real GPU, where there is one."""
+import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
@@ -56,7 +57,7 @@ def test_the_forward_pass_of_a_step_stays_on_the_device_and_never_waits(architec
     model, discriminator = (channels_last_(network) for network in (DeepVoxels(architecture, GEOMETRY),
                                                                    PatchDiscriminator()))
     with Devices() as devices:
-        batch = load_batch(fake_views(), [0, 1, 2])
+        batch = load_batch(fake_views(), np.array([0, 1, 2]))
         rendering, integration = model(batch.source_image, batch.source_cam2world, batch.target_cam2world)
         fake, real = crop_border(rendering.images), crop_border(batch.target_images)
         fake_logits, real_logits = discriminator(fake), discriminator(real)
@@ -112,7 +113,7 @@ def test_a_training_step_on_cuda_equals_the_cpus(flags, scene, tmp_path):
     steps, norms = [], []
     for device in (CPU, torch.device("cuda")):
         networks, views = networks_on(device, scene, tmp_path, *flags)
-        steps.append(train_step(networks, load_batch(views, [0, 1, 2]), 200.0))
+        steps.append(train_step(networks, load_batch(views, np.array([0, 1, 2])), 200.0))
         norms.append([float(parameter.grad.norm()) for parameter in networks.model_parameters])
     for one, other in [*zip(steps[0].losses, steps[1].losses, strict=True),
                        (steps[0].rendering.images, steps[1].rendering.images),
@@ -124,10 +125,10 @@ def test_a_training_step_on_cuda_equals_the_cpus(flags, scene, tmp_path):
 @needs_gpu
 def test_no_training_step_waits_for_cuda(scene, tmp_path):
     networks, views = networks_on(torch.device("cuda"), scene, tmp_path)
-    train_step(networks, load_batch(views, [0, 1, 2]), 200.0)
+    train_step(networks, load_batch(views, np.array([0, 1, 2])), 200.0)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        train_step(networks, load_batch(views, [0, 1, 2]), 200.0)
+        train_step(networks, load_batch(views, np.array([0, 1, 2])), 200.0)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -1,4 +1,5 @@
 """What `--recipe` and its flags change, and that they change nothing else."""
+import numpy as np
 import pytest
 import torch
 
@@ -133,7 +134,7 @@ def test_dropout_is_scaled_and_names_stay(scene, tmp_path):
     for scale in (0, 1):
         opt, _ = resolve_options(arguments(scene, tmp_path, "--dropout", scale))
         model = build_networks(opt, load_training_scene(opt)[1], CPU).model.train()
-        batch = load_batch(views.on(CPU), [0, 1, 2])
+        batch = load_batch(views.on(CPU), np.array([0, 1, 2]))
         outputs.append([model(batch.source_image, batch.source_cam2world, batch.target_cam2world)[0].images
                         for _ in range(2)])
     assert torch.equal(*outputs[0])

@@ -72,7 +72,7 @@ def training_triplets(scene: Scene, num_targets: int, seed: int, steps: range, n
         yield done + 1, epoch, triplets[position]
 
 
-def load_batch(views: Views, triplet: Int[np.ndarray, "views"] | list[int], num_sources: int = 1,
+def load_batch(views: Views, triplet: Int[np.ndarray, "views"], num_sources: int = 1,
                ranks: Ranks = ALONE) -> Batch:
     """The views of a triplet of view indices (source, target 0, target 1, ...); of several ranks, this one's share of
     the targets, and of the sources where each target has one."""
