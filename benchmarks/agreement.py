@@ -14,9 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.speed import PRESETS, parse_options, training_state
+from benchmarks.speed import PRESETS, add_arithmetic_options, parse_options, training_state
 from cli import Parser, run
-from runtime import PRECISIONS
 from training.recipes import scale_dropout_
 from training.step import train_step
 
@@ -30,10 +29,7 @@ ZERO = 1e-6  # of the largest norm: a gradient below is rounding alone, as that 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(PROG, __doc__)
     parser.add_argument("--preset", choices=PRESETS, default="small")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto (default)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
-    parser.add_argument("--compile", action="store_true")
-    parser.set_defaults(graph=False)  # for `parse_options`; a graph hides what a step computes
+    add_arithmetic_options(parser)  # no --graph, which hides what a step computes
     opt = parse_options(parser, argv)
     results, gradients = step_results(opt)
     opt.device, opt.compile, opt.precision, opt.kernels = "cpu", False, "fp32", "plain"

@@ -74,11 +74,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_json(opt.json, figures)
 
 
-def add_options(parser: Parser, repeats: int) -> None:
-    """The options of every speed benchmark."""
+def add_arithmetic_options(parser: Parser) -> None:
+    """Device, precision and compilation, without a graph."""
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto (default)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--compile", action="store_true")
+    parser.set_defaults(graph=False)
+
+
+def add_options(parser: Parser, repeats: int) -> None:
+    """The options of every speed benchmark."""
+    add_arithmetic_options(parser)
     parser.add_argument("--graph", action="store_true", help="on CUDA, take the training step as one CUDA graph")
     parser.add_argument("--repeats", type=number(int, 1), default=repeats,
                         help=f"runs of each measurement, whose median is reported (default: {repeats})")

@@ -73,12 +73,18 @@ def measure_new(paths: Sequence[Path], args: Namespace, device: torch.device) ->
     known, points, views, fingerprint_of = earlier_points(args.out / "curve.json"), {}, {}, cache(fingerprint)
     for path in tqdm(paths, unit="checkpoint", dynamic_ncols=True):
         try:
-            point = known.get(str(path.resolve()), {})
-            root = args.data_root or held_out_folder(training_folder(path, point))
+            point, checkpoint = known.get(str(path.resolve()), {}), None
+            if "data_root" not in point or not file_state(path).items() <= point["inputs"].items():
+                checkpoint = load_checkpoint(path)
+                point = {"data_root": recorded_option(checkpoint, "data_root", "")}
+            trained_on = {"options": {"data_root": point["data_root"]}}
+            root = args.data_root or held_out_folder(recorded_scene(trained_on, path, None))
             inputs = {**file_state(path), "precision": args.precision, "views": str(root.resolve()),
                       "fingerprint": fingerprint_of(root)}
             if point.get("inputs") != inputs:
-                point = {**measure_checkpoint(path, root, views, device, args.precision), "inputs": inputs}
+                figures = measure_checkpoint(checkpoint or load_checkpoint(path), path, root, views, device,
+                                             args.precision)
+                point = {**figures, "data_root": point["data_root"], "inputs": inputs}
                 add_point(args.out, path, point)
             points[path] = point
         except (InputError, FileNotFoundError):
@@ -116,14 +122,6 @@ def file_state(path: Path) -> dict[str, int]:
     return {"mtime_ns": status.st_mtime_ns, "bytes": status.st_size}
 
 
-def training_folder(path: Path, point: dict) -> Path:
-    """The views that a checkpoint was trained on. Its point says so if it is of the same file; else it is loaded."""
-    known = point.get("data_root")
-    if known and Path(known).is_dir() and file_state(path).items() <= point["inputs"].items():
-        return recorded_scene({}, path, Path(known))
-    return recorded_scene(load_checkpoint(path), path, None)
-
-
 def earlier_points(path: Path) -> dict[str, dict]:
     """What other calls have measured, by the checkpoint's path."""
     if not path.exists():
@@ -142,11 +140,10 @@ def add_point(out: Path, path: Path, point: dict) -> None:
                                          | {str(path.resolve()): point}})
 
 
-def measure_checkpoint(path: Path, root: Path, views: dict[tuple, Scene], device: torch.device,
-                       precision: str) -> dict[str, str | float | int | None]:
-    """What a checkpoint's model reaches on the held-out views at `root`, and the `data_root` that it was trained on.
-    `views`: the scenes that were read already."""
-    checkpoint = load_checkpoint(path)
+def measure_checkpoint(checkpoint: dict, path: Path, root: Path, views: dict[tuple, Scene], device: torch.device,
+                       precision: str) -> dict[str, float | int | None]:
+    """What the model of a loaded checkpoint (`path`) reaches on the held-out views at `root`. `views`: the scenes that
+    were read already."""
     name, architecture = recorded_network(checkpoint, path)
     background = recorded_option(checkpoint, "background", next(iter(BACKGROUNDS)))
 
@@ -174,8 +171,7 @@ def measure_checkpoint(path: Path, root: Path, views: dict[tuple, Scene], device
     means = mean_metrics(metrics)
     return {"step": int(path.stem.rpartition("_")[2]), "minutes": None if seconds is None else seconds / 60,
             "psnr": means["psnr"], "ssim": means["ssim"],
-            "depth_error": errors and errors["mean_absolute_error"],
-            "data_root": recorded_option(checkpoint, "data_root", "")}
+            "depth_error": errors and errors["mean_absolute_error"]}
 
 
 def table_text(curves: dict[str, list[dict]]) -> str:

@@ -101,16 +101,16 @@ def test_runs_with_one_name_keep_their_rows_and_are_told_apart(run_folder, scene
 
 @pytest.fixture
 def meanwhile(monkeypatch):
-    """Has an action happen once, right before the first checkpoint is measured, as another process may do it."""
+    """Has an action happen once, right before the first checkpoint is read, as another process may do it."""
     def call(action) -> None:
-        measure = curve.measure_checkpoint
+        load = curve.load_checkpoint
 
-        def measure_after(*words):
-            monkeypatch.setattr(curve, "measure_checkpoint", measure)
+        def load_after(*words):
+            monkeypatch.setattr(curve, "load_checkpoint", load)
             action()
-            return measure(*words)
+            return load(*words)
 
-        monkeypatch.setattr(curve, "measure_checkpoint", measure_after)
+        monkeypatch.setattr(curve, "load_checkpoint", load_after)
 
     return call
 
