@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from cli import Parser, number, run
 from folders import new_folder
-from scenes.capture.capture import add_flags, write_capture
+from scenes.capture.capture import add_flags, split_views, write_capture
 from scenes.capture.colmap_model import model_capture
 from scenes.capture.exposure import exposure_warning
 from scenes.capture.masks import find_masks, place_mask
@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with new_folder(args.trgt_dir) as folder, TemporaryDirectory(dir=folder, prefix=".") as name:
         workspace = Path(name)
         originals = _place(args, workspace)
+        split_views(len(originals), args.test_every)  # refuses a split that would fail after the minutes below
         warning = exposure_warning([workspace / "images" / name for name in originals], list(originals.values()))
         if warning:
             print(f"{source}: warning: {warning}")

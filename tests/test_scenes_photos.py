@@ -212,6 +212,13 @@ def test_flags_that_contradict_each_other_are_refused(arguments, said, capsys):
     assert exit_info.value.code == 2 and said in error and error.count("\n") == 1
 
 
+def test_a_split_that_leaves_nothing_to_train_on_is_refused_before_structure_from_motion(tmp_path, photos):
+    """These photos show nothing that structure from motion could relate: its own line would come first."""
+    for seed, name in enumerate(["a.png", "b.png", "c.png"]):
+        Image.effect_noise((60, 40), 40 + seed).save(photos / name)
+    refused(tmp_path, "--test_every 1: leaves 0 of 3 views", "--img_dir", photos, "--test_every", "1")
+
+
 # Masks
 
 
