@@ -50,16 +50,17 @@ def _decode(path: Path, channels: int, convert: Callable[[np.ndarray], np.ndarra
 def may_be_transparent(path: Path) -> bool:
     """Whether a picture has transparency, by its header alone. Raises what Pillow raises if it is no picture."""
     with Image.open(path, formats=PICTURES) as image:
-        return _has_alpha(image)
+        return has_alpha(image)
 
 
-def _has_alpha(image: Image.Image) -> bool:
+def has_alpha(image: Image.Image) -> bool:
+    """Whether an opened picture has transparency: a channel, or a colour that stands for it."""
     return "A" in image.getbands() or "transparency" in image.info
 
 
 def _plain_rows(image: Image.Image) -> Callable[[slice], UInt8[np.ndarray, "h w channels"]]:
     """A function that gives rows of an 8 bit image as RGB or RGBA."""
-    transparent = _has_alpha(image)
+    transparent = has_alpha(image)
     image.load()
     return lambda rows: np.asarray(image.crop((0, rows.start, image.width, rows.stop)).convert(
         "RGBA" if transparent else "RGB"))

@@ -13,6 +13,7 @@ from PIL.TiffImagePlugin import IFDRational
 
 import colmap_wrapper
 from data_util import load_image, write_image
+from images import decode_rgba
 from scenes.capture.exif import ORIENTATION_TAG
 from scenes.capture.exposure import exif_stops, exposure_warning
 from scenes.capture.masks import read_mask
@@ -81,6 +82,16 @@ def test_large_photos_are_shrunk_by_area_and_keep_their_focal_length(photos, suf
     cameras.append(pycolmap.infer_camera_from_image(photos / "placed" / name))
     assert all(camera.has_prior_focal_length for camera in cameras)
     assert cameras[-1].focal_length == pytest.approx(cameras[0].focal_length * 150 / cameras[0].height, rel=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_stays_so_in_a_photo_that_is_shrunk(photos, mode):
+    picture = Image.new("RGBA", (80, 60), (0, 0, 0, 0))
+    picture.paste((90, 90, 90, 255), (0, 0, 40, 60))
+    picture.convert(mode).save(photos / "a.png")
+    placed = decode_rgba(photos / "placed" / place_photo(photos / "a.png", photos / "placed", 0, 30))
+    assert placed.shape == (30, 40, 4)
+    assert (placed[:, :20] == (90, 90, 90, 255)).all() and (placed[:, 20:, 3] == 0).all()
 
 
 def test_small_photos_are_copied_as_they_are(photos, colors):

@@ -7,6 +7,7 @@ from PIL import Image
 
 from data_util import MAX_IMAGE_BYTES, list_images
 from foreign import PICTURES, reading
+from images import has_alpha
 from scenes.capture.exif import SIDEWAYS, orientation_of, turn_upright, upright_exif
 from scenes.capture.files import natural_order, same_pictures
 from util import InputError
@@ -84,11 +85,13 @@ def place_photo(photo: Path, folder: Path, index: int, side: int) -> str:
 
 
 def _upright(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The image turned as its EXIF tag says and shrunk to `size`."""
+    """The image turned as its EXIF tag says and shrunk to `size`, with its transparency."""
     image.draft("RGB", (min(size), min(size)))  # a JPEG then decodes at a half, a quarter or an eighth of its size
     image = turn_upright(image, orientation_of(image))
     if image.mode == "I;16":
         image = image.point(lambda level: level / 256).convert("L")
-    if image.mode not in ("RGB", "RGBA", "L"):
+    if has_alpha(image):
+        image = image.convert("RGBA")
+    elif image.mode not in ("RGB", "L"):
         image = image.convert("RGB")
     return image.resize(size, Image.Resampling.BOX)
