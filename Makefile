@@ -45,6 +45,7 @@ demo: .venv/installed
 	@echo "  $(PY) colmap_wrapper.py --img_dir PHOTOS --trgt_dir mine   # a scene of your own photos"
 
 test: .venv/installed-dev
+	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	$(PY) -m pytest
 

@@ -1,9 +1,11 @@
-"""Checkpoints: saved so that none is ever lost, loaded as untrusted files; and the states of random generators.
+"""Checkpoints: saved so that none is ever lost, loaded as untrusted files; and the states of random
+generators.
 
-A checkpoint is a dict of tensors and plain values that `torch.load(weights_only=True)` reads: `model` and
-`discriminator` with the original's names, both optimizers, step, epoch, random generators, options, a checksum and,
-with `--average`, the model's averaged state, `average`.
+A checkpoint is a dict of tensors and plain values that `torch.load(weights_only=True)` reads:
+`model` and `discriminator` with the original's names, both optimizers, step, epoch, random
+generators, options, a checksum and, with `--average`, the model's averaged state, `average`.
 """
+
 import hashlib
 import json
 import os
@@ -18,15 +20,18 @@ from util import InputError, new_file, read_text
 CHECKPOINT_FORMAT = 1
 LATEST = "latest.pth"
 MAX_NAME_BYTES = 255  # of a file; any checkpoint is larger
-MAX_HISTORY_BYTES = 1 << 26  # of a run's options.json, which records every start: some 30,000 of them
+MAX_HISTORY_BYTES = (
+    1 << 26
+)  # of a run's options.json, which records every start: some 30,000 of them
 MAX_VALUES = 1_000_000  # a checkpoint of the paper's model holds about 5,000
 
 
 def save_checkpoint(path: Path, checkpoint: dict, modified: int | None = None) -> None:
-    """Writes a checkpoint atomically and durably: `path` holds the old file or all of the new one, never a part.
+    """Writes a checkpoint atomically and durably: `path` holds the old file or all of the new one,
+    never a part.
 
-    modified: the file's time in ns, by which the newest checkpoint is found; now if None. Raises `OSError` that names
-    `path`, or torch's RuntimeError.
+    modified: the file's time in ns, by which the newest checkpoint is found; now if None. Raises
+    `OSError` that names `path`, or torch's RuntimeError.
     """
     content = {name: value for name, value in checkpoint.items() if name != "checksum"}
     content["format_version"] = CHECKPOINT_FORMAT
@@ -48,14 +53,17 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 def checkpoints_by_step(folder: Path) -> list[Path]:
     """The checkpoints that a run's folder holds, by their steps."""
-    paths = {int(path.stem.rpartition("_")[2]): path for path in folder.glob("model-epoch_*_iter_*.pth")
-             if path.stem.rpartition("_")[2].isdecimal()}
+    paths = {
+        int(path.stem.rpartition("_")[2]): path
+        for path in folder.glob("model-epoch_*_iter_*.pth")
+        if path.stem.rpartition("_")[2].isdecimal()
+    }
     return [paths[step] for step in sorted(paths)]
 
 
 def point_latest_at(path: Path) -> None:
-    """Makes `latest.pth` beside a checkpoint a link to it, atomically; a file with its name where links cannot be made
-    (Windows without the right to, some file systems)."""
+    """Makes `latest.pth` beside a checkpoint a link to it, atomically; a file with its name where
+    links cannot be made (Windows without the right to, some file systems)."""
     part = path.with_name(f".{LATEST}.part")
     part.unlink(missing_ok=True)
     try:
@@ -66,7 +74,8 @@ def point_latest_at(path: Path) -> None:
 
 
 def follow(path: Path) -> Path:
-    """The checkpoint that a path names: that which `point_latest_at` chose if it is a `latest.pth`, else its own."""
+    """The checkpoint that a path names: that which `point_latest_at` chose if it is a `latest.pth`,
+    else its own."""
     path = path.resolve()
     if path.name == LATEST and path.is_file() and path.stat().st_size <= MAX_NAME_BYTES:
         return path.with_name(Path(read_text(path)).name)
@@ -74,14 +83,20 @@ def follow(path: Path) -> Path:
 
 
 def latest_checkpoint(logging_root: Path, experiment_name: str = "") -> Path | None:
-    """The newest complete checkpoint of the runs under a logging root, or of those begun with this name, if any."""
-    runs = [run for run in logging_root.glob("logs/*/*") if not experiment_name or _begun_as(run) == experiment_name]
+    """The newest complete checkpoint of the runs under a logging root, or of those begun with this
+    name, if any."""
+    runs = [
+        run
+        for run in logging_root.glob("logs/*/*")
+        if not experiment_name or _begun_as(run) == experiment_name
+    ]
     newest = [path for run in runs if (path := newest_checkpoint(run))]
     return max(newest, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def find_checkpoint(checkpoint: str, logging_root: Path | None) -> Path:
-    """The file that `--checkpoint FILE|latest` names. Raises `InputError` if there is none under the logging root."""
+    """The file that `--checkpoint FILE|latest` names. Raises `InputError` if there is none under
+    the logging root."""
     if checkpoint != "latest":
         return Path(checkpoint)
     if logging_root is None:
@@ -93,19 +108,27 @@ def find_checkpoint(checkpoint: str, logging_root: Path | None) -> Path:
 
 
 def _begun_as(run: Path) -> str | None:
-    """The --experiment_name that a run was begun with. A resumed run may have been given another."""
+    """The --experiment_name that a run was begun with. A resumed run may have been given
+    another."""
     try:
         history = json.loads(read_text(run / "options.json", MAX_HISTORY_BYTES))["history"]
         return history[0]["options"]["experiment_name"]
-    except (InputError, IndexError, KeyError, TypeError, ValueError):  # a run of the original code has no such file
+    except (
+        InputError,
+        IndexError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ):  # a run of the original code has no such file
         return None
 
 
 def load_checkpoint(path: Path) -> dict:
-    """Reads a checkpoint, ours or the original's, onto the CPU. A missing discriminator or average is an empty dict.
+    """Reads a checkpoint, ours or the original's, onto the CPU. A missing discriminator or average
+    is an empty dict.
 
-    Nothing but tensors and plain values is unpickled, and loading takes no more memory than the file's size. Raises
-    `InputError` for a file that is damaged or does not match its checksum.
+    Nothing but tensors and plain values is unpickled, and loading takes no more memory than the
+    file's size. Raises `InputError` for a file that is damaged or does not match its checksum.
     """
     try:
         file = follow(path)
@@ -123,18 +146,23 @@ def load_checkpoint(path: Path) -> dict:
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model"), dict):
         raise InputError(f"{path}: is not a DeepVoxels checkpoint: it has no 'model'")
     if checkpoint.get("format_version", CHECKPOINT_FORMAT) != CHECKPOINT_FORMAT:
-        raise InputError(f"{path}: has checkpoint format {checkpoint['format_version']}, "
-                         f"this program reads {CHECKPOINT_FORMAT}")
+        raise InputError(
+            f"{path}: has checkpoint format {checkpoint['format_version']}, "
+            f"this program reads {CHECKPOINT_FORMAT}"
+        )
     try:
         recorded = checkpoint.pop("checksum", None)
-        if checksum(checkpoint) != recorded and (recorded is not None or "format_version" in checkpoint):
+        if checksum(checkpoint) != recorded and (
+            recorded is not None or "format_version" in checkpoint
+        ):
             raise InputError(f"{path}: is damaged: its content does not match its checksum")
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: is not a checkpoint that can be read ({error})") from None
     for part in ("model", "discriminator", "average"):
         state = checkpoint.get(part, {})
-        if not isinstance(state, dict) or not all(isinstance(name, str) and isinstance(value, Tensor)
-                                                  for name, value in state.items()):
+        if not isinstance(state, dict) or not all(
+            isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+        ):
             raise InputError(f"{path}: its {part!r} is not a dict of tensors")
         checkpoint[part] = without_aliases(state)
     return checkpoint
@@ -148,10 +176,11 @@ def tested_weights(checkpoint: dict) -> dict[str, Tensor]:
 def checksum(content) -> str:
     """SHA-256 of the types, names and values of nested dicts, lists, tensors and scalars.
 
-    Raises TypeError for any other type, ValueError for more than `MAX_VALUES` values and for tensors that are larger
-    than their storage.
+    Raises TypeError for any other type, ValueError for more than `MAX_VALUES` values and for
+    tensors that are larger than their storage.
     """
-    digest, left = hashlib.sha256(), [MAX_VALUES]
+    digest = hashlib.sha256()
+    left = [MAX_VALUES]
 
     def add(value) -> None:
         left[0] -= 1
@@ -181,7 +210,9 @@ def checksum(content) -> str:
 
 
 def without_aliases(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict without the second names that original checkpoints have for the weights of `Conv2dSame`."""
+    """A state dict without the second names that original checkpoints have for the weights of
+    `Conv2dSame`."""
+
     def is_alias(name: str) -> bool:
         if name.endswith("out_layer_weight"):
             return name.removesuffix("_weight") + ".0.net.1.weight" in state
@@ -192,28 +223,45 @@ def without_aliases(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def recorded_architecture(state: dict[str, Tensor], path: Path) -> dict[str, int | bool]:
-    """The architecture flags of the model with this state dict, inferred from names and shapes of its tensors."""
+    """The architecture flags of the model with this state dict, inferred from names and shapes of
+    its tensors."""
+
     def shape(name: str, dims: int) -> torch.Size:
         if not isinstance(state.get(name), Tensor):
-            raise InputError(f"{path}: is not a complete DeepVoxels checkpoint: it has no tensor {name!r}")
+            raise InputError(
+                f"{path}: is not a complete DeepVoxels checkpoint: it has no tensor {name!r}"
+            )
         if state[name].dim() != dims:
-            raise InputError(f"{path}: its tensor {name!r} has {state[name].dim()} dimensions, not {dims}")
+            raise InputError(
+                f"{path}: its tensor {name!r} has {state[name].dim()} dimensions, not {dims}"
+            )
         return state[name].shape
 
     volume = shape("deepvoxels", 5)
-    # The feature map's U-Net has one skip block per halving down to 1x1, each nested one "model.1." deeper.
-    depth, block = 1, "feature_extractor.net.1.unet_block.model."
+    # The feature map's U-Net has one skip block per halving down to 1x1, each nested one "model.1."
+    # deeper.
+    depth = 1
+    block = "feature_extractor.net.1.unet_block.model."
     while any(name.startswith(block + "1.model.") for name in state):
-        depth, block = depth + 1, block + "1.model."
-    halvings = len({name.split(".")[4] for name in state if name.startswith("feature_extractor.net.0.downs.")})
+        depth = depth + 1
+        block = block + "1.model."
+    halvings = len(
+        {name.split(".")[4] for name in state if name.startswith("feature_extractor.net.0.downs.")}
+    )
     first_layer = "0.downs.0.net.1" if halvings else "1.in_layer.0.net.1"
-    return {"img_sidelength": 2 ** (depth + halvings), "proj_sidelength": 2 ** depth, "grid_dim": volume[-1],
-            "num_grid_feats": volume[1], "nf0": shape(f"feature_extractor.net.{first_layer}.weight", 4)[0],
-            "no_occlusion_net": any(name.startswith("depth_collapse_net.") for name in state)}
+    return {
+        "img_sidelength": 2 ** (depth + halvings),
+        "proj_sidelength": 2**depth,
+        "grid_dim": volume[-1],
+        "num_grid_feats": volume[1],
+        "nf0": shape(f"feature_extractor.net.{first_layer}.weight", 4)[0],
+        "no_occlusion_net": any(name.startswith("depth_collapse_net.") for name in state),
+    }
 
 
 def load_weights(module: nn.Module, state: dict[str, Tensor], path: Path, flags: str) -> None:
-    """Loads a complete state dict, or raises `InputError` that names the first tensor that does not fit.
+    """Loads a complete state dict, or raises `InputError` that names the first tensor that does not
+    fit.
 
     Weights in half precision fit too. flags: what the module was built with, for the message.
     """
@@ -223,15 +271,23 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], path: Path, flags:
         if not isinstance(found, Tensor):
             raise InputError(f"{path}: lacks the tensor {name!r}, which the model of {flags} has")
         if found.shape != tensor.shape:
-            raise InputError(f"{path}: its tensor {name!r} has shape {tuple(found.shape)}, "
-                             f"the model of {flags} needs {tuple(tensor.shape)}")
-        if found.dtype != tensor.dtype and not (found.dtype == torch.float16 and tensor.is_floating_point()):
-            raise InputError(f"{path}: its tensor {name!r} has type {found.dtype}, not {tensor.dtype}")
+            raise InputError(
+                f"{path}: its tensor {name!r} has shape {tuple(found.shape)}, "
+                f"the model of {flags} needs {tuple(tensor.shape)}"
+            )
+        if found.dtype != tensor.dtype and not (
+            found.dtype == torch.float16 and tensor.is_floating_point()
+        ):
+            raise InputError(
+                f"{path}: its tensor {name!r} has type {found.dtype}, not {tensor.dtype}"
+            )
         if not found.isfinite().all():
             raise InputError(f"{path}: its tensor {name!r} holds values that are not finite")
     for name in state:
         if name not in wanted:
-            raise InputError(f"{path}: has the tensor {name!r}, which the model of {flags} does not have")
+            raise InputError(
+                f"{path}: has the tensor {name!r}, which the model of {flags} does not have"
+            )
     module.load_state_dict(state)
 
 
@@ -248,16 +304,22 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, path: Path) ->
                 for name in getattr(optimizer, "MOMENTS", ("exp_avg", "exp_avg_sq")):
                     if moments[name].shape != parameter.shape:
                         raise ValueError("a moment has another shape than its parameter")
-                    # Fused Adam on the CPU pairs the wrong numbers if a moment's memory layout is not its parameter's.
+                    # Fused Adam on the CPU pairs the wrong numbers if a moment's memory layout is
+                    # not its parameter's.
                     moments[name] = torch.empty_like(parameter).copy_(moments[name])
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(f"{path}: its optimizer state is not that of this model ({reason})") from None
+        raise InputError(
+            f"{path}: its optimizer state is not that of this model ({reason})"
+        ) from None
 
 
 def rng_states() -> dict[str, Tensor | list[Tensor]]:
     """The states of the random generators that training uses (for dropout)."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+    return {
+        "cpu": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
 
 
 def restore_rng_states(states: dict[str, Tensor | list[Tensor]]) -> None:
@@ -268,7 +330,8 @@ def restore_rng_states(states: dict[str, Tensor | list[Tensor]]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename in the folder survive a power cut. Windows cannot open folders, and does it by itself."""
+    """Makes a rename in the folder survive a power cut. Windows cannot open folders, and does it by
+    itself."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -279,10 +342,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def _refuse_inflated(path: Path) -> None:
-    """Raises `InputError` for compressed records: torch writes none, and they could unpack to any size."""
+    """Raises `InputError` for compressed records: torch writes none, and they could unpack to any
+    size."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
-        if any(record.compress_type != zipfile.ZIP_STORED for record in records) or \
-                sum(record.file_size for record in records) > path.stat().st_size:
+        if (
+            any(record.compress_type != zipfile.ZIP_STORED for record in records)
+            or sum(record.file_size for record in records) > path.stat().st_size
+        ):
             raise InputError(f"{path}: is not a checkpoint: it holds compressed records")

@@ -1,7 +1,9 @@
-"""Photos to a scene folder, under the name that the original's README gives the command: see scenes/photos.py.
+"""Photos to a scene folder, under the name that the original's README gives the command: see
+scenes/photos.py.
 
-    python colmap_wrapper.py --img_dir photos --trgt_dir data/mine
+python colmap_wrapper.py --img_dir photos --trgt_dir data/mine
 """
+
 from cli import run
 from scenes.photos import PROG, main
 

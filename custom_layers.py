@@ -1,5 +1,6 @@
-"""The sub-networks of DeepVoxels in the paper's order (section 3.2): feature extraction, integration, occlusion
-reasoning, rendering."""
+"""The sub-networks of DeepVoxels in the paper's order (section 3.2): feature extraction,
+integration, occlusion reasoning, rendering."""
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -26,19 +27,28 @@ class BlockChain(nn.Module):
 
 
 class FeatureExtractor(nn.Module):
-    """Image to feature map (paper, 3.2 'Feature Extraction'): down to the map's size, then a U-Net down to 1x1."""
+    """Image to feature map (paper, 3.2 'Feature Extraction'): down to the map's size, then a U-Net
+    down to 1x1."""
 
     def __init__(self, nf0: int, out_channels: int, img_sidelength: int, proj_sidelength: int):
         super().__init__()
         num_down = num_halvings(img_sidelength // proj_sidelength)
-        channels = [3] + [nf0 * 2 ** i for i in range(num_down)]
-        downs = [DownBlock(channels[i], channels[i + 1], middle_channels=channels[1] if i == 0 else None)
-                 for i in range(num_down)]
+        channels = [3] + [nf0 * 2**i for i in range(num_down)]
+        downs = [
+            DownBlock(channels[i], channels[i + 1], middle_channels=channels[1] if i == 0 else None)
+            for i in range(num_down)
+        ]
         width = nf0 * 2 ** max(num_down - 1, 0)
         self.net = nn.Sequential(
             BlockChain("downs", downs),
-            Unet(channels[-1], out_channels, nf0=width, num_down=num_halvings(proj_sidelength),
-                 max_channels=8 * nf0))
+            Unet(
+                channels[-1],
+                out_channels,
+                nf0=width,
+                num_down=num_halvings(proj_sidelength),
+                max_channels=8 * nf0,
+            ),
+        )
 
     def forward(self, image: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b f m m"]:
         """Images in [-1/2, 1/2]."""
@@ -46,10 +56,11 @@ class FeatureExtractor(nn.Module):
 
 
 class IntegrationNet(nn.Module):
-    """The gated recurrent unit that fuses an observation into the persistent volume (paper, equations 2-5).
+    """The gated recurrent unit that fuses an observation into the persistent volume (paper,
+    equations 2-5).
 
-    W and U are 3x3x3 convolutions. They see the voxel's coordinates, (i - D/2)/D per axis, besides the features. The
-    gates have one value a voxel. Channel dropout of 0.2 follows W_s and U_s.
+    W and U are 3x3x3 convolutions. They see the voxel's coordinates, (i - D/2)/D per axis, besides
+    the features. The gates have one value a voxel. Channel dropout of 0.2 follows W_s and U_s.
     """
 
     def __init__(self, num_features: int, grid_dim: int):
@@ -57,8 +68,11 @@ class IntegrationNet(nn.Module):
         channels = num_features + 3
 
         def conv(out_channels: int, bias: bool, dropout: bool = False) -> nn.Sequential:
-            return nn.Sequential(nn.ReplicationPad3d(1), nn.Conv3d(channels, out_channels, 3, bias=bias),
-                                 *([nn.Dropout3d(0.2)] if dropout else []))
+            return nn.Sequential(
+                nn.ReplicationPad3d(1),
+                nn.Conv3d(channels, out_channels, 3, bias=bias),
+                *([nn.Dropout3d(0.2)] if dropout else []),
+            )
 
         self.new_integration = conv(num_features, bias=True, dropout=True)  # W_s, B_s
         self.old_integration = conv(num_features, bias=False, dropout=True)  # U_s
@@ -68,39 +82,59 @@ class IntegrationNet(nn.Module):
         self.reset_new_net = conv(1, bias=False)  # W_r
         self.register_buffer("coordinates", voxel_coordinates(grid_dim), persistent=False)
 
-    def forward(self, observation: Float[Tensor, "1 f d d d"], state: Float[Tensor, "1 f d d d"],
-                ) -> tuple[Float[Tensor, "1 f d d d"], Float[Tensor, "1 1 d d d"], Float[Tensor, "1 1 d d d"]]:
-        """From the observation X_t and the hidden state H_t-1 to the new state H_t, the update gate Z_t and the reset
-        gate R_t, both gates in (0, 1). Sums are in float32 under autocast too."""
+    def forward(
+        self,
+        observation: Float[Tensor, "1 f d d d"],
+        state: Float[Tensor, "1 f d d d"],
+    ) -> tuple[Float[Tensor, "1 f d d d"], Float[Tensor, "1 1 d d d"], Float[Tensor, "1 1 d d d"]]:
+        """From the observation X_t and the hidden state H_t-1 to the new state H_t, the update gate
+        Z_t and the reset gate R_t, both gates in (0, 1). Sums are in float32 under autocast too."""
         x = torch.cat([observation, self.coordinates], dim=1)
         h = torch.cat([state, self.coordinates], dim=1)
-        update = torch.sigmoid(self.update_new_net(x).float() + self.update_old_net(h))  # Z_t, equation (2)
-        reset = torch.sigmoid(self.reset_new_net(x).float() + self.reset_old_net(h))  # R_t, equation (3)
-        proposal = torch.relu(self.new_integration(x).float() + self.old_integration(reset * h))  # S_t, equation (4)
+        update = torch.sigmoid(
+            self.update_new_net(x).float() + self.update_old_net(h)
+        )  # Z_t, equation (2)
+        reset = torch.sigmoid(
+            self.reset_new_net(x).float() + self.reset_old_net(h)
+        )  # R_t, equation (3)
+        proposal = torch.relu(
+            self.new_integration(x).float() + self.old_integration(reset * h)
+        )  # S_t, equation (4)
         return (1 - update) * state + update * proposal, update, reset  # H_t, equation (5)
 
 
 class OcclusionNet(nn.Module):
-    """Soft visibility of every voxel of the canonical view volumes, and their collapse over depth (paper, 3.2
-    'Occlusion Module')."""
+    """Soft visibility of every voxel of the canonical view volumes, and their collapse over depth
+    (paper, 3.2 'Occlusion Module')."""
 
     def __init__(self, num_features: int, frustum_depth: int, proj_sidelength: int):
         super().__init__()
         width = 4
-        self.occlusion_prep = nn.Sequential(Conv3dSame(num_features + 1, width, 3, bias=False),
-                                            *norm_act_dropout(width, norm=nn.BatchNorm3d))
+        self.occlusion_prep = nn.Sequential(
+            Conv3dSame(num_features + 1, width, 3, bias=False),
+            *norm_act_dropout(width, norm=nn.BatchNorm3d),
+        )
         self.occlusion_net = Unet3d(
-            width, width, nf0=width, max_channels=4 * width,
-            num_down=min(num_halvings(frustum_depth), num_halvings(proj_sidelength)))
+            width,
+            width,
+            nf0=width,
+            max_channels=4 * width,
+            num_down=min(num_halvings(frustum_depth), num_halvings(proj_sidelength)),
+        )
         self.softmax_net = nn.Sequential(Conv3dSame(2 * width + 1, 1, 3), DepthSoftmax())
-        planes = torch.arange(-(frustum_depth // 2), frustum_depth - frustum_depth // 2) / frustum_depth
+        planes = (
+            torch.arange(-(frustum_depth // 2), frustum_depth - frustum_depth // 2) / frustum_depth
+        )
         self.register_buffer("depth_coordinates", planes.view(1, 1, -1, 1, 1), persistent=False)
 
-    def forward(self, volumes: Float[Tensor, "v f depth m m"],
-                ) -> tuple[Float[Tensor, "v f m m"], Float[Tensor, "v 1 m m"]]:
+    def forward(
+        self,
+        volumes: Float[Tensor, "v f depth m m"],
+    ) -> tuple[Float[Tensor, "v f m m"], Float[Tensor, "v 1 m m"]]:
         """Collapses canonical view volumes to feature maps.
 
-        Returns these and the expected depth coordinate, in [-1/2, 1/2): (k - D_f/2)/D_f at plane k of D_f.
+        Returns these and the expected depth coordinate, in [-1/2, 1/2): (k - D_f/2)/D_f at plane k
+        of D_f.
         """
         depth = self.depth_coordinates.expand(len(volumes), -1, -1, *volumes.shape[3:])
         compressed = self.occlusion_prep(torch.cat([depth, volumes], dim=1))
@@ -119,26 +153,40 @@ class DepthSoftmax(nn.Softmax):
         return super().forward(logits.float())
 
 
-def collapse(volumes: Float[Tensor, "v f depth m m"], visibility: Float[Tensor, "v 1 depth m m"],
-             ) -> Float[Tensor, "v f m m"]:
-    """The mean over depth of visibility * feature: the paper's weighted sum divided by the number of planes, as
-    original checkpoints expect."""
+def collapse(
+    volumes: Float[Tensor, "v f depth m m"],
+    visibility: Float[Tensor, "v 1 depth m m"],
+) -> Float[Tensor, "v f m m"]:
+    """The mean over depth of visibility * feature: the paper's weighted sum divided by the number
+    of planes, as original checkpoints expect."""
     return (visibility * volumes).mean(dim=2)
 
 
 class RenderingNet(nn.Module):
-    """Feature map to image (paper, 3.2 'Rendering'): a U-Net down to 1x1, then up to the image's size."""
+    """Feature map to image (paper, 3.2 'Rendering'): a U-Net down to 1x1, then up to the image's
+    size."""
 
     def __init__(self, nf0: int, in_channels: int, proj_sidelength: int, img_sidelength: int):
         super().__init__()
         num_up = num_halvings(img_sidelength // proj_sidelength)
         dropout = 0.1
-        unet = Unet(in_channels, 4 * nf0 if num_up else 3, nf0=nf0 * 2 ** num_up, max_channels=8 * nf0,
-                    num_down=num_halvings(proj_sidelength), dropout=dropout, linear_out=not num_up)
+        unet = Unet(
+            in_channels,
+            4 * nf0 if num_up else 3,
+            nf0=nf0 * 2**num_up,
+            max_channels=8 * nf0,
+            num_down=num_halvings(proj_sidelength),
+            dropout=dropout,
+            linear_out=not num_up,
+        )
         channels = [4 * nf0] + num_up * [nf0]
         ups = [UpBlock(channels[i], channels[i + 1], dropout=dropout) for i in range(num_up)]
-        to_color = [BlockChain("ups", ups), Conv2dSame(nf0, nf0 // 2, 3, bias=False),
-                    *norm_act_dropout(nf0 // 2), Conv2dSame(nf0 // 2, 3, 3)]
+        to_color = [
+            BlockChain("ups", ups),
+            Conv2dSame(nf0, nf0 // 2, 3, bias=False),
+            *norm_act_dropout(nf0 // 2),
+            Conv2dSame(nf0 // 2, 3, 3),
+        ]
         self.net = nn.Sequential(unet, *(to_color if num_up else []), nn.Tanh())
 
     def forward(self, features: Float[Tensor, "b f m m"]) -> Float[Tensor, "b 3 s s"]:
@@ -147,13 +195,16 @@ class RenderingNet(nn.Module):
 
 
 def depth_collapse_net(num_features: int, frustum_depth: int, nf0: int) -> nn.Sequential:
-    """The collapse without occlusion reasoning (paper, section 4, 'Occlusion Reasoning and Interpretability'): depth
-    is folded into channels, which three convolutions reduce to nf0."""
+    """The collapse without occlusion reasoning (paper, section 4, 'Occlusion Reasoning and
+    Interpretability'): depth is folded into channels, which three convolutions reduce to nf0."""
     grid_dim = frustum_depth // 2
     channels = [num_features * frustum_depth, nf0 * grid_dim // 2, nf0 * grid_dim // 8, nf0]
     layers = []
     for i in range(3):
-        layers += [Conv2dSame(channels[i], channels[i + 1], 3, bias=False), *norm_act_dropout(channels[i + 1])]
+        layers += [
+            Conv2dSame(channels[i], channels[i + 1], 3, bias=False),
+            *norm_act_dropout(channels[i + 1]),
+        ]
     return nn.Sequential(*layers)
 
 

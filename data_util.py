@@ -1,8 +1,10 @@
 """A scene folder's files: images, poses, intrinsics, read and written (docs/design.md, section 7).
 
-The layout is the original DeepVoxels release's. Poses are camera-to-world 4x4 matrices with OpenCV axes (x right,
-y down, z forward); images are RGB. Bad input raises `InputError` with one line that names the file.
+The layout is the original DeepVoxels release's. Poses are camera-to-world 4x4 matrices with OpenCV
+axes (x right, y down, z forward); images are RGB. Bad input raises `InputError` with one line that
+names the file.
 """
+
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,21 +22,30 @@ from util import InputError, new_file, read_text, write_text
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 BACKGROUNDS = {"white": 255, "black": 0}
 MAX_IMAGE_BYTES = 1 << 30
-MAX_NUMBER = float(np.finfo(np.float32).max)  # of poses and intrinsics, because the model computes in float32
-BORDER = 5  # pixels at the image border, where padding shows, are left out of losses, metrics and written frames
+MAX_NUMBER = float(
+    np.finfo(np.float32).max
+)  # of poses and intrinsics, because the model computes in float32
+# Pixels at the image border, where padding shows, are left out of losses, metrics and written
+# frames
+BORDER = 5
 DEFAULT_NEAR_PLANE = math.sqrt(3) / 2  # world units, used where intrinsics.txt says 0
 
 
 def scene_parts(folder: Path) -> list[Path]:
-    """The scene folders of a scene: `folder` itself if it has pose/, else its subfolders with pose/, train first."""
+    """The scene folders of a scene: `folder` itself if it has pose/, else its subfolders with
+    pose/, train first."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     if (folder / "pose").is_dir():
         return [folder]
-    parts = sorted((part for part in folder.iterdir() if (part / "pose").is_dir()),
-                   key=lambda part: (part.name != "train", part.name))
+    parts = sorted(
+        (part for part in folder.iterdir() if (part / "pose").is_dir()),
+        key=lambda part: (part.name != "train", part.name),
+    )
     if not parts:
-        raise InputError(f"{folder}: holds no scene: neither pose/ nor a folder with pose/, such as train/")
+        raise InputError(
+            f"{folder}: holds no scene: neither pose/ nor a folder with pose/, such as train/"
+        )
     return parts
 
 
@@ -43,14 +54,20 @@ def view_name(index: int) -> str:
     return f"{index:06d}"
 
 
-def write_scene_folder(folder: Path, intrinsics: "SceneIntrinsics", cam2world: Float[np.ndarray, "views 4 4"],
-                       images: Iterable[UInt8[np.ndarray, "h w channels"]] | None = None) -> None:
+def write_scene_folder(
+    folder: Path,
+    intrinsics: "SceneIntrinsics",
+    cam2world: Float[np.ndarray, "views 4 4"],
+    images: Iterable[UInt8[np.ndarray, "h w channels"]] | None = None,
+) -> None:
     """Writes poses, intrinsics and, if given, one image per pose, in the same order."""
     write_poses(folder, cam2world)
     write_intrinsics(folder / "intrinsics.txt", intrinsics)
     if images is not None:
         (folder / "rgb").mkdir()
-        for index, image in enumerate(tqdm(images, desc=folder.name, total=len(cam2world), unit="image")):
+        for index, image in enumerate(
+            tqdm(images, desc=folder.name, total=len(cam2world), unit="image")
+        ):
             write_image(folder / "rgb" / f"{view_name(index)}.png", image)
 
 
@@ -59,7 +76,9 @@ def write_scene_folder(folder: Path, intrinsics: "SceneIntrinsics", cam2world: F
 
 def list_poses(folder: Path) -> list[Path]:
     """The pose files of a folder, sorted by name; at least one."""
-    paths = sorted(path for path in _require_folder(folder).iterdir() if path.suffix.lower() == ".txt")
+    paths = sorted(
+        path for path in _require_folder(folder).iterdir() if path.suffix.lower() == ".txt"
+    )
     if not paths:
         raise InputError(f"{folder}: holds no pose files (*.txt)")
     return paths
@@ -78,13 +97,16 @@ def load_pose(path: Path) -> Float[np.ndarray, "4 4"]:
 
 
 def require_rigid(pose: Float[np.ndarray, "4 4"], subject: str) -> None:
-    """Raises `InputError` unless the matrix is a finite rotation and translation. `subject` opens the message."""
+    """Raises `InputError` unless the matrix is a finite rotation and translation. `subject` opens
+    the message."""
     rotation = pose[:3, :3]
     if not (np.abs(pose) <= MAX_NUMBER).all():
         reason = "it holds numbers that are not finite in float32"
     elif not np.allclose(pose[3], [0, 0, 0, 1], atol=1e-4):
         reason = f"its last row is {pose[3].tolist()}, not 0 0 0 1"
-    elif not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or np.linalg.det(rotation) < 0:
+    elif (
+        not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or np.linalg.det(rotation) < 0
+    ):
         reason = "its upper left 3x3 is not a rotation"
     else:
         return
@@ -104,9 +126,13 @@ def write_pose(path: Path, pose: Float[np.ndarray, "4 4"]) -> None:
     write_text(path, " ".join(repr(float(value) + 0.0) for value in pose.reshape(-1)) + "\n")
 
 
-def nearest_views(cam2world: Float[np.ndarray, "views 4 4"], reference: Float[np.ndarray, "references 4 4"],
-                  count: int) -> Int[np.ndarray, "views count"]:
-    """For each view the `count` references nearest in viewing direction, the nearest first (paper, section 3.1).
+def nearest_views(
+    cam2world: Float[np.ndarray, "views 4 4"],
+    reference: Float[np.ndarray, "references 4 4"],
+    count: int,
+) -> Int[np.ndarray, "views count"]:
+    """For each view the `count` references nearest in viewing direction, the nearest first (paper,
+    section 3.1).
 
     Ties keep the order of the references, so that the result does not depend on the platform.
     """
@@ -121,9 +147,10 @@ def nearest_views(cam2world: Float[np.ndarray, "views 4 4"], reference: Float[np
 class SceneIntrinsics:
     """The content of `intrinsics.txt`.
 
-    focal, cx, cy: in pixels of an image of `height` x `width`; the first pixel spans 0 to 1. grid_origin: world
-    coordinates of the grid's center. near_plane: world units, 0 for the default. scale: the grid's sidelength in world
-    units. world2cam: whether the pose files hold world-to-camera matrices.
+    focal, cx, cy: in pixels of an image of `height` x `width`; the first pixel spans 0 to 1.
+    grid_origin: world coordinates of the grid's center. near_plane: world units, 0 for the default.
+    scale: the grid's sidelength in world units. world2cam: whether the pose files hold
+    world-to-camera matrices.
     """
 
     focal: float
@@ -137,25 +164,31 @@ class SceneIntrinsics:
     world2cam: bool = False
 
     def fits(self, height: int, width: int) -> bool:
-        """Whether images of this size in pixels have the aspect ratio of `height` x `width`, to 1 %. They may be
-        smaller or larger."""
+        """Whether images of this size in pixels have the aspect ratio of `height` x `width`, to 1
+        %. They may be smaller or larger."""
         return abs(width / height * self.height / self.width - 1) <= 0.01
 
     def matrix(self, sidelength: int) -> Float[np.ndarray, "3 3"]:
-        """The intrinsic matrix of an image center-cropped to a square and scaled to `sidelength` pixels.
+        """The intrinsic matrix of an image center-cropped to a square and scaled to `sidelength`
+        pixels.
 
         The crop moves the principal point; the scaling multiplies all (docs/design.md, section 3).
         """
         top, left, side = center_square(self.height, self.width)
         ratio = sidelength / side
-        return np.array([[self.focal * ratio, 0, (self.cx - left) * ratio],
-                         [0, self.focal * ratio, (self.cy - top) * ratio],
-                         [0, 0, 1]], dtype=np.float64)
+        return np.array(
+            [
+                [self.focal * ratio, 0, (self.cx - left) * ratio],
+                [0, self.focal * ratio, (self.cy - top) * ratio],
+                [0, 0, 1],
+            ],
+            dtype=np.float64,
+        )
 
 
 def load_intrinsics(path: Path) -> SceneIntrinsics:
-    """Reads `intrinsics.txt`: `f cx cy [0]`, grid origin, near plane, scale, `height width`, and an optional sixth line
-    that is 1 if the poses are world-to-camera."""
+    """Reads `intrinsics.txt`: `f cx cy [0]`, grid origin, near plane, scale, `height width`, and an
+    optional sixth line that is 1 if the poses are world-to-camera."""
     return _parse_intrinsics(path, read_text(path))
 
 
@@ -163,29 +196,56 @@ def _parse_intrinsics(path: Path, text: str) -> SceneIntrinsics:
     lines = [line for line in text.splitlines() if line.strip()]
     names = ["f cx cy", "the grid's origin x y z", "the near plane", "the scale", "height width"]
     if len(lines) < len(names):
-        raise InputError(f"{path}: has {len(lines)} lines, expected {len(names)}; line {len(lines) + 1} should hold "
-                         f"{names[len(lines)]}")
+        raise InputError(
+            f"{path}: has {len(lines)} lines, expected {len(names)}; line {len(lines) + 1} should "
+            "hold "
+            f"{names[len(lines)]}"
+        )
     counts = [(3, 4), (3,), (1,), (1,), (2,), (1,)]
-    rows = [_parse_numbers(path, number, line, count)
-            for number, (line, count) in enumerate(zip(lines, counts, strict=False), start=1)]
+    rows = [
+        _parse_numbers(path, number, line, count)
+        for number, (line, count) in enumerate(zip(lines, counts, strict=False), start=1)
+    ]
     (focal, cx, cy, *_), origin, (near_plane,), (scale,), (height, width) = rows[:5]
-    for line, name, value, minimum in [(1, "focal length", focal, 1e-9), (3, "near plane", near_plane, 0),
-                                       (4, "scale", scale, 1e-9), (5, "height", height, 1), (5, "width", width, 1)]:
+    for line, name, value, minimum in [
+        (1, "focal length", focal, 1e-9),
+        (3, "near plane", near_plane, 0),
+        (4, "scale", scale, 1e-9),
+        (5, "height", height, 1),
+        (5, "width", width, 1),
+    ]:
         if value < minimum:
             raise InputError(f"{path}:{line}: the {name} is {value:g}, which is too small")
-    return SceneIntrinsics(focal, cx, cy, tuple(origin), near_plane, scale, int(height), int(width),
-                           world2cam=len(rows) > 5 and rows[5][0] != 0)
+    return SceneIntrinsics(
+        focal,
+        cx,
+        cy,
+        tuple(origin),
+        near_plane,
+        scale,
+        int(height),
+        int(width),
+        world2cam=len(rows) > 5 and rows[5][0] != 0,
+    )
 
 
 def write_intrinsics(path: Path, intrinsics: SceneIntrinsics) -> None:
-    """Writes the five lines that `load_intrinsics` reads, for camera-to-world poses. Raises InputError if it would not
-    take them.
+    """Writes the five lines that `load_intrinsics` reads, for camera-to-world poses. Raises
+    InputError if it would not take them.
 
     The first line ends in 0 because later readers of the original's format expect a fourth number.
     """
-    rows = [(intrinsics.focal, intrinsics.cx, intrinsics.cy, 0.0), intrinsics.grid_origin, (intrinsics.near_plane,),
-            (intrinsics.scale,), (int(intrinsics.height), int(intrinsics.width))]
-    lines = [" ".join(str(value) if isinstance(value, int) else repr(float(value)) for value in row) for row in rows]
+    rows = [
+        (intrinsics.focal, intrinsics.cx, intrinsics.cy, 0.0),
+        intrinsics.grid_origin,
+        (intrinsics.near_plane,),
+        (intrinsics.scale,),
+        (int(intrinsics.height), int(intrinsics.width)),
+    ]
+    lines = [
+        " ".join(str(value) if isinstance(value, int) else repr(float(value)) for value in row)
+        for row in rows
+    ]
     text = "\n".join(lines) + "\n"
     _parse_intrinsics(Path("the scene's intrinsics.txt"), text)
     write_text(path, text)
@@ -196,11 +256,14 @@ def write_intrinsics(path: Path, intrinsics: SceneIntrinsics) -> None:
 
 def list_images(folder: Path) -> list[Path]:
     """The images of a folder, sorted by name: the order in which they pair with poses."""
-    return sorted(path for path in _require_folder(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(
+        path for path in _require_folder(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES
+    )
 
 
 def load_image(path: Path, background: str = "white") -> UInt8[np.ndarray, "h w 3"]:
-    """Reads an 8 or 16 bit PNG or JPEG as 8 bit RGB; transparent pixels are composed over `background`."""
+    """Reads an 8 or 16 bit PNG or JPEG as 8 bit RGB; transparent pixels are composed over
+    `background`."""
     with reading(path, "a readable image", MAX_IMAGE_BYTES):
         return decode(path, BACKGROUNDS[background])
 
@@ -211,10 +274,14 @@ def load_rgba(path: Path) -> UInt8[np.ndarray, "h w 4"]:
         return decode_rgba(path)
 
 
-def write_image(path: Path, image: UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w *c"]) -> None:
+def write_image(
+    path: Path, image: UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w *c"]
+) -> None:
     """Writes an image, RGB, RGBA or gray, as PNG, whole or not at all."""
     if image.ndim == 3:
-        image = cv2.cvtColor(image, cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR)
+        image = cv2.cvtColor(
+            image, cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR
+        )
     _, encoded = cv2.imencode(".png", image)
     with new_file(path) as file:
         file.write(encoded.data)
@@ -226,11 +293,14 @@ def center_square(height: int, width: int) -> tuple[int, int, int]:
     return (height - side) // 2, (width - side) // 2, side
 
 
-def square_resize(image: UInt8[np.ndarray, "h w *c"] | Float32[np.ndarray, "h w *c"], sidelength: int,
-                  ) -> UInt8[np.ndarray, "s s *c"] | Float32[np.ndarray, "s s *c"]:
-    """Center-crops to a square and scales to `sidelength`, shrinking by area averaging (paper, section 4)."""
+def square_resize(
+    image: UInt8[np.ndarray, "h w *c"] | Float32[np.ndarray, "h w *c"],
+    sidelength: int,
+) -> UInt8[np.ndarray, "s s *c"] | Float32[np.ndarray, "s s *c"]:
+    """Center-crops to a square and scales to `sidelength`, shrinking by area averaging (paper,
+    section 4)."""
     top, left, side = center_square(*image.shape[:2])
-    image = image[top:top + side, left:left + side]
+    image = image[top : top + side, left : left + side]
     if side == sidelength:
         return np.ascontiguousarray(image)
     interpolation = cv2.INTER_AREA if sidelength < side else cv2.INTER_LINEAR
@@ -242,22 +312,31 @@ def crop_border(images):
     return images[..., BORDER:-BORDER, BORDER:-BORDER]
 
 
-def color_depth(depth: Float[np.ndarray, "*b h w"], nearest: float, farthest: float) -> UInt8[np.ndarray, "*b h w 3"]:
+def color_depth(
+    depth: Float[np.ndarray, "*b h w"], nearest: float, farthest: float
+) -> UInt8[np.ndarray, "*b h w 3"]:
     """Depth as RGB colors: yellow at `nearest`, dark blue at `farthest` and beyond."""
     closeness = np.clip((farthest - depth) / max(farthest - nearest, 1e-12), 0, 1)
     levels = np.round(255 * closeness).astype(np.uint8)
-    palette = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
+    palette = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)[
+        :, 0, ::-1
+    ]
     return palette[levels]
 
 
 def _require_folder(folder: Path) -> Path:
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder" if not folder.exists() else f"{folder}: is not a folder")
+        raise InputError(
+            f"{folder}: no such folder" if not folder.exists() else f"{folder}: is not a folder"
+        )
     return folder
 
 
-def _parse_numbers(path: Path, number: int, line: str, counts: tuple[int, ...] | None = None) -> list[float]:
-    """The numbers on one line, all finite in float32; raises `InputError` if `counts` is given and not met."""
+def _parse_numbers(
+    path: Path, number: int, line: str, counts: tuple[int, ...] | None = None
+) -> list[float]:
+    """The numbers on one line, all finite in float32; raises `InputError` if `counts` is given and
+    not met."""
     values = []
     for word in line.split():
         try:
@@ -268,5 +347,8 @@ def _parse_numbers(path: Path, number: int, line: str, counts: tuple[int, ...] |
             raise InputError(f"{path}:{number}: {word[:40]!r} is not a finite number in float32")
         values.append(value)
     if counts is not None and len(values) not in counts:
-        raise InputError(f"{path}:{number}: holds {len(values)} numbers, expected {' or '.join(map(str, counts))}")
+        raise InputError(
+            f"{path}:{number}: holds {len(values)} numbers, expected "
+            f"{' or '.join(map(str, counts))}"
+        )
     return values

@@ -1,4 +1,6 @@
-"""A scene folder as a dataset: its views in memory, and the triplets of views that training uses."""
+"""A scene folder as a dataset: its views in memory, and the triplets of views that training
+uses."""
+
 import hashlib
 import os
 from dataclasses import dataclass, replace
@@ -29,7 +31,8 @@ SPLITS = ("train", "validation", "test")
 
 
 class Views(NamedTuple):
-    """A scene's views on a device. Selecting some copies nothing from the host, so it never waits for the device."""
+    """A scene's views on a device. Selecting some copies nothing from the host, so it never waits
+    for the device."""
 
     images: UInt8[Tensor, "views 3 s s"]
     cam2world: Float[Tensor, "views 4 4"]
@@ -47,7 +50,8 @@ class Views(NamedTuple):
 class Scene:
     """The views of a scene folder, center-cropped to squares of one sidelength.
 
-    names: the pose files' stems. cam2world: OpenCV axes, world units. images: 8-bit RGB, None if only poses were read.
+    names: the pose files' stems. cam2world: OpenCV axes, world units. images: 8-bit RGB, None if
+    only poses were read.
     """
 
     root: Path
@@ -76,14 +80,18 @@ class Scene:
 
     def subset(self, views: list[int]) -> "Scene":
         """The scene with only the given views."""
-        return replace(self, names=[self.names[i] for i in views], cam2world=self.cam2world[views],
-                       images=None if self.images is None else self.images[views])
+        return replace(
+            self,
+            names=[self.names[i] for i in views],
+            cam2world=self.cam2world[views],
+            images=None if self.images is None else self.images[views],
+        )
 
 
 def find_split(folder: Path, split: str) -> Path | None:
-    """The folder of a split of `SPLITS` of the scene that `folder` belongs to, if there is one: SCENE/test beside
-    SCENE/train or, in the original's layout, ROOT/test/NAME for ROOT/train/NAME. A split that is a link belongs to the
-    scene that it lies in, not to the one that it leads to."""
+    """The folder of a split of `SPLITS` of the scene that `folder` belongs to, if there is one:
+    SCENE/test beside SCENE/train or, in the original's layout, ROOT/test/NAME for ROOT/train/NAME.
+    A split that is a link belongs to the scene that it lies in, not to the one that it leads to."""
     folder = Path(os.path.abspath(folder))
     candidates = [folder.parent / split]
     if folder.parent.name in SPLITS and folder.name not in SPLITS:
@@ -91,11 +99,17 @@ def find_split(folder: Path, split: str) -> Path | None:
     return next((candidate for candidate in candidates if candidate.is_dir()), None)
 
 
-def load_scene(root: Path, sidelength: int, sampling_pattern: str = "all", background: str = "white",
-               with_images: bool = True) -> Scene:
+def load_scene(
+    root: Path,
+    sidelength: int,
+    sampling_pattern: str = "all",
+    background: str = "white",
+    with_images: bool = True,
+) -> Scene:
     """Reads `root/pose`, `root/intrinsics.txt` and, unless `with_images` is false, `root/rgb`.
 
-    Raises `InputError`, naming the file, if a file is missing or wrong or does not match the others.
+    Raises `InputError`, naming the file, if a file is missing or wrong or does not match the
+    others.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder")
@@ -103,49 +117,75 @@ def load_scene(root: Path, sidelength: int, sampling_pattern: str = "all", backg
     pose_paths = list_poses(root / "pose")
     image_paths = list_images(root / "rgb") if with_images else None
     if with_images and len(image_paths) != len(pose_paths):
-        raise InputError(f"{root}: rgb holds {len(image_paths)} images, pose holds {len(pose_paths)} poses; "
-                         "they pair by sorted order, so the numbers must agree")
+        raise InputError(
+            f"{root}: rgb holds {len(image_paths)} images, pose holds {len(pose_paths)} poses; "
+            "they pair by sorted order, so the numbers must agree"
+        )
     selected = sampled_views(len(pose_paths), sampling_pattern)
     cam2world = np.stack([load_pose(pose_paths[i]) for i in selected])
     if intrinsics.world2cam:
         cam2world = np.linalg.inv(cam2world)
     images = None
     if with_images:
-        images = _load_images([image_paths[i] for i in selected], sidelength, background, intrinsics)
+        images = _load_images(
+            [image_paths[i] for i in selected], sidelength, background, intrinsics
+        )
     return Scene(root, [pose_paths[i].stem for i in selected], cam2world, images, intrinsics)
 
 
 def sampled_views(count: int, sampling_pattern: str) -> range:
-    """The indices that a `--sampling_pattern` selects from `count` views: all, or with skip_N every (N+1)th."""
+    """The indices that a `--sampling_pattern` selects from `count` views: all, or with skip_N every
+    (N+1)th."""
     if sampling_pattern == "all":
         return range(count)
     word, _, number = sampling_pattern.partition("_")
     if word != "skip" or not number.isascii() or not number.isdigit() or len(number) > 6:
-        raise InputError(f"--sampling_pattern {sampling_pattern}: is unknown; choose 'all' or 'skip_N', such as skip_1")
+        raise InputError(
+            f"--sampling_pattern {sampling_pattern}: is unknown; choose 'all' or 'skip_N', such as "
+            "skip_1"
+        )
     return range(0, count, int(number) + 1)
 
 
-def scene_geometry(intrinsics: SceneIntrinsics, grid_dim: int, map_sidelength: int, default_near_plane: float,
-                   ) -> SceneGeometry:
-    """The geometry of a scene as a model with a grid of `grid_dim` voxels a side and feature maps of `map_sidelength`
-    pixels sees it.
+def scene_geometry(
+    intrinsics: SceneIntrinsics,
+    grid_dim: int,
+    map_sidelength: int,
+    default_near_plane: float,
+) -> SceneGeometry:
+    """The geometry of a scene as a model with a grid of `grid_dim` voxels a side and feature maps
+    of `map_sidelength` pixels sees it.
 
     `default_near_plane` (world units) is used where `intrinsics.txt` says 0.
     """
     matrix = intrinsics.matrix(map_sidelength)
-    return SceneGeometry(grid_dim, intrinsics.scale / grid_dim, intrinsics.grid_origin,
-                         intrinsics.near_plane or default_near_plane, map_sidelength,
-                         focal=float(matrix[0, 0]), cx=float(matrix[0, 2]), cy=float(matrix[1, 2]))
+    return SceneGeometry(
+        grid_dim,
+        intrinsics.scale / grid_dim,
+        intrinsics.grid_origin,
+        intrinsics.near_plane or default_near_plane,
+        map_sidelength,
+        focal=float(matrix[0, 0]),
+        cx=float(matrix[0, 2]),
+        cy=float(matrix[1, 2]),
+    )
 
 
-def draw_triplets(cam2world: Float[np.ndarray, "views 4 4"], num_targets: int, seed: int, epoch: int,
-                  num_sources: int = 1) -> Int[np.ndarray, "views _"]:
-    """The triplets of one epoch (paper, section 3.1): rows of view indices: source, target 0, target 1, ...
+def draw_triplets(
+    cam2world: Float[np.ndarray, "views 4 4"],
+    num_targets: int,
+    seed: int,
+    epoch: int,
+    num_sources: int = 1,
+) -> Int[np.ndarray, "views _"]:
+    """The triplets of one epoch (paper, section 3.1): rows of view indices: source, target 0,
+    target 1, ...
 
-    Each view is target 0 once, in random order; the other targets are random views; the source is one of the five
-    views nearest to target 0 in viewing direction, other than target 0. With more `num_sources` as many targets have
-    such a source each, and a row begins with all of them. The result depends only on the arguments, so a resumed run
-    continues with the triplets it would have drawn.
+    Each view is target 0 once, in random order; the other targets are random views; the source is
+    one of the five views nearest to target 0 in viewing direction, other than target 0. With more
+    `num_sources` as many targets have such a source each, and a row begins with all of them. The
+    result depends only on the arguments, so a resumed run continues with the triplets it would have
+    drawn.
     """
     views = len(cam2world)
     generator = np.random.default_rng([seed, epoch])
@@ -153,21 +193,32 @@ def draw_triplets(cam2world: Float[np.ndarray, "views 4 4"], num_targets: int, s
     targets = np.column_stack([first, generator.integers(views, size=(views, num_targets - 1))])
     ranked = nearest_views(cam2world, cam2world, count=NUM_NEIGHBORS + 1)
     neighbors = np.stack([row[row != view][:NUM_NEIGHBORS] for view, row in enumerate(ranked)])
-    sources = neighbors[targets[:, :num_sources], generator.integers(neighbors.shape[1], size=(views, num_sources))]
+    sources = neighbors[
+        targets[:, :num_sources], generator.integers(neighbors.shape[1], size=(views, num_sources))
+    ]
     return np.column_stack([sources, targets])
 
 
-def _load_images(paths: list[Path], sidelength: int, background: str, intrinsics: SceneIntrinsics,
-                 ) -> UInt8[Tensor, "views 3 s s"]:
-    images, size = np.empty((len(paths), 3, sidelength, sidelength), dtype=np.uint8), None
+def _load_images(
+    paths: list[Path],
+    sidelength: int,
+    background: str,
+    intrinsics: SceneIntrinsics,
+) -> UInt8[Tensor, "views 3 s s"]:
+    images = np.empty((len(paths), 3, sidelength, sidelength), dtype=np.uint8)
+    size = None
     for i, path in enumerate(paths):
         image = load_image(path, background)
         size = image.shape[:2] if size is None else size
         if image.shape[:2] != size:
-            raise InputError(f"{path}: is {image.shape[1]}x{image.shape[0]} pixels, "
-                             f"{paths[0].name} is {size[1]}x{size[0]}; all must have one size")
+            raise InputError(
+                f"{path}: is {image.shape[1]}x{image.shape[0]} pixels, "
+                f"{paths[0].name} is {size[1]}x{size[0]}; all must have one size"
+            )
         images[i] = square_resize(image, sidelength).transpose(2, 0, 1)
     if not intrinsics.fits(*size):
-        raise InputError(f"{paths[0]}: is {size[1]}x{size[0]} pixels, whose aspect ratio differs from "
-                         f"the {intrinsics.width}x{intrinsics.height} of intrinsics.txt")
+        raise InputError(
+            f"{paths[0]}: is {size[1]}x{size[0]} pixels, whose aspect ratio differs from "
+            f"the {intrinsics.width}x{intrinsics.height} of intrinsics.txt"
+        )
     return torch.from_numpy(images)

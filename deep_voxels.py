@@ -1,4 +1,6 @@
-"""DeepVoxels: a persistent volume of features and the networks that fill it and render it (paper, section 3.2)."""
+"""DeepVoxels: a persistent volume of features and the networks that fill it and render it (paper,
+section 3.2)."""
+
 from argparse import Namespace
 from dataclasses import asdict, dataclass, fields
 from typing import NamedTuple
@@ -7,7 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from custom_layers import FeatureExtractor, IntegrationNet, OcclusionNet, RenderingNet, depth_collapse_net
+from custom_layers import (
+    FeatureExtractor,
+    IntegrationNet,
+    OcclusionNet,
+    RenderingNet,
+    depth_collapse_net,
+)
 from projection import SceneGeometry, frustum_coordinates, lift, lift_coordinates, project
 from pytorch_prototyping.unet import Unet3d
 
@@ -24,8 +32,11 @@ class Architecture:
     no_occlusion_net: bool = False
 
 
-SIZES = {"small": Architecture(64, 32, 16, 16, 16), "medium": Architecture(128, 64, 32, 16, 16),
-         "paper": Architecture(512, 64, 32, 64, 64)}  # docs/design.md, section 8
+SIZES = {
+    "small": Architecture(64, 32, 16, 16, 16),
+    "medium": Architecture(128, 64, 32, 16, 16),
+    "paper": Architecture(512, 64, 32, 64, 64),
+}  # docs/design.md, section 8
 
 
 def architecture_of(opt: Namespace) -> Architecture:
@@ -35,8 +46,11 @@ def architecture_of(opt: Namespace) -> Architecture:
 
 def describe(architecture: Architecture) -> str:
     """The architecture as the flags that say it, for messages."""
-    return " ".join(f"--{flag}" if value is True else f"--{flag} {value}"
-                    for flag, value in asdict(architecture).items() if value is not False)
+    return " ".join(
+        f"--{flag}" if value is True else f"--{flag} {value}"
+        for flag, value in asdict(architecture).items()
+        if value is not False
+    )
 
 
 class Integration(NamedTuple):
@@ -48,14 +62,16 @@ class Integration(NamedTuple):
 
 
 class Rendering(NamedTuple):
-    """Images in [-1/2, 1/2] and, where the model has an occlusion net, depth along z in world units."""
+    """Images in [-1/2, 1/2] and, where the model has an occlusion net, depth along z in world
+    units."""
 
     images: Float[Tensor, "v 3 s s"]
     depth: Float[Tensor, "v 1 m m"] | None
 
 
 class DeepVoxels(nn.Module):
-    """Integrate a source view into the persistent volume, inpaint the volume, render target views from it.
+    """Integrate a source view into the persistent volume, inpaint the volume, render target views
+    from it.
 
     The volume, `deepvoxels`, is a buffer: saved with the weights, changed by `remember` alone.
     """
@@ -64,28 +80,46 @@ class DeepVoxels(nn.Module):
         super().__init__()
         self.architecture = a = architecture
         self.geometry = geometry
-        self.register_buffer("deepvoxels", torch.zeros(1, a.num_grid_feats, a.grid_dim, a.grid_dim, a.grid_dim))
+        self.register_buffer(
+            "deepvoxels", torch.zeros(1, a.num_grid_feats, a.grid_dim, a.grid_dim, a.grid_dim)
+        )
 
         frustum_depth = 2 * a.grid_dim
-        self.feature_extractor = FeatureExtractor(a.nf0, a.num_grid_feats, a.img_sidelength, a.proj_sidelength)
+        self.feature_extractor = FeatureExtractor(
+            a.nf0, a.num_grid_feats, a.img_sidelength, a.proj_sidelength
+        )
         if a.no_occlusion_net:
             self.depth_collapse_net = depth_collapse_net(a.num_grid_feats, frustum_depth, a.nf0)
         else:
             self.occlusion_net = OcclusionNet(a.num_grid_feats, frustum_depth, a.proj_sidelength)
         collapsed_channels = a.nf0 if a.no_occlusion_net else a.num_grid_feats
-        self.rendering_net = RenderingNet(a.nf0, collapsed_channels, a.proj_sidelength, a.img_sidelength)
+        self.rendering_net = RenderingNet(
+            a.nf0, collapsed_channels, a.proj_sidelength, a.img_sidelength
+        )
         self.integration_net = IntegrationNet(a.num_grid_feats, a.grid_dim)
-        self.inpainting_net = Unet3d(a.num_grid_feats + 3, a.num_grid_feats, nf0=a.num_grid_feats, num_down=2,
-                                     max_channels=4 * a.num_grid_feats)
+        self.inpainting_net = Unet3d(
+            a.num_grid_feats + 3,
+            a.num_grid_feats,
+            nf0=a.num_grid_feats,
+            num_down=2,
+            max_channels=4 * a.num_grid_feats,
+        )
 
-    def forward(self, source_image: Float[Tensor, "1 3 s s"], source_cam2world: Float[Tensor, "1 4 4"],
-                target_cam2world: Float[Tensor, "v 4 4"]) -> tuple[Rendering, Integration]:
+    def forward(
+        self,
+        source_image: Float[Tensor, "1 3 s s"],
+        source_cam2world: Float[Tensor, "1 4 4"],
+        target_cam2world: Float[Tensor, "v 4 4"],
+    ) -> tuple[Rendering, Integration]:
         """One training pass: the target views as seen after the source view is integrated."""
         integration = self.integrate(source_image, source_cam2world)
         return self.render(self.inpaint(integration.volume), target_cam2world), integration
 
-    def integrate(self, image: Float[Tensor, "1 3 s s"], cam2world: Float[Tensor, "1 4 4"]) -> Integration:
-        """Extracts features of a source view, lifts them to an observation and fuses it with the persistent volume."""
+    def integrate(
+        self, image: Float[Tensor, "1 3 s s"], cam2world: Float[Tensor, "1 4 4"]
+    ) -> Integration:
+        """Extracts features of a source view, lifts them to an observation and fuses it with the
+        persistent volume."""
         features = self.feature_extractor(image)
         observation = lift(features.float(), lift_coordinates(cam2world[0], self.geometry))
         return Integration(*self.integration_net(observation, self.deepvoxels))
@@ -94,21 +128,31 @@ class DeepVoxels(nn.Module):
         """Fills the holes of a volume. At test time the result is the same for all frames."""
         return self.inpainting_net(torch.cat([volume, self.integration_net.coordinates], dim=1))
 
-    def render(self, inpainted: Float[Tensor, "1 f d d d"], cam2world: Float[Tensor, "v 4 4"]) -> Rendering:
-        """Projects an inpainted volume into the target views, all as one batch, and renders them."""
+    def render(
+        self, inpainted: Float[Tensor, "1 f d d d"], cam2world: Float[Tensor, "v 4 4"]
+    ) -> Rendering:
+        """Projects an inpainted volume into the target views, all as one batch, and renders
+        them."""
         canonical = self.canonical_view_volumes(inpainted, cam2world)
         if self.architecture.no_occlusion_net:
-            return Rendering(self.rendering_net(self.depth_collapse_net(canonical.flatten(1, 2))), None)
+            return Rendering(
+                self.rendering_net(self.depth_collapse_net(canonical.flatten(1, 2))), None
+            )
         collapsed, depth_coordinate = self.occlusion_net(canonical)
         frustum_extent = 2 * self.geometry.grid_dim * self.geometry.voxel_size
         depth = self.geometry.near_plane + (depth_coordinate + 0.5) * frustum_extent
         return Rendering(self.rendering_net(collapsed), depth)
 
-    def canonical_view_volumes(self, inpainted: Float[Tensor, "1 f d d d"], cam2world: Float[Tensor, "v 4 4"],
-                               ) -> Float[Tensor, "v f depth m m"]:
-        """The inpainted volume as the target cameras see it (paper, 3.2 'Projection Layer'), in float32."""
+    def canonical_view_volumes(
+        self,
+        inpainted: Float[Tensor, "1 f d d d"],
+        cam2world: Float[Tensor, "v 4 4"],
+    ) -> Float[Tensor, "v f depth m m"]:
+        """The inpainted volume as the target cameras see it (paper, 3.2 'Projection Layer'), in
+        float32."""
         return project(inpainted.float(), frustum_coordinates(cam2world, self.geometry))
 
     def remember(self, volume: Float[Tensor, "1 f d d d"]) -> None:
-        """Makes a volume the persistent one. It is never reset, and no gradient flows through it."""
+        """Makes a volume the persistent one. It is never reset, and no gradient flows through
+        it."""
         self.deepvoxels = volume.detach()

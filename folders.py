@@ -3,9 +3,10 @@
     with new_folder(target) as folder:
         (folder / "a.txt").write_text("")  # shows at `target` once the block ends without an error
 
-Work in progress lies in a hidden folder beside its target. A killed process cannot remove it; the next one that makes
-the same target does.
+Work in progress lies in a hidden folder beside its target. A killed process cannot remove it; the
+next one that makes the same target does.
 """
+
 import errno
 import os
 import shutil
@@ -25,13 +26,14 @@ NO_FILE_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 class Lock:
     """Holds a lock file for this process until it is released or the process ends, however it ends.
 
-    Raises `InputError` if another process holds it, after `wait` seconds (-1: waits as long as it takes): the line is
-    `busy` and which process it is. On a file system without file locks there is only a warning.
+    Raises `InputError` if another process holds it, after `wait` seconds (-1: waits as long as it
+    takes): the line is `busy` and which process it is. On a file system without file locks there is
+    only a warning.
     """
 
     def __init__(self, path: Path, busy: str, wait: int | float = 0):
-        # No soft lock (a marker file) where locks are missing: the marker of a process killed on another machine would
-        # be believed for ever.
+        # No soft lock (a marker file) where locks are missing: the marker of a process killed on
+        # another machine would be believed for ever.
         self.path = path
         self._lock = filelock.FileLock(path, timeout=wait, fallback_to_soft=False)
         try:
@@ -41,8 +43,12 @@ class Lock:
         except OSError as error:
             if error.errno not in NO_FILE_LOCKS:
                 raise
-            print(f"warning: {path.parent}: this file system has no file locks ({error.strerror}); make sure that only "
-                  "one process writes here", file=sys.stderr)
+            print(
+                f"warning: {path.parent}: this file system has no file locks ({error.strerror}); "
+                "make sure that only "
+                "one process writes here",
+                file=sys.stderr,
+            )
         with suppress(OSError):  # the name is for messages alone
             path.write_text(f"{os.getpid()} on {socket.gethostname()}", encoding="utf-8")
 
@@ -54,8 +60,8 @@ class Lock:
         return f" (process {holder})" if holder else ""
 
     def descriptor(self) -> int | None:
-        """The open file of the lock; a process that inherits it holds the lock too, until it ends. None where there
-        are no locks."""
+        """The open file of the lock; a process that inherits it holds the lock too, until it ends.
+        None where there are no locks."""
         return self._lock._context.lock_file_fd  # filelock has no public name for it
 
     def __enter__(self) -> "Lock":
@@ -87,11 +93,13 @@ def is_locked(path: Path) -> bool:
 
 @contextmanager
 def held_folder(folder: Path) -> Iterator[Path]:
-    """Makes the folder if there is none, and holds it for this process. The lock lies beside it, as `.NAME.lock`, so
-    that the folder can be renamed or removed meanwhile."""
+    """Makes the folder if there is none, and holds it for this process. The lock lies beside it, as
+    `.NAME.lock`, so that the folder can be renamed or removed meanwhile."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = Lock(folder.with_name(f".{folder.name.lstrip('.')}.lock"),
-                f"{folder}: another process is writing here")
+    lock = Lock(
+        folder.with_name(f".{folder.name.lstrip('.')}.lock"),
+        f"{folder}: another process is writing here",
+    )
     try:
         with naming(folder):
             folder.mkdir(exist_ok=True)
@@ -102,11 +110,11 @@ def held_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Yields an empty folder `.NAME.partial` beside `target`; renames it to `target` on success and deletes it on an
-    error. What a killed process left in it is removed first.
+    """Yields an empty folder `.NAME.partial` beside `target`; renames it to `target` on success and
+    deletes it on an error. What a killed process left in it is removed first.
 
-    Raises `InputError` if `target` exists and is not an empty folder that can be replaced, or if another process is
-    making it.
+    Raises `InputError` if `target` exists and is not an empty folder that can be replaced, or if
+    another process is making it.
     """
     refuse_existing(target)
     place = real_path(target)
@@ -121,17 +129,24 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def real_path(path: Path) -> Path:
-    """The absolute path without links. Unlike `Path.resolve`, it raises nothing on a loop of links."""
+    """The absolute path without links. Unlike `Path.resolve`, it raises nothing on a loop of
+    links."""
     return Path(os.path.realpath(path))
 
 
 def refuse_existing(target: Path) -> None:
-    """Raises `InputError` unless `target` is absent or an empty folder, or links to one, and can be replaced."""
+    """Raises `InputError` unless `target` is absent or an empty folder, or links to one, and can be
+    replaced."""
     place = real_path(target)
     if os.path.lexists(place) and not (place.is_dir() and not any(place.iterdir())):
         raise InputError(f"{target}: already exists; delete it or choose another folder")
-    kind = ("a mount point" if os.path.ismount(place) else
-            "the current folder" if place.is_dir() and place.samefile(".") else None)
+    kind = (
+        "a mount point"
+        if os.path.ismount(place)
+        else "the current folder"
+        if place.is_dir() and place.samefile(".")
+        else None
+    )
     if kind:
         raise InputError(f"{target}: is {kind}, which cannot be replaced; choose a folder in it")
 

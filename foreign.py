@@ -1,12 +1,15 @@
-"""Files from elsewhere: what they may be, and how whatever a library raises on them becomes one line with their name.
+"""Files from elsewhere: what they may be, and how whatever a library raises on them becomes one
+line with their name.
 
     with reading(path, "a mesh", max_bytes=1 << 30):
         scene = trimesh.load_scene(path)
 
-Meshes, point clouds, pictures and depth maps are read by libraries that meet damaged and hostile files each in its own
-way: they raise anything, wait for ever on a named pipe, take memory for a count that the file merely claims, or start
-another program to decode a picture. `reading` rules these out in one place.
+Meshes, point clouds, pictures and depth maps are read by libraries that meet damaged and hostile
+files each in its own way: they raise anything, wait for ever on a named pipe, take memory for a
+count that the file merely claims, or start another program to decode a picture. `reading` rules
+these out in one place.
 """
+
 import logging
 import os
 import warnings
@@ -23,21 +26,31 @@ try:
 except ImportError:  # Windows
     resource = None
 
-PICTURES = ("PNG", "JPEG")  # by content; Pillow would start Ghostscript for an EPS, whatever its name
-BASE_MEMORY, MEMORY_PER_BYTE = 512 << 20, 64  # bytes that reading a file may take: these, and more for each of its own
+PICTURES = (
+    "PNG",
+    "JPEG",
+)  # by content; Pillow would start Ghostscript for an EPS, whatever its name
+# bytes that reading a file may take: these, and more for each of its own
+BASE_MEMORY = 512 << 20
+MEMORY_PER_BYTE = 64
 MEMORY_USED = Path("/proc/self/statm")
 DATA_PAGES = 5  # the field that holds the pages of data and stack
 
 
 @contextmanager
-def reading(path: Path, kind: str, max_bytes: int, pictures: tuple[str, ...] = PICTURES) -> Iterator["Limits"]:
+def reading(
+    path: Path, kind: str, max_bytes: int, pictures: tuple[str, ...] = PICTURES
+) -> Iterator["Limits"]:
     """Everything raised in the block becomes an `InputError`: `path` is not `kind`.
 
-    Raises it at once unless `path` is a regular file of at most `max_bytes`. In the block Pillow decodes `pictures`
-    alone, whoever calls it, libraries log and warn of nothing, and memory can be limited.
+    Raises it at once unless `path` is a regular file of at most `max_bytes`. In the block Pillow
+    decodes `pictures` alone, whoever calls it, libraries log and warn of nothing, and memory can be
+    limited.
     """
     require_file(path, max_bytes)
-    limits, open_any, logged = Limits(), Image.open, logging.root.manager.disable
+    limits = Limits()
+    open_any = Image.open
+    logged = logging.root.manager.disable
 
     def open_picture(file, mode="r", formats=None):
         try:
@@ -55,7 +68,9 @@ def reading(path: Path, kind: str, max_bytes: int, pictures: tuple[str, ...] = P
     except InputError:
         raise
     except MemoryError:
-        raise InputError(f"{path}: is not {kind} (it claims more than a file of its size can hold)") from None
+        raise InputError(
+            f"{path}: is not {kind} (it claims more than a file of its size can hold)"
+        ) from None
     except Exception as error:
         raise InputError(f"{path}: is not {kind} ({reason(error)})") from None
     finally:
@@ -71,31 +86,44 @@ def reason(error: Exception) -> str:
 
 
 def inside(folder: Path, name: str, named_by: Path) -> Path:
-    """The path in `folder` of a file that another file names. Raises `InputError` if it would lead out of the folder.
+    """The path in `folder` of a file that another file names. Raises `InputError` if it would lead
+    out of the folder.
 
     Symbolic links are followed: they are the user's own.
     """
     path = Path(os.path.normpath(folder / name))
     if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
-        raise InputError(f"{named_by}: names {name[:200]}, which is not inside {folder}; only what is there is read")
+        raise InputError(
+            f"{named_by}: names {name[:200]}, which is not inside {folder}; only what is there is "
+            "read"
+        )
     return path
 
 
 class Limits:
-    """What a block of `reading` may do, and `picture_errors`: those that its library met, and perhaps passed over."""
+    """What a block of `reading` may do, and `picture_errors`: those that its library met, and
+    perhaps passed over."""
 
     def __init__(self):
         self.picture_errors: list[Exception] = []
         # Linux alone limits memory; elsewhere nothing happens.
-        self._before = resource.getrlimit(resource.RLIMIT_DATA) if resource and MEMORY_USED.exists() else None
+        self._before = (
+            resource.getrlimit(resource.RLIMIT_DATA) if resource and MEMORY_USED.exists() else None
+        )
 
     def memory_for(self, size: int) -> None:
-        """From now on the process may take what reading so many bytes of a file can need, and no more."""
+        """From now on the process may take what reading so many bytes of a file can need, and no
+        more."""
         if self._before is not None:
             used = int(MEMORY_USED.read_text().split()[DATA_PAGES]) * resource.getpagesize()
             bounds = used + BASE_MEMORY + MEMORY_PER_BYTE * size, *self._before
-            resource.setrlimit(resource.RLIMIT_DATA, (
-                min(bound for bound in bounds if bound != resource.RLIM_INFINITY), self._before[1]))
+            resource.setrlimit(
+                resource.RLIMIT_DATA,
+                (
+                    min(bound for bound in bounds if bound != resource.RLIM_INFINITY),
+                    self._before[1],
+                ),
+            )
 
     def lift(self) -> None:
         """Ends the limit."""

@@ -1,4 +1,5 @@
 """The adversarial loss and its discriminator (paper, 3.2 'Rendering and Loss')."""
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -12,10 +13,19 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self):
         super().__init__()
-        layers = [nn.ReflectionPad2d(1), nn.Conv2d(3, 28, 4, stride=2), nn.LeakyReLU(LEAKY_SLOPE, True)]
+        layers = [
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(3, 28, 4, stride=2),
+            nn.LeakyReLU(LEAKY_SLOPE, True),
+        ]
         for in_channels, out_channels, stride in [(28, 56, 2), (56, 112, 2), (112, 224, 1)]:
-            layers += [nn.ReflectionPad2d(1), nn.Conv2d(in_channels, out_channels, 4, stride=stride),
-                       nn.BatchNorm2d(out_channels), nn.Dropout2d(0.5), nn.LeakyReLU(LEAKY_SLOPE, True)]
+            layers += [
+                nn.ReflectionPad2d(1),
+                nn.Conv2d(in_channels, out_channels, 4, stride=stride),
+                nn.BatchNorm2d(out_channels),
+                nn.Dropout2d(0.5),
+                nn.LeakyReLU(LEAKY_SLOPE, True),
+            ]
         self.model = nn.Sequential(*layers, nn.ReflectionPad2d(1), nn.Conv2d(224, 1, 4))
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1 h_out w_out"]:
@@ -23,12 +33,15 @@ class PatchDiscriminator(nn.Module):
 
 
 def adversarial_loss(logits: Float[Tensor, "b 1 h w"], real: bool) -> Float[Tensor, ""]:
-    """Cross entropy of the discriminator's logits against all patches being real, or all rendered."""
+    """Cross entropy of the discriminator's logits against all patches being real, or all
+    rendered."""
     target = torch.ones_like(logits) if real else torch.zeros_like(logits)
     return F.binary_cross_entropy_with_logits(logits, target)
 
 
-def discriminator_loss(real_logits: Float[Tensor, "b 1 h w"], fake_logits: Float[Tensor, "b 1 h w"],
-                       ) -> Float[Tensor, ""]:
+def discriminator_loss(
+    real_logits: Float[Tensor, "b 1 h w"],
+    fake_logits: Float[Tensor, "b 1 h w"],
+) -> Float[Tensor, ""]:
     """The mean of the losses on true and on rendered images."""
     return (adversarial_loss(real_logits, True) + adversarial_loss(fake_logits, False)) / 2

@@ -1,12 +1,15 @@
-"""Several processes that work on one run, as torchrun starts them: `Ranks`. One process alone is `ALONE`, for which
-nothing here does anything.
+"""Several processes that work on one run, as torchrun starts them: `Ranks`. One process alone is
+`ALONE`, for which nothing here does anything.
 
-    torchrun --nproc_per_node 2 run_deepvoxels.py --train_test train --data_root SCENE/train --logging_root LOGS
+    torchrun --nproc_per_node 2 run_deepvoxels.py --train_test train --data_root SCENE/train
+        --logging_root LOGS
 
-Every rank takes the same step: it integrates the same source view and renders its share of the target views. What
-depends on the targets is then averaged (`Ranks.average_`), so that all ranks hold one state. They draw dropout from one
-random state too (`SpreadDropout2d`), so that a checkpoint is that of one process and continues with any number of them.
+Every rank takes the same step: it integrates the same source view and renders its share of the
+target views. What depends on the targets is then averaged (`Ranks.average_`), so that all ranks
+hold one state. They draw dropout from one random state too (`SpreadDropout2d`), so that a
+checkpoint is that of one process and continues with any number of them.
 """
+
 import os
 import sys
 import time
@@ -28,13 +31,13 @@ from torch import Tensor, nn
 from util import InputError, one_line
 
 TIMEOUT = timedelta(minutes=30)  # how long ranks wait for one that saves or validates
-VALUES_AT_ONCE = 2 ** 24  # that are averaged, which bounds the memory for copies
+VALUES_AT_ONCE = 2**24  # that are averaged, which bounds the memory for copies
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among the `count` of a run. rank: its number, from 0. local_rank: its number on this machine, where
-    there are `local_count`. The first logs and saves."""
+    """This process among the `count` of a run. rank: its number, from 0. local_rank: its number on
+    this machine, where there are `local_count`. The first logs and saves."""
 
     rank: int = 0
     count: int = 1
@@ -45,22 +48,27 @@ class Ranks:
     def first(self) -> bool:
         return self.rank == 0
 
-    def share(self, targets: Int[np.ndarray, "v"] | Float[Tensor, "v *size"],
-              ) -> Int[np.ndarray, "_"] | Float[Tensor, "_ *size"]:
+    def share(
+        self,
+        targets: Int[np.ndarray, "v"] | Float[Tensor, "v *size"],
+    ) -> Int[np.ndarray, "_"] | Float[Tensor, "_ *size"]:
         """This rank's part of what there is for each target; `count` divides their number."""
         size = len(targets) // self.count
-        return targets[self.rank * size:(self.rank + 1) * size]
+        return targets[self.rank * size : (self.rank + 1) * size]
 
     def average_(self, tensors: list[Tensor]) -> None:
-        """Replaces tensors of one type by their means over the ranks, which are the same on all to the bit.
+        """Replaces tensors of one type by their means over the ranks, which are the same on all to
+        the bit.
 
-        DistributedDataParallel is not used: it averages within one backward pass, of which a step has two, and knows
-        nothing of losses, running statistics and the volume.
+        DistributedDataParallel is not used: it averages within one backward pass, of which a step
+        has two, and knows nothing of losses, running statistics and the volume.
         """
         while tensors:
-            size, count = tensors[0].numel(), 1
+            size = tensors[0].numel()
+            count = 1
             while count < len(tensors) and size + tensors[count].numel() <= VALUES_AT_ONCE:
-                size, count = size + tensors[count].numel(), count + 1
+                size = size + tensors[count].numel()
+                count = count + 1
             flat = torch.cat([tensor.detach().flatten() for tensor in tensors[:count]])
             with _reaching_all():
                 dist.all_reduce(flat)
@@ -88,8 +96,8 @@ class Ranks:
         return values or []
 
     def in_turns(self, items: Iterator, total: int, turn: int) -> Iterator:
-        """The `total` items of all ranks, of which each has `turn` in turn, in order on the first; none on the others.
-        All ranks must iterate."""
+        """The `total` items of all ranks, of which each has `turn` in turn, in order on the first;
+        none on the others. All ranks must iterate."""
         if self.count == 1:
             yield from items
             return
@@ -98,7 +106,8 @@ class Ranks:
                 yield from of_one_rank
 
     def from_first(self, make: Callable[[], Any]) -> Any:
-        """What `make` returns on the first rank, alone called there, on all of them. Its error ends all."""
+        """What `make` returns on the first rank, alone called there, on all of them. Its error ends
+        all."""
         if self.count == 1:
             return make()
         made = [None]
@@ -111,8 +120,8 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """An error within, on any rank, ends all ranks, told by one: the first that has one raises it, the others exit.
-        Nothing within may wait for other ranks."""
+        """An error within, on any rank, ends all ranks, told by one: the first that has one raises
+        it, the others exit. Nothing within may wait for other ranks."""
         if self.count == 1:
             yield
             return
@@ -130,25 +139,33 @@ class Ranks:
             raise SystemExit(code)
 
     def own_device(self, name: str) -> str:
-        """The device of this rank where `--device` is `name`. Raises `InputError` if there are too few GPUs."""
+        """The device of this rank where `--device` is `name`. Raises `InputError` if there are too
+        few GPUs."""
         if self.count == 1 or name == "cpu":
             return name
         if name != "cuda":
-            raise InputError(f"--device {name}: torchrun's processes take a GPU each; choose cuda or cpu")
+            raise InputError(
+                f"--device {name}: torchrun's processes take a GPU each; choose cuda or cpu"
+            )
         if self.local_count > torch.cuda.device_count():
-            raise InputError(f"--device cuda: PyTorch finds {torch.cuda.device_count()} GPUs here, torchrun started "
-                             f"{self.local_count} processes; set its --nproc_per_node")
+            raise InputError(
+                f"--device cuda: PyTorch finds {torch.cuda.device_count()} GPUs here, torchrun "
+                "started "
+                f"{self.local_count} processes; set its --nproc_per_node"
+            )
         torch.cuda.set_device(self.local_rank)
         return f"cuda:{self.local_rank}"
 
     def share_random_state(self, device: torch.device) -> None:
-        """Gives every rank's GPU the first one's random state; those of the CPUs are the same already."""
+        """Gives every rank's GPU the first one's random state; those of the CPUs are the same
+        already."""
         if self.count > 1 and device.type == "cuda":
             state = self.from_first(lambda: torch.cuda.get_rng_state(device))
             torch.cuda.set_rng_state(state, device)
 
     def require_same(self, value: int, message: str) -> None:
-        """Ends all ranks with an `InputError` of this message unless the value is the same on all."""
+        """Ends all ranks with an `InputError` of this message unless the value is the same on
+        all."""
         largest, negated_smallest = self.largest(value, -value)
         with self.together():
             if largest != -negated_smallest:
@@ -161,17 +178,19 @@ class Ranks:
         for network in networks:
             for layer in network.modules():
                 if type(layer) is nn.Dropout2d:
-                    layer.__class__, layer.ranks = SpreadDropout2d, self
+                    layer.__class__ = SpreadDropout2d
+                    layer.ranks = self
 
 
 ALONE = Ranks()
 
 
 class SpreadDropout2d(nn.Dropout2d):
-    """Channel dropout of maps of target views: draws for those of all ranks, in their order, and takes this rank's.
+    """Channel dropout of maps of target views: draws for those of all ranks, in their order, and
+    takes this rank's.
 
-    So all ranks' random states stay the same, those of one process with all the targets, and each view gets the
-    dropout that it would have there.
+    So all ranks' random states stay the same, those of one process with all the targets, and each
+    view gets the dropout that it would have there.
     """
 
     ranks: Ranks
@@ -185,17 +204,29 @@ class SpreadDropout2d(nn.Dropout2d):
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """The ranks that torchrun started, connected within; `ALONE` if it started one or none. Other ranks than the first
-    print nothing within."""
+    """The ranks that torchrun started, connected within; `ALONE` if it started one or none. Other
+    ranks than the first print nothing within."""
     count = int(os.environ.get("WORLD_SIZE", 1)) if "TORCHELASTIC_RUN_ID" in os.environ else 1
     if count == 1:
         yield ALONE
         return
-    ranks = Ranks(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT,
-                            store=_store_of_this_start(ranks), rank=ranks.rank, world_size=ranks.count)
+    ranks = Ranks(
+        *(
+            int(os.environ[name])
+            for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        )
+    )
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+        timeout=TIMEOUT,
+        store=_store_of_this_start(ranks),
+        rank=ranks.rank,
+        world_size=ranks.count,
+    )
     with ExitStack() as stack:
-        stack.callback(dist.destroy_process_group)  # or its threads would abort this process when it ends
+        stack.callback(
+            dist.destroy_process_group
+        )  # or its threads would abort this process when it ends
         if not ranks.first:
             nowhere = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(redirect_stdout(nowhere))
@@ -206,10 +237,12 @@ def joined() -> Iterator[Ranks]:
 def _store_of_this_start(ranks: Ranks) -> dist.Store:
     """The store in which ranks find each other, for those that run now alone.
 
-    torchrun has one store for all restarts, where a rank could read the address of one that was killed. So each takes a
-    new name; the first repeats which names it has seen, until all have seen theirs among them.
+    torchrun has one store for all restarts, where a rank could read the address of one that was
+    killed. So each takes a new name; the first repeats which names it has seen, until all have seen
+    theirs among them.
     """
-    store, name = next(dist.rendezvous("env://"))[0], uuid4().hex
+    store = next(dist.rendezvous("env://"))[0]
+    name = uuid4().hex
     if ranks.first:
         while not store.check([f"{name} {rank}" for rank in range(1, ranks.count)]):
             others = [store.get(f"name {rank}").decode() for rank in range(1, ranks.count)]
@@ -231,4 +264,7 @@ def _reaching_all() -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        sys.exit(f"error: rank {dist.get_rank()} lost the other processes of this run ({one_line(str(error))[:200]})")
+        sys.exit(
+            f"error: rank {dist.get_rank()} lost the other processes of this run "
+            f"({one_line(str(error))[:200]})"
+        )

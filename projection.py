@@ -1,9 +1,11 @@
-"""The pinhole camera as pure functions: where voxels fall in an image, and where a frustum's voxels fall in the grid.
+"""The pinhole camera as pure functions: where voxels fall in an image, and where a frustum's voxels
+fall in the grid.
 
-Axes are OpenCV's (x right, y down, z forward); poses are camera-to-world. Pixels of a feature map have integer
-coordinates at their centers. A volume tensor is (batch, features, z, y, x). See
+Axes are OpenCV's (x right, y down, z forward); poses are camera-to-world. Pixels of a feature map
+have integer coordinates at their centers. A volume tensor is (batch, features, z, y, x). See
 docs/design.md, section 3.
 """
+
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +18,8 @@ from torch import Tensor
 class SceneGeometry:
     """Where a scene's grid lies in the world, and how its cameras see it, but for their poses.
 
-    grid_dim: voxels a side (D). voxel_size, near_plane: world units. grid_origin: world coordinates of voxel D/2.
-    map_sidelength: pixels of the feature map; focal, cx, cy: in those pixels.
+    grid_dim: voxels a side (D). voxel_size, near_plane: world units. grid_origin: world coordinates
+    of voxel D/2. map_sidelength: pixels of the feature map; focal, cx, cy: in those pixels.
     """
 
     grid_dim: int
@@ -31,8 +33,11 @@ class SceneGeometry:
 
 
 def without_autocast(like: Tensor) -> torch.autocast:
-    """The context of camera arithmetic on the device of `like`: half a voxel would be lost in bfloat16."""
-    return torch.autocast("cpu" if like.is_meta else like.device.type, enabled=False)  # "meta" has no autocast
+    """The context of camera arithmetic on the device of `like`: half a voxel would be lost in
+    bfloat16."""
+    return torch.autocast(
+        "cpu" if like.is_meta else like.device.type, enabled=False
+    )  # "meta" has no autocast
 
 
 def invert_rigid(pose: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
@@ -45,62 +50,95 @@ def invert_rigid(pose: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
     return inverse
 
 
-def world2image(points: Float[Tensor, "*n 3"], cam2world: Float[Tensor, "4 4"], geometry: SceneGeometry,
-                ) -> Float[Tensor, "*n 3"]:
-    """Equation (1): world points to (u, v, depth), u and v in map pixels, depth along the camera's z axis.
+def world2image(
+    points: Float[Tensor, "*n 3"],
+    cam2world: Float[Tensor, "4 4"],
+    geometry: SceneGeometry,
+) -> Float[Tensor, "*n 3"]:
+    """Equation (1): world points to (u, v, depth), u and v in map pixels, depth along the camera's
+    z axis.
 
     Points with depth <= 0 lie behind the camera; their u and v mean nothing and may be infinite.
     """
     world2cam = invert_rigid(cam2world)
     with without_autocast(points):
         x, y, depth = (points @ world2cam[:3, :3].T + world2cam[:3, 3]).unbind(-1)
-    return torch.stack([geometry.focal * x / depth + geometry.cx, geometry.focal * y / depth + geometry.cy, depth], -1)
+    return torch.stack(
+        [geometry.focal * x / depth + geometry.cx, geometry.focal * y / depth + geometry.cy, depth],
+        -1,
+    )
 
 
 def image2camera(uvd: Float[Tensor, "*n 3"], geometry: SceneGeometry) -> Float[Tensor, "*n 3"]:
-    """The inverse of equation (1) but for the pose: (u, v, depth) to points in the camera's own axes."""
+    """The inverse of equation (1) but for the pose: (u, v, depth) to points in the camera's own
+    axes."""
     u, v, depth = uvd.unbind(-1)
-    return torch.stack([(u - geometry.cx) / geometry.focal * depth, (v - geometry.cy) / geometry.focal * depth, depth],
-                       dim=-1)
+    return torch.stack(
+        [
+            (u - geometry.cx) / geometry.focal * depth,
+            (v - geometry.cy) / geometry.focal * depth,
+            depth,
+        ],
+        dim=-1,
+    )
 
 
 def world2grid(points: Float[Tensor, "*n 3"], geometry: SceneGeometry) -> Float[Tensor, "*n 3"]:
     """World to grid coordinates: (x - origin) / voxel_size + D/2, the integers at voxel centers."""
-    return torch.stack([(axis - origin) / geometry.voxel_size + geometry.grid_dim / 2
-                        for axis, origin in zip(points.unbind(-1), geometry.grid_origin, strict=True)], dim=-1)
+    return torch.stack(
+        [
+            (axis - origin) / geometry.voxel_size + geometry.grid_dim / 2
+            for axis, origin in zip(points.unbind(-1), geometry.grid_origin, strict=True)
+        ],
+        dim=-1,
+    )
 
 
 def voxel_centers(geometry: SceneGeometry, like: Tensor) -> Float[Tensor, "d d d 3"]:
-    """World coordinates (x, y, z) of every voxel's center, indexed [z, y, x]; device and dtype of `like`."""
+    """World coordinates (x, y, z) of every voxel's center, indexed [z, y, x]; device and dtype of
+    `like`."""
     dim = geometry.grid_dim
     axis = (torch.arange(dim, device=like.device, dtype=like.dtype) - dim / 2) * geometry.voxel_size
-    z, y, x = torch.meshgrid(*(axis + origin for origin in reversed(geometry.grid_origin)), indexing="ij")
+    z, y, x = torch.meshgrid(
+        *(axis + origin for origin in reversed(geometry.grid_origin)), indexing="ij"
+    )
     return torch.stack([x, y, z], dim=-1)
 
 
-def lift_coordinates(cam2world: Float[Tensor, "4 4"], geometry: SceneGeometry) -> Float[Tensor, "d d d 3"]:
+def lift_coordinates(
+    cam2world: Float[Tensor, "4 4"], geometry: SceneGeometry
+) -> Float[Tensor, "d d d 3"]:
     """(u, v, depth) of every voxel's center in a view's feature map."""
     return world2image(voxel_centers(geometry, like=cam2world), cam2world, geometry)
 
 
 def lift_mask(uvd: Float[Tensor, "*n 3"], map_sidelength: int) -> Bool[Tensor, "*n"]:
-    """Which voxels receive features: those in front of the camera whose pixel rounds into the map."""
-    pixel, depth = uvd[..., :2].round(), uvd[..., 2]
+    """Which voxels receive features: those in front of the camera whose pixel rounds into the
+    map."""
+    pixel = uvd[..., :2].round()
+    depth = uvd[..., 2]
     return (depth > 0) & ((pixel >= 0) & (pixel <= map_sidelength - 1)).all(dim=-1)
 
 
-def lift(features: Float[Tensor, "1 f m m"], uvd: Float[Tensor, "d d d 3"]) -> Float[Tensor, "1 f d d d"]:
-    """Lifts a feature map to an observation: each voxel takes the bilinear sample at its pixel (paper, 3.2 'Lifting').
+def lift(
+    features: Float[Tensor, "1 f m m"], uvd: Float[Tensor, "d d d 3"]
+) -> Float[Tensor, "1 f d d d"]:
+    """Lifts a feature map to an observation: each voxel takes the bilinear sample at its pixel
+    (paper, 3.2 'Lifting').
 
     Samples are clamped at the border; voxels outside `lift_mask` take 0.
     """
-    dim, side = uvd.shape[0], features.shape[-1]
+    dim = uvd.shape[0]
+    side = features.shape[-1]
     sample_at = _normalized(uvd[..., :2], lift_mask(uvd, side), side).view(1, dim * dim, dim, 2)
     return _sample(features, sample_at).view(1, -1, dim, dim, dim)
 
 
-def frustum_coordinates(cam2world: Float[Tensor, "v 4 4"], geometry: SceneGeometry) -> Float[Tensor, "v depth m m 3"]:
-    """Grid coordinates (x, y, z) of every voxel of the canonical view volumes, indexed [depth plane, row, column].
+def frustum_coordinates(
+    cam2world: Float[Tensor, "v 4 4"], geometry: SceneGeometry
+) -> Float[Tensor, "v depth m m 3"]:
+    """Grid coordinates (x, y, z) of every voxel of the canonical view volumes, indexed [depth
+    plane, row, column].
 
     2D planes at z = near_plane + k * voxel_size, one column for each pixel of the feature map.
     """
@@ -110,9 +148,12 @@ def frustum_coordinates(cam2world: Float[Tensor, "v 4 4"], geometry: SceneGeomet
     depth, v, u = torch.meshgrid(planes, pixels, pixels, indexing="ij")
     in_camera = image2camera(torch.stack([u, v, depth], dim=-1), geometry)
     # Camera to grid is one affine map: the grid's units go into the pose, not into every point.
-    axes, center = cam2world[:, :3, :3] / geometry.voxel_size, world2grid(cam2world[:, :3, 3], geometry)
+    axes = cam2world[:, :3, :3] / geometry.voxel_size
+    center = world2grid(cam2world[:, :3, 3], geometry)
     with without_autocast(cam2world):
-        in_grid = torch.baddbmm(center[:, None], in_camera.view(1, -1, 3).expand(len(axes), -1, -1), axes.mT)
+        in_grid = torch.baddbmm(
+            center[:, None], in_camera.view(1, -1, 3).expand(len(axes), -1, -1), axes.mT
+        )
     return in_grid.view(-1, *in_camera.shape)
 
 
@@ -121,8 +162,10 @@ def frustum_mask(coordinates: Float[Tensor, "*n 3"], grid_dim: int) -> Bool[Tens
     return ((coordinates >= 0) & (coordinates < grid_dim)).all(dim=-1)
 
 
-def project(volume: Float[Tensor, "1 f d d d"], coordinates: Float[Tensor, "v depth m m 3"],
-            ) -> Float[Tensor, "v f depth m m"]:
+def project(
+    volume: Float[Tensor, "1 f d d d"],
+    coordinates: Float[Tensor, "v depth m m 3"],
+) -> Float[Tensor, "v f depth m m"]:
     """Resamples the volume into canonical view volumes (paper, 3.2 'Projection Layer').
 
     Trilinear samples, clamped at the border; voxels outside `frustum_mask` take 0.
@@ -132,8 +175,11 @@ def project(volume: Float[Tensor, "1 f d d d"], coordinates: Float[Tensor, "v de
     return _sample(volume.expand(len(coordinates), -1, -1, -1, -1), sample_at)
 
 
-def _normalized(coordinates: Float[Tensor, "*n axes"], mask: Bool[Tensor, "*n"], size: int) -> Float[Tensor, "*n axes"]:
-    """Coordinates as `grid_sample` takes them, from -1 to 1: clamped at the border, those outside the mask beyond it.
+def _normalized(
+    coordinates: Float[Tensor, "*n axes"], mask: Bool[Tensor, "*n"], size: int
+) -> Float[Tensor, "*n axes"]:
+    """Coordinates as `grid_sample` takes them, from -1 to 1: clamped at the border, those outside
+    the mask beyond it.
 
     The mask goes into the coordinates because there it costs less than in the samples.
     """
@@ -141,6 +187,14 @@ def _normalized(coordinates: Float[Tensor, "*n axes"], mask: Bool[Tensor, "*n"],
     return normalized.masked_fill_(~mask[..., None], -3)
 
 
-def _sample(values: Float[Tensor, "b f *size"], sample_at: Float[Tensor, "b *n axes"]) -> Float[Tensor, "b f *n"]:
+def _sample(
+    values: Float[Tensor, "b f *size"], sample_at: Float[Tensor, "b *n axes"]
+) -> Float[Tensor, "b f *n"]:
     """Linear interpolation; 0 where `sample_at` lies outside [-1, 1]."""
-    return F.grid_sample(values, sample_at.to(values.dtype), mode="bilinear", padding_mode="zeros", align_corners=True)
+    return F.grid_sample(
+        values,
+        sample_at.to(values.dtype),
+        mode="bilinear",
+        padding_mode="zeros",
+        align_corners=True,
+    )

@@ -1,4 +1,5 @@
 """Errors that a user can mend, small files, run folders, and the number of cores."""
+
 import json
 import os
 import re
@@ -11,11 +12,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 MAX_TEXT_BYTES = 1 << 20
-MAX_NAME_BYTES = 200  # of a run; file systems take 255 bytes, of which the time and a number need some
+MAX_NAME_BYTES = (
+    200  # of a run; file systems take 255 bytes, of which the time and a number need some
+)
 
 
 class InputError(Exception):
-    """A wrong file, flag or folder. The message is one line that names it; commands then exit with code 2."""
+    """A wrong file, flag or folder. The message is one line that names it; commands then exit with
+    code 2."""
 
     def __init__(self, message: str):
         super().__init__(one_line(message))
@@ -38,13 +42,16 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def require_file(path: Path, max_bytes: int) -> int:
-    """The size in bytes of a regular file. Raises `InputError` unless it is one, of at most `max_bytes`: a named pipe
-    or a device may have no end."""
+    """The size in bytes of a regular file. Raises `InputError` unless it is one, of at most
+    `max_bytes`: a named pipe or a device may have no end."""
     try:
         status = path.stat()
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:  # a name too long, a loop of links; a zero byte in the name
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # a name too long, a loop of links; a zero byte in the name
         raise InputError(f"{path}: cannot be read ({error})") from None
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{path}: is not a regular file")
@@ -54,7 +61,8 @@ def require_file(path: Path, max_bytes: int) -> int:
 
 
 def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
-    """The content of a text file of at most `max_bytes`. Raises `InputError` if it cannot be read."""
+    """The content of a text file of at most `max_bytes`. Raises `InputError` if it cannot be
+    read."""
     require_file(path, max_bytes)
     try:
         return path.read_text(encoding="utf-8")
@@ -64,8 +72,9 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Yields a file to fill. It becomes `path` when the block ends, so that `path` never holds part of a file; on an
-    error it is deleted. A pipe or device is written directly. Raises `OSError` that names `path`."""
+    """Yields a file to fill. It becomes `path` when the block ends, so that `path` never holds part
+    of a file; on an error it is deleted. A pipe or device is written directly. Raises `OSError`
+    that names `path`."""
     target = path.resolve()  # a link stays
     direct = target.exists() and not target.is_file()
     part = target if direct else target.with_name(f".{target.name}.part")
@@ -94,22 +103,26 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def usable_cores() -> int:
-    """The number of cores that this process may use; of all cores where the system does not say (macOS, Windows)."""
+    """The number of cores that this process may use; of all cores where the system does not say
+    (macOS, Windows)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_name(text: str) -> str:
     """An argparse type: a name for a run's folder, short enough for a file system."""
     if len(text.encode(errors="backslashreplace")) > MAX_NAME_BYTES:
-        raise ArgumentTypeError(f"{text[:20]}... is longer than {MAX_NAME_BYTES} bytes, too long for a folder's name")
+        raise ArgumentTypeError(
+            f"{text[:20]}... is longer than {MAX_NAME_BYTES} bytes, too long for a folder's name"
+        )
     return text
 
 
 def make_run_folder(root: Path, *kinds: str, name: str) -> list[Path]:
-    """Makes the new folders `root/KIND/MM_DD/HH-MM-SS_name`, one for each kind, named like the original's.
+    """Makes the new folders `root/KIND/MM_DD/HH-MM-SS_name`, one for each kind, named like the
+    original's.
 
-    Other characters than letters, digits, '.', '_' and '-' become '_', so that no name leads out of the root. A name
-    that is too long is cut off.
+    Other characters than letters, digits, '.', '_' and '-' become '_', so that no name leads out of
+    the root. A name that is too long is cut off.
     """
     now = datetime.now()
     name = re.sub(r"[^\w.-]", "_", name).encode()[:MAX_NAME_BYTES].decode(errors="ignore")
@@ -123,9 +136,13 @@ def make_run_folder(root: Path, *kinds: str, name: str) -> list[Path]:
                 folder.mkdir(parents=True, exist_ok=True)
         except FileExistsError:
             if not folders[0].is_dir():
-                raise InputError(f"--logging_root {root}: cannot be written (a file is in the way)") from None
+                raise InputError(
+                    f"--logging_root {root}: cannot be written (a file is in the way)"
+                ) from None
             continue
         except OSError as error:
-            raise InputError(f"--logging_root {root}: cannot be written ({error.strerror})") from None
+            raise InputError(
+                f"--logging_root {root}: cannot be written ({error.strerror})"
+            ) from None
         return folders
     raise InputError(f"--logging_root {root}: holds too many runs named {stem}")

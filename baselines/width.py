@@ -1,8 +1,11 @@
-"""The width of a baseline: the least with which it has as many parameters as DeepVoxels at the same flags.
+"""The width of a baseline: the least with which it has as many parameters as DeepVoxels at the same
+flags.
 
-The paper matches parameters approximately, "with all baselines having equally or slightly more parameters than our
-model" (section 4); its supplement, which lists the widths, is not at hand, so the widths are found by counting.
+The paper matches parameters approximately, "with all baselines having equally or slightly more
+parameters than our model" (section 4); its supplement, which lists the widths, is not at hand, so
+the widths are found by counting.
 """
+
 from collections.abc import Callable
 from functools import cache
 
@@ -21,14 +24,24 @@ def count_parameters(module: nn.Module) -> int:
 @cache
 def deepvoxels_parameters(architecture: Architecture) -> int:
     """The number of DeepVoxels' parameters, which does not depend on the scene."""
-    anywhere = SceneGeometry(architecture.grid_dim, 1.0, (0.0, 0.0, 0.0), 1.0, architecture.proj_sidelength, 1.0, 0.0,
-                             0.0)
+    anywhere = SceneGeometry(
+        architecture.grid_dim,
+        1.0,
+        (0.0, 0.0, 0.0),
+        1.0,
+        architecture.proj_sidelength,
+        1.0,
+        0.0,
+        0.0,
+    )
     with torch.device("meta"):  # shapes without memory
         return count_parameters(DeepVoxels(architecture, anywhere))
 
 
 def matching_width(build: Callable[[int], nn.Module], parameters: int) -> int:
-    """The least width for which `build(width)` has at least so many parameters. They must grow with the width."""
+    """The least width for which `build(width)` has at least so many parameters. They must grow with
+    the width."""
+
     def is_enough(width: int) -> bool:
         with torch.device("meta"):
             return count_parameters(build(width)) >= parameters
@@ -44,5 +57,6 @@ def matching_width(build: Callable[[int], nn.Module], parameters: int) -> int:
 
 
 def outermost_width(width: int) -> int:
-    """The channels of the outermost layers of a network whose deepest have `width`: an eighth, as in DeepVoxels."""
+    """The channels of the outermost layers of a network whose deepest have `width`: an eighth, as
+    in DeepVoxels."""
     return -(-width // 8)

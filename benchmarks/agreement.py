@@ -1,11 +1,14 @@
-"""Whether a training step on a device agrees with the CPU's plain model: losses, images, volume, gradients.
+"""Whether a training step on a device agrees with the CPU's plain model: losses, images, volume,
+gradients.
 
     python -m benchmarks.agreement --preset small --device cuda
 
-Prints the largest difference of each, relative to the largest value, which may be 0.02; of gradients, that of their
-norms. Then, over the gradients of single parameters, the largest 1 - cosine, which may be 0.1, and the largest relative
-difference of norms, which may be 0.3. Exits with 1 if one is larger.
+Prints the largest difference of each, relative to the largest value, which may be 0.02; of
+gradients, that of their norms. Then, over the gradients of single parameters, the largest 1 -
+cosine, which may be 0.1, and the largest relative difference of norms, which may be 0.3. Exits with
+1 if one is larger.
 """
+
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -20,10 +23,18 @@ from training.recipes import scale_dropout_
 from training.step import train_step
 
 PROG = "benchmarks.agreement"
-# Batch norm over a few pixels magnifies rounding: gradients of the CPU's two ways differ by 0.006, single ones by 0.005
-# and 0.15; in medium by 0.018, 0.07 and 0.23.
-LIMITS = {"losses": 0.02, "images": 0.02, "volume": 0.02, "gradients": 0.02, "directions": 0.1, "norms": 0.3}
-ZERO = 1e-6  # of the largest norm: a gradient below is rounding alone, as that of the bias before the softmax
+# Batch norm over a few pixels magnifies rounding: gradients of the CPU's two ways differ by 0.006,
+# single ones by 0.005 and 0.15; in medium by 0.018, 0.07 and 0.23.
+LIMITS = {
+    "losses": 0.02,
+    "images": 0.02,
+    "volume": 0.02,
+    "gradients": 0.02,
+    "directions": 0.1,
+    "norms": 0.3,
+}
+# Of the largest norm: a gradient below is rounding alone, as that of the bias before the softmax
+ZERO = 1e-6
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,13 +43,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_arithmetic_options(parser)  # no --graph, which hides what a step computes
     opt = parse_options(parser, argv)
     results, gradients = step_results(opt)
-    opt.device, opt.compile, opt.precision, opt.kernels = "cpu", False, "fp32", "plain"
+    opt.device = "cpu"
+    opt.compile = False
+    opt.precision = "fp32"
+    opt.kernels = "plain"
     expected, expected_gradients = step_results(opt)
     differences = {name: relative_difference(results[name], expected[name]) for name in expected}
     differences |= gradient_differences(gradients, expected_gradients)
     for name, difference in differences.items():
         print(f"{name:12} {difference:.1e}")
-    if not all(differences[name] <= limit for name, limit in LIMITS.items()):  # not a number is no agreement
+    if not all(
+        differences[name] <= limit for name, limit in LIMITS.items()
+    ):  # not a number is no agreement
         sys.exit(1)
 
 
@@ -49,26 +65,39 @@ def relative_difference(values: Tensor, expected: Tensor) -> float:
 
 def gradient_differences(gradients: list[Tensor], expected: list[Tensor]) -> dict[str, float]:
     """How much the gradients of all parameters differ, as the module's docstring says."""
-    norms, expected_norms = (torch.stack([gradient.norm() for gradient in each]) for each in (gradients, expected))
+    norms, expected_norms = (
+        torch.stack([gradient.norm() for gradient in each]) for each in (gradients, expected)
+    )
     counted = expected_norms > ZERO * expected_norms.max()
-    cosines = torch.stack([F.cosine_similarity(gradient.flatten(), other.flatten(), dim=0)
-                           for gradient, other in zip(gradients, expected, strict=True)])
-    return {"gradients": relative_difference(norms, expected_norms),
-            "directions": float((1 - cosines[counted]).max()),
-            "norms": float((norms / expected_norms - 1)[counted].abs().max())}
+    cosines = torch.stack(
+        [
+            F.cosine_similarity(gradient.flatten(), other.flatten(), dim=0)
+            for gradient, other in zip(gradients, expected, strict=True)
+        ]
+    )
+    return {
+        "gradients": relative_difference(norms, expected_norms),
+        "directions": float((1 - cosines[counted]).max()),
+        "norms": float((norms / expected_norms - 1)[counted].abs().max()),
+    }
 
 
 def step_results(opt: Namespace) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """What one step of fresh networks computes, and the gradient of each parameter of the model, on the CPU. Without
-    dropout, whose random numbers are each device's."""
+    """What one step of fresh networks computes, and the gradient of each parameter of the model, on
+    the CPU. Without dropout, whose random numbers are each device's."""
     networks, batch, _ = training_state(PRESETS[opt.preset].architecture, opt)
     for network in (networks.model, networks.discriminator):
         scale_dropout_(network, 0.0)
     step = train_step(networks, batch, 200.0, opt.precision)
-    results = {"losses": torch.stack(step.losses[:4]), "images": step.rendering.images,
-               "volume": step.integration.volume}
-    return ({name: value.detach().float().cpu() for name, value in results.items()},
-            [parameter.grad.float().cpu() for parameter in networks.model_parameters])
+    results = {
+        "losses": torch.stack(step.losses[:4]),
+        "images": step.rendering.images,
+        "volume": step.integration.volume,
+    }
+    return (
+        {name: value.detach().float().cpu() for name, value in results.items()},
+        [parameter.grad.float().cpu() for parameter in networks.model_parameters],
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""What each CPU kernel gains: the time of a step and of frames without it over the time with all, taken in turns.
+"""What each CPU kernel gains: the time of a step and of frames without it over the time with all,
+taken in turns.
 
     python -m benchmarks.kernels --preset small --json kernels.json
 
-Of each ratio the median and the quartiles over the turns. `frames` is a batch of four, `frame` a single one.
+Of each ratio the median and the quartiles over the turns. `frames` is a batch of four, `frame` a
+single one.
 """
+
 import copy
 import sys
 import time
@@ -25,10 +28,17 @@ from runtime import PRECISIONS, autocast, keep_freed_memory, set_arithmetic
 from util import write_json
 
 # Kernels that a threshold switches off; the others' layers become their parents again.
-BY_THRESHOLD = {"few_pixels": {"FEW_PIXELS_MAX_PAIRS": 0}, "winograd": {"WINOGRAD_MIN_CHANNELS": 2 ** 30},
-                "folded_conv3d": {"FOLDED_MAX_CHANNELS": 0}, "norm_act": {"LEAN_MIN_ELEMENTS": 2 ** 60}}
-BY_CLASS = {kernel.__name__: kernel for kernel in KERNELS
-            if kernel.__name__ not in ("FastConv2d", "FastConvTranspose2d", "FastSequential")}  # those of BY_THRESHOLD
+BY_THRESHOLD = {
+    "few_pixels": {"FEW_PIXELS_MAX_PAIRS": 0},
+    "winograd": {"WINOGRAD_MIN_CHANNELS": 2**30},
+    "folded_conv3d": {"FOLDED_MAX_CHANNELS": 0},
+    "norm_act": {"LEAN_MIN_ELEMENTS": 2**60},
+}
+BY_CLASS = {
+    kernel.__name__: kernel
+    for kernel in KERNELS
+    if kernel.__name__ not in ("FastConv2d", "FastConvTranspose2d", "FastSequential")
+}  # those of BY_THRESHOLD
 PREPARED = "prepare_for_frames_"
 
 
@@ -36,10 +46,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser("benchmarks.kernels", __doc__)
     parser.add_argument("--preset", choices=PRESETS, default="small")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
-    parser.add_argument("--turns", type=number(int, 2), default=15, help="pairs of measurements (default: 15)")
-    parser.add_argument("--calls", type=number(int, 1), default=1, help="calls per measurement (default: 1)")
-    parser.add_argument("--only", nargs="+", choices=[*BY_THRESHOLD, *BY_CLASS, PREPARED], metavar="KERNEL",
-                        help="kernels to leave out (default: each)")
+    parser.add_argument(
+        "--turns", type=number(int, 2), default=15, help="pairs of measurements (default: 15)"
+    )
+    parser.add_argument(
+        "--calls", type=number(int, 1), default=1, help="calls per measurement (default: 1)"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[*BY_THRESHOLD, *BY_CLASS, PREPARED],
+        metavar="KERNEL",
+        help="kernels to leave out (default: each)",
+    )
     parser.add_argument("--json", type=Path, help="file for the ratios")
     opt = parser.parse_args(argv)
     results = measure(opt)
@@ -49,13 +68,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def measure(opt: Namespace) -> dict[str, dict[str, list[float]]]:
     """The ratios by kernel and by what is timed: median, lower and upper quartile."""
-    device, results = torch.device("cpu"), {}
+    device = torch.device("cpu")
+    results = {}
     set_arithmetic(opt.precision, device)
-    networks, train, poses = training(PRESETS[opt.preset].architecture,
-                                      Namespace(device="cpu", precision=opt.precision, compile=False, graph=False))
+    networks, train, poses = training(
+        PRESETS[opt.preset].architecture,
+        Namespace(device="cpu", precision=opt.precision, compile=False, graph=False),
+    )
     chosen = opt.only or [*BY_THRESHOLD, *BY_CLASS, PREPARED]
 
-    def compare(timed: str, kernel: str, call: Callable, other: Callable, *models: nn.Module) -> None:
+    def compare(
+        timed: str, kernel: str, call: Callable, other: Callable, *models: nn.Module
+    ) -> None:
         ratios = []
         for turn in range(opt.turns + 1):
             with_all = seconds(call, opt.calls)
@@ -65,7 +89,11 @@ def measure(opt: Namespace) -> dict[str, dict[str, list[float]]]:
                 ratios.clear()  # it warms up
         low, _, high = quantiles(ratios, n=4)
         results.setdefault(kernel, {})[timed] = [median(ratios), low, high]
-        print(f"{opt.preset} {timed:6} without {kernel:21} {median(ratios):.3f} ({low:.3f} to {high:.3f})", flush=True)
+        print(
+            f"{opt.preset} {timed:6} without {kernel:21} {median(ratios):.3f} ({low:.3f} to "
+            f"{high:.3f})",
+            flush=True,
+        )
 
     for kernel in chosen:
         if kernel != PREPARED:
@@ -77,8 +105,10 @@ def measure(opt: Namespace) -> dict[str, dict[str, list[float]]]:
     with torch.inference_mode(), autocast(opt.precision, device):
         inpainted = prepared.inpaint(prepared.deepvoxels)
         for timed, views in [("frames", VIEWS_AT_ONCE), ("frame", 1)]:
-            calls = [lambda model=model, views=views: model.render(inpainted, poses[:views])
-                     for model in (prepared, unprepared)]
+            calls = [
+                lambda model=model, views=views: model.render(inpainted, poses[:views])
+                for model in (prepared, unprepared)
+            ]
             for kernel in chosen:
                 compare(timed, kernel, calls[0], calls[kernel == PREPARED], prepared)
     return results
@@ -88,7 +118,8 @@ def measure(opt: Namespace) -> dict[str, dict[str, list[float]]]:
 def without(kernel: str, *models: nn.Module) -> Iterator[None]:
     """The models without a kernel, while this is active."""
     if kernel in BY_THRESHOLD:
-        changed, values = thresholds, BY_THRESHOLD[kernel]
+        changed = thresholds
+        values = BY_THRESHOLD[kernel]
         kept = {name: getattr(changed, name) for name in values}
         for name, value in values.items():
             setattr(changed, name, value)

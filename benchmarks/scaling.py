@@ -1,10 +1,13 @@
-"""Cost of a training step and a test frame over the sizes of the images, the grid and its features, one at a time.
+"""Cost of a training step and a test frame over the sizes of the images, the grid and its features,
+one at a time.
 
     python -m benchmarks.scaling --out scaling
 
-Starts from the `small` preset of `benchmarks.speed`. Writes `scaling.json` and `scaling.png`: seconds and counted GFLOP
-on logarithmic axes, where time that arithmetic limits runs parallel to its GFLOP.
+Starts from the `small` preset of `benchmarks.speed`. Writes `scaling.json` and `scaling.png`:
+seconds and counted GFLOP on logarithmic axes, where time that arithmetic limits runs parallel to
+its GFLOP.
 """
+
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -13,37 +16,75 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.speed import PRESETS, Stopwatch, add_options, count_gflop, parse_options, time_frames, training
+from benchmarks.speed import (
+    PRESETS,
+    Stopwatch,
+    add_options,
+    count_gflop,
+    parse_options,
+    time_frames,
+    training,
+)
 from cli import Parser, run
 from deep_voxels import Architecture
 from experiments.plot import Curve, Plot, write_plots
 from util import write_json
 
-VALUES = {"img_sidelength": [64, 128, 256], "grid_dim": [8, 16, 32, 48], "num_grid_feats": [8, 16, 32, 64]}
-CURVES = {"train_step_s": ("step, seconds", "C0o-"), "train_gflop": ("step, GFLOP", "C0o--"),
-          "frame_batched_s": ("frame, seconds", "C1o-"), "frame_gflop": ("frame, GFLOP", "C1o--")}
+VALUES = {
+    "img_sidelength": [64, 128, 256],
+    "grid_dim": [8, 16, 32, 48],
+    "num_grid_feats": [8, 16, 32, 64],
+}
+CURVES = {
+    "train_step_s": ("step, seconds", "C0o-"),
+    "train_gflop": ("step, GFLOP", "C0o--"),
+    "frame_batched_s": ("frame, seconds", "C1o-"),
+    "frame_gflop": ("frame, GFLOP", "C1o--"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser("benchmarks.scaling", __doc__)
     add_options(parser, repeats=5)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for scaling.json and .png")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for scaling.json and .png"
+    )
     opt = parse_options(parser, argv)
     opt.out.mkdir(parents=True, exist_ok=True)
-    small, measured, results, plots = PRESETS["small"].architecture, {}, {}, []
+    small = PRESETS["small"].architecture
+    measured = {}
+    results = {}
+    plots = []
     for flag, values in VALUES.items():
         for value in values:
             architecture = replace(small, **{flag: value})
             if architecture not in measured:
                 measured[architecture] = measure(architecture, opt)
             results.setdefault(flag, []).append({flag: value, **measured[architecture]})
-            print(" ".join(f"{name} {number:.4g}" for name, number in results[flag][-1].items() if number is not None))
+            print(
+                " ".join(
+                    f"{name} {number:.4g}"
+                    for name, number in results[flag][-1].items()
+                    if number is not None
+                )
+            )
         sizes = [float(value) for value in values]
-        curves = [Curve(label, sizes, [[result[name]] for result in results[flag]], style)
-                  for name, (label, style) in CURVES.items() if results[flag][0][name] is not None]
+        curves = [
+            Curve(label, sizes, [[result[name]] for result in results[flag]], style)
+            for name, (label, style) in CURVES.items()
+            if results[flag][0][name] is not None
+        ]
         plots.append(Plot("", f"--{flag}", "seconds, GFLOP", curves, log=True))
-    write_json(opt.out / "scaling.json", {"device": opt.device, "precision": opt.precision, "compile": opt.compile,
-                                          "threads": torch.get_num_threads(), **results})
+    write_json(
+        opt.out / "scaling.json",
+        {
+            "device": opt.device,
+            "precision": opt.precision,
+            "compile": opt.compile,
+            "threads": torch.get_num_threads(),
+            **results,
+        },
+    )
     write_plots(opt.out / "scaling.png", plots)
 
 
@@ -51,9 +92,11 @@ def measure(architecture: Architecture, opt: Namespace) -> dict[str, float | Non
     """Seconds and GFLOP of a step and a frame of this size."""
     seconds = Stopwatch(torch.device(opt.device), opt.repeats)
     networks, train, poses = training(architecture, opt)
-    return {"train_step_s": seconds(train),
-            "train_gflop": None if opt.graph else count_gflop(train),  # nothing is seen of a graph
-            **time_frames(networks.model, poses, seconds, opt)}
+    return {
+        "train_step_s": seconds(train),
+        "train_gflop": None if opt.graph else count_gflop(train),  # nothing is seen of a graph
+        **time_frames(networks.model, poses, seconds, opt),
+    }
 
 
 if __name__ == "__main__":

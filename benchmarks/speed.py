@@ -1,10 +1,13 @@
-"""Seconds and utilisation of a training step and a test frame, against the machine's own matrix-product peak.
+"""Seconds and utilisation of a training step and a test frame, against the machine's own
+matrix-product peak.
 
     python -m benchmarks.speed --preset small --json speed.json
 
-Utilisation is the GFLOP of the original's arithmetic, fixed for each preset, over time x the peak measured in the same
-run (docs/design.md, section 8): saved arithmetic counts as speed, and ratios hold across machines.
+Utilisation is the GFLOP of the original's arithmetic, fixed for each preset, over time x the peak
+measured in the same run (docs/design.md, section 8): saved arithmetic counts as speed, and ratios
+hold across machines.
 """
+
 import platform
 import resource
 import sys
@@ -29,7 +32,14 @@ from dataio import scene_geometry
 from deep_voxels import SIZES, Architecture
 from evaluation.render import VIEWS_AT_ONCE
 from processes import ALONE, Ranks
-from runtime import PRECISIONS, autocast, choose_device, keep_freed_memory, set_arithmetic, uses_cpu_kernels
+from runtime import (
+    PRECISIONS,
+    autocast,
+    choose_device,
+    keep_freed_memory,
+    set_arithmetic,
+    uses_cpu_kernels,
+)
 from scenes.geometry.cameras import look_at
 from training.data import Batch
 from training.loop import PROGRESS_EVERY
@@ -59,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser("benchmarks.speed", __doc__)
     parser.add_argument("--preset", choices=PRESETS, default="small")
     add_options(parser, repeats=15)
-    parser.add_argument("--optimizer", choices=["adam", "muon"], default="adam", help="as in training")
+    parser.add_argument(
+        "--optimizer", choices=["adam", "muon"], default="adam", help="as in training"
+    )
     parser.add_argument("--json", type=Path, help="file for the measurements")
     opt = parse_options(parser, argv)
     figures = measure(opt)
@@ -85,14 +97,20 @@ def add_arithmetic_options(parser: Parser) -> None:
 def add_options(parser: Parser, repeats: int) -> None:
     """The options of every speed benchmark."""
     add_arithmetic_options(parser)
-    parser.add_argument("--graph", action="store_true", help="on CUDA, take the training step as one CUDA graph")
-    parser.add_argument("--repeats", type=number(int, 1), default=repeats,
-                        help=f"runs of each measurement, whose median is reported (default: {repeats})")
+    parser.add_argument(
+        "--graph", action="store_true", help="on CUDA, take the training step as one CUDA graph"
+    )
+    parser.add_argument(
+        "--repeats",
+        type=number(int, 1),
+        default=repeats,
+        help=f"runs of each measurement, whose median is reported (default: {repeats})",
+    )
 
 
 def parse_options(parser: Parser, argv: Sequence[str] | None) -> Namespace:
-    """The options, with the device chosen and PyTorch's arithmetic set. Raises `InputError` for what the device has
-    not."""
+    """The options, with the device chosen and PyTorch's arithmetic set. Raises `InputError` for
+    what the device has not."""
     opt = parser.parse_args(argv)
     opt.device = choose_device(opt.device)
     if opt.graph and not opt.device.startswith("cuda"):
@@ -103,14 +121,16 @@ def parse_options(parser: Parser, argv: Sequence[str] | None) -> Namespace:
 
 def measure(opt: Namespace) -> dict:
     """Measures one preset: seconds, GFLOP, utilisation, and memory in training."""
-    preset, device = PRESETS[opt.preset], torch.device(opt.device)
+    preset = PRESETS[opt.preset]
+    device = torch.device(opt.device)
     seconds = Stopwatch(device, opt.repeats)
     networks, train, poses = training(preset.architecture, opt)
 
     def peak_gflops(precision: str) -> float:
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-        size, dtype = MATRIX[device.type], torch.bfloat16 if precision == "bf16" else torch.float32
-        peak = 2 * size ** 3 / seconds(matrix_product(size, dtype, device)) / 1e9
+        size = MATRIX[device.type]
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        peak = 2 * size**3 / seconds(matrix_product(size, dtype, device)) / 1e9
         torch.backends.cuda.matmul.allow_tf32 = False
         return peak
 
@@ -118,31 +138,51 @@ def measure(opt: Namespace) -> dict:
     step = seconds(train)
     # A graph spans several parts.
     parts = None if opt.compile or opt.graph else time_parts(networks, train, device, opt.repeats)
-    memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident_bytes()
+    memory = (
+        torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident_bytes()
+    )
     peaks += [peak_gflops("fp32")]
     peak = max(peaks)
-    figures = {"preset": opt.preset, "device": str(device), "precision": opt.precision, "compile": opt.compile,
-               "graph": opt.graph, "peak_gflops_fp32": peak,
-               f"peak_gflops_{opt.precision}": peak if opt.precision == "fp32" else peak_gflops(opt.precision),
-               "train_step_s": step,
-               "train_gflop": None if opt.graph else count_gflop(train),  # nothing is seen of a graph
-               **time_frames(networks.model, poses, seconds, opt),
-               "original_train_gflop": preset.train_gflop, "original_frame_gflop": preset.frame_gflop}
-    return {**figures, "train_utilisation": preset.train_gflop / step / peak,
-            "frame_utilisation": preset.frame_gflop / figures["frame_batched_s"] / peak,
-            "peak_memory_gib": memory / 2 ** 30, "parts_s": parts}
+    figures = {
+        "preset": opt.preset,
+        "device": str(device),
+        "precision": opt.precision,
+        "compile": opt.compile,
+        "graph": opt.graph,
+        "peak_gflops_fp32": peak,
+        f"peak_gflops_{opt.precision}": peak
+        if opt.precision == "fp32"
+        else peak_gflops(opt.precision),
+        "train_step_s": step,
+        "train_gflop": None if opt.graph else count_gflop(train),  # nothing is seen of a graph
+        **time_frames(networks.model, poses, seconds, opt),
+        "original_train_gflop": preset.train_gflop,
+        "original_frame_gflop": preset.frame_gflop,
+    }
+    return {
+        **figures,
+        "train_utilisation": preset.train_gflop / step / peak,
+        "frame_utilisation": preset.frame_gflop / figures["frame_batched_s"] / peak,
+        "peak_memory_gib": memory / 2**30,
+        "parts_s": parts,
+    }
 
 
 def training(architecture: Architecture, opt: Namespace) -> tuple[Networks, Callable, torch.Tensor]:
-    """Fresh networks of this size, a function that trains them for one step, and poses to render."""
+    """Fresh networks of this size, a function that trains them for one step, and poses to
+    render."""
     networks, batch, poses = training_state(architecture, opt)
     step = partial(train_step, networks, batch, 200.0, opt.precision)
     return networks, as_graph(step, networks) if opt.graph else step, poses
 
 
-def training_state(architecture: Architecture, opt: Namespace) -> tuple[Networks, Batch, torch.Tensor]:
-    """Fresh networks of this size, a batch for them, and poses to render; from one seed on every device."""
-    device, side = torch.device(opt.device), architecture.img_sidelength
+def training_state(
+    architecture: Architecture, opt: Namespace
+) -> tuple[Networks, Batch, torch.Tensor]:
+    """Fresh networks of this size, a batch for them, and poses to render; from one seed on every
+    device."""
+    device = torch.device(opt.device)
+    side = architecture.img_sidelength
     keep_freed_memory(everything=opt.precision == "bf16")
     torch.manual_seed(0)
     networks = fresh_networks(architecture, opt)
@@ -154,11 +194,23 @@ def training_state(architecture: Architecture, opt: Namespace) -> tuple[Networks
 def fresh_networks(architecture: Architecture, opt: Namespace, ranks: Ranks = ALONE) -> Networks:
     """Networks of this size for a scene that the cameras of `camera_ring` see."""
     side = architecture.img_sidelength
-    options = Namespace(model="deepvoxels", seed=0, lr=4e-4, compile=opt.compile,
-                        kernels=vars(opt).get("kernels", "auto"), dropout=1.0, average=0.0, **vars(architecture),
-                        optimizer=vars(opt).get("optimizer", "adam"))
-    intrinsics = SceneIntrinsics(1.8 * side, side / 2, side / 2, (0.0, 0.0, 0.0), CAMERA_RADIUS - 0.9, 1.0, side, side)
-    geometry = scene_geometry(intrinsics, architecture.grid_dim, architecture.proj_sidelength, default_near_plane=1.0)
+    options = Namespace(
+        model="deepvoxels",
+        seed=0,
+        lr=4e-4,
+        compile=opt.compile,
+        kernels=vars(opt).get("kernels", "auto"),
+        dropout=1.0,
+        average=0.0,
+        **vars(architecture),
+        optimizer=vars(opt).get("optimizer", "adam"),
+    )
+    intrinsics = SceneIntrinsics(
+        1.8 * side, side / 2, side / 2, (0.0, 0.0, 0.0), CAMERA_RADIUS - 0.9, 1.0, side, side
+    )
+    geometry = scene_geometry(
+        intrinsics, architecture.grid_dim, architecture.proj_sidelength, default_near_plane=1.0
+    )
     return build_networks(options, geometry, torch.device(opt.device), ranks)
 
 
@@ -179,9 +231,12 @@ def as_graph(step: Callable, networks: Networks) -> Callable:
     return graph.replay
 
 
-def time_frames(model: nn.Module, poses: torch.Tensor, seconds: "Stopwatch", opt: Namespace) -> dict[str, float]:
-    """Seconds and GFLOP of a frame, alone as a viewer renders it and in batches as evaluation/render.py does. GFLOP are
-    counted uncompiled. The model cannot be trained afterwards."""
+def time_frames(
+    model: nn.Module, poses: torch.Tensor, seconds: "Stopwatch", opt: Namespace
+) -> dict[str, float]:
+    """Seconds and GFLOP of a frame, alone as a viewer renders it and in batches as
+    evaluation/render.py does. GFLOP are counted uncompiled. The model cannot be trained
+    afterwards."""
     keep_freed_memory(everything=True)
     model.eval()
     if uses_cpu_kernels("auto", poses.device, opt.compile):
@@ -189,17 +244,21 @@ def time_frames(model: nn.Module, poses: torch.Tensor, seconds: "Stopwatch", opt
     with torch.inference_mode(), autocast(opt.precision, poses.device):
         inpainted = model.inpaint(model.deepvoxels)
         render = torch.compile(model.render) if opt.compile else model.render
-        return {"frame_s": seconds(lambda: render(inpainted, poses[:1])),
-                "frame_batched_s": seconds(lambda: render(inpainted, poses[:VIEWS_AT_ONCE])) / VIEWS_AT_ONCE,
-                "frame_gflop": count_gflop(lambda: model.render(inpainted, poses[:1]))}
+        return {
+            "frame_s": seconds(lambda: render(inpainted, poses[:1])),
+            "frame_batched_s": seconds(lambda: render(inpainted, poses[:VIEWS_AT_ONCE]))
+            / VIEWS_AT_ONCE,
+            "frame_gflop": count_gflop(lambda: model.render(inpainted, poses[:1])),
+        }
 
 
 class Stopwatch:
-    """Median seconds of a call over `repeats` runs, after two to warm up. On CUDA a run is `PROGRESS_EVERY` calls, as
-    training waits for the device only that often."""
+    """Median seconds of a call over `repeats` runs, after two to warm up. On CUDA a run is
+    `PROGRESS_EVERY` calls, as training waits for the device only that often."""
 
     def __init__(self, device: torch.device, repeats: int):
-        self.device, self.repeats = device, repeats
+        self.device = device
+        self.repeats = repeats
         self.calls = PROGRESS_EVERY if device.type == "cuda" else 1
 
     def __call__(self, call: Callable) -> float:
@@ -221,29 +280,42 @@ def count_gflop(call: Callable) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def time_parts(networks: Networks, step: Callable, device: torch.device, repeats: int) -> dict[str, float]:
-    """Median seconds of a training step's parts, by hooks before and after each network. The time between networks is
-    that of lifting, projection, or backward (with the losses)."""
-    model, laps = networks.model, []
+def time_parts(
+    networks: Networks, step: Callable, device: torch.device, repeats: int
+) -> dict[str, float]:
+    """Median seconds of a training step's parts, by hooks before and after each network. The time
+    between networks is that of lifting, projection, or backward (with the losses)."""
+    model = networks.model
+    laps = []
 
     def end_of(part: str) -> Callable:
         def lap(*_) -> None:
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             laps.append((part, time.perf_counter()))
+
         return lap
 
     handles = []
-    for module, name, before in [(model.feature_extractor, "feature extraction", "other"),
-                                 (model.integration_net, "integration", "lifting"),
-                                 (model.inpainting_net, "inpainting", "other"),
-                                 (model.occlusion_net, "occlusion", "projection"),
-                                 (model.rendering_net, "rendering", "other"),
-                                 (networks.discriminator, "discriminator", "other")]:
-        handles += [module.register_forward_pre_hook(end_of(before)), module.register_forward_hook(end_of(name))]
+    for module, name, before in [
+        (model.feature_extractor, "feature extraction", "other"),
+        (model.integration_net, "integration", "lifting"),
+        (model.inpainting_net, "inpainting", "other"),
+        (model.occlusion_net, "occlusion", "projection"),
+        (model.rendering_net, "rendering", "other"),
+        (networks.discriminator, "discriminator", "other"),
+    ]:
+        handles += [
+            module.register_forward_pre_hook(end_of(before)),
+            module.register_forward_hook(end_of(name)),
+        ]
     for name, optimizer in networks.optimizers.items():
-        handles += [optimizer.register_step_pre_hook(end_of("backward" if name == "model_optimizer" else "other")),
-                    optimizer.register_step_post_hook(end_of("optimizers"))]
+        handles += [
+            optimizer.register_step_pre_hook(
+                end_of("backward" if name == "model_optimizer" else "other")
+            ),
+            optimizer.register_step_post_hook(end_of("optimizers")),
+        ]
     runs = []
     for _ in range(repeats):
         laps.clear()
@@ -266,10 +338,15 @@ def matrix_product(size: int, dtype: torch.dtype, device: torch.device) -> Calla
 
 
 def camera_ring(count: int) -> torch.Tensor:
-    """Camera-to-world poses on a circle above the equator, `CAMERA_RADIUS` from the origin, which they look at."""
+    """Camera-to-world poses on a circle above the equator, `CAMERA_RADIUS` from the origin, which
+    they look at."""
     angles = np.linspace(0, 2 * np.pi, count, endpoint=False)
-    centers = CAMERA_RADIUS * np.stack([0.8 * np.cos(angles), 0.8 * np.sin(angles), np.full(count, 0.6)], axis=1)
-    return torch.from_numpy(look_at(centers, target=np.zeros(3), up=np.array([0.0, 0.0, 1.0]))).float()
+    centers = CAMERA_RADIUS * np.stack(
+        [0.8 * np.cos(angles), 0.8 * np.sin(angles), np.full(count, 0.6)], axis=1
+    )
+    return torch.from_numpy(
+        look_at(centers, target=np.zeros(3), up=np.array([0.0, 0.0, 1.0]))
+    ).float()
 
 
 def peak_resident_bytes() -> int:

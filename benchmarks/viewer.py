@@ -1,10 +1,13 @@
-"""How quick the viewer is in a browser on this machine: pictures per second while dragging, and from mouse to picture.
+"""How quick the viewer is in a browser on this machine: pictures per second while dragging, and
+from mouse to picture.
 
     python -m benchmarks.viewer --checkpoint latest --logging_root LOGS
 
-Needs playwright (requirements-dev.txt) and Chromium. The browser counts: a picture is shown in the first animation
-frame after it is decoded. WebGL is computed in software, on the same cores as the model.
+Needs playwright (requirements-dev.txt) and Chromium. The browser counts: a picture is shown in the
+first animation frame after it is decoded. WebGL is computed in software, on the same cores as the
+model.
 """
+
 import os
 import re
 import shutil
@@ -50,16 +53,39 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(PROG, __doc__)
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="as for the viewer")
     parser.add_argument("--logging_root", required=True, metavar="DIR", help="as for the viewer")
-    parser.add_argument("--window", nargs=2, type=number(int, 200, 8000), default=[1280, 720], metavar=("W", "H"),
-                        help="the browser's, in pixels (default: 1280 720)")
-    parser.add_argument("--browsers", type=number(int, 1), default=1, help="that drag at once (default: 1)")
-    parser.add_argument("--seconds", type=number(float, 1), default=10.0, help="of dragging (default: 10)")
+    parser.add_argument(
+        "--window",
+        nargs=2,
+        type=number(int, 200, 8000),
+        default=[1280, 720],
+        metavar=("W", "H"),
+        help="the browser's, in pixels (default: 1280 720)",
+    )
+    parser.add_argument(
+        "--browsers", type=number(int, 1), default=1, help="that drag at once (default: 1)"
+    )
+    parser.add_argument(
+        "--seconds", type=number(float, 1), default=10.0, help="of dragging (default: 10)"
+    )
     args = parser.parse_args(argv)
     chromium = shutil.which("chromium")
     if chromium is None:
         raise InputError("chromium: is not installed")
-    viewer = subprocess.Popen([sys.executable, "-m", "viewer", "--checkpoint", args.checkpoint, "--logging_root",
-                               args.logging_root, "--port", "0"], stdout=subprocess.PIPE, text=True)
+    viewer = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "viewer",
+            "--checkpoint",
+            args.checkpoint,
+            "--logging_root",
+            args.logging_root,
+            "--port",
+            "0",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         line = viewer.stdout.readline().strip()
         address = re.search(r"open (\S+)", line)
@@ -70,8 +96,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             pages = [open_page(browser, address[1], args.window) for _ in range(args.browsers)]
             load = os.getloadavg()[0]
             delays = from_mouse_to_picture(pages[0])
-            print(f"mouse to picture: median {np.median(delays):.0f} ms, 90 % within {np.percentile(delays, 90):.0f}; "
-                  f"load before: {load:.1f}")
+            print(
+                f"mouse to picture: median {np.median(delays):.0f} ms, 90 % within "
+                f"{np.percentile(delays, 90):.0f}; "
+                f"load before: {load:.1f}"
+            )
             drag(pages, args.seconds, Path(f"/proc/{viewer.pid}"))
             browser.close()
     finally:
@@ -110,10 +139,13 @@ def from_mouse_to_picture(page: Page) -> list[float]:
 
 
 def drag(pages: list[Page], seconds: float, viewer: Path) -> None:
-    """Drags in all pages in turns, and prints the pictures that each got and what the viewer's process holds."""
+    """Drags in all pages in turns, and prints the pictures that each got and what the viewer's
+    process holds."""
     for page in pages:
         page.evaluate("() => { window.shown = []; }")
-    started, step, first = time.monotonic(), 0, held(viewer)
+    started = time.monotonic()
+    step = 0
+    first = held(viewer)
     while (passed := time.monotonic() - started) < seconds:
         if passed < WARM:
             first = held(viewer)
@@ -124,16 +156,24 @@ def drag(pages: list[Page], seconds: float, viewer: Path) -> None:
     rates = [len(page.evaluate("window.shown")) / seconds for page in pages]
     print(f"dragging for {seconds:g} s: {', '.join(f'{rate:.1f}' for rate in rates)} pictures/s")
     if first:
-        print("the viewer held {} MiB, {} threads, {} open files; in the end {}, {}, {}".format(*first, *held(viewer)))
+        print(
+            "the viewer held {} MiB, {} threads, {} open files; in the end {}, {}, {}".format(
+                *first, *held(viewer)
+            )
+        )
 
 
 def held(process: Path) -> tuple[int, int, int] | None:
-    """Resident MiB, threads and open files of a process by its folder in /proc; None where there is none."""
+    """Resident MiB, threads and open files of a process by its folder in /proc; None where there is
+    none."""
     if not process.exists():
         return None
     pages = int((process / "statm").read_text().split()[1])
-    return (pages * os.sysconf("SC_PAGE_SIZE") >> 20, len(list((process / "task").iterdir())),
-            len(list((process / "fd").iterdir())))
+    return (
+        pages * os.sysconf("SC_PAGE_SIZE") >> 20,
+        len(list((process / "task").iterdir())),
+        len(list((process / "fd").iterdir())),
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """Exchanges a model's layers for faster ones with the same parameters, names and results."""
+
 import warnings
 from collections import Counter
 from functools import cache
@@ -14,15 +15,26 @@ from cpu_kernels.padding import FastReflectionPad2d
 from cpu_kernels.sequential import FastSequential
 from cpu_kernels.view_volumes import FastDeepVoxels
 
-KERNELS = [FastDeepVoxels, FastOcclusionNet, FastSequential, FastConv2d, FastConvTranspose2d, FastConv3d,
-           FastConvTranspose3d, FastBatchNorm3d, FastReflectionPad2d]
+KERNELS = [
+    FastDeepVoxels,
+    FastOcclusionNet,
+    FastSequential,
+    FastConv2d,
+    FastConvTranspose2d,
+    FastConv3d,
+    FastConvTranspose3d,
+    FastBatchNorm3d,
+    FastReflectionPad2d,
+]
 
 
 def accelerate_(model: nn.Module) -> Counter[str]:
-    """Exchanges every layer that a kernel supports, by exact type, and counts the exchanged ones by the kernel's name.
+    """Exchanges every layer that a kernel supports, by exact type, and counts the exchanged ones by
+    the kernel's name.
 
-    A layer stays the object that it is and only changes its class to a subclass, so that names, parameters, hooks and
-    references to it survive. For float32 or autocast to bfloat16 on a CPU, without `torch.compile`.
+    A layer stays the object that it is and only changes its class to a subclass, so that names,
+    parameters, hooks and references to it survive. For float32 or autocast to bfloat16 on a CPU,
+    without `torch.compile`.
     """
     exchanged = Counter()
     for module in model.modules():
@@ -36,12 +48,16 @@ def accelerate_(model: nn.Module) -> Counter[str]:
 
 @cache
 def works(kernel: type[nn.Module]) -> bool:
-    """Whether a kernel that needs more of PyTorch than its public interface still gets it; else warns, once."""
+    """Whether a kernel that needs more of PyTorch than its public interface still gets it; else
+    warns, once."""
     try:
         if hasattr(kernel, "check"):
             kernel.check()
     except Exception as error:  # anything may have changed
-        warnings.warn(f"{kernel.__name__} is left out: it does not work with PyTorch {torch.__version__} ({error})",
-                      stacklevel=2)
+        warnings.warn(
+            f"{kernel.__name__} is left out: it does not work with PyTorch {torch.__version__} "
+            f"({error})",
+            stacklevel=2,
+        )
         return False
     return True

@@ -1,8 +1,9 @@
 """Batch norm of volumes with few channels, by rows of 64 floats.
 
-PyTorch's channels-last kernel runs over the channels innermost, which leaves most of a vector register empty, and on
-one thread.
+PyTorch's channels-last kernel runs over the channels innermost, which leaves most of a vector
+register empty, and on one thread.
 """
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -16,15 +17,24 @@ class FastBatchNorm3d(nn.BatchNorm3d):
 
     @staticmethod
     def supports(norm: nn.BatchNorm3d) -> bool:
-        return (norm.num_features <= thresholds.NARROW_NORM_MAX_CHANNELS
-                and thresholds.NARROW_NORM_ROW % norm.num_features == 0 and norm.affine and norm.track_running_stats
-                and norm.momentum is not None)
+        return (
+            norm.num_features <= thresholds.NARROW_NORM_MAX_CHANNELS
+            and thresholds.NARROW_NORM_ROW % norm.num_features == 0
+            and norm.affine
+            and norm.track_running_stats
+            and norm.momentum is not None
+        )
 
     def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c d h w"]:
-        if not (self.training and x.numel() % thresholds.NARROW_NORM_ROW == 0
-                and x.is_contiguous(memory_format=torch.channels_last_3d)):
+        if not (
+            self.training
+            and x.numel() % thresholds.NARROW_NORM_ROW == 0
+            and x.is_contiguous(memory_format=torch.channels_last_3d)
+        ):
             return super().forward(x)
-        y, mean, variance = _BatchNormOfRows.apply(x.to(self.weight.dtype), self.weight, self.bias, self.eps)
+        y, mean, variance = _BatchNormOfRows.apply(
+            x.to(self.weight.dtype), self.weight, self.bias, self.eps
+        )
         with torch.no_grad():
             count = x.numel() // self.num_features
             self.running_mean.lerp_(mean, self.momentum)
@@ -38,24 +48,29 @@ class _BatchNormOfRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, eps):
-        rows, channels = as_rows(x), x.shape[1]
+        rows = as_rows(x)
+        channels = x.shape[1]
         mean = channel_mean(rows, channels)
         variance = channel_mean((rows - tile(mean)).square_(), channels)
         scale = (variance + eps).rsqrt()
         ctx.save_for_backward(x, weight, mean, scale)
         ctx.mark_non_differentiable(mean, variance)
         y = torch.empty_like(x)
-        torch.addcmul(tile(bias - mean * scale * weight), rows, tile(scale * weight), out=as_rows(y))
+        torch.addcmul(
+            tile(bias - mean * scale * weight), rows, tile(scale * weight), out=as_rows(y)
+        )
         return y, mean, variance
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad, *_):
         x, weight, mean, scale = ctx.saved_tensors
-        channels, voxels = x.shape[1], x.numel() // x.shape[1]
+        channels = x.shape[1]
+        voxels = x.numel() // x.shape[1]
         normalised = torch.addcmul(tile(-mean * scale), as_rows(x), tile(scale))
         rows = as_rows(grad.contiguous(memory_format=torch.channels_last_3d))
-        mean_grad, mean_product = channel_mean(rows, channels), channel_mean(rows * normalised, channels)
+        mean_grad = channel_mean(rows, channels)
+        mean_product = channel_mean(rows * normalised, channels)
         grad_x = torch.empty_like(x)
         torch.sub(rows, tile(mean_grad), out=as_rows(grad_x))
         as_rows(grad_x).sub_(normalised.mul_(tile(mean_product))).mul_(tile(scale * weight))

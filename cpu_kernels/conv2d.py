@@ -1,4 +1,6 @@
-"""2D convolutions that choose the fastest way for their input: matrix products, Winograd's tiles, or PyTorch's own."""
+"""2D convolutions that choose the fastest way for their input: matrix products, Winograd's tiles,
+or PyTorch's own."""
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -10,16 +12,24 @@ class FastConv2d(nn.Conv2d):
     """A convolution without padding. `prepare_for_frames_` freezes it."""
 
     frozen = False  # whether the weights no longer change
-    tile_kernel = None  # the frozen kernel transformed for tiles, made by the first call that needs it
+    tile_kernel = (
+        None  # the frozen kernel transformed for tiles, made by the first call that needs it
+    )
 
     @staticmethod
     def supports(conv: nn.Conv2d) -> bool:
         (kernel, other), (stride, across) = conv.kernel_size, conv.stride
-        return (kernel == other and stride == across and conv.padding == (0, 0) and conv.dilation == (1, 1)
-                and conv.groups == 1)
+        return (
+            kernel == other
+            and stride == across
+            and conv.padding == (0, 0)
+            and conv.dilation == (1, 1)
+            and conv.groups == 1
+        )
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h_out w_out"]:
-        kernel, stride = self.kernel_size[0], self.stride[0]
+        kernel = self.kernel_size[0]
+        stride = self.stride[0]
         height, width = ((pixels - kernel) // stride + 1 for pixels in x.shape[2:])
         if has_few_pixels(x, height * width):
             return conv2d_few_pixels(x, self.weight, self.bias, stride)
@@ -37,8 +47,14 @@ class FastConvTranspose2d(nn.ConvTranspose2d):
 
     @staticmethod
     def supports(conv: nn.ConvTranspose2d) -> bool:
-        return (conv.kernel_size == (4, 4) and conv.stride == (2, 2) and conv.padding == (1, 1)
-                and conv.output_padding == (0, 0) and conv.dilation == (1, 1) and conv.groups == 1)
+        return (
+            conv.kernel_size == (4, 4)
+            and conv.stride == (2, 2)
+            and conv.padding == (1, 1)
+            and conv.output_padding == (0, 0)
+            and conv.dilation == (1, 1)
+            and conv.groups == 1
+        )
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out 2*h 2*w"]:
         if has_few_pixels(x, 4 * x.shape[2:].numel()):

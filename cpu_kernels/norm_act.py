@@ -1,7 +1,10 @@
-"""Batch norm, activation and channel dropout of large maps as one function that keeps only its input for backward.
+"""Batch norm, activation and channel dropout of large maps as one function that keeps only its
+input for backward.
 
-PyTorch keeps the input of the norm and the result of the activation, and computes the dropout as a map of its own.
+PyTorch keeps the input of the norm and the result of the activation, and computes the dropout as a
+map of its own.
 """
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -12,17 +15,25 @@ from cpu_kernels import thresholds
 
 
 def num_lean(layers: list[nn.Module], x: Tensor) -> int:
-    """How many of the first layers are to be computed as one: a batch norm, an activation and perhaps a channel
-    dropout; 0 for none."""
-    if not (len(layers) >= 2 and isinstance(layers[0], nn.BatchNorm2d) and layers[0].training
-            and isinstance(layers[1], (nn.ReLU, nn.LeakyReLU))
-            and x.numel() >= thresholds.LEAN_MIN_ELEMENTS and torch.is_grad_enabled()):
+    """How many of the first layers are to be computed as one: a batch norm, an activation and
+    perhaps a channel dropout; 0 for none."""
+    if not (
+        len(layers) >= 2
+        and isinstance(layers[0], nn.BatchNorm2d)
+        and layers[0].training
+        and isinstance(layers[1], (nn.ReLU, nn.LeakyReLU))
+        and x.numel() >= thresholds.LEAN_MIN_ELEMENTS
+        and torch.is_grad_enabled()
+    ):
         return 0
     return 3 if len(layers) > 2 and isinstance(layers[2], nn.Dropout2d) else 2
 
 
-def norm_act_dropout(layers: list[nn.Module], x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """What the layers, batch norm, ReLU or LeakyReLU, and perhaps Dropout2d, compute in training."""
+def norm_act_dropout(
+    layers: list[nn.Module], x: Float[Tensor, "b c h w"]
+) -> Float[Tensor, "b c h w"]:
+    """What the layers, batch norm, ReLU or LeakyReLU, and perhaps Dropout2d, compute in
+    training."""
     norm, activation, *dropout = layers
     norm.num_batches_tracked += 1
     kept = x.new_ones(*x.shape[:2], 1, 1)
@@ -33,13 +44,14 @@ def norm_act_dropout(layers: list[nn.Module], x: Float[Tensor, "b c h w"]) -> Fl
 
 
 class _NormActDropout(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx, x, weight, bias, kept, norm, slope):
-        y, mean, scale = torch.native_batch_norm(x, weight, bias, norm.running_mean, norm.running_var, True,
-                                                 norm.momentum, norm.eps)
+        y, mean, scale = torch.native_batch_norm(
+            x, weight, bias, norm.running_mean, norm.running_var, True, norm.momentum, norm.eps
+        )
         ctx.save_for_backward(x, weight, bias, kept, mean, scale)
-        ctx.slope, ctx.eps = slope, norm.eps
+        ctx.slope = slope
+        ctx.eps = norm.eps
         return F.leaky_relu_(y, slope).mul_(kept)
 
     @staticmethod
@@ -47,7 +59,10 @@ class _NormActDropout(torch.autograd.Function):
     def backward(ctx, grad):
         x, weight, bias, kept, mean, scale = ctx.saved_tensors
         y = torch.native_batch_norm(x, weight, bias, mean, scale.pow(-2), False, 0.0, 0.0)[0]
-        grad_y = torch.ops.aten.leaky_relu_backward(grad, y, ctx.slope, False, grad_input=y).mul_(kept)
+        grad_y = torch.ops.aten.leaky_relu_backward(grad, y, ctx.slope, False, grad_input=y).mul_(
+            kept
+        )
         grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
-            grad_y, x, weight, None, None, mean, scale, True, ctx.eps, [True, True, True])
+            grad_y, x, weight, None, None, mean, scale, True, ctx.eps, [True, True, True]
+        )
         return grad_x, grad_weight, grad_bias, None, None, None

@@ -2,6 +2,7 @@
 
 Under autocast it keeps the dtype, where PyTorch pads in float32.
 """
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -11,8 +12,11 @@ from torch.autograd.function import once_differentiable
 from cpu_kernels import thresholds
 
 
-def pad_in_own_dtype(x: Float[Tensor, "b c *size"], padding: tuple[int, ...], mode: str,
-                     ) -> Float[Tensor, "b c *size_out"]:
+def pad_in_own_dtype(
+    x: Float[Tensor, "b c *size"],
+    padding: tuple[int, ...],
+    mode: str,
+) -> Float[Tensor, "b c *size_out"]:
     """`F.pad`, which autocast would compute in float32."""
     if not torch.is_autocast_enabled("cpu"):  # the usual case, without the price of a context
         return F.pad(x, padding, mode)
@@ -34,7 +38,6 @@ class FastReflectionPad2d(nn.ReflectionPad2d):
 
 
 class _ReflectionPad2d(torch.autograd.Function):
-
     @staticmethod
     def forward(ctx, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h+2 w+2"]:
         return pad_in_own_dtype(x, (1, 1, 1, 1), "reflect")
@@ -43,7 +46,8 @@ class _ReflectionPad2d(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Float[Tensor, "b c h_out w_out"]) -> Float[Tensor, "b c h w"]:
         grad_x = grad[:, :, 1:-1, 1:-1].clone(memory_format=torch.channels_last)
-        border, inner = (0, -1), (1, -2)
+        border = (0, -1)
+        inner = (1, -2)
         for outside, inside in zip(border, inner, strict=True):
             grad_x[:, :, inside] += grad[:, :, outside, 1:-1]
             grad_x[:, :, :, inside] += grad[:, :, 1:-1, outside]

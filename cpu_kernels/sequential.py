@@ -1,4 +1,5 @@
 """A Sequential that computes neighbouring layers as one where that is faster or leaner."""
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -21,9 +22,11 @@ class FastSequential(nn.Sequential):
             if (count := num_lean(layers, x)) and not is_watched(*layers[:count]):
                 x = norm_act_dropout(layers[:count], x)
             elif folds(layers, x) and not is_watched(*layers[:2]):
-                x, count = FoldedConv3d.apply(x, layers[1].weight, layers[1].bias), 2
+                x = FoldedConv3d.apply(x, layers[1].weight, layers[1].bias)
+                count = 2
             else:
-                x, count = layers[0](x), 1
+                x = layers[0](x)
+                count = 1
             del layers[:count]
         return x
 
@@ -33,7 +36,10 @@ class FastSequential(nn.Sequential):
         layers = nn.Sequential(nn.BatchNorm2d(4), nn.LeakyReLU(0.2), nn.Dropout2d(0.0))
         x = torch.linspace(-1, 1, 96).view(2, 4, 3, 4).sin().requires_grad_()
         inputs = (x, layers[0].weight, layers[0].bias)
-        for one, other in zip(torch.autograd.grad(norm_act_dropout(list(layers), x).square().sum(), inputs),
-                              torch.autograd.grad(layers(x).square().sum(), inputs), strict=True):
+        for one, other in zip(
+            torch.autograd.grad(norm_act_dropout(list(layers), x).square().sum(), inputs),
+            torch.autograd.grad(layers(x).square().sum(), inputs),
+            strict=True,
+        ):
             torch.testing.assert_close(one, other)
         check_hooks()

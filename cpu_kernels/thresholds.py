@@ -1,32 +1,44 @@
-"""When a kernel takes over from PyTorch's own layer. These numbers decide about speed and memory, never about results.
+"""When a kernel takes over from PyTorch's own layer. These numbers decide about speed and memory,
+never about results.
 
-Tuned on 2 cores of an AMD EPYC (Zen 4, AVX-512) with PyTorch 2.15, at the presets of `benchmarks/speed.py`.
-`python -m benchmarks.kernels` measures what each kernel gains there (docs/performance.md has the table).
+Tuned on 2 cores of an AMD EPYC (Zen 4, AVX-512) with PyTorch 2.15, at the presets of
+`benchmarks/speed.py`. `python -m benchmarks.kernels` measures what each kernel gains there
+(docs/performance.md has the table).
 """
+
 LANES = 16  # float32 values in a vector register
 
 # few_pixels.py: convolutions of small maps as matrix products
-FEW_PIXELS_MAX_PAIRS = 2048  # input pixels x output pixels; with more, gathering the windows costs more than it saves
+FEW_PIXELS_MAX_PAIRS = (
+    2048  # input pixels x output pixels; with more, gathering the windows costs more than it saves
+)
 FEW_PIXELS_MIN_CHANNELS = 64  # of the input; with fewer, the weights are small
 
 # winograd.py: 3x3 convolutions of many channels
-WINOGRAD_MIN_CHANNELS = 256  # of input and output; with fewer, moving the tiles costs more than it saves
+WINOGRAD_MIN_CHANNELS = (
+    256  # of input and output; with fewer, moving the tiles costs more than it saves
+)
 WINOGRAD_MIN_TILES = 64  # over the batch; with fewer, transforming the kernel does
-WINOGRAD_MAX_WEIGHTS = 9 * 2 ** 20  # in training: a transformed kernel takes four times the memory
+WINOGRAD_MAX_WEIGHTS = 9 * 2**20  # in training: a transformed kernel takes four times the memory
 
 # folded_conv3d.py: 3x3x3 convolutions to few channels
 FOLDED_MAX_CHANNELS = 4  # of the output: four pixels of it fill the lanes
-FOLDED_MAX_KEPT = 2 ** 20  # elements of the input; larger inputs are padded again in backward, to save memory
+FOLDED_MAX_KEPT = (
+    2**20
+)  # elements of the input; larger inputs are padded again in backward, to save memory
 
 # conv3d.py
-SLOW_CONV3D_MAX_ELEMENTS = 20480  # channels x depth x height; up to here PyTorch takes a slow path for a batch of one
+SLOW_CONV3D_MAX_ELEMENTS = (
+    20480  # channels x depth x height; up to here PyTorch takes a slow path for a batch of one
+)
 
 # batch_norm3d.py: batch norm of few channels
 NARROW_NORM_MAX_CHANNELS = 4
 NARROW_NORM_ROW = 64  # floats that are normalised as one row
 
 # padding.py, norm_act.py: layers that keep less for backward, elements of a map from which they do
-LEAN_MIN_ELEMENTS = 2 ** 20
+LEAN_MIN_ELEMENTS = 2**20
 
-# occlusion.py: elements of the collapse's gradient that are computed at a time, so that they stay in the cache
-COLLAPSE_ELEMENTS = 2 ** 18
+# occlusion.py: elements of the collapse's gradient that are computed at a time, so that they stay
+# in the cache
+COLLAPSE_ELEMENTS = 2**18

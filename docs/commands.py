@@ -1,4 +1,6 @@
-"""The help of every command as Markdown, from the parsers themselves: docs/commands.md shows it (docs/conf.py)."""
+"""The help of every command as Markdown, from the parsers themselves: docs/commands.md shows it
+(docs/conf.py)."""
+
 import importlib
 import re
 from argparse import Action, HelpFormatter
@@ -33,12 +35,16 @@ def all_commands() -> str:
 def command_modules(patterns: list[str]) -> list[str]:
     """The names of the modules among some files that can be run."""
     files = [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
-    return [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files
-            if '\nif __name__ == "__main__":' in path.read_text(encoding="utf-8")]
+    return [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for path in files
+        if '\nif __name__ == "__main__":' in path.read_text(encoding="utf-8")
+    ]
 
 
 def parser_of(module: str) -> Parser:
     """The parser of a command. Its `main` runs up to where it parses."""
+
     def stop(parser, *_, **__):
         raise ParserReached(parser)
 
@@ -53,10 +59,19 @@ def parser_of(module: str) -> Parser:
 def command(module: str) -> str:
     """One command: its name, its text, and the flags of each group as a list of definitions."""
     parser = parser_of(module)
-    name = parser.prog if parser.prog.endswith(".py") else f"python -m {module.removesuffix('.__main__')}"
+    name = (
+        parser.prog
+        if parser.prog.endswith(".py")
+        else f"python -m {module.removesuffix('.__main__')}"
+    )
     parts = [f"### {name}", parser.description.strip()]
-    groups = [(group.title, [action for action in group._group_actions if "--help" not in action.option_strings])
-              for group in parser._action_groups]
+    groups = [
+        (
+            group.title,
+            [action for action in group._group_actions if "--help" not in action.option_strings],
+        )
+        for group in parser._action_groups
+    ]
     shown = [(title, actions) for title, actions in groups if actions]
     for title, actions in shown:
         named = title not in ("positional arguments", "options")

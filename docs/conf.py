@@ -1,4 +1,5 @@
 """Sphinx's settings: `make docs` builds the site into docs/_build, and fails on any warning."""
+
 import sys
 from pathlib import Path
 
@@ -30,9 +31,11 @@ python_maximum_signature_line_length = 90
 
 nitpicky = True
 # Types of other packages: they are named, not linked, so that the build needs no network.
-nitpick_ignore_regex = [("py:.*", r"(jaxtyping|torch|numpy|np|nn|argparse|pathlib|collections)(\..*)?"),
-                        ("py:.*", r"(Float|Bool|Int|UInt8)\[.*"),
-                        ("py:.*", r"(Tensor|ndarray|Path|Namespace|Module|optional)")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(jaxtyping|torch|numpy|np|nn|argparse|pathlib|collections)(\..*)?"),
+    ("py:.*", r"(Float|Bool|Int|UInt8)\[.*"),
+    ("py:.*", r"(Tensor|ndarray|Path|Namespace|Module|optional)"),
+]
 
 
 def fill_in_commands(app, docname: str, source: list[str]) -> None:

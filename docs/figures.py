@@ -1,10 +1,12 @@
-"""The pictures of docs/how_it_works.md: one source view and one target view followed through a trained model.
+"""The pictures of docs/how_it_works.md: one source view and one target view followed through a
+trained model.
 
     python -m docs.figures --checkpoint latest --logging_root demo --out figures
 
-The target is a held-out view where the scene has any. Features are shown as colours: their first three principal
-components as red, green and blue.
+The target is a held-out view where the scene has any. Features are shown as colours: their first
+three principal components as red, green and blue.
 """
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -28,13 +30,28 @@ from deep_voxels import DeepVoxels, Rendering
 from evaluation.export import learns_depth
 from evaluation.metrics import load_true_depth
 from evaluation.pictures import depth_pictures, spread
-from evaluation.render import VIEWS_AT_ONCE, load_recorded, recorded_network, recorded_option, recorded_scene
-from projection import frustum_coordinates, frustum_mask, lift, lift_coordinates, lift_mask, world2grid
+from evaluation.render import (
+    VIEWS_AT_ONCE,
+    load_recorded,
+    recorded_network,
+    recorded_option,
+    recorded_scene,
+)
+from projection import (
+    frustum_coordinates,
+    frustum_mask,
+    lift,
+    lift_coordinates,
+    lift_mask,
+    world2grid,
+)
 from util import InputError
 from viewer.features import VIEWS, visibility_weights, voxel_visibility
 
 PROG = "docs.figures"
-INCH, DPI = 2.6, 100  # of one panel
+# of one panel
+INCH = 2.6
+DPI = 100
 NOTHING = 0.88  # the gray where there is nothing
 PERCENTILES = (1, 99)  # of a principal component, that become dark and full colour
 
@@ -43,8 +60,9 @@ PERCENTILES = (1, 99)  # of a principal component, that become dark and full col
 class Passage:
     """What one source view and one target view become on their way through the model.
 
-    observed: voxels that the source view sees. in_grid: voxels of the canonical view volume that lie in the grid.
-    seen: the highest visibility that training views give each voxel of the grid. visibility: that of the target's.
+    observed: voxels that the source view sees. in_grid: voxels of the canonical view volume that
+    lie in the grid. seen: the highest visibility that training views give each voxel of the grid.
+    visibility: that of the target's.
     """
 
     model: DeepVoxels
@@ -66,7 +84,8 @@ class Passage:
 
 
 class Colors:
-    """Feature vectors as RGB in [0, 1]: the principal components of the vectors that it was made from."""
+    """Feature vectors as RGB in [0, 1]: the principal components of the vectors that it was made
+    from."""
 
     def __init__(self, vectors: Float[Tensor, "n f"]):
         self.mean = vectors.mean(dim=0)
@@ -82,17 +101,31 @@ class Colors:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(PROG, __doc__)
-    parser.add_argument("--checkpoint", required=True, metavar="FILE|latest",
-                        help="a checkpoint of DeepVoxels; 'latest': the newest one under --logging_root")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="FILE|latest",
+        help="a checkpoint of DeepVoxels; 'latest': the newest one under --logging_root",
+    )
     parser.add_argument("--logging_root", type=Path, metavar="DIR", help="where 'latest' looks")
-    parser.add_argument("--data_root", type=Path, metavar="DIR",
-                        help="the scene (default: the one that the checkpoint was trained on)")
-    parser.add_argument("--view", type=number(int, 0), default=0, help="index of the target view (default: 0)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the pictures")
+    parser.add_argument(
+        "--data_root",
+        type=Path,
+        metavar="DIR",
+        help="the scene (default: the one that the checkpoint was trained on)",
+    )
+    parser.add_argument(
+        "--view", type=number(int, 0), default=0, help="index of the target view (default: 0)"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the pictures"
+    )
     args = parser.parse_args(argv)
     torch.manual_seed(0)
     with torch.inference_mode():
-        passage = follow(find_checkpoint(args.checkpoint, args.logging_root), args.data_root, args.view)
+        passage = follow(
+            find_checkpoint(args.checkpoint, args.logging_root), args.data_root, args.view
+        )
         args.out.mkdir(parents=True, exist_ok=True)
         for draw in (draw_features, draw_lifting, draw_gates, draw_volume, draw_ray, draw_render):
             path = args.out / f"{draw.__name__.removeprefix('draw_')}.png"
@@ -103,18 +136,25 @@ def main(argv: Sequence[str] | None = None) -> None:
 def follow(checkpoint_path: Path, data_root: Path | None, view: int) -> Passage:
     """Runs the model's parts one after the other, as `DeepVoxels.forward` does. Dropout is off.
 
-    The target is held-out view `view` of the scene, or of its training folder if there are none; the source is the
-    training view nearest to it.
+    The target is held-out view `view` of the scene, or of its training folder if there are none;
+    the source is the training view nearest to it.
     """
     checkpoint = load_checkpoint(checkpoint_path)
     _, architecture = recorded_network(checkpoint, checkpoint_path)
     root = recorded_scene(checkpoint, checkpoint_path, data_root)
     background = recorded_option(checkpoint, "background", next(iter(BACKGROUNDS)))
-    views = load_scene(root, architecture.img_sidelength, recorded_option(checkpoint, "sampling_pattern", "all"),
-                       background)
+    views = load_scene(
+        root,
+        architecture.img_sidelength,
+        recorded_option(checkpoint, "sampling_pattern", "all"),
+        background,
+    )
     held_out = find_split(root, "test")
-    targets = load_scene(held_out if held_out and (held_out / "rgb").is_dir() else root, architecture.img_sidelength,
-                         background=background)
+    targets = load_scene(
+        held_out if held_out and (held_out / "rgb").is_dir() else root,
+        architecture.img_sidelength,
+        background=background,
+    )
     if view >= len(targets):
         raise InputError(f"--view {view}: {targets.root} has {len(targets)} views")
     model, _ = load_recorded(checkpoint, checkpoint_path, views.intrinsics, torch.device("cpu"))
@@ -125,11 +165,19 @@ def follow(checkpoint_path: Path, data_root: Path | None, view: int) -> Passage:
     return pass_through(model, views, source, targets, view, None if depth is None else depth[view])
 
 
-def pass_through(model: DeepVoxels, sources: Scene, source: int, targets: Scene, target: int,
-                 true_depth: Float[np.ndarray, "m m"] | None) -> Passage:
+def pass_through(
+    model: DeepVoxels,
+    sources: Scene,
+    source: int,
+    targets: Scene,
+    target: int,
+    true_depth: Float[np.ndarray, "m m"] | None,
+) -> Passage:
     """What the views with these indices become."""
     source_views, target_views = (scene.on(torch.device("cpu")) for scene in (sources, targets))
-    image, source_pose, pose = source_views.pixels([source]), source_views.poses([source]), target_views.poses([target])
+    image = source_views.pixels([source])
+    source_pose = source_views.poses([source])
+    pose = target_views.poses([target])
     uvd = lift_coordinates(source_pose[0], model.geometry)
     features = model.feature_extractor(image)
     observation = lift(features, uvd)
@@ -138,11 +186,23 @@ def pass_through(model: DeepVoxels, sources: Scene, source: int, targets: Scene,
     canonical = model.canonical_view_volumes(inpainted, pose)
     some_views = source_views.poses(spread(len(sources), VIEWS)).split(VIEWS_AT_ONCE)
     return Passage(
-        model, image, source_pose, target_views.pixels([target]), true_depth,
-        features, observation, lift_mask(uvd, model.geometry.map_sidelength), update_gate, reset_gate, inpainted,
-        torch.stack([voxel_visibility(model, poses) for poses in some_views]).amax(dim=0), canonical,
+        model,
+        image,
+        source_pose,
+        target_views.pixels([target]),
+        true_depth,
+        features,
+        observation,
+        lift_mask(uvd, model.geometry.map_sidelength),
+        update_gate,
+        reset_gate,
+        inpainted,
+        torch.stack([voxel_visibility(model, poses) for poses in some_views]).amax(dim=0),
+        canonical,
         frustum_mask(frustum_coordinates(pose, model.geometry), model.geometry.grid_dim)[0],
-        visibility_weights(model, canonical)[0], model.render(inpainted, pose))
+        visibility_weights(model, canonical)[0],
+        model.render(inpainted, pose),
+    )
 
 
 def draw_features(passage: Passage) -> Figure:
@@ -153,14 +213,29 @@ def draw_features(passage: Passage) -> Figure:
 
 
 def draw_lifting(passage: Passage) -> Figure:
-    """The photo's colours, lifted as the features are, and the observation, in three horizontal slices."""
-    geometry, levels = passage.model.geometry, slices(passage.model)
+    """The photo's colours, lifted as the features are, and the observation, in three horizontal
+    slices."""
+    geometry = passage.model.geometry
+    levels = slices(passage.model)
     photo = F.interpolate(passage.source + 0.5, size=2 * (geometry.map_sidelength,), mode="area")
-    lifted = lift(photo, lift_coordinates(passage.source_pose[0], geometry))[0].movedim(0, -1).clamp(0, 1).numpy()
+    lifted = (
+        lift(photo, lift_coordinates(passage.source_pose[0], geometry))[0]
+        .movedim(0, -1)
+        .clamp(0, 1)
+        .numpy()
+    )
     features = Colors(passage.features[0].flatten(1).T)(passage.observation[0])
-    figure, axes = panels([f"{what} at height {name}" for what in ("colours lifted,", "features lifted,")
-                           for name in levels], rows=2)
-    for panel, (volume, level) in zip(axes, product((lifted, features), levels.values()), strict=True):
+    figure, axes = panels(
+        [
+            f"{what} at height {name}"
+            for what in ("colours lifted,", "features lifted,")
+            for name in levels
+        ],
+        rows=2,
+    )
+    for panel, (volume, level) in zip(
+        axes, product((lifted, features), levels.values()), strict=True
+    ):
         show_slice(panel, np.where(passage.observed[level, ..., None], volume[level], NOTHING))
         show_camera(panel, passage)
     return figure
@@ -170,17 +245,23 @@ def draw_gates(passage: Passage) -> Figure:
     """A horizontal slice of both gates."""
     figure, axes = panels(["update gate $Z_t$", "reset gate $R_t$"], extra=0.4)
     for panel, gate in zip(axes, (passage.update_gate, passage.reset_gate), strict=True):
-        image = show_slice(panel, gate[0, 0, slices(passage.model)["1/2"]].numpy(), cmap="magma", vmin=0)
+        image = show_slice(
+            panel, gate[0, 0, slices(passage.model)["1/2"]].numpy(), cmap="magma", vmin=0
+        )
         figure.colorbar(image, ax=panel, fraction=0.046)
         show_camera(panel, passage)
     return figure
 
 
 def draw_volume(passage: Passage) -> Figure:
-    """The persistent volume and the inpainted one. Voxels that no training view finds visible are pale."""
+    """The persistent volume and the inpainted one. Voxels that no training view finds visible are
+    pale."""
     levels = slices(passage.model)
     visible = (passage.seen / passage.seen.max()).numpy()[..., None]
-    figure, axes = panels([f"{what}, height {name}" for what in ("persistent", "inpainted") for name in levels], rows=2)
+    figure, axes = panels(
+        [f"{what}, height {name}" for what in ("persistent", "inpainted") for name in levels],
+        rows=2,
+    )
     volumes = []
     for volume in (passage.model.deepvoxels[0], passage.inpainted[0]):
         colors = Colors(volume[:, passage.seen > passage.seen.median()].T)(volume)
@@ -191,24 +272,38 @@ def draw_volume(passage: Passage) -> Figure:
 
 
 def draw_ray(passage: Passage) -> Figure:
-    """A row of the target's feature map: its slice of the canonical view volume, its visibility, one pixel's ray."""
+    """A row of the target's feature map: its slice of the canonical view volume, its visibility,
+    one pixel's ray."""
     geometry = passage.model.geometry
     row = column = geometry.map_sidelength // 2
     depths = geometry.near_plane + geometry.voxel_size * np.arange(2 * geometry.grid_dim)
-    extent = (-0.5, geometry.map_sidelength - 0.5, depths[0] - geometry.voxel_size / 2,
-              depths[-1] + geometry.voxel_size / 2)
+    extent = (
+        -0.5,
+        geometry.map_sidelength - 0.5,
+        depths[0] - geometry.voxel_size / 2,
+        depths[-1] + geometry.voxel_size / 2,
+    )
     figure, (photo, volume, visibility, ray) = panels(
-        ["target view, one row", "canonical view volume", "visibility", "visibility along one ray"], rows=2, extra=0.6)
+        ["target view, one row", "canonical view volume", "visibility", "visibility along one ray"],
+        rows=2,
+        extra=0.6,
+    )
     photo.imshow(picture(passage.truth))
     scale = passage.truth.shape[-1] / geometry.map_sidelength
-    x, y = (index * scale - BORDER - 0.5 for index in (column, row))  # imshow draws pixel 0 from -0.5 to 0.5
+    x, y = (
+        index * scale - BORDER - 0.5 for index in (column, row)
+    )  # imshow draws pixel 0 from -0.5 to 0.5
     photo.axhline(y, color="black", linewidth=1, linestyle="--")
     photo.plot(x, y, "o", color="white", markeredgecolor="black")
-    colors = Colors(passage.inpainted[0, :, passage.seen > passage.seen.median()].T)(passage.canonical[0, :, :, row])
+    colors = Colors(passage.inpainted[0, :, passage.seen > passage.seen.median()].T)(
+        passage.canonical[0, :, :, row]
+    )
     colors = np.where(passage.in_grid[:, row, :, None], colors, NOTHING)
     visible = passage.visibility[:, row].numpy()
     for panel, values, options in ((volume, colors, {}), (visibility, visible, {"cmap": "magma"})):
-        panel.imshow(values, origin="lower", extent=extent, aspect="auto", interpolation="nearest", **options)
+        panel.imshow(
+            values, origin="lower", extent=extent, aspect="auto", interpolation="nearest", **options
+        )
         panel.set_xlabel("column of the feature map", fontsize=8)
         panel.axvline(column, color="white", linewidth=1, linestyle="--")
     volume.set_ylabel("depth, world units", fontsize=8)
@@ -219,10 +314,17 @@ def draw_ray(passage: Passage) -> Figure:
     ray.set_yticks([0, 0.5, 1])
     ray.tick_params(labelsize=7)
     ray.plot(depths, visible[:, column], "o-", color="C0", markersize=3, label="softmax weight")
-    ray.axvline(float(passage.rendering.depth[0, 0, row, column]), color="C1", label="depth: the mean")
+    ray.axvline(
+        float(passage.rendering.depth[0, 0, row, column]), color="C1", label="depth: the mean"
+    )
     if passage.true_depth is not None:
         visibility.plot(passage.true_depth[row], ".", color="cyan", markersize=3)
-        ray.axvline(float(passage.true_depth[row, column]), color="black", linestyle="--", label="true surface")
+        ray.axvline(
+            float(passage.true_depth[row, column]),
+            color="black",
+            linestyle="--",
+            label="true surface",
+        )
     ray.set_xlabel("depth, world units", fontsize=8)
     ray.legend(fontsize=7)
     return figure
@@ -236,8 +338,15 @@ def draw_render(passage: Passage) -> Figure:
         depths.append(("true depth", passage.true_depth))
         limits = passage.true_depth[np.isfinite(passage.true_depth)]
     shown = [("render", picture(passage.rendering.images)), ("truth", picture(passage.truth))]
-    shown += [(title, depth_pictures(depth, passage.truth.shape[-1], float(limits.min()), float(limits.max())))
-              for title, depth in depths]
+    shown += [
+        (
+            title,
+            depth_pictures(
+                depth, passage.truth.shape[-1], float(limits.min()), float(limits.max())
+            ),
+        )
+        for title, depth in depths
+    ]
     figure, axes = panels([title for title, _ in shown], rows=len(shown) // 2)
     for panel, (_, values) in zip(axes, shown, strict=True):
         panel.imshow(values)
@@ -263,8 +372,12 @@ def picture(images: Float[Tensor, "1 3 s s"]) -> Float[np.ndarray, "h h 3"]:
 
 
 def slices(model: DeepVoxels) -> dict[str, int]:
-    """Where horizontal slices are shown: their heights as shares of the grid's, and their indices."""
-    return {f"{quarter}/4".replace("2/4", "1/2"): quarter * model.geometry.grid_dim // 4 for quarter in (1, 2, 3)}
+    """Where horizontal slices are shown: their heights as shares of the grid's, and their
+    indices."""
+    return {
+        f"{quarter}/4".replace("2/4", "1/2"): quarter * model.geometry.grid_dim // 4
+        for quarter in (1, 2, 3)
+    }
 
 
 def show_slice(panel: Axes, values: Float[np.ndarray, "d d *rgb"], **options) -> AxesImage:
@@ -279,11 +392,20 @@ def show_slice(panel: Axes, values: Float[np.ndarray, "d d *rgb"], **options) ->
 def show_camera(panel: Axes, passage: Passage) -> None:
     """An arrow in a slice's margin, from where the source camera looks."""
     geometry = passage.model.geometry
-    middle, half = geometry.grid_dim / 2 - 0.5, geometry.grid_dim / 2
-    camera = world2grid(passage.source_pose[0, None, :3, 3], geometry)[0, :2].numpy() - geometry.grid_dim / 2
+    middle = geometry.grid_dim / 2 - 0.5
+    half = geometry.grid_dim / 2
+    camera = (
+        world2grid(passage.source_pose[0, None, :3, 3], geometry)[0, :2].numpy()
+        - geometry.grid_dim / 2
+    )
     edge = camera / np.abs(camera).max() * half
-    panel.annotate("", xy=middle + 0.93 * edge, xytext=middle + 1.22 * edge, annotation_clip=False,
-                   arrowprops={"arrowstyle": "simple", "facecolor": "black", "edgecolor": "white"})
+    panel.annotate(
+        "",
+        xy=middle + 0.93 * edge,
+        xytext=middle + 1.22 * edge,
+        annotation_clip=False,
+        arrowprops={"arrowstyle": "simple", "facecolor": "black", "edgecolor": "white"},
+    )
 
 
 if __name__ == "__main__":

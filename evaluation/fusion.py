@@ -1,9 +1,10 @@
 """Fuses the depth maps of many views into one coloured point cloud, as pure functions.
 
-A pixel's point stays if enough other views see a surface in its place and few see through it; it moves to the mean of
-what they see. The background has no one place, so few views agree on it. Points that stay are averaged in small cells.
-docs/design.md, section 3, has the geometry.
+A pixel's point stays if enough other views see a surface in its place and few see through it; it
+moves to the mean of what they see. The background has no one place, so few views agree on it.
+Points that stay are averaged in small cells. docs/design.md, section 3, has the geometry.
 """
+
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -36,8 +37,9 @@ class Cloud(NamedTuple):
 class Votes(NamedTuple):
     """What views say of points.
 
-    in_view: how many have the point in their picture. agreeing: how many see a surface there. against: how many see
-    through it. offset: from the point to the mean of the surfaces that agreeing views see, world units.
+    in_view: how many have the point in their picture. agreeing: how many see a surface there.
+    against: how many see through it. offset: from the point to the mean of the surfaces that
+    agreeing views see, world units.
     """
 
     in_view: Int[Tensor, "n"]
@@ -46,57 +48,93 @@ class Votes(NamedTuple):
     offset: Float[Tensor, "n 3"]
 
 
-def fuse(depth: Float[Tensor, "views m m"], colors: Float[Tensor, "views m m 3"], cam2world: Float[Tensor, "views 4 4"],
-         geometry: SceneGeometry, margin: int = 0, progress: Callable[[], None] = lambda: None) -> Cloud:
+def fuse(
+    depth: Float[Tensor, "views m m"],
+    colors: Float[Tensor, "views m m 3"],
+    cam2world: Float[Tensor, "views 4 4"],
+    geometry: SceneGeometry,
+    margin: int = 0,
+    progress: Callable[[], None] = lambda: None,
+) -> Cloud:
     """The surface within the grid that the views agree on; an empty cloud if they agree on none.
 
-    depth: along z, world units. colors: in [0, 1]. margin: pixels at a map's border whose depth means nothing.
-    `progress` is called `ROUNDS` times for each view.
+    depth: along z, world units. colors: in [0, 1]. margin: pixels at a map's border whose depth
+    means nothing. `progress` is called `ROUNDS` times for each view.
     """
     points = depth_points(depth, cam2world, geometry)
-    usable = frustum_mask(world2grid(points, geometry), geometry.grid_dim) & off_edges(depth, geometry, margin)
+    usable = frustum_mask(world2grid(points, geometry), geometry.grid_dim) & off_edges(
+        depth, geometry, margin
+    )
     toward = F.normalize(cam2world[:, None, None, :3, 3] - points, dim=-1)
-    points, toward, colors = points[usable], toward[usable], colors[usable]
+    points = points[usable]
+    toward = toward[usable]
+    colors = colors[usable]
     for _ in range(ROUNDS):
         votes = count_votes(points, depth, cam2world, geometry, margin, progress)
         others = votes.agreeing - 1  # a view agrees with itself
-        stays = ((others >= MIN_AGREEING) & (others >= MIN_SHARE_IN_VIEW * (votes.in_view - 1))
-                 & (others >= MIN_SHARE_UNHIDDEN * (others + votes.against)))
-        points, toward, colors = (points + votes.offset)[stays], toward[stays], colors[stays]
+        stays = (
+            (others >= MIN_AGREEING)
+            & (others >= MIN_SHARE_IN_VIEW * (votes.in_view - 1))
+            & (others >= MIN_SHARE_UNHIDDEN * (others + votes.against))
+        )
+        points = (points + votes.offset)[stays]
+        toward = toward[stays]
+        colors = colors[stays]
     points, toward, colors = (thin(values, points, geometry) for values in (points, toward, colors))
     return Cloud(points, outward_normals(points, toward), np.round(255 * colors).astype(np.uint8))
 
 
-def depth_points(depth: Float[Tensor, "views m m"], cam2world: Float[Tensor, "views 4 4"], geometry: SceneGeometry,
-                 ) -> Float[Tensor, "views m m 3"]:
+def depth_points(
+    depth: Float[Tensor, "views m m"],
+    cam2world: Float[Tensor, "views 4 4"],
+    geometry: SceneGeometry,
+) -> Float[Tensor, "views m m 3"]:
     """The world coordinates of every pixel of depth maps (z, world units)."""
     pixels = torch.arange(geometry.map_sidelength, dtype=depth.dtype)
     v, u = torch.meshgrid(pixels, pixels, indexing="ij")
-    in_camera = image2camera(torch.stack([u.expand_as(depth), v.expand_as(depth), depth], dim=-1), geometry)
-    return torch.einsum("vij,vrcj->vrci", cam2world[:, :3, :3], in_camera) + cam2world[:, None, None, :3, 3]
+    in_camera = image2camera(
+        torch.stack([u.expand_as(depth), v.expand_as(depth), depth], dim=-1), geometry
+    )
+    return (
+        torch.einsum("vij,vrcj->vrci", cam2world[:, :3, :3], in_camera)
+        + cam2world[:, None, None, :3, 3]
+    )
 
 
-def off_edges(depth: Float[Tensor, "views m m"], geometry: SceneGeometry, margin: int) -> Bool[Tensor, "views m m"]:
+def off_edges(
+    depth: Float[Tensor, "views m m"], geometry: SceneGeometry, margin: int
+) -> Bool[Tensor, "views m m"]:
     """Which pixels lie inside the margin and show one surface.
 
-    The depth of a pixel that straddles an edge lies between two surfaces: farther than its own width from both the
-    nearest and the farthest depth around it.
+    The depth of a pixel that straddles an edge lies between two surfaces: farther than its own
+    width from both the nearest and the farthest depth around it.
     """
     last = depth.shape[-1] - margin
     depth = depth[:, margin:last, margin:last]
-    nearest, farthest = -F.max_pool2d(-depth, 3, 1, 1), F.max_pool2d(depth, 3, 1, 1)
+    nearest = -F.max_pool2d(-depth, 3, 1, 1)
+    farthest = F.max_pool2d(depth, 3, 1, 1)
     width = depth / geometry.focal
     return F.pad(torch.minimum(depth - nearest, farthest - depth) <= width, [margin] * 4)
 
 
-def count_votes(points: Float[Tensor, "n 3"], depth: Float[Tensor, "views m m"], cam2world: Float[Tensor, "views 4 4"],
-                geometry: SceneGeometry, margin: int, progress: Callable[[], None]) -> Votes:
-    """The votes of all views. A view says nothing of a point that lies outside its picture or behind a surface."""
+def count_votes(
+    points: Float[Tensor, "n 3"],
+    depth: Float[Tensor, "views m m"],
+    cam2world: Float[Tensor, "views 4 4"],
+    geometry: SceneGeometry,
+    margin: int,
+    progress: Callable[[], None],
+) -> Votes:
+    """The votes of all views. A view says nothing of a point that lies outside its picture or
+    behind a surface."""
     in_view, agreeing, against = torch.zeros(3, len(points), dtype=torch.int32)
-    offset, tolerance = torch.zeros_like(points), TOLERANCE * geometry.voxel_size
+    offset = torch.zeros_like(points)
+    tolerance = TOLERANCE * geometry.voxel_size
     for depth_map, pose in zip(depth, cam2world, strict=True):
         uvd = world2image(points, pose, geometry)
-        behind = torch.where(uvd[:, 2] > 0, sample_inside(depth_map, uvd[:, :2], margin) - uvd[:, 2], torch.nan)
+        behind = torch.where(
+            uvd[:, 2] > 0, sample_inside(depth_map, uvd[:, :2], margin) - uvd[:, 2], torch.nan
+        )
         agrees = behind.abs() <= tolerance
         in_view += ~behind.isnan()
         agreeing += agrees
@@ -107,29 +145,43 @@ def count_votes(points: Float[Tensor, "n 3"], depth: Float[Tensor, "views m m"],
     return Votes(in_view, agreeing, against, offset / agreeing.clamp(min=1)[:, None])
 
 
-def sample_inside(depth: Float[Tensor, "m m"], pixels: Float[Tensor, "n 2"], margin: int) -> Float[Tensor, "n"]:
-    """A depth map, interpolated at pixels (u, v); not a number in the margin and outside the map."""
+def sample_inside(
+    depth: Float[Tensor, "m m"], pixels: Float[Tensor, "n 2"], margin: int
+) -> Float[Tensor, "n"]:
+    """A depth map, interpolated at pixels (u, v); not a number in the margin and outside the
+    map."""
     last = len(depth) - 1
     inside = ((pixels >= margin) & (pixels <= last - margin)).all(dim=1)
-    sampled = F.grid_sample(depth[None, None], (pixels * (2 / last) - 1)[None, None], align_corners=True)[0, 0, 0]
+    sampled = F.grid_sample(
+        depth[None, None], (pixels * (2 / last) - 1)[None, None], align_corners=True
+    )[0, 0, 0]
     return torch.where(inside, sampled, torch.nan)
 
 
-def thin(values: Float[Tensor, "n 3"], points: Float[Tensor, "n 3"], geometry: SceneGeometry,
-         ) -> Float[np.ndarray, "cells 3"]:
-    """The mean of the values at the points in each cell that holds any, `CELLS` to a voxel's side."""
+def thin(
+    values: Float[Tensor, "n 3"],
+    points: Float[Tensor, "n 3"],
+    geometry: SceneGeometry,
+) -> Float[np.ndarray, "cells 3"]:
+    """The mean of the values at the points in each cell that holds any, `CELLS` to a voxel's
+    side."""
     cells = (world2grid(points, geometry) * CELLS).floor().long()
     _, index, counts = torch.unique(cells, dim=0, return_inverse=True, return_counts=True)
     sums = torch.zeros(len(counts), 3, dtype=torch.float64).index_add_(0, index, values.double())
     return (sums / counts[:, None]).numpy()
 
 
-def outward_normals(points: Float[np.ndarray, "n 3"], toward: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-    """The unit normals of the planes through each point's `NEIGHBORS` nearest, on the side of `toward`."""
+def outward_normals(
+    points: Float[np.ndarray, "n 3"], toward: Float[np.ndarray, "n 3"]
+) -> Float[np.ndarray, "n 3"]:
+    """The unit normals of the planes through each point's `NEIGHBORS` nearest, on the side of
+    `toward`."""
     if not len(points):
         return np.zeros((0, 3))
     _, nearest = cKDTree(points).query(points, k=min(NEIGHBORS, len(points)))
     around = points[nearest.reshape(len(points), -1)]
     around = around - around.mean(axis=1, keepdims=True)
-    normals = np.linalg.eigh(around.swapaxes(1, 2) @ around).eigenvectors[:, :, 0]  # of the smallest eigenvalue
+    normals = np.linalg.eigh(around.swapaxes(1, 2) @ around).eigenvectors[
+        :, :, 0
+    ]  # of the smallest eigenvalue
     return normals * np.where((normals * toward).sum(axis=1, keepdims=True) < 0, -1, 1)

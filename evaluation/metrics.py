@@ -1,4 +1,6 @@
-"""How good frames are: PSNR and SSIM against the true images, errors of depth against the true depth."""
+"""How good frames are: PSNR and SSIM against the true images, errors of depth against the true
+depth."""
+
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +19,12 @@ from util import InputError
 
 MAX_DEPTH_BYTES = 1 << 28
 MAX_PSNR = 100.0  # dB, for equal images: JSON has no infinity
-SSIM = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}  # Wang et al.
+SSIM = {
+    "gaussian_weights": True,
+    "sigma": 1.5,
+    "use_sample_covariance": False,
+    "data_range": 1.0,
+}  # Wang et al.
 
 
 Image = Float[np.ndarray, "h w 3"]  # in [0, 1]
@@ -27,8 +34,9 @@ Image = Float[np.ndarray, "h w 3"]  # in [0, 1]
 class FrameMetrics:
     """Measures frames of a path against the true images of its views.
 
-    neighbors: if given, the nearest training view is measured too, as if it were the frame. objects: the pixels of
-    each view that show the object. perceptual: the distance of two images (`evaluation.perceptual`).
+    neighbors: if given, the nearest training view is measured too, as if it were the frame.
+    objects: the pixels of each view that show the object. perceptual: the distance of two images
+    (`evaluation.perceptual`).
     """
 
     views: Scene
@@ -38,27 +46,38 @@ class FrameMetrics:
 
     def __call__(self, frame: Frame) -> tuple[dict[str, str | float], dict[str, float] | None]:
         """The metrics of a frame, and those of the nearest training view in its place."""
-        name, neighbor = {"name": self.views.names[frame.view]}, None
+        name = {"name": self.views.names[frame.view]}
+        neighbor = None
         if self.neighbors:
-            neighbor = self._compare(whole_image(self.neighbors.views, int(self.neighbors.nearest[frame.view])), frame)
+            neighbor = self._compare(
+                whole_image(self.neighbors.views, int(self.neighbors.nearest[frame.view])), frame
+            )
         return {**name, **self._compare(frame.whole, frame)}, neighbor
 
     def _compare(self, whole: Image, frame: Frame) -> dict[str, float]:
-        """PSNR and SSIM without the border, as in the paper; PSNR with it; both over the object, if it is known."""
+        """PSNR and SSIM without the border, as in the paper; PSNR with it; both over the object, if
+        it is known."""
         true_whole = whole_image(self.views, frame.view)
-        image, truth = without_border(whole), without_border(true_whole)
+        image = without_border(whole)
+        truth = without_border(true_whole)
         metrics = {**measure(image, truth), "psnr_full_frame": psnr(whole, true_whole)}
         if self.objects is not None:
             on_object = without_border(self.objects[frame.view])
             if on_object.any():
-                metrics |= {f"{name}_object": value for name, value in measure(image, truth, on_object).items()}
+                metrics |= {
+                    f"{name}_object": value
+                    for name, value in measure(image, truth, on_object).items()
+                }
         if self.perceptual:
             metrics["lpips"] = self.perceptual(image, truth)
         return metrics
 
 
-def measure(image: Image, truth: Image, where: Bool[np.ndarray, "h w"] | None = None) -> dict[str, float]:
-    """PSNR in dB, at most `MAX_PSNR`, and SSIM of an image, over all pixels or the mean over those `where` true."""
+def measure(
+    image: Image, truth: Image, where: Bool[np.ndarray, "h w"] | None = None
+) -> dict[str, float]:
+    """PSNR in dB, at most `MAX_PSNR`, and SSIM of an image, over all pixels or the mean over those
+    `where` true."""
     from skimage.metrics import structural_similarity  # takes seconds; most runs never measure
 
     ssim, per_pixel = structural_similarity(truth, image, channel_axis=2, full=True, **SSIM)
@@ -78,7 +97,9 @@ def psnr(image: Float[np.ndarray, "*n 3"], truth: Float[np.ndarray, "*n 3"]) -> 
 def mean_metrics(frames: Sequence[dict]) -> dict[str, float]:
     """Each metric averaged over the frames that have it."""
     names = dict.fromkeys(name for frame in frames for name in frame if name != "name")
-    return {name: float(np.mean([frame[name] for frame in frames if name in frame])) for name in names}
+    return {
+        name: float(np.mean([frame[name] for frame in frames if name in frame])) for name in names
+    }
 
 
 def whole_image(scene: Scene, view: int) -> Image:
@@ -97,8 +118,8 @@ def without_border(image: np.ndarray) -> np.ndarray:
 
 
 def load_object_masks(scene: Scene, background: str) -> Bool[np.ndarray, "views s s"] | None:
-    """Where the images of a scene, loaded over `background`, show an object: opaque pixels, which look the same over
-    another background. None if no image is transparent anywhere."""
+    """Where the images of a scene, loaded over `background`, show an object: opaque pixels, which
+    look the same over another background. None if no image is transparent anywhere."""
     if not any(map(may_be_transparent, list_images(scene.root / "rgb"))):
         return None  # most scenes: their images are not read a second time
     other = next(name for name in BACKGROUNDS if name != background)
@@ -108,23 +129,33 @@ def load_object_masks(scene: Scene, background: str) -> Bool[np.ndarray, "views 
     return None if opaque.all() else opaque
 
 
-def measure_depth(depth: Float[np.ndarray, "views m m"], truth: Float[np.ndarray, "views m m"], voxel_size: float,
-                  ) -> dict[str, float | int] | None:
-    """The errors of depth (world units) over the object's pixels, where the truth is finite; None if there are none.
-    The depth of the background is undetermined (paper, Figure 5)."""
+def measure_depth(
+    depth: Float[np.ndarray, "views m m"],
+    truth: Float[np.ndarray, "views m m"],
+    voxel_size: float,
+) -> dict[str, float | int] | None:
+    """The errors of depth (world units) over the object's pixels, where the truth is finite; None
+    if there are none. The depth of the background is undetermined (paper, Figure 5)."""
     on_object = np.isfinite(truth)
     if not on_object.any():
         return None
     error = np.abs(depth[on_object] - truth[on_object])
-    return {"mean_absolute_error": float(error.mean()), "within_one_voxel": float((error <= voxel_size).mean()),
-            "voxel_size": float(voxel_size), "pixels": int(on_object.sum())}
+    return {
+        "mean_absolute_error": float(error.mean()),
+        "within_one_voxel": float((error <= voxel_size).mean()),
+        "voxel_size": float(voxel_size),
+        "pixels": int(on_object.sum()),
+    }
 
 
-def load_true_depth(folder: Path, count: int, sidelength: int) -> Float[np.ndarray, "views m m"] | None:
-    """Reads `folder/*.npz`, `count` maps of z-depth in world units, and averages them to maps of this sidelength, where
-    a model's depth has its pixels. None if there are none.
+def load_true_depth(
+    folder: Path, count: int, sidelength: int
+) -> Float[np.ndarray, "views m m"] | None:
+    """Reads `folder/*.npz`, `count` maps of z-depth in world units, and averages them to maps of
+    this sidelength, where a model's depth has its pixels. None if there are none.
 
-    A map pixel is infinite unless the object covers all of it: at a silhouette, the mean depth means nothing.
+    A map pixel is infinite unless the object covers all of it: at a silhouette, the mean depth
+    means nothing.
     """
     paths = sorted(folder.glob("*.npz"))
     if not paths:
@@ -135,7 +166,9 @@ def load_true_depth(folder: Path, count: int, sidelength: int) -> Float[np.ndarr
 
 
 def _load_depth(path: Path) -> Float[np.ndarray, "h w"]:
-    with reading(path, "a depth map, an array (height, width) named 'depth'", MAX_DEPTH_BYTES) as limits:
+    with reading(
+        path, "a depth map, an array (height, width) named 'depth'", MAX_DEPTH_BYTES
+    ) as limits:
         limits.memory_for(path.stat().st_size)
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > MAX_DEPTH_BYTES:
@@ -149,20 +182,29 @@ def _load_depth(path: Path) -> Float[np.ndarray, "h w"]:
 
 
 def _on_feature_map(depth: Float[np.ndarray, "h w"], sidelength: int) -> Float[np.ndarray, "m m"]:
-    """The mean depth around the ray of each pixel of a feature map, which goes through integer coordinates, the corners
-    of image areas (docs/design.md, section 3). The pixels at the top and left edges reach beyond the image."""
+    """The mean depth around the ray of each pixel of a feature map, which goes through integer
+    coordinates, the corners of image areas (docs/design.md, section 3). The pixels at the top and
+    left edges reach beyond the image."""
     top, left, side = center_square(*depth.shape)
-    depth = depth[top:top + side, left:left + side]
+    depth = depth[top : top + side, left : left + side]
     covered = np.isfinite(depth)
-    share, mean = (_mean_around_corners(values.astype(np.float32), sidelength)
-                   for values in (covered, np.where(covered, depth, 0)))
+    share, mean = (
+        _mean_around_corners(values.astype(np.float32), sidelength)
+        for values in (covered, np.where(covered, depth, 0))
+    )
     return np.where(share > 0.999, mean, np.float32(np.inf))
 
 
-def _mean_around_corners(values: Float[np.ndarray, "s s"], sidelength: int) -> Float[np.ndarray, "m m"]:
-    """Averages over areas that have the upper left corners of `sidelength`² equal ones in their middle; 0 outside."""
+def _mean_around_corners(
+    values: Float[np.ndarray, "s s"], sidelength: int
+) -> Float[np.ndarray, "m m"]:
+    """Averages over areas that have the upper left corners of `sidelength`² equal ones in their
+    middle; 0 outside."""
     shrinks = len(values) > 2 * sidelength
-    quarters = cv2.resize(values, (2 * sidelength, 2 * sidelength),
-                          interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST)
+    quarters = cv2.resize(
+        values,
+        (2 * sidelength, 2 * sidelength),
+        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST,
+    )
     shifted = np.pad(quarters[:-1, :-1], ((1, 0), (1, 0)))
     return cv2.resize(shifted, (sidelength, sidelength), interpolation=cv2.INTER_AREA)

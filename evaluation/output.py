@@ -1,4 +1,6 @@
-"""The files of a test run: 16-bit frames, depth, the video and the comparison (docs/design.md, section 7)."""
+"""The files of a test run: 16-bit frames, depth, the video and the comparison (docs/design.md,
+section 7)."""
+
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,31 +25,46 @@ VIDEO_SIDELENGTH = 256  # about
 COMPARED_VIEWS = 5
 
 
-def write_frames(folder: Path, frames: Iterable[Frame], count: int, depth_range: tuple[float, float],
-                 measure: Callable | None = None, ranks: Ranks = ALONE,
-                 ) -> tuple[list, Float[np.ndarray, "views m m"] | None]:
-    """Writes `img_%05d.png`, `depth/` and `depth_metric.npz` where frames have depth, and `video.mp4`, which appears
-    last, when all else is written. Every file is whole or not there.
+def write_frames(
+    folder: Path,
+    frames: Iterable[Frame],
+    count: int,
+    depth_range: tuple[float, float],
+    measure: Callable | None = None,
+    ranks: Ranks = ALONE,
+) -> tuple[list, Float[np.ndarray, "views m m"] | None]:
+    """Writes `img_%05d.png`, `depth/` and `depth_metric.npz` where frames have depth, and
+    `video.mp4`, which appears last, when all else is written. Every file is whole or not there.
 
-    Threads write and measure frames while the next ones are rendered. Returns `measure(frame)` of each frame, in
-    order, and the depth of all frames, if any. The video's colours span `depth_range` (world units).
-    Of several ranks, each writes the frames that it renders (see `render_path`); the first does the rest.
+    Threads write and measure frames while the next ones are rendered. Returns `measure(frame)` of
+    each frame, in order, and the depth of all frames, if any. The video's colours span
+    `depth_range` (world units). Of several ranks, each writes the frames that it renders (see
+    `render_path`); the first does the rest.
     """
+
     def write_frame(frame: Frame):
         write_png16(frame_path(folder, frame.view), frame.image)
         return measure and measure(frame)
 
-    def handed_to_writers() -> Iterator[tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "m m"] | None]]:
+    def handed_to_writers() -> Iterator[
+        tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "m m"] | None]
+    ]:
         for frame in frames:
             waiting.append(writers.submit(write_frame, frame))
             if len(waiting) > MAX_WAITING:
                 measured.append(waiting.popleft().result())
             yield video_picture(frame, depth_range), frame.depth
 
-    depths, measured, waiting = [], [], deque()
+    depths = []
+    measured = []
+    waiting = deque()
     with Video(folder / "video.mp4") as video, ThreadPoolExecutor(WRITERS) as writers:
-        for picture, depth in tqdm(ranks.in_turns(handed_to_writers(), count, VIEWS_AT_ONCE), total=count, unit="frame",
-                                   dynamic_ncols=True):
+        for picture, depth in tqdm(
+            ranks.in_turns(handed_to_writers(), count, VIEWS_AT_ONCE),
+            total=count,
+            unit="frame",
+            dynamic_ncols=True,
+        ):
             if depth is not None:
                 depths.append(depth)
             video.add(picture)
@@ -68,7 +85,8 @@ def video_picture(frame: Frame, depth_range: tuple[float, float]) -> UInt8[np.nd
 
 
 def write_depth(folder: Path, depth: Float[np.ndarray, "views m m"]) -> None:
-    """Writes depth in world units as `depth_metric.npz`, and as 16-bit pictures normalised over the whole run."""
+    """Writes depth in world units as `depth_metric.npz`, and as 16-bit pictures normalised over the
+    whole run."""
     with new_file(folder / "depth_metric.npz") as file:
         np.savez_compressed(file, depth=depth.astype(np.float32))
     (folder / "depth").mkdir()
@@ -80,10 +98,19 @@ def write_comparison(folder: Path, scene: Scene) -> None:
     """Writes `comparison.png`: truth, the frame already written, and its error, for a few views."""
     rows = []
     for view in spread(len(scene), COMPARED_VIEWS):
-        truth, render = to_uint8(true_image(scene, view)), read_frame(folder, view)
+        truth = to_uint8(true_image(scene, view))
+        render = read_frame(folder, view)
         error = np.abs(render.astype(float) - truth).mean(axis=2, keepdims=True) / 255
-        rows.append((scene.names[view], [truth, render, to_uint8(1 - np.clip(2 * error, 0, 1)).repeat(3, axis=2)]))
-    write_image(folder / "comparison.png", picture_grid(["truth", "render", "error (black: 0.5 or more)"], rows))
+        rows.append(
+            (
+                scene.names[view],
+                [truth, render, to_uint8(1 - np.clip(2 * error, 0, 1)).repeat(3, axis=2)],
+            )
+        )
+    write_image(
+        folder / "comparison.png",
+        picture_grid(["truth", "render", "error (black: 0.5 or more)"], rows),
+    )
 
 
 def frame_path(folder: Path, view: int) -> Path:
@@ -96,5 +123,6 @@ def write_png16(path: Path, image: Float[np.ndarray, "h w *c"]) -> None:
 
 
 def read_frame(folder: Path, view: int) -> UInt8[np.ndarray, "h w 3"]:
-    """A frame of a test run, in 8 bits. Raises `InputError` if it is not there any more or damaged."""
+    """A frame of a test run, in 8 bits. Raises `InputError` if it is not there any more or
+    damaged."""
     return load_image(frame_path(folder, view))

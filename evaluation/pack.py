@@ -2,10 +2,11 @@
 
     python -m evaluation.pack --checkpoint latest --logging_root LOGS --out model.pth
 
-It holds the weights that tests use and the options of the training but its paths, and takes about two bytes for each
-weight. Tests, the viewer and export read it like any other; --data_root says where the scene is. A training can start
-from it (--checkpoint), but it cannot be resumed.
+It holds the weights that tests use and the options of the training but its paths, and takes about
+two bytes for each weight. Tests, the viewer and export read it like any other; --data_root says
+where the scene is. A training can start from it (--checkpoint), but it cannot be resumed.
 """
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,21 +18,38 @@ from evaluation.render import recorded_network
 from util import InputError
 
 PROG = "evaluation.pack"
-PATHS = {"data_root", "logging_root", "checkpoint", "resume", "train_root"}  # of the machine that trained
+PATHS = {
+    "data_root",
+    "logging_root",
+    "checkpoint",
+    "resume",
+    "train_root",
+}  # of the machine that trained
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(PROG, __doc__)
-    parser.add_argument("--checkpoint", required=True, metavar="FILE|latest",
-                        help="the model; 'latest': the newest checkpoint under logging_root")
-    parser.add_argument("--logging_root", type=Path, metavar="DIR", help="where training wrote logs/, for 'latest'")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the checkpoint to make")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="FILE|latest",
+        help="the model; 'latest': the newest checkpoint under logging_root",
+    )
+    parser.add_argument(
+        "--logging_root", type=Path, metavar="DIR", help="where training wrote logs/, for 'latest'"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the checkpoint to make"
+    )
     args = parser.parse_args(argv)
     if args.out.exists():
         raise InputError(f"--out {args.out}: already exists; delete it or choose another name")
     path = find_checkpoint(args.checkpoint, args.logging_root)
     save_checkpoint(args.out, pack(load_checkpoint(path), path))
-    print(f"{args.out}: {args.out.stat().st_size / 2 ** 20:.1f} MiB, instead of {path.stat().st_size / 2 ** 20:.1f}")
+    print(
+        f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB, instead of "
+        f"{path.stat().st_size / 2**20:.1f}"
+    )
 
 
 def pack(checkpoint: dict, path: Path) -> dict:
@@ -45,13 +63,21 @@ def pack(checkpoint: dict, path: Path) -> dict:
         if not tensor.isfinite().all():
             raise InputError(f"{path}: {name} has values that half precision cannot hold")
     options = checkpoint.get("options")
-    kept = {name: value for name, value in options.items() if name not in PATHS} if isinstance(options, dict) else {}
-    return {"model": weights, "options": kept,
-            **{name: checkpoint[name] for name in ("step", "epoch", "seconds") if name in checkpoint}}
+    kept = (
+        {name: value for name, value in options.items() if name not in PATHS}
+        if isinstance(options, dict)
+        else {}
+    )
+    return {
+        "model": weights,
+        "options": kept,
+        **{name: checkpoint[name] for name in ("step", "epoch", "seconds") if name in checkpoint},
+    }
 
 
 def halved(tensor: Tensor) -> Tensor:
-    """Kernels in half precision. Biases and the statistics of batch norms are few, and some are tiny: they stay."""
+    """Kernels in half precision. Biases and the statistics of batch norms are few, and some are
+    tiny: they stay."""
     return tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
 
 

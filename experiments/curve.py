@@ -1,12 +1,16 @@
-"""How good models get while they train: PSNR, SSIM and depth error on held-out views, over steps and over minutes.
+"""How good models get while they train: PSNR, SSIM and depth error on held-out views, over steps
+and over minutes.
 
-    python run_deepvoxels.py --train_test train ... --keep_checkpoints 0 --checkpoint_every 1000 --logging_root LOGS
+    python run_deepvoxels.py --train_test train ... --keep_checkpoints 0 --checkpoint_every 1000
+        --logging_root LOGS
     python -m experiments.curve --runs LOGS/logs/*/* --out results/curve
 
-Measures every checkpoint that the runs have kept on the scene's held-out images (`validation`, else `test`), as a test
-would. Minutes are those of training, without pauses. Writes curve.png, curve.md and curve.json; repeating the command
-measures what is new: checkpoints that were not there or have changed, or all with other views or --precision.
+Measures every checkpoint that the runs have kept on the scene's held-out images (`validation`, else
+`test`), as a test would. Minutes are those of training, without pauses. Writes curve.png, curve.md
+and curve.json; repeating the command measures what is new: checkpoints that were not there or have
+changed, or all with other views or --precision.
 """
+
 import json
 import sys
 from argparse import Namespace
@@ -46,11 +50,23 @@ QUANTITIES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "depth_error": "depth error (
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(PROG, __doc__)
-    parser.add_argument("--runs", type=Path, nargs="+", required=True, metavar="DIR",
-                        help="folders with a run's checkpoints: LOGS/logs/MM_DD/TIME_NAME")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
-    parser.add_argument("--data_root", type=Path, metavar="DIR",
-                        help="held-out views (default: those of the scene that each run was trained on)")
+    parser.add_argument(
+        "--runs",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="folders with a run's checkpoints: LOGS/logs/MM_DD/TIME_NAME",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the results"
+    )
+    parser.add_argument(
+        "--data_root",
+        type=Path,
+        metavar="DIR",
+        help="held-out views (default: those of the scene that each run was trained on)",
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto (default)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default: fp32")
     args = parser.parse_args(argv)
@@ -59,7 +75,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     kept = {folder.resolve(): kept_checkpoints(folder) for folder in args.runs}
     points = measure_new([path for paths in kept.values() for path in paths], args, device)
     names = short_names(kept)
-    curves = {names[folder]: [points[path] for path in paths if path in points] for folder, paths in kept.items()}
+    curves = {
+        names[folder]: [points[path] for path in paths if path in points]
+        for folder, paths in kept.items()
+    }
     with writing(args.out):
         write_text(args.out / "curve.md", table_text(curves))
         write_picture(args.out / "curve.png", curves)
@@ -68,31 +87,45 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def measure_new(paths: Sequence[Path], args: Namespace, device: torch.device) -> dict[Path, dict]:
-    """A point for each checkpoint, measured unless `curve.json` has it. A training may remove checkpoints meanwhile;
-    they are left out. Raises `InputError` if none is left."""
-    known, points, views, fingerprint_of = earlier_points(args.out / "curve.json"), {}, {}, cache(fingerprint)
+    """A point for each checkpoint, measured unless `curve.json` has it. A training may remove
+    checkpoints meanwhile; they are left out. Raises `InputError` if none is left."""
+    known = earlier_points(args.out / "curve.json")
+    points = {}
+    views = {}
+    fingerprint_of = cache(fingerprint)
     for path in tqdm(paths, unit="checkpoint", dynamic_ncols=True):
         try:
-            point, checkpoint = known.get(str(path.resolve()), {}), None
+            point = known.get(str(path.resolve()), {})
+            checkpoint = None
             if "data_root" not in point or not file_state(path).items() <= point["inputs"].items():
                 checkpoint = load_checkpoint(path)
                 point = {"data_root": recorded_option(checkpoint, "data_root", "")}
             trained_on = {"options": {"data_root": point["data_root"]}}
             root = args.data_root or held_out_folder(recorded_scene(trained_on, path, None))
-            inputs = {**file_state(path), "precision": args.precision, "views": str(root.resolve()),
-                      "fingerprint": fingerprint_of(root)}
+            inputs = {
+                **file_state(path),
+                "precision": args.precision,
+                "views": str(root.resolve()),
+                "fingerprint": fingerprint_of(root),
+            }
             if point.get("inputs") != inputs:
-                figures = measure_checkpoint(checkpoint or load_checkpoint(path), path, root, views, device,
-                                             args.precision)
+                figures = measure_checkpoint(
+                    checkpoint or load_checkpoint(path), path, root, views, device, args.precision
+                )
                 point = {**figures, "data_root": point["data_root"], "inputs": inputs}
                 add_point(args.out, path, point)
             points[path] = point
         except (InputError, FileNotFoundError):
             if path.exists():
                 raise
-            tqdm.write(f"warning: {path}: was removed before it was measured, and is left out", file=sys.stderr)
+            tqdm.write(
+                f"warning: {path}: was removed before it was measured, and is left out",
+                file=sys.stderr,
+            )
     if not points:
-        raise InputError(f"{paths[-1].parent}: all checkpoints were removed before they were measured")
+        raise InputError(
+            f"{paths[-1].parent}: all checkpoints were removed before they were measured"
+        )
     return points
 
 
@@ -100,18 +133,25 @@ def kept_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a run by their steps. Raises `InputError` if it kept fewer than two."""
     paths = checkpoints_by_step(folder)
     if len(paths) < 2:
-        raise InputError(f"--runs {folder}: holds {len(paths) or 'no'} checkpoint{'s' * (len(paths) != 1)}, a curve "
-                         "needs two; train with --keep_checkpoints 0 and a small --checkpoint_every")
+        raise InputError(
+            f"--runs {folder}: holds {len(paths) or 'no'} checkpoint{'s' * (len(paths) != 1)}, a "
+            "curve "
+            "needs two; train with --keep_checkpoints 0 and a small --checkpoint_every"
+        )
     return paths
 
 
 def short_names(folders: Iterable[Path]) -> dict[Path, str]:
     """For each folder the shortest end of its path that no other one has."""
-    folders, names = list(folders), {}
+    folders = list(folders)
+    names = {}
     for folder in folders:
         others = [other.parts for other in folders if other != folder]
-        length = next(length for length in range(1, len(folder.parts) + 1)
-                      if all(parts[-length:] != folder.parts[-length:] for parts in others))
+        length = next(
+            length
+            for length in range(1, len(folder.parts) + 1)
+            if all(parts[-length:] != folder.parts[-length:] for parts in others)
+        )
         names[folder] = str(Path(*folder.parts[-length:]))
     return names
 
@@ -133,17 +173,26 @@ def earlier_points(path: Path) -> dict[str, dict]:
 
 
 def add_point(out: Path, path: Path, point: dict) -> None:
-    """Adds a checkpoint's point to curve.json, to which another process may just have added others."""
+    """Adds a checkpoint's point to curve.json, to which another process may just have added
+    others."""
     out.mkdir(parents=True, exist_ok=True)
     with writing(out):
-        write_json(out / "curve.json", {"checkpoints": earlier_points(out / "curve.json")
-                                         | {str(path.resolve()): point}})
+        write_json(
+            out / "curve.json",
+            {"checkpoints": earlier_points(out / "curve.json") | {str(path.resolve()): point}},
+        )
 
 
-def measure_checkpoint(checkpoint: dict, path: Path, root: Path, views: dict[tuple, Scene], device: torch.device,
-                       precision: str) -> dict[str, float | int | None]:
-    """What the model of a loaded checkpoint (`path`) reaches on the held-out views at `root`. `views`: the scenes that
-    were read already."""
+def measure_checkpoint(
+    checkpoint: dict,
+    path: Path,
+    root: Path,
+    views: dict[tuple, Scene],
+    device: torch.device,
+    precision: str,
+) -> dict[str, float | int | None]:
+    """What the model of a loaded checkpoint (`path`) reaches on the held-out views at `root`.
+    `views`: the scenes that were read already."""
     name, architecture = recorded_network(checkpoint, path)
     background = recorded_option(checkpoint, "background", next(iter(BACKGROUNDS)))
 
@@ -156,28 +205,50 @@ def measure_checkpoint(checkpoint: dict, path: Path, root: Path, views: dict[tup
     scene = load(root)
     neighbors = None
     if name in FROM_SOURCE:
-        training_views = load(recorded_scene(checkpoint, path, None),
-                              recorded_option(checkpoint, "sampling_pattern", "all"))
+        training_views = load(
+            recorded_scene(checkpoint, path, None),
+            recorded_option(checkpoint, "sampling_pattern", "all"),
+        )
         neighbors = nearest_neighbors(training_views, scene.cam2world)
     model, geometry = load_recorded(checkpoint, path, scene.intrinsics, device)
     make_fast_(model, device)
-    measure, metrics, depth = FrameMetrics(scene), [], []
+    measure = FrameMetrics(scene)
+    metrics = []
+    depth = []
     for frame in render_path(model, scene.cam2world, neighbors, precision, device):
         metrics.append(measure(frame)[0])
         depth.append(frame.depth)
     truth = load_true_depth(root / "depth", len(scene), architecture.proj_sidelength)
-    errors = None if truth is None or depth[0] is None else measure_depth(np.stack(depth), truth, geometry.voxel_size)
+    errors = (
+        None
+        if truth is None or depth[0] is None
+        else measure_depth(np.stack(depth), truth, geometry.voxel_size)
+    )
     seconds = checkpoint.get("seconds")
     means = mean_metrics(metrics)
-    return {"step": int(path.stem.rpartition("_")[2]), "minutes": None if seconds is None else seconds / 60,
-            "psnr": means["psnr"], "ssim": means["ssim"],
-            "depth_error": errors and errors["mean_absolute_error"]}
+    return {
+        "step": int(path.stem.rpartition("_")[2]),
+        "minutes": None if seconds is None else seconds / 60,
+        "psnr": means["psnr"],
+        "ssim": means["ssim"],
+        "depth_error": errors and errors["mean_absolute_error"],
+    }
 
 
 def table_text(curves: dict[str, list[dict]]) -> str:
     """A row for each checkpoint."""
-    rows = [[name, str(point["step"]), _cell(point["minutes"], 1), _cell(point["psnr"], 2), _cell(point["ssim"], 3),
-             _cell(point["depth_error"], 4)] for name, points in curves.items() for point in points]
+    rows = [
+        [
+            name,
+            str(point["step"]),
+            _cell(point["minutes"], 1),
+            _cell(point["psnr"], 2),
+            _cell(point["ssim"], 3),
+            _cell(point["depth_error"], 4),
+        ]
+        for name, points in curves.items()
+        for point in points
+    ]
     return markdown_table(["run", "step", "minutes", *QUANTITIES.values()], rows)
 
 
@@ -189,16 +260,28 @@ def write_picture(path: Path, curves: dict[str, list[dict]]) -> None:
     """A row of plots for each quantity, over steps and over minutes."""
     from matplotlib.figure import Figure  # takes half a second; only pictures need it
 
-    shown = [name for name in QUANTITIES if any(point[name] is not None for points in curves.values()
-                                                for point in points)]
+    shown = [
+        name
+        for name in QUANTITIES
+        if any(point[name] is not None for points in curves.values() for point in points)
+    ]
     figure = Figure((14.4, 3.6 * len(shown)), dpi=100, layout="constrained")
     all_axes = figure.subplots(len(shown), 2, sharey="row", sharex="col", squeeze=False)
     for quantity, row in zip(shown, all_axes, strict=True):
         for over, axes in zip(("step", "minutes"), row, strict=True):
             for name, points in curves.items():
-                known = [point for point in points if point[over] is not None and point[quantity] is not None]
-                axes.plot([point[over] for point in known], [point[quantity] for point in known], "o-", markersize=3,
-                          label=one_line(name).replace("$", r"\$"))
+                known = [
+                    point
+                    for point in points
+                    if point[over] is not None and point[quantity] is not None
+                ]
+                axes.plot(
+                    [point[over] for point in known],
+                    [point[quantity] for point in known],
+                    "o-",
+                    markersize=3,
+                    label=one_line(name).replace("$", r"\$"),
+                )
             axes.grid(alpha=0.3)
         row[0].set_ylabel(QUANTITIES[quantity])
     all_axes[-1][0].set_xlabel("steps")

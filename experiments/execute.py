@@ -1,8 +1,11 @@
-"""Carries out one run of a plan: run_deepvoxels.py trains it, resuming where it was stopped, and tests it.
+"""Carries out one run of a plan: run_deepvoxels.py trains it, resuming where it was stopped, and
+tests it.
 
-Whoever carries out a run holds its lock, so that any number of processes, on machines that share the file system, can
-take runs one by one. What it did is in the run's `commands.json`, the output in its `log.txt`.
+Whoever carries out a run holds its lock, so that any number of processes, on machines that share
+the file system, can take runs one by one. What it did is in the run's `commands.json`, the output
+in its `log.txt`.
 """
+
 import os
 import shlex
 import socket
@@ -33,12 +36,14 @@ class Commands:
         self.stopping = False
 
     def start(self, words: Sequence[str], **kwargs) -> subprocess.Popen | None:
-        """Starts a command, in a session of its own, so that Ctrl-C reaches it only through `stop`. None if commands
-        were stopped before."""
+        """Starts a command, in a session of its own, so that Ctrl-C reaches it only through `stop`.
+        None if commands were stopped before."""
         with self._guard:
             if self.stopping:
                 return None
-            process = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True, **kwargs)
+            process = subprocess.Popen(
+                words, cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True, **kwargs
+            )
             self._running.add(process)
             return process
 
@@ -58,14 +63,17 @@ class Commands:
 
 @contextmanager
 def taken(folder: Path, failures: int) -> Iterator[Lock | None]:
-    """Holds the lock of a run. None if there is nothing to do: it is done, another process holds it, or one has
-    tried it and failed meanwhile (more than `failures` of its commands have failed)."""
+    """Holds the lock of a run. None if there is nothing to do: it is done, another process holds
+    it, or one has tried it and failed meanwhile (more than `failures` of its commands have
+    failed)."""
     if find_result(folder):
         yield None
         return
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        lock = Lock(folder / ".lock", f"{folder}: another process carries out this run", wait=LOCK_SECONDS)
+        lock = Lock(
+            folder / ".lock", f"{folder}: another process carries out this run", wait=LOCK_SECONDS
+        )
     except InputError:
         yield None
         return
@@ -73,12 +81,19 @@ def taken(folder: Path, failures: int) -> Iterator[Lock | None]:
         yield lock if find_result(folder) is None and count_failures(folder) <= failures else None
 
 
-def carry_out(plan: Plan, name: str, flags: Sequence[str], lock: Lock, commands: Commands,
-              environment: dict[str, str]) -> None:
-    """Trains and tests a run whose lock this process holds, until a command fails or `commands` are stopped.
+def carry_out(
+    plan: Plan,
+    name: str,
+    flags: Sequence[str],
+    lock: Lock,
+    commands: Commands,
+    environment: dict[str, str],
+) -> None:
+    """Trains and tests a run whose lock this process holds, until a command fails or `commands` are
+    stopped.
 
-    flags: flags of run_deepvoxels.py that do not change what is learned. environment: variables for the commands,
-    besides this process's.
+    flags: flags of run_deepvoxels.py that do not change what is learned. environment: variables for
+    the commands, besides this process's.
     """
     folder = plan.folder(name)
     for words in command_lines(plan, name, flags):
@@ -87,12 +102,16 @@ def carry_out(plan: Plan, name: str, flags: Sequence[str], lock: Lock, commands:
 
 
 def command_lines(plan: Plan, name: str, flags: Sequence[str]) -> Iterator[list[str]]:
-    """What is left to do for a run: the arguments of `python`, one command after the other has ended well. Raises
-    `InputError` if a training has left no checkpoint of its last step."""
-    out, folder = str(plan.out.absolute()), plan.folder(name).absolute()
-    prepare, train, test = ([word.replace(OUT, out) for word in shlex.split(plan.runs[name][line])[1:]]
-                            for line in ("prepare", "train", "test"))
-    more, checkpoint = ["--logging_root", str(folder), *flags], []
+    """What is left to do for a run: the arguments of `python`, one command after the other has
+    ended well. Raises `InputError` if a training has left no checkpoint of its last step."""
+    out = str(plan.out.absolute())
+    folder = plan.folder(name).absolute()
+    prepare, train, test = (
+        [word.replace(OUT, out) for word in shlex.split(plan.runs[name][line])[1:]]
+        for line in ("prepare", "train", "test")
+    )
+    more = ["--logging_root", str(folder), *flags]
+    checkpoint = []
     if prepare and not Path(plan.runs[name]["views"].replace(OUT, out)).exists():
         yield prepare
     if train:
@@ -100,24 +119,39 @@ def command_lines(plan: Plan, name: str, flags: Sequence[str]) -> Iterator[list[
         # By its step: the newest may be of a training that is not finished.
         trained = max(folder.glob(f"logs/*/*/model-epoch_*_iter_{plan.steps}.pth"), default=None)
         if trained is None:
-            raise InputError(f"{folder}: holds no checkpoint of step {plan.steps}, though training ended well")
+            raise InputError(
+                f"{folder}: holds no checkpoint of step {plan.steps}, though training ended well"
+            )
         checkpoint = ["--checkpoint", str(trained)]
     yield [*test, *more, *checkpoint]
 
 
-def _call(folder: Path, words: list[str], lock: Lock, commands: Commands, environment: dict[str, str]) -> bool:
-    """Runs a command with its output in `log.txt`, and records it in `commands.json`. Returns whether it ended well."""
-    begin, earlier = time.monotonic(), read_commands(folder)
+def _call(
+    folder: Path, words: list[str], lock: Lock, commands: Commands, environment: dict[str, str]
+) -> bool:
+    """Runs a command with its output in `log.txt`, and records it in `commands.json`. Returns
+    whether it ended well."""
+    begin = time.monotonic()
+    earlier = read_commands(folder)
     descriptor = lock.descriptor()
     with open(folder / "log.txt", "ab") as log:
-        entry = {"command": shlex.join(["python", *words]), "where": place(environment), "log_begin": log.tell(),
-                 "seconds": None, "exit_code": None}
+        entry = {
+            "command": shlex.join(["python", *words]),
+            "where": place(environment),
+            "log_begin": log.tell(),
+            "seconds": None,
+            "exit_code": None,
+        }
         write_json(folder / "commands.json", {"commands": [*earlier, entry]})
-        # The command inherits the lock: if this process is killed, nobody else takes the run while the command lives.
+        # The command inherits the lock: if this process is killed, nobody else takes the run while
+        # the command lives.
         process = commands.start(
-            [sys.executable, *words], stdout=log, stderr=subprocess.STDOUT,
+            [sys.executable, *words],
+            stdout=log,
+            stderr=subprocess.STDOUT,
             env={**os.environ, "TQDM_MININTERVAL": "1", **environment},
-            pass_fds=() if descriptor is None or os.name == "nt" else (descriptor,))
+            pass_fds=() if descriptor is None or os.name == "nt" else (descriptor,),
+        )
     if process is None:
         write_json(folder / "commands.json", {"commands": earlier})
         return False
@@ -129,8 +163,15 @@ def _call(folder: Path, words: list[str], lock: Lock, commands: Commands, enviro
 
 def place(environment: dict[str, str]) -> str:
     """Where this process runs a command, for people who look for it."""
-    job = "_".join(os.environ[name] for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID") if name in os.environ)
+    job = "_".join(
+        os.environ[name]
+        for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")
+        if name in os.environ
+    )
     job = job or os.environ.get("SLURM_JOB_ID")
     gpu = environment.get("CUDA_VISIBLE_DEVICES")
-    return (f"SLURM job {job}" if job else f"process {os.getpid()}") + f" on {socket.gethostname()}" + (
-        f", GPU {gpu}" if gpu else "")
+    return (
+        (f"SLURM job {job}" if job else f"process {os.getpid()}")
+        + f" on {socket.gethostname()}"
+        + (f", GPU {gpu}" if gpu else "")
+    )

@@ -1,4 +1,6 @@
-"""Pictures of several runs side by side: the views they are shown with, and a video of a whole test path."""
+"""Pictures of several runs side by side: the views they are shown with, and a video of a whole test
+path."""
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,15 +25,21 @@ def load_test_views(data: SceneData, result: Result) -> Scene:
     return load_scene(data.test, protocol["sidelength"], background=protocol["background"])
 
 
-def truth_and_frames(views: Scene, view: int, results: Sequence[Result | None],
-                     ) -> list[UInt8[np.ndarray, "h w 3"] | None]:
+def truth_and_frames(
+    views: Scene,
+    view: int,
+    results: Sequence[Result | None],
+) -> list[UInt8[np.ndarray, "h w 3"] | None]:
     """A view's true image and the frame of each run; None for a run that failed."""
-    return [to_uint8(true_image(views, view)), *(result and read_frame(result.folder, view) for result in results)]
+    return [
+        to_uint8(true_image(views, view)),
+        *(result and read_frame(result.folder, view) for result in results),
+    ]
 
 
 def write_figure(path: Path, columns: Sequence[str], rows: Sequence[tuple[str, list]]) -> None:
-    """Writes the rows of pictures (see `picture_grid`) and says where. If there are none, as no run is done, a figure
-    of an earlier call is removed."""
+    """Writes the rows of pictures (see `picture_grid`) and says where. If there are none, as no run
+    is done, a figure of an earlier call is removed."""
     if rows:
         write_image(path, picture_grid(columns, rows))
         print(f"look at {path}")
@@ -39,8 +47,11 @@ def write_figure(path: Path, columns: Sequence[str], rows: Sequence[tuple[str, l
         path.unlink(missing_ok=True)
 
 
-def write_path_video(path: Path, columns: Sequence[str], views: Scene, results: Sequence[Result | None]) -> None:
-    """The test path: the truth and the frames of each run side by side, under the columns' titles."""
+def write_path_video(
+    path: Path, columns: Sequence[str], views: Scene, results: Sequence[Result | None]
+) -> None:
+    """The test path: the truth and the frames of each run side by side, under the columns'
+    titles."""
     titles = None
     with Video(path) as video:
         for view in range(len(views)):

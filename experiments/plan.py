@@ -1,9 +1,11 @@
 """An experiment's plan: its runs and their command lines, written down in the output folder.
 
-`experiment.json` holds the experiment's name, what decides what its runs learn (steps and flags), its scenes, with
-fingerprints of their files, and the command lines of each run, by the run's name. So any process that sees the folder
-can carry out a run (`experiments.execute`). Repeating a command with more scenes or seeds extends the plan.
+`experiment.json` holds the experiment's name, what decides what its runs learn (steps and flags),
+its scenes, with fingerprints of their files, and the command lines of each run, by the run's name.
+So any process that sees the folder can carry out a run (`experiments.execute`). Repeating a command
+with more scenes or seeds extends the plan.
 """
+
 import json
 import shlex
 from collections.abc import Collection, Sequence
@@ -23,8 +25,22 @@ RECORD = "experiment.json"
 OUT = "{out}"  # stands for the output folder in command lines, so that it may be moved
 MAX_RECORD_BYTES = 1 << 28
 # The flags of run_deepvoxels.py that an experiment sets for each run, or that its runs cannot take.
-RESERVED = {"train_test", "data_root", "train_root", "logging_root", "experiment_name", "checkpoint", "resume", "model",
-            "max_steps", "max_epoch", "start_epoch", "seed", "dry_run", "lpips"}
+RESERVED = {
+    "train_test",
+    "data_root",
+    "train_root",
+    "logging_root",
+    "experiment_name",
+    "checkpoint",
+    "resume",
+    "model",
+    "max_steps",
+    "max_epoch",
+    "start_epoch",
+    "seed",
+    "dry_run",
+    "lpips",
+}
 
 
 class SceneData(NamedTuple):
@@ -43,9 +59,9 @@ class SceneData(NamedTuple):
 class Run:
     """One model, trained on one scene from one seed, and tested.
 
-    scene: its name. data: its folders. variant: what the experiment varies, the model's name or a value.
-    flags: those of run_deepvoxels.py for this run, besides the experiment's.
-    prepare: the arguments of `python` that make `data.train`, unless it exists.
+    scene: its name. data: its folders. variant: what the experiment varies, the model's name or a
+    value. flags: those of run_deepvoxels.py for this run, besides the experiment's. prepare: the
+    arguments of `python` that make `data.train`, unless it exists.
     """
 
     scene: str
@@ -65,11 +81,12 @@ class Run:
 class Plan:
     """The content of `out/experiment.json`.
 
-    flags: those of run_deepvoxels.py that decide what is learned, for all runs. scenes: their folders by name.
-    runs: by name, the folder of the training views (`views`) and the command lines `prepare` (makes the views unless
-    they exist; may be empty), `train` (empty for a model without training) and `test`. Whoever carries out a run puts
-    the output folder for `OUT`, and adds --logging_root, --checkpoint and flags that do not change what is learned.
-    fingerprints: of the scenes' training and test views, by the scene's name.
+    flags: those of run_deepvoxels.py that decide what is learned, for all runs. scenes: their
+    folders by name. runs: by name, the folder of the training views (`views`) and the command lines
+    `prepare` (makes the views unless they exist; may be empty), `train` (empty for a model without
+    training) and `test`. Whoever carries out a run puts the output folder for `OUT`, and adds
+    --logging_root, --checkpoint and flags that do not change what is learned. fingerprints: of the
+    scenes' training and test views, by the scene's name.
     """
 
     out: Path
@@ -86,29 +103,58 @@ class Plan:
 
     def add(self, runs: Sequence[Run]) -> "Plan":
         """The plan with these runs too."""
-        return Plan(**vars(self) | {"runs": self.runs | {run.name: self._command_lines(run) for run in runs}})
+        return Plan(
+            **vars(self)
+            | {"runs": self.runs | {run.name: self._command_lines(run) for run in runs}}
+        )
 
     def _command_lines(self, run: Run) -> dict:
         def line(train_test: str, *roots) -> str:
-            return shlex.join(["python", "run_deepvoxels.py", "--train_test", train_test, "--model", run.model,
-                               *map(str, roots), "--seed", f"{run.seed}", *self.flags, *run.flags])
+            return shlex.join(
+                [
+                    "python",
+                    "run_deepvoxels.py",
+                    "--train_test",
+                    train_test,
+                    "--model",
+                    run.model,
+                    *map(str, roots),
+                    "--seed",
+                    f"{run.seed}",
+                    *self.flags,
+                    *run.flags,
+                ]
+            )
 
         # As many epochs as steps, so that --max_steps ends training.
-        train = line("train", "--data_root", run.data.train, "--max_steps", self.steps, "--max_epoch", self.steps)
-        return {"views": str(run.data.train),
-                "prepare": shlex.join(["python", *run.prepare]) if run.prepare else "",
-                "train": "" if run.model in UNTRAINED else f"{train} --resume auto",
-                "test": line("test", "--data_root", run.data.test, "--train_root", run.data.train)}
+        train = line(
+            "train",
+            "--data_root",
+            run.data.train,
+            "--max_steps",
+            self.steps,
+            "--max_epoch",
+            self.steps,
+        )
+        return {
+            "views": str(run.data.train),
+            "prepare": shlex.join(["python", *run.prepare]) if run.prepare else "",
+            "train": "" if run.model in UNTRAINED else f"{train} --resume auto",
+            "test": line("test", "--data_root", run.data.test, "--train_root", run.data.train),
+        }
 
 
-def split_flags(prog: str, flags: Sequence[str], reserved: Collection[str] = ()) -> tuple[list[str], list[str]]:
-    """Those flags of run_deepvoxels.py that decide what is learned, and those that may differ between two calls, both
-    sorted. Ends the process with one line, as the command `prog`, if one is wrong. Raises `InputError` for one whose
-    name is in `RESERVED` or `reserved`."""
+def split_flags(
+    prog: str, flags: Sequence[str], reserved: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Those flags of run_deepvoxels.py that decide what is learned, and those that may differ
+    between two calls, both sorted. Ends the process with one line, as the command `prog`, if one is
+    wrong. Raises `InputError` for one whose name is in `RESERVED` or `reserved`."""
     parser, _ = build_parser()
     parser.prog = prog
     given = vars(parser.parse_args(list(flags)))
-    learning, free = [], []
+    learning = []
+    free = []
     for name in sorted(given):
         if name in RESERVED or name in reserved:
             raise InputError(f"--{name}: cannot be given, the experiment sets it for each run")
@@ -118,7 +164,8 @@ def split_flags(prog: str, flags: Sequence[str], reserved: Collection[str] = ())
 
 
 def scenes_by_name(scenes: list[Path]) -> dict[str, SceneData]:
-    """The scenes' folders by name. Raises `InputError` for a scene that has no images to train on or measure."""
+    """The scenes' folders by name. Raises `InputError` for a scene that has no images to train on
+    or measure."""
     by_name = {}
     for scene in scenes:
         data = find_data(scene)
@@ -130,8 +177,8 @@ def scenes_by_name(scenes: list[Path]) -> dict[str, SceneData]:
 
 
 def find_data(scene: Path) -> SceneData:
-    """The folders of a scene, SCENE or in the original's layout ROOT/train/NAME. Raises `InputError` unless both hold
-    images."""
+    """The folders of a scene, SCENE or in the original's layout ROOT/train/NAME. Raises
+    `InputError` unless both hold images."""
     if not scene.is_dir():
         raise InputError(f"{scene}: no such folder")
     is_split = (scene / "pose").is_dir()
@@ -153,25 +200,44 @@ def read_plan(out: Path) -> Plan:
         raise InputError(f"--out {out}: holds no experiment")
     try:
         content = json.loads(read_text(record, MAX_RECORD_BYTES))
-        # Earlier versions wrote no runs, no fingerprints, and among the flags those that do not change what is learned.
-        return Plan(out, content["experiment"], int(content["steps"]), split_flags(str(record), content["flags"])[0],
-                    dict(content["scenes"]), dict(content.get("runs", {})), dict(content.get("fingerprints", {})))
+        # Earlier versions wrote no runs, no fingerprints, and among the flags those that do not
+        # change what is learned.
+        return Plan(
+            out,
+            content["experiment"],
+            int(content["steps"]),
+            split_flags(str(record), content["flags"])[0],
+            dict(content["scenes"]),
+            dict(content.get("runs", {})),
+            dict(content.get("fingerprints", {})),
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{record}: is not an experiment's record ({error})") from None
 
 
-def draw_up(out: Path, experiment: str, steps: int, flags: list[str], scenes: dict[str, SceneData],
-            runs: Sequence[Run]) -> Plan:
+def draw_up(
+    out: Path,
+    experiment: str,
+    steps: int,
+    flags: list[str],
+    scenes: dict[str, SceneData],
+    runs: Sequence[Run],
+) -> Plan:
     """The plan in the folder, if there is one, with these scenes and runs too. Writes nothing.
 
-    Raises `InputError` if the folder holds anything else: another experiment, other steps, flags or scenes, or results
-    of a scene that has changed since.
+    Raises `InputError` if the folder holds anything else: another experiment, other steps, flags or
+    scenes, or results of a scene that has changed since.
     """
     roots = {name: str(data.root) for name, data in scenes.items()}
     fingerprints = {name: fingerprint(*data) for name, data in scenes.items()}
-    # Hidden files, such as the lock, may be left of a command that ended before it wrote its record.
-    if not out.exists() or not (out / RECORD).exists() and out.is_dir() and all(
-            path.name.startswith(".") for path in out.iterdir()):
+    # Hidden files, such as the lock, may be left of a command that ended before it wrote its
+    # record.
+    if (
+        not out.exists()
+        or not (out / RECORD).exists()
+        and out.is_dir()
+        and all(path.name.startswith(".") for path in out.iterdir())
+    ):
         return Plan(out, experiment, steps, flags, roots, {}, fingerprints).add(runs)
     if not (out / RECORD).is_file():
         raise InputError(f"--out {out}: exists and holds no experiment; name another folder")
@@ -179,20 +245,29 @@ def draw_up(out: Path, experiment: str, steps: int, flags: list[str], scenes: di
     for setting, value in [("experiment", experiment), ("steps", steps), ("flags", flags)]:
         earlier = getattr(plan, setting)
         if earlier != value:
-            earlier, value = (" ".join(words) or "none" if isinstance(words, list) else words
-                              for words in (earlier, value))
-            raise InputError(f"--out {out}: holds an experiment with {setting} {earlier}, not {value}; "
-                             "name another folder")
+            earlier, value = (
+                " ".join(words) or "none" if isinstance(words, list) else words
+                for words in (earlier, value)
+            )
+            raise InputError(
+                f"--out {out}: holds an experiment with {setting} {earlier}, not {value}; "
+                "name another folder"
+            )
     for scene, root in roots.items():
         if plan.scenes.setdefault(scene, root) != root:
-            raise InputError(f"{out}: has results of another scene named {scene}, {plan.scenes[scene]}")
+            raise InputError(
+                f"{out}: has results of another scene named {scene}, {plan.scenes[scene]}"
+            )
         if plan.fingerprints.setdefault(scene, fingerprints[scene]) != fingerprints[scene]:
-            raise InputError(f"{root}: has changed since {out} was begun; name another folder for --out")
+            raise InputError(
+                f"{root}: has changed since {out} was begun; name another folder for --out"
+            )
     return plan.add(runs)
 
 
 def write_plan(plan: Plan, runs: Sequence[Run], scenes: dict[str, SceneData]) -> Plan:
-    """Adds the runs to what is in the folder, which another process may just have extended, and returns the plan."""
+    """Adds the runs to what is in the folder, which another process may just have extended, and
+    returns the plan."""
     try:
         plan.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

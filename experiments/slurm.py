@@ -1,9 +1,11 @@
 """Carries out the runs of an experiment as tasks of a SLURM cluster, through submitit: `--slurm`.
 
-Each run that is not done and has no task yet becomes one task of an array (`experiments.slurm_task`). SLURM starts a
-task again that was requeued, preempted or lost its node; training resumes where it was saved. Nothing needs SLURM's
-accounting: the queue says which tasks there are (`experiments.slurm_queue`), a run's folder how it has ended.
+Each run that is not done and has no task yet becomes one task of an array
+(`experiments.slurm_task`). SLURM starts a task again that was requeued, preempted or lost its node;
+training resumes where it was saved. Nothing needs SLURM's accounting: the queue says which tasks
+there are (`experiments.slurm_queue`), a run's folder how it has ended.
 """
+
 import argparse
 import io
 import math
@@ -28,22 +30,52 @@ from util import InputError, write_json
 
 POLL_SECONDS = 10
 SETTLE_SECONDS = 15  # until a shared file system shows what another machine wrote
-DEFAULTS = {"slurm_partition": None, "slurm_gpus_per_task": 1, "slurm_hours": 24.0, "slurm_extra": []}
+DEFAULTS = {
+    "slurm_partition": None,
+    "slurm_gpus_per_task": 1,
+    "slurm_hours": 24.0,
+    "slurm_extra": [],
+}
 # What a submission needs as it is.
-OWN_OPTIONS = {"array", "chdir", "error", "job-name", "no-requeue", "ntasks-per-node", "open-mode", "output", "requeue",
-               "signal"}
+OWN_OPTIONS = {
+    "array",
+    "chdir",
+    "error",
+    "job-name",
+    "no-requeue",
+    "ntasks-per-node",
+    "open-mode",
+    "output",
+    "requeue",
+    "signal",
+}
 
 
 def add_slurm_arguments(parser: Parser) -> None:
     """The flags besides --slurm itself. None: not given."""
     group = parser.add_argument_group("with --slurm")
-    group.add_argument("--slurm_partition", metavar="NAME", help="partition (default: the cluster's)")
-    group.add_argument("--slurm_gpus_per_task", type=number(int, 0, 1), metavar="N",
-                       help="GPUs of each task: 1 or 0 (default: 1)")
-    group.add_argument("--slurm_hours", type=number(float, above=0), metavar="H",
-                       help="time limit of a task; one that reaches it saves and is queued again (default: 24)")
-    group.add_argument("--slurm_extra", type=key_value, nargs="+", metavar="KEY=VALUE",
-                       help="further options of sbatch, for example account=vision mem=16G cpus-per-task=4")
+    group.add_argument(
+        "--slurm_partition", metavar="NAME", help="partition (default: the cluster's)"
+    )
+    group.add_argument(
+        "--slurm_gpus_per_task",
+        type=number(int, 0, 1),
+        metavar="N",
+        help="GPUs of each task: 1 or 0 (default: 1)",
+    )
+    group.add_argument(
+        "--slurm_hours",
+        type=number(float, above=0),
+        metavar="H",
+        help="time limit of a task; one that reaches it saves and is queued again (default: 24)",
+    )
+    group.add_argument(
+        "--slurm_extra",
+        type=key_value,
+        nargs="+",
+        metavar="KEY=VALUE",
+        help="further options of sbatch, for example account=vision mem=16G cpus-per-task=4",
+    )
 
 
 def key_value(text: str) -> tuple[str, str]:
@@ -58,7 +90,8 @@ def key_value(text: str) -> tuple[str, str]:
 
 
 def check_slurm(args: argparse.Namespace) -> None:
-    """Fills in the defaults. Raises `InputError` for what can be seen to be wrong before anything is written."""
+    """Fills in the defaults. Raises `InputError` for what can be seen to be wrong before anything
+    is written."""
     for name, default in DEFAULTS.items():
         if getattr(args, name) is None:
             setattr(args, name, default)
@@ -67,7 +100,9 @@ def check_slurm(args: argparse.Namespace) -> None:
     if not args.slurm:
         return
     if shutil.which("sbatch") is None:
-        raise InputError("--slurm: SLURM is not installed here (no sbatch); run this on a machine of the cluster")
+        raise InputError(
+            "--slurm: SLURM is not installed here (no sbatch); run this on a machine of the cluster"
+        )
     try:
         import submitit  # noqa: F401  only --slurm needs it
     except ImportError:
@@ -75,15 +110,18 @@ def check_slurm(args: argparse.Namespace) -> None:
     partitions = call("sinfo", "--all", "--noheader", "--format=%R").split()
     for name in (args.slurm_partition or "").split(","):
         if name and name not in partitions:
-            raise InputError(f"--slurm_partition {name}: the cluster has no such partition, only "
-                             f"{', '.join(sorted(set(partitions)))}")
+            raise InputError(
+                f"--slurm_partition {name}: the cluster has no such partition, only "
+                f"{', '.join(sorted(set(partitions)))}"
+            )
 
 
 def run_on_slurm(plan: Plan, names: Sequence[str], args: argparse.Namespace) -> None:
-    """Submits the runs that are neither done nor under way, and waits until none of them has a task.
+    """Submits the runs that are neither done nor under way, and waits until none of them has a
+    task.
 
-    SIGINT, SIGTERM and SIGHUP leave the tasks in the queue. Raises `InputError` if a task ended without having seen
-    the experiment's folder.
+    SIGINT, SIGTERM and SIGHUP leave the tasks in the queue. Raises `InputError` if a task ended
+    without having seen the experiment's folder.
     """
     tasks = submit_missing(plan, names, args)
     if not tasks:
@@ -92,14 +130,18 @@ def run_on_slurm(plan: Plan, names: Sequence[str], args: argparse.Namespace) -> 
         wait_for_tasks(plan, tasks)
     except KeyboardInterrupt:
         submissions = ",".join(sorted({task.folder.name for task in tasks.values()}))
-        say(f"The tasks go on without this command. The same command waits for them again; --status and --collect show "
-            f"what is done; scancel --name={submissions} ends them.")
+        say(
+            "The tasks go on without this command. The same command waits for them again; "
+            "--status and --collect show "
+            f"what is done; scancel --name={submissions} ends them."
+        )
         raise
     explain(plan, tasks)
 
 
 def submit_missing(plan: Plan, names: Sequence[str], args: argparse.Namespace) -> dict[str, Task]:
-    """Submits the runs that are not done, do not run and have no task. Returns the tasks of the runs that have one."""
+    """Submits the runs that are not done, do not run and have no task. Returns the tasks of the
+    runs that have one."""
     root = plan.out.absolute() / "slurm"
     root.mkdir(exist_ok=True)
     with Lock(root / ".lock", f"{root}: another process is submitting", wait=-1):
@@ -109,22 +151,33 @@ def submit_missing(plan: Plan, names: Sequence[str], args: argparse.Namespace) -
         if cut_off:
             call("scancel", *(tasks.pop(name).id for name in cut_off))
         tasks = {name: task for name, task in tasks.items() if name in names}
-        missing = [name for name in names
-                   if name not in tasks and read_state(plan.folder(name)).kind in ("waiting", "failed")]
+        missing = [
+            name
+            for name in names
+            if name not in tasks and read_state(plan.folder(name)).kind in ("waiting", "failed")
+        ]
         if missing:
             tasks |= submit(plan, missing, args, root / f"{plan.experiment}-{secrets.token_hex(4)}")
         say(f"{len(missing)} runs submitted, {len(tasks) - len(missing)} in SLURM's queue before")
     return tasks
 
 
-def submit(plan: Plan, names: Sequence[str], args: argparse.Namespace, folder: Path) -> dict[str, Task]:
+def submit(
+    plan: Plan, names: Sequence[str], args: argparse.Namespace, folder: Path
+) -> dict[str, Task]:
     """Submits an array of one task for each run."""
     import submitit  # only --slurm needs it
 
     minutes = math.ceil(60 * args.slurm_hours)
-    options = {"time": minutes, "requeue": True, "chdir": str(ROOT), "ntasks-per-node": 1,
-               # To the task's processes, which `work_in_task` expects, so many seconds before its time is over.
-               "signal": f"USR1@{min(SAVE_SECONDS, 30 * minutes)}"}
+    options = {
+        "time": minutes,
+        "requeue": True,
+        "chdir": str(ROOT),
+        "ntasks-per-node": 1,
+        # To the task's processes, which `work_in_task` expects, so many seconds before its time is
+        # over.
+        "signal": f"USR1@{min(SAVE_SECONDS, 30 * minutes)}",
+    }
     if args.slurm_partition:
         options["partition"] = args.slurm_partition
     if args.slurm_gpus_per_task:
@@ -140,10 +193,15 @@ def submit(plan: Plan, names: Sequence[str], args: argparse.Namespace, folder: P
             jobs = executor.submit_array(work)
     except RuntimeError as error:
         shutil.rmtree(folder)
-        lines = [line for line in str(error).splitlines() if not line.startswith("Try ")] or ["no reason"]
-        raise InputError(f"--slurm: sbatch refuses: {lines[0].removeprefix('sbatch: ').removeprefix('error: ')}"
-                         ) from None
-    return {name: Task(job.job_id, False, "", folder) for name, job in zip(names, jobs, strict=True)}
+        lines = [line for line in str(error).splitlines() if not line.startswith("Try ")] or [
+            "no reason"
+        ]
+        raise InputError(
+            f"--slurm: sbatch refuses: {lines[0].removeprefix('sbatch: ').removeprefix('error: ')}"
+        ) from None
+    return {
+        name: Task(job.job_id, False, "", folder) for name, job in zip(names, jobs, strict=True)
+    }
 
 
 def wait_for_tasks(plan: Plan, tasks: dict[str, Task]) -> None:
@@ -151,7 +209,9 @@ def wait_for_tasks(plan: Plan, tasks: dict[str, Task]) -> None:
     with StepBar(plan, list(tasks)) as bar:
         while tasks:
             running = sum(task.running for task in tasks.values())
-            bar.set_postfix_str(f"tasks: {running} running, {len(tasks) - running} waiting", refresh=False)
+            bar.set_postfix_str(
+                f"tasks: {running} running, {len(tasks) - running} waiting", refresh=False
+            )
             bar.show()
             time.sleep(POLL_SECONDS)
             try:
@@ -166,29 +226,45 @@ def wait_for_tasks(plan: Plan, tasks: dict[str, Task]) -> None:
 
 
 def explain(plan: Plan, tasks: dict[str, Task]) -> None:
-    """Says why tasks ended that left their run neither done nor failed. Raises `InputError` if one could not see the
-    experiment's folder."""
+    """Says why tasks ended that left their run neither done nor failed. Raises `InputError` if one
+    could not see the experiment's folder."""
     end = time.monotonic() + SETTLE_SECONDS
     while lost := [name for name in tasks if read_state(plan.folder(name)).kind == "waiting"]:
         if time.monotonic() > end:
             break
         time.sleep(1)
     for name in lost:
-        id_, output = tasks[name].id, tasks[name].folder / f"{tasks[name].id}_0_log.err"
+        id_ = tasks[name].id
+        output = tasks[name].folder / f"{tasks[name].id}_0_log.err"
         try:
             state = re.findall(r"JobState=(\S+)", call("scontrol", "show", "job", id_))[0].lower()
         except (InputError, IndexError):  # SLURM forgets a task after some minutes
             state = "ended"
         if not output.exists() and state != "cancelled":
-            raise InputError(f"{output.parent}: task {id_} ended ({state}) without writing here; does every node see "
-                             "this folder?")
+            raise InputError(
+                f"{output.parent}: task {id_} ended ({state}) without writing here; does every "
+                "node see "
+                "this folder?"
+            )
         say(f"{name}: task {id_} {state}: {last_words(output)}")
     if lost:
         say("The same command submits these runs again.")
 
 
 def last_words(path: Path) -> str:
-    """What SLURM says last in a task's output, or else its last line with an error, or else its last line."""
-    lines = [line.strip() for line in path.read_text(errors="replace").splitlines()] if path.exists() else []
-    return next((line[:200] for mark in ("***", "error: ", "") for line in reversed(lines) if line and mark in line),
-                "no output")
+    """What SLURM says last in a task's output, or else its last line with an error, or else its
+    last line."""
+    lines = (
+        [line.strip() for line in path.read_text(errors="replace").splitlines()]
+        if path.exists()
+        else []
+    )
+    return next(
+        (
+            line[:200]
+            for mark in ("***", "error: ", "")
+            for line in reversed(lines)
+            if line and mark in line
+        ),
+        "no output",
+    )

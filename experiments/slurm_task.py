@@ -1,4 +1,5 @@
 """What a task of a SLURM cluster does for an experiment: it carries out one run."""
+
 import os
 import signal
 import subprocess
@@ -28,8 +29,8 @@ def wait_for_other(folder: Path) -> None:
 def work_in_task(out: Path, name: str, flags: list[str]) -> None:
     """What a task does: carries out one run, after any other process that carries it out has ended.
 
-    That may be a task of the same run on a node that SLURM has lost sight of. SIGTERM saves and ends the task; SIGUSR1,
-    which says that its time is nearly over, saves and queues it again.
+    That may be a task of the same run on a node that SLURM has lost sight of. SIGTERM saves and
+    ends the task; SIGUSR1, which says that its time is nearly over, saves and queues it again.
     """
     import submitit  # only tasks and their submission need it
 
@@ -52,7 +53,9 @@ def work_in_task(out: Path, name: str, flags: list[str]) -> None:
             if state.kind in ("done", "failed"):
                 break
     except KeyboardInterrupt:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which SLURM sends to a task that is requeued
+        signal.signal(
+            signal.SIGTERM, signal.SIG_IGN
+        )  # which SLURM sends to a task that is requeued
         if warned:
             # Not $SLURM_JOB_ID, which for one task of an array means the whole array.
             subprocess.run(["scontrol", "requeue", submitit.JobEnvironment().job_id], check=True)

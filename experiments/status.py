@@ -1,8 +1,9 @@
 """How far the runs of an experiment are, read from their folders: done, running, waiting or failed.
 
-A run is done when its test has written `metrics.json`; `commands.json` holds the commands that were begun, where, and
-how they ended; `log.txt` their output; and whoever carries it out holds `.lock`.
+A run is done when its test has written `metrics.json`; `commands.json` holds the commands that were
+begun, where, and how they ended; `log.txt` their output; and whoever carries it out holds `.lock`.
 """
+
 import json
 import re
 from collections import Counter
@@ -13,7 +14,15 @@ from pathlib import Path
 from experiments.plan import Plan
 from folders import is_locked
 
-STOPPED = {0, 129, 130, 143, -1, -2, -15}  # exit codes of a command that did its work, or was asked to stop
+STOPPED = {
+    0,
+    129,
+    130,
+    143,
+    -1,
+    -2,
+    -15,
+}  # exit codes of a command that did its work, or was asked to stop
 LOG_TAIL = 1 << 14  # bytes
 # tqdm's line, as "450/1000 [00:10<00:12, 43.2step/s"
 PROGRESS = re.compile(r"(\d+)/(\d+) \[[^<\]]*<([^,\]]*), +([\d.]+|\?)(step|frame|s)/(step|frame|s)")
@@ -21,8 +30,8 @@ PROGRESS = re.compile(r"(\d+)/(\d+) \[[^<\]]*<([^,\]]*), +([\d.]+|\?)(step|frame
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run's metrics, the folder with its frames, and the seconds that all its commands took; None if one of
-    them was killed together with the experiment."""
+    """A finished run's metrics, the folder with its frames, and the seconds that all its commands
+    took; None if one of them was killed together with the experiment."""
 
     folder: Path
     metrics: dict
@@ -31,7 +40,8 @@ class Result:
 
 @dataclass(frozen=True)
 class State:
-    """kind: 'done', 'running', 'waiting' or 'failed'. text: the PSNR, where and how far it runs, or what went wrong."""
+    """kind: 'done', 'running', 'waiting' or 'failed'. text: the PSNR, where and how far it runs, or
+    what went wrong."""
 
     kind: str
     text: str = ""
@@ -39,8 +49,8 @@ class State:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a command is: `done` of `total` steps or frames (`unit`), its speed in units a second, None if it is not
-    known yet, and the time left, as a text."""
+    """How far a command is: `done` of `total` steps or frames (`unit`), its speed in units a
+    second, None if it is not known yet, and the time left, as a text."""
 
     done: int
     total: int
@@ -55,8 +65,11 @@ def find_result(folder: Path) -> Result | None:
     if not done:
         return None
     seconds = [command["seconds"] for command in read_commands(folder)]
-    return Result(done[-1].parent, json.loads(done[-1].read_text()),
-                  None if None in seconds else sum(seconds, start=0.0))
+    return Result(
+        done[-1].parent,
+        json.loads(done[-1].read_text()),
+        None if None in seconds else sum(seconds, start=0.0),
+    )
 
 
 def read_commands(folder: Path) -> list[dict]:
@@ -76,7 +89,8 @@ def _failed(command: dict) -> bool:
 
 def read_state(folder: Path) -> State:
     """The state of the run in a folder."""
-    result, commands = find_result(folder), read_commands(folder)
+    result = find_result(folder)
+    commands = read_commands(folder)
     if result:
         return State("done", f"PSNR {result.metrics['psnr']:.2f} dB")
     if not commands:
@@ -86,14 +100,24 @@ def read_state(folder: Path) -> State:
     if _failed(last):
         return State("failed", f"exit code {last['exit_code']}: {reason(folder)}")
     if is_locked(folder / ".lock"):
-        return State("running", last.get("where", "elsewhere") + (f": {describe(progress)}" if progress else ""))
+        return State(
+            "running",
+            last.get("where", "elsewhere") + (f": {describe(progress)}" if progress else ""),
+        )
     if last["exit_code"] == 0 and "--train_test test" in last["command"]:
         return State("failed", "wrote no metrics")
-    return State("waiting", f"stopped at {progress.unit} {progress.done} of {progress.total}" if progress else "")
+    return State(
+        "waiting",
+        f"stopped at {progress.unit} {progress.done} of {progress.total}" if progress else "",
+    )
 
 
 def describe(progress: Progress) -> str:
-    speed = "" if progress.speed is None else f", {progress.speed:.3g} {progress.unit}s/s, {progress.left} left"
+    speed = (
+        ""
+        if progress.speed is None
+        else f", {progress.speed:.3g} {progress.unit}s/s, {progress.left} left"
+    )
     return f"{progress.unit} {progress.done} of {progress.total}{speed}"
 
 
@@ -103,13 +127,15 @@ def read_progress(folder: Path) -> Progress | None:
     if not bars:
         return None
     done, total, left, rate, one, other = bars[-1]
-    speed = None if rate == "?" or not float(rate) else float(rate) if other == "s" else 1 / float(rate)
+    speed = (
+        None if rate == "?" or not float(rate) else float(rate) if other == "s" else 1 / float(rate)
+    )
     return Progress(int(done), int(total), one if other == "s" else other, speed, left)
 
 
 def reason(folder: Path) -> str:
-    """What the last command's log says last: its last line with an error if it has one (a progress bar may follow),
-    else its last line that is not blank; at most 200 characters of it."""
+    """What the last command's log says last: its last line with an error if it has one (a progress
+    bar may follow), else its last line that is not blank; at most 200 characters of it."""
     lines = [line for line in _read_log(folder).replace("\r", "\n").splitlines() if line.strip()]
     errors = [line for line in lines if "error: " in line]
     return (errors or lines or ["no output"])[-1].strip()[:200]
@@ -117,7 +143,8 @@ def reason(folder: Path) -> str:
 
 def _read_log(folder: Path) -> str:
     """The end of the last command's part of the log."""
-    commands, path = read_commands(folder), folder / "log.txt"
+    commands = read_commands(folder)
+    path = folder / "log.txt"
     if not path.is_file():
         return ""
     with open(path, "rb") as log:
@@ -127,13 +154,25 @@ def _read_log(folder: Path) -> str:
 
 
 def status_table(plan: Plan, names: Sequence[str], queued: Mapping[str, str] | None = None) -> str:
-    """A line for each run, and how many are in which state. queued: what the runs that a cluster has queued wait for,
-    by name."""
+    """A line for each run, and how many are in which state. queued: what the runs that a cluster
+    has queued wait for, by name."""
     queued = queued or {}
     states = {name: read_state(plan.folder(name)) for name in names}
-    states |= {name: State("waiting", queued[name]) for name, state in states.items()
-               if name in queued and state.kind in ("waiting", "failed")}
+    states |= {
+        name: State("waiting", queued[name])
+        for name, state in states.items()
+        if name in queued and state.kind in ("waiting", "failed")
+    }
     width = max(map(len, states), default=0)
-    lines = [f"{name:{width}}  {state.kind:7}  {state.text}".rstrip() for name, state in states.items()]
+    lines = [
+        f"{name:{width}}  {state.kind:7}  {state.text}".rstrip() for name, state in states.items()
+    ]
     counts = Counter(state.kind for state in states.values())
-    return "\n".join([*lines, ", ".join(f"{counts[kind]} {kind}" for kind in ("done", "running", "waiting", "failed"))])
+    return "\n".join(
+        [
+            *lines,
+            ", ".join(
+                f"{counts[kind]} {kind}" for kind in ("done", "running", "waiting", "failed")
+            ),
+        ]
+    )

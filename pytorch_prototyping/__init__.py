@@ -1,1 +1,2 @@
-"""Building blocks that know nothing about scenes or cameras: convolution blocks (`blocks`) and U-Nets (`unet`)."""
+"""Building blocks that know nothing about scenes or cameras: convolution blocks (`blocks`) and
+U-Nets (`unet`)."""

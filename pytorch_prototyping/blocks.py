@@ -1,7 +1,9 @@
 """Convolution blocks that keep the size of a map or volume, halve it or double it.
 
-They know nothing about scenes or cameras. Sub-module names (`net.1`, ...) are those of the original's checkpoints.
+They know nothing about scenes or cameras. Sub-module names (`net.1`, ...) are those of the
+original's checkpoints.
 """
+
 from collections.abc import Callable
 
 from jaxtyping import Float
@@ -12,10 +14,11 @@ LEAKY_SLOPE = 0.2
 Norm = Callable[[int], nn.Module]  # makes the norm layer for a number of channels
 
 
-def norm_act_dropout(channels: int, slope: float = 0.0, dropout: float = 0.0,
-                     norm: Norm | None = nn.BatchNorm2d) -> list[nn.Module]:
-    """The layers after a convolution: `norm` (None for none), LeakyReLU (ReLU for slope 0), channel dropout (none for
-    probability 0)."""
+def norm_act_dropout(
+    channels: int, slope: float = 0.0, dropout: float = 0.0, norm: Norm | None = nn.BatchNorm2d
+) -> list[nn.Module]:
+    """The layers after a convolution: `norm` (None for none), LeakyReLU (ReLU for slope 0), channel
+    dropout (none for probability 0)."""
     layers = [] if norm is None else [norm(channels)]
     layers.append(nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True))
     if dropout:
@@ -35,29 +38,42 @@ class Block(nn.Module):
 
 
 class Conv2dSame(Block):
-    """2D convolution that keeps height and width (odd kernel): reflection padding, then the convolution."""
+    """2D convolution that keeps height and width (odd kernel): reflection padding, then the
+    convolution."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = True):
-        super().__init__(nn.ReflectionPad2d(kernel_size // 2),
-                         nn.Conv2d(in_channels, out_channels, kernel_size, bias=bias))
+        super().__init__(
+            nn.ReflectionPad2d(kernel_size // 2),
+            nn.Conv2d(in_channels, out_channels, kernel_size, bias=bias),
+        )
 
 
 class Conv3dSame(Block):
-    """3D convolution that keeps depth, height and width (odd kernel): replication padding, then the convolution."""
+    """3D convolution that keeps depth, height and width (odd kernel): replication padding, then the
+    convolution."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = True):
-        super().__init__(nn.ReplicationPad3d(kernel_size // 2),
-                         nn.Conv3d(in_channels, out_channels, kernel_size, bias=bias))
+        super().__init__(
+            nn.ReplicationPad3d(kernel_size // 2),
+            nn.Conv3d(in_channels, out_channels, kernel_size, bias=bias),
+        )
 
 
 class DownBlock(Block):
-    """Halves a map: 3x3 convolution, then 4x4 convolution of stride 2, both with reflection padding.
+    """Halves a map: 3x3 convolution, then 4x4 convolution of stride 2, both with reflection
+    padding.
 
     Convolutions have a bias only without `norm`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, middle_channels: int | None = None,
-                 norm: Norm | None = nn.BatchNorm2d, dropout: float = 0.0):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        middle_channels: int | None = None,
+        norm: Norm | None = nn.BatchNorm2d,
+        dropout: float = 0.0,
+    ):
         middle = in_channels if middle_channels is None else middle_channels
         super().__init__(
             nn.ReflectionPad2d(1),
@@ -65,7 +81,8 @@ class DownBlock(Block):
             *norm_act_dropout(middle, LEAKY_SLOPE, dropout, norm),
             nn.ReflectionPad2d(1),
             nn.Conv2d(middle, out_channels, 4, stride=2, bias=norm is None),
-            *norm_act_dropout(out_channels, LEAKY_SLOPE, dropout, norm))
+            *norm_act_dropout(out_channels, LEAKY_SLOPE, dropout, norm),
+        )
 
 
 class UpBlock(Block):
@@ -74,28 +91,43 @@ class UpBlock(Block):
     Convolutions have a bias only without `norm`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, norm: Norm | None = nn.BatchNorm2d, dropout: float = 0.0):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        norm: Norm | None = nn.BatchNorm2d,
+        dropout: float = 0.0,
+    ):
         super().__init__(
-            nn.ConvTranspose2d(in_channels, out_channels, 4, stride=2, padding=1, bias=norm is None),
+            nn.ConvTranspose2d(
+                in_channels, out_channels, 4, stride=2, padding=1, bias=norm is None
+            ),
             *norm_act_dropout(out_channels, dropout=dropout, norm=norm),
             Conv2dSame(out_channels, out_channels, 3, bias=norm is None),
-            *norm_act_dropout(out_channels, dropout=dropout, norm=norm))
+            *norm_act_dropout(out_channels, dropout=dropout, norm=norm),
+        )
 
 
 class DownBlock3d(Block):
-    """Halves a volume: 4x4x4 convolution of stride 2 with replication padding, with a bias only without `norm`."""
+    """Halves a volume: 4x4x4 convolution of stride 2 with replication padding, with a bias only
+    without `norm`."""
 
     def __init__(self, in_channels: int, out_channels: int, norm: Norm | None = nn.BatchNorm3d):
         super().__init__(
             nn.ReplicationPad3d(1),
             nn.Conv3d(in_channels, out_channels, 4, stride=2, bias=norm is None),
-            *norm_act_dropout(out_channels, LEAKY_SLOPE, norm=norm))
+            *norm_act_dropout(out_channels, LEAKY_SLOPE, norm=norm),
+        )
 
 
 class UpBlock3d(Block):
-    """Doubles a volume: 4x4x4 transposed convolution of stride 2, with a bias only without `norm`."""
+    """Doubles a volume: 4x4x4 transposed convolution of stride 2, with a bias only without
+    `norm`."""
 
     def __init__(self, in_channels: int, out_channels: int, norm: Norm | None = nn.BatchNorm3d):
         super().__init__(
-            nn.ConvTranspose3d(in_channels, out_channels, 4, stride=2, padding=1, bias=norm is None),
-            *norm_act_dropout(out_channels, norm=norm))
+            nn.ConvTranspose3d(
+                in_channels, out_channels, 4, stride=2, padding=1, bias=norm is None
+            ),
+            *norm_act_dropout(out_channels, norm=norm),
+        )

@@ -1,4 +1,5 @@
 """U-Nets (Ronneberger et al., 2015) for maps and for volumes, from nested skip blocks."""
+
 from collections.abc import Callable
 
 import torch
@@ -19,8 +20,8 @@ from pytorch_prototyping.blocks import (
 
 
 class SkipBlock(nn.Module):
-    """One level of a U-Net: down, the levels inside (None for the innermost), up. The output is concatenated to the
-    input."""
+    """One level of a U-Net: down, the levels inside (None for the innermost), up. The output is
+    concatenated to the input."""
 
     def __init__(self, down: nn.Module, inside: nn.Module | None, up: nn.Module):
         super().__init__()
@@ -30,66 +31,100 @@ class SkipBlock(nn.Module):
         return torch.cat([x, self.model(x)], dim=1)
 
 
-def nested_skip_blocks(down_block: Callable[..., nn.Module], up_block: Callable[..., nn.Module], norm: Norm, nf0: int,
-                       num_down: int, max_channels: int) -> SkipBlock:
-    """`num_down` levels. Channels double from nf0 up to `max_channels`; the innermost level keeps its number of
-    channels and has no norm.
+def nested_skip_blocks(
+    down_block: Callable[..., nn.Module],
+    up_block: Callable[..., nn.Module],
+    norm: Norm,
+    nf0: int,
+    num_down: int,
+    max_channels: int,
+) -> SkipBlock:
+    """`num_down` levels. Channels double from nf0 up to `max_channels`; the innermost level keeps
+    its number of channels and has no norm.
 
     `down_block` and `up_block` are called with (in_channels, out_channels, norm=...).
     """
-    channels = [min(nf0 * 2 ** min(level, num_down - 1), max_channels) for level in range(num_down + 1)]
+    channels = [
+        min(nf0 * 2 ** min(level, num_down - 1), max_channels) for level in range(num_down + 1)
+    ]
     block = None
     for outer, inner in reversed(list(zip(channels, channels[1:], strict=False))):
         if block is None:
-            block = SkipBlock(down_block(outer, inner, norm=None), None, up_block(inner, outer, norm=None))
+            block = SkipBlock(
+                down_block(outer, inner, norm=None), None, up_block(inner, outer, norm=None)
+            )
         else:
-            block = SkipBlock(down_block(outer, inner, norm=norm), block, up_block(2 * inner, outer, norm=norm))
+            block = SkipBlock(
+                down_block(outer, inner, norm=norm), block, up_block(2 * inner, outer, norm=norm)
+            )
     return block
 
 
 class Unet(nn.Module):
-    """2D U-Net at full resolution: 3x3 in-layer to nf0 channels (at most max_channels), skip blocks, 3x3 out-layer.
+    """2D U-Net at full resolution: 3x3 in-layer to nf0 channels (at most max_channels), skip
+    blocks, 3x3 out-layer.
 
-    Height and width must be divisible by 2^num_down. With `linear_out` the out-layer is a plain convolution with bias;
-    otherwise norm, ReLU and dropout follow it. `dropout` is the probability of channel dropout after every activation,
-    0 for none.
+    Height and width must be divisible by 2^num_down. With `linear_out` the out-layer is a plain
+    convolution with bias; otherwise norm, ReLU and dropout follow it. `dropout` is the probability
+    of channel dropout after every activation, 0 for none.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, nf0: int, num_down: int, max_channels: int,
-                 dropout: float = 0.0, linear_out: bool = False, norm: Norm = nn.BatchNorm2d):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        nf0: int,
+        num_down: int,
+        max_channels: int,
+        dropout: float = 0.0,
+        linear_out: bool = False,
+        norm: Norm = nn.BatchNorm2d,
+    ):
         super().__init__()
         nf0 = min(nf0, max_channels)
         self.in_layer = nn.Sequential(
             Conv2dSame(in_channels, nf0, 3, bias=False),
-            *norm_act_dropout(nf0, LEAKY_SLOPE, dropout, norm))
+            *norm_act_dropout(nf0, LEAKY_SLOPE, dropout, norm),
+        )
         self.unet_block = nested_skip_blocks(
             lambda *channels, norm: DownBlock(*channels, norm=norm, dropout=dropout),
             lambda *channels, norm: UpBlock(*channels, norm=norm, dropout=dropout),
-            norm, nf0, num_down, max_channels)
+            norm,
+            nf0,
+            num_down,
+            max_channels,
+        )
         self.out_layer = nn.Sequential(
             Conv2dSame(2 * nf0, out_channels, 3, bias=linear_out),
-            *([] if linear_out else norm_act_dropout(out_channels, dropout=dropout, norm=norm)))
+            *([] if linear_out else norm_act_dropout(out_channels, dropout=dropout, norm=norm)),
+        )
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h w"]:
         return self.out_layer(self.unet_block(self.in_layer(x)))
 
 
 class Unet3d(nn.Module):
-    """3D U-Net: as `Unet`, but with one strided convolution down and one transposed convolution up a level, and without
-    dropout.
+    """3D U-Net: as `Unet`, but with one strided convolution down and one transposed convolution up
+    a level, and without dropout.
 
     Depth, height and width must be divisible by 2^num_down.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, nf0: int, num_down: int, max_channels: int):
+    def __init__(
+        self, in_channels: int, out_channels: int, nf0: int, num_down: int, max_channels: int
+    ):
         super().__init__()
         self.in_layer = nn.Sequential(
             Conv3dSame(in_channels, nf0, 3, bias=False),
-            *norm_act_dropout(nf0, LEAKY_SLOPE, norm=nn.BatchNorm3d))
-        self.unet_block = nested_skip_blocks(DownBlock3d, UpBlock3d, nn.BatchNorm3d, nf0, num_down, max_channels)
+            *norm_act_dropout(nf0, LEAKY_SLOPE, norm=nn.BatchNorm3d),
+        )
+        self.unet_block = nested_skip_blocks(
+            DownBlock3d, UpBlock3d, nn.BatchNorm3d, nf0, num_down, max_channels
+        )
         self.out_layer = nn.Sequential(
             Conv3dSame(2 * nf0, out_channels, 3, bias=False),
-            *norm_act_dropout(out_channels, norm=nn.BatchNorm3d))
+            *norm_act_dropout(out_channels, norm=nn.BatchNorm3d),
+        )
 
     def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out d h w"]:
         return self.out_layer(self.unet_block(self.in_layer(x)))

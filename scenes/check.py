@@ -2,11 +2,13 @@
 
     python -m scenes.check data/mine
 
-DIR is a scene (with train/ and test/) or one folder with pose/ and intrinsics.txt. Prints counts, sizes, whether the
-poses are valid and which way their axes point, and what share of the grid each view sees and its depth planes cover.
-DIR/check.png shows cameras, grid and sparse points from above and from the side, and the grid's box over a few photos.
-In a folder that is read-only there is no picture. The exit code is 1 if training cannot work.
+DIR is a scene (with train/ and test/) or one folder with pose/ and intrinsics.txt. Prints counts,
+sizes, whether the poses are valid and which way their axes point, and what share of the grid each
+view sees and its depth planes cover. DIR/check.png shows cameras, grid and sparse points from above
+and from the side, and the grid's box over a few photos. In a folder that is read-only there is no
+picture. The exit code is 1 if training cannot work.
 """
+
 import errno
 import sys
 from collections.abc import Sequence
@@ -34,12 +36,17 @@ from scenes.geometry.points import load_points
 from util import InputError
 
 PROG = "scenes.check"
-READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}  # a scene that is not the user's own can be checked
+READ_ONLY = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+}  # a scene that is not the user's own can be checked
 
 
 @dataclass
 class Findings:
-    """The contents of one scene folder, and what is wrong with it. Poses that cannot be read are left out."""
+    """The contents of one scene folder, and what is wrong with it. Poses that cannot be read are
+    left out."""
 
     folder: Path
     intrinsics: SceneIntrinsics
@@ -54,22 +61,36 @@ class Findings:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(PROG, __doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="a scene, or one of its folders")
-    parser.add_argument("--near_plane", type=number(float, above=0), default=DEFAULT_NEAR_PLANE,
-                        help="near plane in world units if intrinsics.txt says 0, as for training (default: "
-                             f"{DEFAULT_NEAR_PLANE:.3f})")
+    parser.add_argument(
+        "--near_plane",
+        type=number(float, above=0),
+        default=DEFAULT_NEAR_PLANE,
+        help="near plane in world units if intrinsics.txt says 0, as for training (default: "
+        f"{DEFAULT_NEAR_PLANE:.3f})",
+    )
     args = parser.parse_args(argv)
-    all_findings = [examine(part, args.near_plane, to_train_on=index == 0 and part.name != "test")
-                    for index, part in enumerate(scene_parts(args.folder))]
+    all_findings = [
+        examine(part, args.near_plane, to_train_on=index == 0 and part.name != "test")
+        for index, part in enumerate(scene_parts(args.folder))
+    ]
     for findings in all_findings:
         print(findings.folder)
-        for kind, lines in [("", findings.facts), ("error: ", findings.errors), ("warning: ", findings.warnings)]:
+        for kind, lines in [
+            ("", findings.facts),
+            ("error: ", findings.errors),
+            ("warning: ", findings.warnings),
+        ]:
             for line in lines:
                 print(f"  {kind}{line}")
     drawn = next((findings for findings in all_findings if findings.names), None)
     if drawn is not None:
-        from scenes.capture.check_picture import draw_check  # here, because matplotlib takes long to import
+        from scenes.capture.check_picture import (
+            draw_check,
+        )  # here, because matplotlib takes long to import
 
-        picture = draw_check(drawn.cam2world, drawn.intrinsics, drawn.names, drawn.images, sparse_points(args.folder))
+        picture = draw_check(
+            drawn.cam2world, drawn.intrinsics, drawn.names, drawn.images, sparse_points(args.folder)
+        )
         path = args.folder / "check.png"
         try:
             write_image(path, picture)
@@ -83,15 +104,19 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def sparse_points(folder: Path) -> Float[np.ndarray, "points 3"]:
-    """The points in points.ply, in the folder or the one above it; none if there is no such file."""
+    """The points in points.ply, in the folder or the one above it; none if there is no such
+    file."""
     for path in (folder / "points.ply", folder.absolute().parent / "points.ply"):
         if path.is_file():
             return load_points(path)[0]
     return np.zeros((0, 3))
 
 
-def examine(folder: Path, default_near_plane: float = DEFAULT_NEAR_PLANE, to_train_on: bool = False) -> Findings:
-    """Reads one scene folder as far as possible. Raises InputError only if nothing is left to examine.
+def examine(
+    folder: Path, default_near_plane: float = DEFAULT_NEAR_PLANE, to_train_on: bool = False
+) -> Findings:
+    """Reads one scene folder as far as possible. Raises InputError only if nothing is left to
+    examine.
 
     to_train_on: whether too few views to train on are an error, if there are images.
     """
@@ -107,39 +132,58 @@ def examine(folder: Path, default_near_plane: float = DEFAULT_NEAR_PLANE, to_tra
     _examine_images(findings, len(paths))
     if poses:
         cam2world = np.stack(poses)
-        findings.cam2world = np.linalg.inv(cam2world) if findings.intrinsics.world2cam else cam2world
+        findings.cam2world = (
+            np.linalg.inv(cam2world) if findings.intrinsics.world2cam else cam2world
+        )
         seeing = _examine_geometry(findings, default_near_plane)
         if to_train_on and (folder / "rgb").is_dir() and seeing < 2:
-            findings.errors.append(f"{folder}: has {seeing} views that see the grid, training needs two; check origin, "
-                                   "scale and near plane in intrinsics.txt")
+            findings.errors.append(
+                f"{folder}: has {seeing} views that see the grid, training needs two; check "
+                "origin, "
+                "scale and near plane in intrinsics.txt"
+            )
     return findings
 
 
 def _examine_images(findings: Findings, pose_count: int) -> None:
-    intrinsics, folder = findings.intrinsics, findings.folder
+    intrinsics = findings.intrinsics
+    folder = findings.folder
     findings.facts.append(f"{pose_count} poses, {len(findings.names)} of them valid")
     if not (folder / "rgb").is_dir():
-        findings.facts.append("no images (rgb/): can be rendered, but not trained on or measured against")
+        findings.facts.append(
+            "no images (rgb/): can be rendered, but not trained on or measured against"
+        )
         return
     findings.images = list_images(folder / "rgb")
     if len(findings.images) != pose_count:
-        findings.errors.append(f"{folder}: rgb holds {len(findings.images)} images, pose {pose_count} poses")
+        findings.errors.append(
+            f"{folder}: rgb holds {len(findings.images)} images, pose {pose_count} poses"
+        )
     sizes = {}
-    for path in tqdm(findings.images, desc=f"{folder.name} images", unit="image", leave=False, delay=2):
+    for path in tqdm(
+        findings.images, desc=f"{folder.name} images", unit="image", leave=False, delay=2
+    ):
         try:
             sizes.setdefault(load_image(path).shape[:2], path)
         except InputError as error:
             findings.errors.append(str(error))
-    findings.facts.append(f"{len(findings.images)} images of "
-                          + ", ".join(f"{width}x{height}" for height, width in sizes) + " pixels; intrinsics for "
-                          f"{intrinsics.width}x{intrinsics.height}, focal length {intrinsics.focal:.5g}")
+    findings.facts.append(
+        f"{len(findings.images)} images of "
+        + ", ".join(f"{width}x{height}" for height, width in sizes)
+        + " pixels; intrinsics for "
+        f"{intrinsics.width}x{intrinsics.height}, focal length {intrinsics.focal:.5g}"
+    )
     if len(sizes) > 1:
-        findings.errors.append(f"images differ in size: {', '.join(path.name for path in sizes.values())}")
+        findings.errors.append(
+            f"images differ in size: {', '.join(path.name for path in sizes.values())}"
+        )
     elif sizes:
         (((height, width), path),) = sizes.items()
         if not intrinsics.fits(height, width):
-            findings.errors.append(f"{path}: is {width}x{height} pixels, whose aspect ratio differs from the "
-                                   f"{intrinsics.width}x{intrinsics.height} of {folder / 'intrinsics.txt'}")
+            findings.errors.append(
+                f"{path}: is {width}x{height} pixels, whose aspect ratio differs from the "
+                f"{intrinsics.width}x{intrinsics.height} of {folder / 'intrinsics.txt'}"
+            )
 
 
 def _examine_geometry(findings: Findings, default_near_plane: float) -> int:
@@ -154,16 +198,20 @@ def _examine_geometry(findings: Findings, default_near_plane: float) -> int:
     findings.warnings += verdict.warnings
     distances = np.linalg.norm(findings.cam2world[:, :3, 3] - origin, axis=1)
     findings.facts += [
-        f"grid of sidelength {intrinsics.scale:.4g} about {' '.join(f'{value:.4g}' for value in origin)}; cameras "
+        f"grid of sidelength {intrinsics.scale:.4g} about "
+        f"{' '.join(f'{value:.4g}' for value in origin)}; cameras "
         f"{distances.min():.4g} to {distances.max():.4g} from it; depth planes from {near:.4g} to "
         f"{near + 2 * intrinsics.scale:.4g}",
         f"share of the grid that a view sees: {_spread(seen_share(*scene), findings.names)}",
-        f"share of that covered by its depth planes: {_spread(covered_share(*scene, near), findings.names)}"]
+        "share of that covered by its depth planes: "
+        f"{_spread(covered_share(*scene, near), findings.names)}",
+    ]
     return len(findings.names) - len(verdict.blind)
 
 
 def _spread(shares: Float[np.ndarray, "views"], names: list[str]) -> str:
-    return f"median {np.median(shares):.0%}, minimum {shares.min():.0%} ({names[int(shares.argmin())]})"
+    lowest = names[int(shares.argmin())]
+    return f"median {np.median(shares):.0%}, minimum {shares.min():.0%} ({lowest})"
 
 
 if __name__ == "__main__":

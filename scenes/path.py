@@ -2,14 +2,17 @@
 
     python -m scenes.path orbit --scene data/mine --out data/mine_orbit
     python -m scenes.path walk --scene data/mine --out data/mine_walk
-    python -m scenes.path interpolate --scene data/mine --out data/mine_between --between 000003 000017
+    python -m scenes.path interpolate --scene data/mine --out data/mine_between
+        --between 000003 000017
 
-`spiral` climbs around the grid's origin as the paper's synthetic test sets do; `orbit` circles it at the training
-cameras' median elevation: best for real photos. Both keep a distance that a fifth of the cameras exceed, so that
-close-ups count little, and swing to and fro if the cameras see the object from one side only. `walk` goes smoothly
-through some of the training poses in their order, close-ups and turns included. `interpolate` is the paper's path for
-real captures: linear between two training poses, given by name or drawn with the seed.
+`spiral` climbs around the grid's origin as the paper's synthetic test sets do; `orbit` circles it
+at the training cameras' median elevation: best for real photos. Both keep a distance that a fifth
+of the cameras exceed, so that close-ups count little, and swing to and fro if the cameras see the
+object from one side only. `walk` goes smoothly through some of the training poses in their order,
+close-ups and turns included. `interpolate` is the paper's path for real captures: linear between
+two training poses, given by name or drawn with the seed.
 """
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,12 +37,25 @@ MAX_KEYFRAMES = 12  # of a walk: more would show how a hand shakes
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(PROG, __doc__)
     parser.add_argument("kind", choices=["spiral", "orbit", "walk", "interpolate"])
-    parser.add_argument("--scene", type=Path, required=True, metavar="DIR", help="the scene, or its train folder")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the test folder to make")
-    parser.add_argument("--frames", type=number(int, 1), default=200, help="number of poses (default: 200)")
-    parser.add_argument("--between", nargs=2, metavar=("POSE", "POSE"),
-                        help="interpolate: names of two training poses, such as 000003 (default: drawn with --seed)")
-    parser.add_argument("--seed", type=number(int, 0), default=0, help="interpolate: draws the poses (default: 0)")
+    parser.add_argument(
+        "--scene", type=Path, required=True, metavar="DIR", help="the scene, or its train folder"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="the test folder to make"
+    )
+    parser.add_argument(
+        "--frames", type=number(int, 1), default=200, help="number of poses (default: 200)"
+    )
+    parser.add_argument(
+        "--between",
+        nargs=2,
+        metavar=("POSE", "POSE"),
+        help="interpolate: names of two training poses, such as 000003 "
+        "(default: drawn with --seed)",
+    )
+    parser.add_argument(
+        "--seed", type=number(int, 0), default=0, help="interpolate: draws the poses (default: 0)"
+    )
     args = parser.parse_args(argv)
     refuse_existing(args.out)
     scene = load_scene(scene_parts(args.scene)[0], sidelength=1, with_images=False)
@@ -48,7 +64,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         path = interpolate(scene.cam2world[first], scene.cam2world[second], args.frames)
         described = f"from {scene.names[first]} to {scene.names[second]}"
     elif args.kind == "walk":
-        keyframes = scene.cam2world[np.linspace(0, len(scene) - 1, min(len(scene), MAX_KEYFRAMES)).round().astype(int)]
+        keyframes = scene.cam2world[
+            np.linspace(0, len(scene) - 1, min(len(scene), MAX_KEYFRAMES)).round().astype(int)
+        ]
         path = smooth_path(keyframes, args.frames, closed=False, scale=scene.intrinsics.scale)
         described = f"through {len(keyframes)} of the training poses"
     else:
@@ -59,9 +77,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{args.out}: {args.frames} poses, {args.kind} {described}")
 
 
-def interpolate(first: Float[np.ndarray, "4 4"], second: Float[np.ndarray, "4 4"],
-                frames: int) -> Float[np.ndarray, "frames 4 4"]:
-    """Poses linear between two, both included, with rotations made orthonormal again (paper, section 4).
+def interpolate(
+    first: Float[np.ndarray, "4 4"], second: Float[np.ndarray, "4 4"], frames: int
+) -> Float[np.ndarray, "frames 4 4"]:
+    """Poses linear between two, both included, with rotations made orthonormal again (paper,
+    section 4).
 
     Raises InputError if the two look in opposite directions: no linear path joins them.
     """
@@ -69,23 +89,32 @@ def interpolate(first: Float[np.ndarray, "4 4"], second: Float[np.ndarray, "4 4"
     path = first * (1 - share) + second * share
     left, sizes, right = np.linalg.svd(path[:, :3, :3])
     if sizes.min() < 0.05:
-        raise InputError("--between: the two poses look in opposite directions; no linear path joins them")
-    path[:, :3, :3] = left @ right  # the nearest rotation; the determinant stays 1 as no singular value reaches 0
+        raise InputError(
+            "--between: the two poses look in opposite directions; no linear path joins them"
+        )
+    path[:, :3, :3] = (
+        left @ right
+    )  # the nearest rotation; the determinant stays 1 as no singular value reaches 0
     return path
 
 
-def around(cam2world: Float[np.ndarray, "views 4 4"], intrinsics: SceneIntrinsics, frames: int,
-           climb: bool) -> Float[np.ndarray, "frames 4 4"]:
-    """Cameras around the grid's origin, within the angles of the training cameras; `climb` for the spiral.
+def around(
+    cam2world: Float[np.ndarray, "views 4 4"], intrinsics: SceneIntrinsics, frames: int, climb: bool
+) -> Float[np.ndarray, "frames 4 4"]:
+    """Cameras around the grid's origin, within the angles of the training cameras; `climb` for the
+    spiral.
 
-    A training camera that stands at the origin has no angle and does not count. Raises InputError if all do.
+    A training camera that stands at the origin has no angle and does not count. Raises InputError
+    if all do.
     """
     right, back, up = scene_axes(cam2world)
     origin = np.array(intrinsics.grid_origin)
     offsets = cam2world[:, :3, 3] - origin
     offsets = offsets[offsets.any(axis=1)]
     if not len(offsets):
-        raise InputError("--scene: all its cameras stand at the grid's center; no path leads around it")
+        raise InputError(
+            "--scene: all its cameras stand at the grid's center; no path leads around it"
+        )
     distances = np.linalg.norm(offsets, axis=1)
     radius = np.percentile(distances, DISTANCE)
     elevations = np.arcsin(np.clip(offsets @ up / distances, -1, 1))
@@ -103,10 +132,11 @@ def around(cam2world: Float[np.ndarray, "views 4 4"], intrinsics: SceneIntrinsic
     return look_at(origin + radius * (directions + np.sin(elevation)[:, None] * up), origin, up)
 
 
-def _limit_azimuth(angles: Float[np.ndarray, "frames"],
-                   azimuths: Float[np.ndarray, "views"]) -> Float[np.ndarray, "frames"]:
-    """The path's angles if the cameras, at `azimuths`, surround the object; else a swing to and fro along the arc that
-    nine tenths of them span."""
+def _limit_azimuth(
+    angles: Float[np.ndarray, "frames"], azimuths: Float[np.ndarray, "views"]
+) -> Float[np.ndarray, "frames"]:
+    """The path's angles if the cameras, at `azimuths`, surround the object; else a swing to and fro
+    along the arc that nine tenths of them span."""
     ordered = np.sort(azimuths)
     gaps = np.diff(np.append(ordered, ordered[0] + 2 * np.pi))
     largest = int(gaps.argmax())
@@ -117,7 +147,9 @@ def _limit_azimuth(angles: Float[np.ndarray, "frames"],
     return start + low + (high - low) * (1 - np.cos(angles)) / 2
 
 
-def _choose_pair(names: list[str], between: list[str] | None, seed: int, scene: Path) -> tuple[int, int]:
+def _choose_pair(
+    names: list[str], between: list[str] | None, seed: int, scene: Path
+) -> tuple[int, int]:
     if between is None:
         if len(names) < 2:
             raise InputError(f"{scene}: has one pose; interpolation needs two")
@@ -125,7 +157,9 @@ def _choose_pair(names: list[str], between: list[str] | None, seed: int, scene: 
         return int(first), int(second)
     for name in between:
         if name not in names:
-            raise InputError(f"--between {name}: {scene} has no such pose (they are {names[0]} to {names[-1]})")
+            raise InputError(
+                f"--between {name}: {scene} has no such pose (they are {names[0]} to {names[-1]})"
+            )
     return names.index(between[0]), names.index(between[1])
 
 

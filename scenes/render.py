@@ -1,14 +1,16 @@
-"""Renders a synthetic scene by the paper's protocol: one object, training views around it, a test path.
+"""Renders a synthetic scene by the paper's protocol: one object, training views around it, a test
+path.
 
     python -m scenes.render --out data/cube
     python -m scenes.render --out data/small --sidelength 64 --train_views 150 --test_views 60
     python -m scenes.render --mesh bust.glb --out data/bust
 
-The object is centered and scaled into the unit cube. Training cameras are uniform on the northern hemisphere, test
-cameras on an Archimedean spiral over it; images are rendered at twice their size and area-averaged. The true depth of
-the test views (z, world units, infinite where there is nothing) is kept in test/depth/*.npz. The same command continues
-an interrupted run.
+The object is centered and scaled into the unit cube. Training cameras are uniform on the northern
+hemisphere, test cameras on an Archimedean spiral over it; images are rendered at twice their size
+and area-averaged. The true depth of the test views (z, world units, infinite where there is
+nothing) is kept in test/depth/*.npz. The same command continues an interrupted run.
 """
+
 import json
 import sys
 from collections.abc import Sequence
@@ -30,7 +32,9 @@ from util import InputError, one_line, read_text, write_json
 
 PROG = "scenes.render"
 GRID_SCALE = 1.1  # a little larger than the unit cube, so that no surface lies on the grid's border
-LOOK_VIEWS, LOOK_SIDELENGTH = 8, 64  # a look at a mesh before hours of rendering
+# a look at a mesh before hours of rendering
+LOOK_VIEWS = 8
+LOOK_SIDELENGTH = 64
 IMAGE_MARGIN = 1.05  # room around the object's bounding sphere in the image
 
 
@@ -39,11 +43,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     refuse_existing(args.out)
     surface, mesh_files = _surface(args)
     if args.radius <= surface.radius():
-        raise InputError(f"--radius {args.radius:g}: is inside the object, which reaches {surface.radius():.3f}")
-    centers = {"train": hemisphere(args.train_views, args.radius, args.seed),
-               "test": spiral(args.test_views, args.radius)}
-    cam2world = {split: look_at(positions, target=np.zeros(3), up=np.array([0.0, 0.0, 1.0]))
-                 for split, positions in centers.items()}
+        raise InputError(
+            f"--radius {args.radius:g}: is inside the object, which reaches {surface.radius():.3f}"
+        )
+    centers = {
+        "train": hemisphere(args.train_views, args.radius, args.seed),
+        "test": spiral(args.test_views, args.radius),
+    }
+    cam2world = {
+        split: look_at(positions, target=np.zeros(3), up=np.array([0.0, 0.0, 1.0]))
+        for split, positions in centers.items()
+    }
     intrinsics = _intrinsics(surface.radius(), args.radius, args.sidelength)
     if args.mesh:
         _require_visible(args.mesh, surface, cam2world["train"], intrinsics)
@@ -58,34 +68,77 @@ def main(argv: Sequence[str] | None = None) -> None:
             (partial / split / "rgb").mkdir(exist_ok=True)
         (partial / "test" / "depth").mkdir(exist_ok=True)
         sample_spacing = (args.radius - 0.5) / (intrinsics.focal * args.supersampling)
-        render_views([View(partial / split, index, pose) for split, poses in cam2world.items()
-                      for index, pose in enumerate(poses)],
-                     surface.prefiltered(sample_spacing), intrinsics.matrix(args.sidelength), args.sidelength,
-                     args.supersampling, args.workers, scratch=partial / ".setup")
+        render_views(
+            [
+                View(partial / split, index, pose)
+                for split, poses in cam2world.items()
+                for index, pose in enumerate(poses)
+            ],
+            surface.prefiltered(sample_spacing),
+            intrinsics.matrix(args.sidelength),
+            args.sidelength,
+            args.supersampling,
+            args.workers,
+            scratch=partial / ".setup",
+        )
         finish_folder(partial, args.out)
-    print(f"{args.out}: {args.train_views} training and {args.test_views} test views of {args.sidelength} pixels, "
-          f"grid of sidelength {GRID_SCALE:g} about the origin, near plane {intrinsics.near_plane:.4f}")
+    print(
+        f"{args.out}: {args.train_views} training and {args.test_views} test views of "
+        f"{args.sidelength} pixels, "
+        f"grid of sidelength {GRID_SCALE:g} about the origin, near plane "
+        f"{intrinsics.near_plane:.4f}"
+    )
 
 
 def _parse(argv: Sequence[str] | None):
     parser = Parser(PROG, __doc__)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the scene to make: DIR/train, DIR/test")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="the scene to make: DIR/train, DIR/test",
+    )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--object", choices=sorted(OBJECTS), default="cube", help="what to render (default: cube)")
-    source.add_argument("--mesh", type=Path, metavar="FILE",
-                        help="a mesh (glb, gltf, obj, off, ply, stl), with its texture or vertex colors; files that it "
-                             "names must lie in its folder")
-    parser.add_argument("--mesh_up", choices="xyz", help="the mesh's up axis (default: y for glTF, else z)")
-    parser.add_argument("--sidelength", type=number(int, 1), default=512, help="image size in pixels (default: 512)")
-    parser.add_argument("--supersampling", type=number(int, 1), default=2,
-                        help="render at this multiple of the size, then average (default: 2)")
+    source.add_argument(
+        "--object", choices=sorted(OBJECTS), default="cube", help="what to render (default: cube)"
+    )
+    source.add_argument(
+        "--mesh",
+        type=Path,
+        metavar="FILE",
+        help="a mesh (glb, gltf, obj, off, ply, stl), with its texture or vertex colors; files "
+        "that it "
+        "names must lie in its folder",
+    )
+    parser.add_argument(
+        "--mesh_up", choices="xyz", help="the mesh's up axis (default: y for glTF, else z)"
+    )
+    parser.add_argument(
+        "--sidelength", type=number(int, 1), default=512, help="image size in pixels (default: 512)"
+    )
+    parser.add_argument(
+        "--supersampling",
+        type=number(int, 1),
+        default=2,
+        help="render at this multiple of the size, then average (default: 2)",
+    )
     parser.add_argument("--train_views", type=number(int, 1), default=479, help="default: 479")
     parser.add_argument("--test_views", type=number(int, 1), default=1000, help="default: 1000")
-    parser.add_argument("--radius", type=number(float, above=0), default=2.0,
-                        help="distance of the cameras from the center of the object, whose size is 1 (default: 2)")
-    parser.add_argument("--seed", type=number(int, 0), default=0, help="rotates the training cameras (default: 0)")
-    parser.add_argument("--workers", type=number(int, 1),
-                        help="processes (default: one per core, fewer if there is little to do)")
+    parser.add_argument(
+        "--radius",
+        type=number(float, above=0),
+        default=2.0,
+        help="distance of the cameras from the center of the object, whose size is 1 (default: 2)",
+    )
+    parser.add_argument(
+        "--seed", type=number(int, 0), default=0, help="rotates the training cameras (default: 0)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=number(int, 1),
+        help="processes (default: one per core, fewer if there is little to do)",
+    )
     return parser.parse_args(argv)
 
 
@@ -94,12 +147,21 @@ def _intrinsics(object_radius: float, camera_radius: float, sidelength: int) -> 
     half_angle = np.arcsin(object_radius / camera_radius)
     focal = sidelength / 2 / (np.tan(half_angle) * IMAGE_MARGIN)
     near = near_plane(camera_radius, GRID_SCALE)
-    return SceneIntrinsics(focal, sidelength / 2, sidelength / 2, (0.0, 0.0, 0.0), near, GRID_SCALE, sidelength,
-                           sidelength)
+    return SceneIntrinsics(
+        focal,
+        sidelength / 2,
+        sidelength / 2,
+        (0.0, 0.0, 0.0),
+        near,
+        GRID_SCALE,
+        sidelength,
+        sidelength,
+    )
 
 
 def _surface(args) -> tuple[Surface, dict[str, str | None] | None]:
-    """What to render, and the hashes of the files that it comes from; None for an object of this project."""
+    """What to render, and the hashes of the files that it comes from; None for an object of this
+    project."""
     if not args.mesh:
         return Surface.from_meshes(fit_unit_cube(OBJECTS[args.object]())), None
     return load_surface(args.mesh, args.mesh_up)
@@ -108,46 +170,82 @@ def _surface(args) -> tuple[Surface, dict[str, str | None] | None]:
 def _warn_of_missing(mesh: Path | None, mesh_files: dict[str, str | None]) -> None:
     for name, content in mesh_files.items():
         if content is None:
-            print(f"warning: {mesh}: names {one_line(name[:200])}, which is not in its folder; rendered without",
-                  file=sys.stderr)
+            print(
+                f"warning: {mesh}: names {one_line(name[:200])}, which is not in its folder; "
+                "rendered without",
+                file=sys.stderr,
+            )
 
 
-def _require_visible(mesh: Path, surface: Surface, cam2world: Float[np.ndarray, "views 4 4"],
-                     intrinsics: SceneIntrinsics) -> None:
-    """Raises InputError if the first cameras see nothing: no pixel shows a triangle so thin or so far from the rest."""
+def _require_visible(
+    mesh: Path,
+    surface: Surface,
+    cam2world: Float[np.ndarray, "views 4 4"],
+    intrinsics: SceneIntrinsics,
+) -> None:
+    """Raises InputError if the first cameras see nothing: no pixel shows a triangle so thin or so
+    far from the rest."""
     caster = RayCaster(surface)
     size = min(intrinsics.width, LOOK_SIDELENGTH)
-    if not any(np.isfinite(caster.depth(pose, intrinsics.matrix(size), size)).any() for pose in cam2world[:LOOK_VIEWS]):
-        raise InputError(f"{mesh}: nothing of it can be seen: its triangles are too thin, or far apart from each other")
+    if not any(
+        np.isfinite(caster.depth(pose, intrinsics.matrix(size), size)).any()
+        for pose in cam2world[:LOOK_VIEWS]
+    ):
+        raise InputError(
+            f"{mesh}: nothing of it can be seen: its triangles are too thin, or far apart from "
+            "each other"
+        )
 
 
 def _settings(args, mesh_files: dict[str, str | None] | None) -> dict:
     """Everything that a view depends on."""
-    return {"source": "scenes.render", "object": None if args.mesh else args.object,
-            "mesh": str(args.mesh.absolute()) if args.mesh else None, "mesh_files": mesh_files, "mesh_up": args.mesh_up,
-            "sidelength": args.sidelength, "supersampling": args.supersampling, "train_views": args.train_views,
-            "test_views": args.test_views, "radius": args.radius, "seed": args.seed,
-            "origin": [0.0, 0.0, 0.0], "scale": GRID_SCALE}
+    return {
+        "source": "scenes.render",
+        "object": None if args.mesh else args.object,
+        "mesh": str(args.mesh.absolute()) if args.mesh else None,
+        "mesh_files": mesh_files,
+        "mesh_up": args.mesh_up,
+        "sidelength": args.sidelength,
+        "supersampling": args.supersampling,
+        "train_views": args.train_views,
+        "test_views": args.test_views,
+        "radius": args.radius,
+        "seed": args.seed,
+        "origin": [0.0, 0.0, 0.0],
+        "scale": GRID_SCALE,
+    }
 
 
 def _start_or_continue(partial: Path, settings: dict) -> None:
-    """Records the settings in the folder of unfinished work. Raises InputError if it was begun with others."""
+    """Records the settings in the folder of unfinished work. Raises InputError if it was begun with
+    others."""
     record = partial / "scene.json"
     if record.exists():
         try:
             earlier = json.loads(read_text(record))
             changed = [name for name in settings if earlier.get(name) != settings[name]]
-            before, now = earlier.get("mesh_files") or {}, settings["mesh_files"] or {}
-            files = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+            before = earlier.get("mesh_files") or {}
+            now = settings["mesh_files"] or {}
+            files = sorted(
+                name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
+            )
         except (ValueError, RecursionError, AttributeError):
-            raise InputError(f"{record}: is damaged. If the same command made the frames beside it, delete this file "
-                             f"alone to go on; else delete {partial}") from None
+            raise InputError(
+                f"{record}: is damaged. If the same command made the frames beside it, delete this "
+                "file "
+                f"alone to go on; else delete {partial}"
+            ) from None
         if changed[:1] == ["mesh_files"]:
-            raise InputError(f"{partial}: holds unfinished work with other files ({', '.join(files)} changed since); "
-                             "delete it or bring them back")
+            raise InputError(
+                f"{partial}: holds unfinished work with other files ({', '.join(files)} changed "
+                "since); "
+                "delete it or bring them back"
+            )
         if changed:
-            raise InputError(f"{partial}: holds unfinished work with other settings ({changed[0]} was "
-                             f"{earlier.get(changed[0])}, now {settings[changed[0]]}); delete it or repeat them")
+            raise InputError(
+                f"{partial}: holds unfinished work with other settings ({changed[0]} was "
+                f"{earlier.get(changed[0])}, now {settings[changed[0]]}); delete it or repeat them"
+            )
     write_json(record, settings)
 
 

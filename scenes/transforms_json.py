@@ -2,11 +2,13 @@
 
     python -m scenes.transforms_json capture/transforms.json data/mine
 
-Intrinsics may be shared or each frame's own; distortion (k1..k6, p1, p2; OPENCV, FULL_OPENCV or OPENCV_FISHEYE) is
-removed with OpenCV's equations. Poses are camera-to-world with OpenGL axes, as the format defines; `--up none` keeps
-the file's world coordinates. Sparse points come from `ply_file_path` if the file has one. File names without an
-extension mean PNG. Views are numbered in the order of their file names.
+Intrinsics may be shared or each frame's own; distortion (k1..k6, p1, p2; OPENCV, FULL_OPENCV or
+OPENCV_FISHEYE) is removed with OpenCV's equations. Poses are camera-to-world with OpenGL axes, as
+the format defines; `--up none` keeps the file's world coordinates. Sparse points come from
+`ply_file_path` if the file has one. File names without an extension mean PNG. Views are numbered in
+the order of their file names.
 """
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,9 +27,15 @@ PROG = "scenes.transforms_json"
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(PROG, __doc__)
-    parser.add_argument("source", type=Path, metavar="SRC",
-                        help="a transforms.json, or the folder that holds it; its images must lie there or below")
-    parser.add_argument("target", type=Path, metavar="DST", help="the scene to make: DST/train and DST/test")
+    parser.add_argument(
+        "source",
+        type=Path,
+        metavar="SRC",
+        help="a transforms.json, or the folder that holds it; its images must lie there or below",
+    )
+    parser.add_argument(
+        "target", type=Path, metavar="DST", help="the scene to make: DST/train and DST/test"
+    )
     add_flags(parser)
     args = parser.parse_args(argv)
     refuse_existing(args.target)
@@ -42,11 +50,20 @@ def read_capture(path: Path) -> Capture:
     """Reads the file and the points that it names; raises InputError with what is wrong."""
     content, frames = read_frames(path)
     cameras = [transforms_camera(frame, path) for frame in frames]
-    points, colors = np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
+    points = np.zeros((0, 3))
+    colors = np.zeros((0, 3), np.uint8)
     if content.get("ply_file_path"):
-        points, colors = load_points(inside(path.parent, str(content["ply_file_path"]), named_by=path))
-    return Capture([frame.image for frame in frames], [frame.name for frame in frames],
-                   np.stack([frame.cam2world for frame in frames]), cameras, points, colors)
+        points, colors = load_points(
+            inside(path.parent, str(content["ply_file_path"]), named_by=path)
+        )
+    return Capture(
+        [frame.image for frame in frames],
+        [frame.name for frame in frames],
+        np.stack([frame.cam2world for frame in frames]),
+        cameras,
+        points,
+        colors,
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""A browser's window on the viewer, as a user has it: what it shows, its controls, and how to judge a screenshot."""
+"""A browser's window on the viewer, as a user has it: what it shows, its controls, and how to judge
+a screenshot."""
+
 import re
 import signal
 import subprocess
@@ -22,7 +24,10 @@ STILL = 1500  # milliseconds
 COUNT_PICTURES = """
 window.pictures = 0;
 const create = URL.createObjectURL;
-URL.createObjectURL = (blob) => { if (blob.type.startsWith("image/")) window.pictures += 1; return create(blob); };
+URL.createObjectURL = (blob) => {
+  if (blob.type.startsWith("image/")) window.pictures += 1;
+  return create(blob);
+};
 """
 
 
@@ -58,7 +63,8 @@ class Window:
         return Canvas(round(self.box["width"]), round(self.box["height"]))
 
     def look(self) -> np.ndarray:
-        """What the window shows, without the controls, once no picture has come for a while and nothing has changed."""
+        """What the window shows, without the controls, once no picture has come for a while and
+        nothing has changed."""
         before = None
         while True:
             now = self.count(), imageio.imread(self.page.screenshot(clip=self.box))[..., :3]
@@ -68,15 +74,18 @@ class Window:
             self.page.wait_for_timeout(STILL)
 
     def wait_for(self, condition: Callable[[np.ndarray], bool]) -> np.ndarray:
-        """Waits until what the window shows meets a condition, and returns it; fails after `PATIENCE`."""
+        """Waits until what the window shows meets a condition, and returns it; fails after
+        `PATIENCE`."""
         end = time.monotonic() + PATIENCE / 1000
         while not condition(shot := self.look()):
             assert time.monotonic() < end, "the window does not show what it should"
         return shot
 
     def drag(self, dx: int, dy: int) -> None:
-        mouse, count = self.page.mouse, self.count()
-        x, y = self.box["x"] + self.canvas.width / 2, self.box["y"] + self.canvas.height / 2
+        mouse = self.page.mouse
+        count = self.count()
+        x = self.box["x"] + self.canvas.width / 2
+        y = self.box["y"] + self.canvas.height / 2
         mouse.move(x, y)
         mouse.down()
         mouse.move(x + dx, y + dy, steps=12)
@@ -108,8 +117,25 @@ class Window:
 def window_on_run(chromium, logs):
     """A browser on a viewer of the newest run under `logs`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "viewer", "--checkpoint", "latest", "--logging_root", str(logs), "--port", "0",
-         "--device", "cpu"], cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        [
+            sys.executable,
+            "-m",
+            "viewer",
+            "--checkpoint",
+            "latest",
+            "--logging_root",
+            str(logs),
+            "--port",
+            "0",
+            "--device",
+            "cpu",
+        ],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     try:
         window = Window(chromium, re.search(r"open (\S+)", process.stdout.readline())[1])
         yield window
@@ -134,15 +160,19 @@ def red(shot) -> np.ndarray:
 def box_on_canvas(view, cam2world, canvas) -> np.ndarray:
     """Points along the edges of the grid's box where our camera sees them on the canvas, (n, 2)."""
     share = np.linspace(0, 1, 401)[:, None]
-    points = np.concatenate([a * (1 - share) + b * share for a, b in box_edges(view.origin, view.intrinsics.scale)])
+    points = np.concatenate(
+        [a * (1 - share) + b * share for a, b in box_edges(view.origin, view.intrinsics.scale)]
+    )
     pixels = project(points, cam2world[None], view.intrinsics.matrix(64))[0][0]
     left, top, side = place(view.lens, fitting_fov(view.lens, canvas), canvas)
     return np.array([left, top]) + (pixels - 5) * side / 54
 
 
 def assert_box_agrees(shot, view, cam2world, canvas):
-    """The drawn box and ours agree to 2 pixels of the window, a sixth of a pixel of the model's map."""
-    ours, drawn = box_on_canvas(view, cam2world, canvas), red(shot)
+    """The drawn box and ours agree to 2 pixels of the window, a sixth of a pixel of the model's
+    map."""
+    ours = box_on_canvas(view, cam2world, canvas)
+    drawn = red(shot)
     distance = np.linalg.norm(ours[:, None] - drawn[None], axis=2)
     inside = ((ours > 4) & (ours < np.array(canvas) - 4)).all(axis=1)
     assert inside.sum() > 1000

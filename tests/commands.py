@@ -1,4 +1,6 @@
-"""Every command that writes files: its words for small input, and a check that what it leaves is whole or gone."""
+"""Every command that writes files: its words for small input, and a check that what it leaves is
+whole or gone."""
+
 import importlib
 import json
 import re
@@ -26,15 +28,23 @@ CHANGING = re.compile(r"\d\d_\d\d/\d\d-\d\d-\d\d[^/]*|epoch_\d+_iter_\d+")
 # What a next try replaces, nobody reads, or does no harm without its last entry.
 NOT_RESULTS = re.compile(r"(^|/)\.|\.partial/|(^|/)(log\.txt|events\..*)$")
 # Their content depends on times, or on earlier tries; they must be whole all the same.
-VARYING = {"options.json", "commands.json", "table.json", "occlusion.json", "sensitivity.json", "measured.json",
-           "scaling.json", "scaling.png"}
+VARYING = {
+    "options.json",
+    "commands.json",
+    "table.json",
+    "occlusion.json",
+    "sensitivity.json",
+    "measured.json",
+    "scaling.json",
+    "scaling.png",
+}
 
 
 @dataclass(frozen=True)
 class Command:
-    """words: the arguments, from the folder of inputs and an output folder. mark: a pattern for what only exists when
-    its folder (the mark itself, or the folder around a file) is complete. prepare: fills the output folder at first.
-    exact: whether two runs write the same bytes.
+    """words: the arguments, from the folder of inputs and an output folder. mark: a pattern for
+    what only exists when its folder (the mark itself, or the folder around a file) is complete.
+    prepare: fills the output folder at first. exact: whether two runs write the same bytes.
     """
 
     name: str
@@ -49,46 +59,70 @@ class Command:
             return run(*self.words(inputs, out))
         module = importlib.import_module(self.name)
         try:
-            return cli.exit_code(self.name, lambda: module.main([str(word) for word in self.words(inputs, out)]))
+            return cli.exit_code(
+                self.name, lambda: module.main([str(word) for word in self.words(inputs, out)])
+            )
         except SystemExit as end:
             return end.code
 
     def start(self, inputs: Path, out: Path) -> subprocess.Popen:
         """Starts the command in a process, and a process group, of its own."""
-        STARTED.append(subprocess.Popen(
-            [sys.executable, "-m", self.name, *map(str, self.words(inputs, out))], cwd=ROOT, text=True,
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True, env=ENVIRONMENT))
+        STARTED.append(
+            subprocess.Popen(
+                [sys.executable, "-m", self.name, *map(str, self.words(inputs, out))],
+                cwd=ROOT,
+                text=True,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                env=ENVIRONMENT,
+            )
+        )
         return STARTED[-1]
 
     def assert_whole(self, undisturbed: Path, out: Path) -> None:
-        """Every file in `out` is as an undisturbed run's, but for tables and pictures of a study with gaps; and where
-        the mark is, so is all that it stands for."""
-        expected, gaps = contents(undisturbed), self.has_gaps(out)
+        """Every file in `out` is as an undisturbed run's, but for tables and pictures of a study
+        with gaps; and where the mark is, so is all that it stands for."""
+        expected = contents(undisturbed)
+        gaps = self.has_gaps(out)
         for name, content in contents(out).items():
             assert name in expected, name
             of_gaps = gaps and Path(name).parent == Path("study")
             assert content == expected[name] or not self.exact or of_gaps, name
         for mark in out.glob(self.mark):
             (same,) = undisturbed.glob(self.mark)
-            assert contents(mark if mark.is_dir() else mark.parent).keys() == contents(
-                same if same.is_dir() else same.parent).keys()
+            assert (
+                contents(mark if mark.is_dir() else mark.parent).keys()
+                == contents(same if same.is_dir() else same.parent).keys()
+            )
 
     def has_gaps(self, out: Path) -> bool:
-        """Whether a study found runs that another process was carrying out, and left them out of its tables."""
+        """Whether a study found runs that another process was carrying out, and left them out of
+        its tables."""
         return any("(not done)" in table.read_text() for table in out.glob("study/*.md"))
 
     def assert_complete(self, undisturbed: Path, out: Path) -> None:
         """All that an undisturbed run leaves is there, and nothing else but abandoned tests."""
         self.assert_whole(undisturbed, out)
         assert contents(out).keys() == contents(undisturbed).keys()
-        left_over = [path for path in out.rglob("*") if path.suffix == ".partial" or path.name.startswith(".")]
-        assert all(path.name == ".lock" or "test_traj" in path.parts for path in left_over), left_over
+        left_over = [
+            path
+            for path in out.rglob("*")
+            if path.suffix == ".partial" or path.name.startswith(".")
+        ]
+        assert all(path.name == ".lock" or "test_traj" in path.parts for path in left_over), (
+            left_over
+        )
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:
-    """The content of each result under the folder, None if it varies, by names without what changes in them."""
-    names = {path: CHANGING.sub("N", path.relative_to(folder).as_posix())
-             for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
+    """The content of each result under the folder, None if it varies, by names without what changes
+    in them."""
+    names = {
+        path: CHANGING.sub("N", path.relative_to(folder).as_posix())
+        for path in folder.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    }
     return {name: content(path) for path, name in names.items() if not NOT_RESULTS.search(name)}
 
 
@@ -109,7 +143,16 @@ def train_words(inputs: Path, out: Path) -> list:
 
 
 def study(*more) -> Callable[[Path, Path], list]:
-    return lambda inputs, out: ["--scenes", inputs / "scene", "--steps", 2, "--out", out / "study", *SMALL, *more]
+    return lambda inputs, out: [
+        "--scenes",
+        inputs / "scene",
+        "--steps",
+        2,
+        "--out",
+        out / "study",
+        *SMALL,
+        *more,
+    ]
 
 
 def copy_scene(inputs: Path, out: Path) -> None:
@@ -118,46 +161,123 @@ def copy_scene(inputs: Path, out: Path) -> None:
 
 COMMANDS = {
     "train": Command("run_deepvoxels", train_words, mark="no mark"),
-    "test": Command("run_deepvoxels", lambda inputs, out: render_arguments(
-        inputs / "scene" / "test", out, inputs / "model.pth"), mark="test_traj/*/*/metrics.json"),
-    "render": Command("scenes.render", lambda inputs, out: [
-        "--out", out / "scene", "--sidelength", 64, "--train_views", 20, "--test_views", 8]),
-    "path": Command("scenes.path", lambda inputs, out: [
-        "spiral", "--scene", inputs / "scene", "--out", out / "scene", "--frames", 50]),
-    "noise": Command("scenes.noise", lambda inputs, out: [
-        "--scene", inputs / "scene", "--out", out / "scene", "--degrees", 2]),
-    "check": Command("scenes.check", lambda inputs, out: [out / "scene"], "scene/check.png", copy_scene),
-    "colmap": Command("scenes.colmap", lambda inputs, out: [
-        inputs / "colmap", out / "scene", "--images", inputs / "scene" / "train" / "rgb"]),
-    "nerf_synthetic": Command("scenes.nerf_synthetic", lambda inputs, out: [inputs / "scene", out / "scene"]),
-    "transforms_json": Command("scenes.transforms_json", lambda inputs, out: [
-        inputs / "scene" / "transforms_train.json", out / "scene", "--sidelength", 256]),
-    "colmap_wrapper": Command("colmap_wrapper", lambda inputs, out: [
-        "--img_dir", inputs / "photos", "--trgt_dir", out / "scene", "--test_every", 0], exact=False),
+    "test": Command(
+        "run_deepvoxels",
+        lambda inputs, out: render_arguments(inputs / "scene" / "test", out, inputs / "model.pth"),
+        mark="test_traj/*/*/metrics.json",
+    ),
+    "render": Command(
+        "scenes.render",
+        lambda inputs, out: [
+            "--out",
+            out / "scene",
+            "--sidelength",
+            64,
+            "--train_views",
+            20,
+            "--test_views",
+            8,
+        ],
+    ),
+    "path": Command(
+        "scenes.path",
+        lambda inputs, out: [
+            "spiral",
+            "--scene",
+            inputs / "scene",
+            "--out",
+            out / "scene",
+            "--frames",
+            50,
+        ],
+    ),
+    "noise": Command(
+        "scenes.noise",
+        lambda inputs, out: ["--scene", inputs / "scene", "--out", out / "scene", "--degrees", 2],
+    ),
+    "check": Command(
+        "scenes.check", lambda inputs, out: [out / "scene"], "scene/check.png", copy_scene
+    ),
+    "colmap": Command(
+        "scenes.colmap",
+        lambda inputs, out: [
+            inputs / "colmap",
+            out / "scene",
+            "--images",
+            inputs / "scene" / "train" / "rgb",
+        ],
+    ),
+    "nerf_synthetic": Command(
+        "scenes.nerf_synthetic", lambda inputs, out: [inputs / "scene", out / "scene"]
+    ),
+    "transforms_json": Command(
+        "scenes.transforms_json",
+        lambda inputs, out: [
+            inputs / "scene" / "transforms_train.json",
+            out / "scene",
+            "--sidelength",
+            256,
+        ],
+    ),
+    "colmap_wrapper": Command(
+        "colmap_wrapper",
+        lambda inputs, out: [
+            "--img_dir",
+            inputs / "photos",
+            "--trgt_dir",
+            out / "scene",
+            "--test_every",
+            0,
+        ],
+        exact=False,
+    ),
     "table1": Command("experiments.table1", study("--models", "deepvoxels"), mark="no mark"),
     "occlusion": Command("experiments.occlusion", study(), mark="no mark"),
-    "sensitivity": Command("experiments.sensitivity", study("--studies", "noise", "--degrees", 1), mark="no mark"),
-    "speed": Command("benchmarks.speed", lambda inputs, out: [
-        "--device", "cpu", "--repeats", 1, "--json", out / "measured.json"], mark="no mark"),
-    "kernels": Command("benchmarks.kernels", lambda inputs, out: [
-        "--turns", 2, "--only", "few_pixels", "--json", out / "measured.json"], mark="no mark"),
-    "scaling": Command("benchmarks.scaling", lambda inputs, out: [
-        "--device", "cpu", "--repeats", 1, "--out", out], mark="no mark"),
+    "sensitivity": Command(
+        "experiments.sensitivity", study("--studies", "noise", "--degrees", 1), mark="no mark"
+    ),
+    "speed": Command(
+        "benchmarks.speed",
+        lambda inputs, out: ["--device", "cpu", "--repeats", 1, "--json", out / "measured.json"],
+        mark="no mark",
+    ),
+    "kernels": Command(
+        "benchmarks.kernels",
+        lambda inputs, out: ["--turns", 2, "--only", "few_pixels", "--json", out / "measured.json"],
+        mark="no mark",
+    ),
+    "scaling": Command(
+        "benchmarks.scaling",
+        lambda inputs, out: ["--device", "cpu", "--repeats", 1, "--out", out],
+        mark="no mark",
+    ),
 }
 
 
 def make_inputs(folder: Path, scene: Path, checkpoint: Path) -> None:
-    """The scene with transforms_train.json and transforms_test.json, its training views as a COLMAP model, photos, and
-    the checkpoint as model.pth."""
+    """The scene with transforms_train.json and transforms_test.json, its training views as a COLMAP
+    model, photos, and the checkpoint as model.pth."""
     shutil.copytree(scene, folder / "scene")
     shutil.copy(checkpoint, folder / "model.pth")
     for split in ("train", "test"):
-        views = zip(list_images(scene / split / "rgb"), list_poses(scene / split / "pose"), strict=True)
+        views = zip(
+            list_images(scene / split / "rgb"), list_poses(scene / split / "pose"), strict=True
+        )
         focal = load_intrinsics(scene / split / "intrinsics.txt").focal
-        (folder / "scene" / f"transforms_{split}.json").write_text(json.dumps({
-            "camera_angle_x": 2 * np.arctan(32 / focal),
-            "frames": [{"file_path": f"{split}/rgb/{image.name}",
-                        "transform_matrix": opengl2opencv(load_pose(pose)).tolist()} for image, pose in views]}))
+        (folder / "scene" / f"transforms_{split}.json").write_text(
+            json.dumps(
+                {
+                    "camera_angle_x": 2 * np.arctan(32 / focal),
+                    "frames": [
+                        {
+                            "file_path": f"{split}/rgb/{image.name}",
+                            "transform_matrix": opengl2opencv(load_pose(pose)).tolist(),
+                        }
+                        for image, pose in views
+                    ],
+                }
+            )
+        )
     (folder / "colmap").mkdir()
     (folder / "colmap" / "cameras.txt").write_text(f"1 SIMPLE_PINHOLE 64 64 {focal!r} 32 32\n")
     lines = []
@@ -167,22 +287,34 @@ def make_inputs(folder: Path, scene: Path, checkpoint: Path) -> None:
         numbers = " ".join(repr(float(value)) for value in (w, x, y, z, *world2cam[:3, 3]))
         lines.append(f"{number} {numbers} 1 {pose.stem}.png\n1.0 1.0 1 2.0 2.0 2\n")
     (folder / "colmap" / "images.txt").write_text("".join(lines))
-    (folder / "colmap" / "points3D.txt").write_text("1 0.1 0.2 0.3 255 0 0 0.5 1 0 2 0\n2 0 0 0 0 255 0 0.5 1 1 2 1\n")
+    (folder / "colmap" / "points3D.txt").write_text(
+        "1 0.1 0.2 0.3 255 0 0 0.5 1 0 2 0\n2 0 0 0 0 255 0 0.5 1 1 2 1\n"
+    )
     write_photos(folder / "photos")
 
 
 def write_photos(folder: Path) -> None:
     """Eight pictures of a cloud of coloured balls, from an arc around it."""
-    rng, count = np.random.default_rng(0), 400
-    balls, radii = rng.uniform(-0.5, 0.5, (count, 3)), rng.uniform(0.01, 0.05, count)
+    rng = np.random.default_rng(0)
+    count = 400
+    balls = rng.uniform(-0.5, 0.5, (count, 3))
+    radii = rng.uniform(0.01, 0.05, count)
     colors = rng.integers(0, 255, (count, 3)).tolist()
     angles = np.radians(np.arange(0, 64, 8))
     centers = 2 * np.stack([0.85 * np.cos(angles), 0.85 * np.sin(angles), np.full(8, 0.53)], axis=1)
     folder.mkdir()
     for index, pose in enumerate(look_at(centers, np.zeros(3), np.array([0.0, 0.0, 1.0]))):
-        world2cam, image = np.linalg.inv(pose), np.full((320, 320, 3), 128, np.uint8)
+        world2cam = np.linalg.inv(pose)
+        image = np.full((320, 320, 3), 128, np.uint8)
         seen = balls @ world2cam[:3, :3].T + world2cam[:3, 3]
         for ball in np.argsort(-seen[:, 2]):
             x, y = np.round(160 + 400 * seen[ball, :2] / seen[ball, 2]).astype(int).tolist()
-            cv2.circle(image, (x, y), round(400 * radii[ball] / seen[ball, 2]), colors[ball], -1, cv2.LINE_AA)
+            cv2.circle(
+                image,
+                (x, y),
+                round(400 * radii[ball] / seen[ball, 2]),
+                colors[ball],
+                -1,
+                cv2.LINE_AA,
+            )
         write_image(folder / f"{index}.png", image)

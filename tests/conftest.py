@@ -1,12 +1,36 @@
-"""Checks shape annotations while tests run; makes scene folders small enough to train on in seconds; fixtures."""
+"""Checks shape annotations while tests run; makes scene folders small enough to train on in
+seconds; fixtures."""
+
 import os
 import signal
 
 from jaxtyping import install_import_hook
 
-CHECKED = ["projection", "runtime", "cli", "deep_voxels", "custom_layers", "losses", "dataio", "data_util", "images",
-           "util", "folders", "foreign", "checkpoints", "processes", "training", "evaluation", "pytorch_prototyping",
-           "cpu_kernels", "scenes", "baselines", "experiments", "benchmarks", "viewer"]
+CHECKED = [
+    "projection",
+    "runtime",
+    "cli",
+    "deep_voxels",
+    "custom_layers",
+    "losses",
+    "dataio",
+    "data_util",
+    "images",
+    "util",
+    "folders",
+    "foreign",
+    "checkpoints",
+    "processes",
+    "training",
+    "evaluation",
+    "pytorch_prototyping",
+    "cpu_kernels",
+    "scenes",
+    "baselines",
+    "experiments",
+    "benchmarks",
+    "viewer",
+]
 install_import_hook(CHECKED, "beartype.beartype")
 
 import imageio.v2 as imageio  # noqa: E402
@@ -15,13 +39,28 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)  # networks this small are no faster with more
-os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start: as many threads compute the same bits
-# A shell that starts tests in the background ignores these, and the processes that tests start would inherit that.
+os.environ["OMP_NUM_THREADS"] = (
+    "1"  # of the processes that tests start: as many threads compute the same bits
+)
+# A shell that starts tests in the background ignores these, and the processes that tests start
+# would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-SMALL = ["--img_sidelength", "64", "--proj_sidelength", "16", "--grid_dim", "8", "--num_grid_feats", "4", "--nf0", "4",
-         "--device", "cpu"]
+SMALL = [
+    "--img_sidelength",
+    "64",
+    "--proj_sidelength",
+    "16",
+    "--grid_dim",
+    "8",
+    "--num_grid_feats",
+    "4",
+    "--nf0",
+    "4",
+    "--device",
+    "cpu",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -33,13 +72,15 @@ def seeded():
 def nothing_stays_running():
     """Ends the processes that a test started with `tests.helpers.start`."""
     from tests.helpers import STARTED  # after the hook above, as all that imports the project
+
     yield
     while STARTED:
         STARTED.pop().kill()
 
 
 def look_at_origin(position) -> np.ndarray:
-    """The cam2world pose of a camera at `position` that looks at the origin, world z up, OpenCV axes."""
+    """The cam2world pose of a camera at `position` that looks at the origin, world z up, OpenCV
+    axes."""
     position = np.asarray(position, dtype=float)
     z = -position / np.linalg.norm(position)
     x = np.cross(z, [0, 0, 1])
@@ -51,15 +92,19 @@ def look_at_origin(position) -> np.ndarray:
 
 def hemisphere_poses(count: int, radius: float = 1.9) -> np.ndarray:
     angles = np.linspace(0, 2 * np.pi, count, endpoint=False)
-    return np.stack([look_at_origin(radius * np.array([np.cos(a) * 0.8, np.sin(a) * 0.8, 0.6])) for a in angles])
+    return np.stack(
+        [look_at_origin(radius * np.array([np.cos(a) * 0.8, np.sin(a) * 0.8, 0.6])) for a in angles]
+    )
 
 
 def write_scene(folder, views: int, sidelength: int = 64, images: bool = True):
     """A scene folder: a disc that shifts and changes colour with the camera's angle, on white."""
     (folder / "pose").mkdir(parents=True)
-    focal, center = sidelength * 1.1, sidelength / 2
+    focal = sidelength * 1.1
+    center = sidelength / 2
     (folder / "intrinsics.txt").write_text(
-        f"{focal} {center} {center} 0.\n0 0 0\n1.0\n1.0\n{sidelength} {sidelength}\n")
+        f"{focal} {center} {center} 0.\n0 0 0\n1.0\n1.0\n{sidelength} {sidelength}\n"
+    )
     row, column = np.mgrid[:sidelength, :sidelength] - sidelength / 2
     for i, pose in enumerate(hemisphere_poses(views)):
         (folder / "pose" / f"{i:06d}.txt").write_text(" ".join(map(str, pose.ravel())) + "\n")
@@ -82,8 +127,14 @@ def scene(tmp_path):
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """A scene, the logging root of a run of two steps on it, and their checkpoint. Not to be changed."""
-    from tests.helpers import arguments, final_checkpoint, run  # after the hook above, as all that imports the project
+    """A scene, the logging root of a run of two steps on it, and their checkpoint. Not to be
+    changed."""
+    from tests.helpers import (
+        arguments,
+        final_checkpoint,
+        run,
+    )  # after the hook above, as all that imports the project
+
     folder = tmp_path_factory.mktemp("trained")
     write_scene(folder / "scene" / "train", views=8)
     assert run(*arguments(folder / "scene", folder / "logs", "--max_steps", 2)) == 0
@@ -100,12 +151,14 @@ def logs(tmp_path):
 def train_arguments(scene, logs):
     """The command line of two training steps."""
     from tests.helpers import arguments
+
     return arguments(scene, logs, "--max_steps", 2)
 
 
 @pytest.fixture
 def assert_refused(capfd, logs):
-    """Runs a command, which must end with exit code 2 and one line that holds `*words`, having written nothing."""
+    """Runs a command, which must end with exit code 2 and one line that holds `*words`, having
+    written nothing."""
     from tests.helpers import run
 
     def check(command, *words):
@@ -125,6 +178,7 @@ def assert_refused(capfd, logs):
 def worker(tmp_path_factory):
     """A process that runs commands, and may crash or hang."""
     from tests.fuzz_worker import Worker
+
     worker = Worker(tmp_path_factory.mktemp("worker"))
     yield worker
     worker.stop()
@@ -132,14 +186,18 @@ def worker(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def viewed(trained):
-    """The scene and the model of `trained` as the viewer has them. `save(folder, path)` saves a camera path."""
+    """The scene and the model of `trained` as the viewer has them. `save(folder, path)` saves a
+    camera path."""
     from types import SimpleNamespace
 
     from viewer.model import build, load_scene_in_view
     from viewer.paths import save_path
+
     root, _, checkpoint = trained
     path = root / "model.pth"
     checkpoint = {"average": {}, **checkpoint}
     scene = load_scene_in_view(path, checkpoint, None)
     model = build(path, checkpoint, scene, torch.device("cpu"))
-    return SimpleNamespace(scene=scene, model=model, save=lambda folder, path: save_path(folder, path, scene, model))
+    return SimpleNamespace(
+        scene=scene, model=model, save=lambda folder, path: save_path(folder, path, scene, model)
+    )

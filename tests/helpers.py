@@ -1,4 +1,6 @@
-"""What several test files use: commands in this process and in others, checkpoints and logs of runs, golden weights."""
+"""What several test files use: commands in this process and in others, checkpoints and logs of
+runs, golden weights."""
+
 import json
 import os
 import subprocess
@@ -25,19 +27,47 @@ STARTED: list[subprocess.Popen] = []
 
 def arguments(scene, logs, *more) -> list[str]:
     """The command line that trains a small model on `scene/train`."""
-    return [str(word) for word in ["--train_test", "train", "--data_root", scene / "train", "--logging_root", logs,
-                                   *SMALL, *more]]
+    return [
+        str(word)
+        for word in [
+            "--train_test",
+            "train",
+            "--data_root",
+            scene / "train",
+            "--logging_root",
+            logs,
+            *SMALL,
+            *more,
+        ]
+    ]
 
 
 def resume(logs, *more) -> list[str]:
     """The command line that continues the newest run under `logs`."""
-    return [str(word) for word in ["--train_test", "train", "--logging_root", logs, "--resume", "latest", *more]]
+    return [
+        str(word)
+        for word in ["--train_test", "train", "--logging_root", logs, "--resume", "latest", *more]
+    ]
 
 
 def render_arguments(data_root, logs, checkpoint, *more) -> list[str]:
     """The command line that renders the poses of `data_root`."""
-    return [str(word) for word in ["--train_test", "test", "--data_root", data_root, "--logging_root", logs,
-                                   "--checkpoint", checkpoint, "--device", "cpu", *more]]
+    return [
+        str(word)
+        for word in [
+            "--train_test",
+            "test",
+            "--data_root",
+            data_root,
+            "--logging_root",
+            logs,
+            "--checkpoint",
+            checkpoint,
+            "--device",
+            "cpu",
+            *more,
+        ]
+    ]
 
 
 def run(*words) -> int:
@@ -49,10 +79,17 @@ def run(*words) -> int:
 
 
 def start(*words, wrapper=(), **kwargs) -> subprocess.Popen:
-    """run_deepvoxels.py in a process of its own, behind the command `wrapper`. It is killed when the test ends."""
-    STARTED.append(subprocess.Popen([*wrapper, sys.executable, "run_deepvoxels.py", *map(str, words)], cwd=ROOT,
-                                    text=True, env=ENVIRONMENT,
-                                    **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kwargs}))
+    """run_deepvoxels.py in a process of its own, behind the command `wrapper`. It is killed when
+    the test ends."""
+    STARTED.append(
+        subprocess.Popen(
+            [*wrapper, sys.executable, "run_deepvoxels.py", *map(str, words)],
+            cwd=ROOT,
+            text=True,
+            env=ENVIRONMENT,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kwargs},
+        )
+    )
     return STARTED[-1]
 
 
@@ -85,17 +122,20 @@ def final_checkpoint(logs, step) -> tuple[Path, dict]:
 
 def tensorboard_events(path) -> list[Event]:
     """The events of a file; a last one that was cut off is left out."""
-    content, position, events = path.read_bytes(), 0, []
+    content = path.read_bytes()
+    position = 0
+    events = []
     while position + 12 <= len(content):
-        end = position + 12 + int.from_bytes(content[position:position + 8], "little")
+        end = position + 12 + int.from_bytes(content[position : position + 8], "little")
         if end + 4 <= len(content):
-            events.append(Event.FromString(content[position + 12:end]))
+            events.append(Event.FromString(content[position + 12 : end]))
         position = end + 4
     return events
 
 
 def assert_same(a, b, where="") -> None:
-    """Nested dicts, lists, tensors and values that are equal to the bit, but for the `seconds` that a run took."""
+    """Nested dicts, lists, tensors and values that are equal to the bit, but for the `seconds` that
+    a run took."""
     assert type(a) is type(b), where
     if isinstance(a, dict):
         assert a.keys() == b.keys(), where
@@ -113,14 +153,20 @@ def assert_same(a, b, where="") -> None:
 
 def synthetic_state(shapes: dict) -> dict[str, torch.Tensor]:
     """The golden weights of a state dict of these names and shapes, without aliases."""
-    return {name: torch.tensor(0) if name.endswith("num_batches_tracked")
-            else torch.tensor(synthetic_tensor(name, entry["shape"]))
-            for name, entry in shapes.items() if "alias_of" not in entry}
+    return {
+        name: torch.tensor(0)
+        if name.endswith("num_batches_tracked")
+        else torch.tensor(synthetic_tensor(name, entry["shape"]))
+        for name, entry in shapes.items()
+        if "alias_of" not in entry
+    }
 
 
 def original_checkpoint(name: str) -> dict[str, dict[str, torch.Tensor]]:
     """A golden folder's weights as the original stores them: many convolutions under two names."""
     shapes = json.loads((GOLDEN / name / "state_dict.json").read_text())
     states = {part: synthetic_state(entries) for part, entries in shapes.items()}
-    return {part: {key: states[part][entry.get("alias_of", key)] for key, entry in entries.items()}
-            for part, entries in shapes.items()}
+    return {
+        part: {key: states[part][entry.get("alias_of", key)] for key, entry in entries.items()}
+        for part, entries in shapes.items()
+    }

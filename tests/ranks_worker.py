@@ -1,9 +1,12 @@
-"""Training steps in float64, in one process or in each of several that torchrun starts, for tests/test_torchrun.py.
+"""Training steps in float64, in one process or in each of several that torchrun starts, for
+tests/test_torchrun.py.
 
     torchrun --nproc_per_node 2 -m tests.ranks_worker OUT WORDS...
 
-In float32 rounding would decide: ADAM's first steps follow the signs of gradients, of which some are zero but for it.
+In float32 rounding would decide: ADAM's first steps follow the signs of gradients, of which some
+are zero but for it.
 """
+
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -22,24 +25,35 @@ from training.networks import Networks, build_networks
 from training.step import train_step
 
 STEPS = 20
-# Dropout of few channels, of which batch norms see a few values, enlarges any difference tenfold in a step or two, as
-# MUON does: with these the learning rate is small.
-RECIPES = {"no dropout": {"dropout": 0.0}, "muon": {"dropout": 0.0, "optimizer": "muon", "lr": 1e-5},
-           "dropout": {"lr": 1e-5}}
+# Dropout of few channels, of which batch norms see a few values, enlarges any difference tenfold in
+# a step or two, as MUON does: with these the learning rate is small.
+RECIPES = {
+    "no dropout": {"dropout": 0.0},
+    "muon": {"dropout": 0.0, "optimizer": "muon", "lr": 1e-5},
+    "dropout": {"lr": 1e-5},
+}
 
 
 class NormOfEachView(nn.Module):
-    """A batch norm that sees one view at a time. Its running statistics become the means over the views."""
+    """A batch norm that sees one view at a time. Its running statistics become the means over the
+    views."""
 
     def __init__(self, norm: nn.Module):
         super().__init__()
         self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
-        norm, views, statistics = self.norm, [], []
+        norm = self.norm
+        views = []
+        statistics = []
         for view in x.split(1):
-            mean, variance = norm.running_mean.clone(), norm.running_var.clone()
-            views.append(F.batch_norm(view, mean, variance, norm.weight, norm.bias, True, norm.momentum, norm.eps))
+            mean = norm.running_mean.clone()
+            variance = norm.running_var.clone()
+            views.append(
+                F.batch_norm(
+                    view, mean, variance, norm.weight, norm.bias, True, norm.momentum, norm.eps
+                )
+            )
             statistics.append(torch.stack([mean, variance]))
         mean, variance = torch.stack(statistics).mean(dim=0)
         norm.running_mean.copy_(mean)
@@ -59,10 +73,13 @@ def norm_each_view_(network: nn.Module) -> None:
 
 @contextmanager
 def float64() -> Iterator[None]:
-    """Makes new tensors float64, and `Tensor.float` too, but for the flags that the optimizers take."""
+    """Makes new tensors float64, and `Tensor.float` too, but for the flags that the optimizers
+    take."""
     to_float32 = Tensor.float
     torch.set_default_dtype(torch.float64)
-    Tensor.float = lambda values: to_float32(values) if values.dtype == torch.bool else values.double()
+    Tensor.float = lambda values: (
+        to_float32(values) if values.dtype == torch.bool else values.double()
+    )
     try:
         yield
     finally:
@@ -71,11 +88,15 @@ def float64() -> Iterator[None]:
 
 
 def train_steps(words: list[str], ranks: Ranks) -> dict[str, dict]:
-    """For each of `RECIPES` the losses of `STEPS` steps and the networks' state, in float64; and what changes in a step
-    in which the last rank's target has a NaN. One process has two targets, and norms that see one at a time."""
+    """For each of `RECIPES` the losses of `STEPS` steps and the networks' state, in float64; and
+    what changes in a step in which the last rank's target has a NaN. One process has two targets,
+    and norms that see one at a time."""
     opt, _ = resolve_options(words)
     with float64():
-        return {name: _train_steps(Namespace(**{**vars(opt), **recipe}), ranks) for name, recipe in RECIPES.items()}
+        return {
+            name: _train_steps(Namespace(**{**vars(opt), **recipe}), ranks)
+            for name, recipe in RECIPES.items()
+        }
 
 
 def _train_steps(opt: Namespace, ranks: Ranks) -> dict:
@@ -84,8 +105,13 @@ def _train_steps(opt: Namespace, ranks: Ranks) -> dict:
     if ranks.count == 1:
         norm_each_view_(networks.model)
         norm_each_view_(networks.discriminator)
-    views, losses = scene.on(torch.device("cpu")), []
-    triplets = [triplet for epoch in range(3) for triplet in draw_triplets(scene.cam2world, opt.num_trgt, 0, epoch)]
+    views = scene.on(torch.device("cpu"))
+    losses = []
+    triplets = [
+        triplet
+        for epoch in range(3)
+        for triplet in draw_triplets(scene.cam2world, opt.num_trgt, 0, epoch)
+    ]
     for triplet in triplets[:STEPS]:
         batch = load_batch(views, triplet, ranks=ranks)
         batch = Batch(*(part.double() for part in batch))
@@ -94,17 +120,24 @@ def _train_steps(opt: Namespace, ranks: Ranks) -> dict:
     if ranks.rank == ranks.count - 1:
         batch.target_images[-1, 0, 20, 20] = float("nan")
     finite = train_step(networks, batch, opt.l1_weight).finite
-    changed = [name for name, value in state(networks).items() if not torch.equal(value, trained[name])]
+    changed = [
+        name for name, value in state(networks).items() if not torch.equal(value, trained[name])
+    ]
     return {"losses": torch.stack(losses), "state": trained, "finite": finite, "changed": changed}
 
 
 def state(networks: Networks) -> dict[str, Tensor]:
     """A copy of what both networks hold, by the names that it has without `NormOfEachView`."""
-    return {f"{part}.{name.replace('.norm.', '.')}": value.clone() for part in ("model", "discriminator")
-            for name, value in getattr(networks, part).state_dict().items()}
+    return {
+        f"{part}.{name.replace('.norm.', '.')}": value.clone()
+        for part in ("model", "discriminator")
+        for name, value in getattr(networks, part).state_dict().items()
+    }
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with joined() as all_ranks:
-        torch.save(train_steps(sys.argv[2:], all_ranks), Path(sys.argv[1]) / f"rank{all_ranks.rank}.pth")
+        torch.save(
+            train_steps(sys.argv[2:], all_ranks), Path(sys.argv[1]) / f"rank{all_ranks.rank}.pth"
+        )

@@ -1,8 +1,11 @@
-"""A SLURM cluster of two nodes on this machine, as root or as any user: what `make test-cluster` runs on.
+"""A SLURM cluster of two nodes on this machine, as root or as any user: what `make test-cluster`
+runs on.
 
-Each node is a slurmd of its own on this machine, with one core. The state of all daemons lies in one folder, and they
-end by their own process ids, so that a cluster that the machine belongs to is not touched.
+Each node is a slurmd of its own on this machine, with one core. The state of all daemons lies in
+one folder, and they end by their own process ids, so that a cluster that the machine belongs to is
+not touched.
 """
+
 import getpass
 import os
 import secrets
@@ -17,7 +20,8 @@ from pathlib import Path
 
 NODES = ("n1", "n2")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel")
-# A node counts as lost after SlurmdTimeout, a requeued task may start again after cred_expire (seconds).
+# A node counts as lost after SlurmdTimeout, a requeued task may start again after cred_expire
+# (seconds).
 CONFIG = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -46,7 +50,10 @@ KillWait=20
 {nodes}
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
-NODE = "NodeName={name} NodeAddr=127.0.0.1 NodeHostname={host} Port={port} CPUs=1 RealMemory=1000 State=UNKNOWN"
+NODE = (
+    "NodeName={name} NodeAddr=127.0.0.1 NodeHostname={host} Port={port} "
+    "CPUs=1 RealMemory=1000 State=UNKNOWN"
+)
 
 
 def missing_programs() -> list[str]:
@@ -60,7 +67,8 @@ def find(program: str) -> str | None:
 
 
 class Cluster:
-    """The cluster while it runs, from `start` to `stop`. environment: what makes SLURM's commands talk to it."""
+    """The cluster while it runs, from `start` to `stop`. environment: what makes SLURM's commands
+    talk to it."""
 
     def __init__(self, folder: Path):
         # Its socket's path may have at most 107 bytes.
@@ -69,20 +77,35 @@ class Cluster:
         self._daemons: dict[str, subprocess.Popen] = {}
 
     def start(self) -> None:
-        host, ports = socket.gethostname().partition(".")[0], free_ports(1 + len(NODES))
-        nodes = "\n".join(NODE.format(name=name, host=host, port=port)
-                          for name, port in zip(NODES, ports[1:], strict=True))
+        host = socket.gethostname().partition(".")[0]
+        ports = free_ports(1 + len(NODES))
+        nodes = "\n".join(
+            NODE.format(name=name, host=host, port=port)
+            for name, port in zip(NODES, ports[1:], strict=True)
+        )
         self.folder.mkdir(mode=0o755)
         (self.folder / "slurmctld").mkdir()
-        (self.folder / "slurm.conf").write_text(CONFIG.format(
-            host=host, user=getpass.getuser(), folder=self.folder, port=ports[0], nodes=nodes))
+        (self.folder / "slurm.conf").write_text(
+            CONFIG.format(
+                host=host, user=getpass.getuser(), folder=self.folder, port=ports[0], nodes=nodes
+            )
+        )
         key = self.folder / "munge.key"
         key.touch(mode=0o600)
         key.write_bytes(secrets.token_bytes(128))
-        paths = {"--socket": "munge.socket", "--key-file": "munge.key", "--pid-file": "munged.pid",
-                 "--log-file": "munged.log", "--seed-file": "munged.seed"}
-        self._start("munged", "--foreground", "--force",  # also where others may write, as in /tmp
-                    *(f"{flag}={self.folder / name}" for flag, name in paths.items()))
+        paths = {
+            "--socket": "munge.socket",
+            "--key-file": "munge.key",
+            "--pid-file": "munged.pid",
+            "--log-file": "munged.log",
+            "--seed-file": "munged.seed",
+        }
+        self._start(
+            "munged",
+            "--foreground",
+            "--force",  # also where others may write, as in /tmp
+            *(f"{flag}={self.folder / name}" for flag, name in paths.items()),
+        )
         wait_until(lambda: (self.folder / "munge.socket").exists(), 30, "munged")
         self._start("slurmctld", "-D", "-c")
         for node in NODES:
@@ -90,9 +113,17 @@ class Cluster:
         wait_until(lambda: self._idle(NODES), 60, "two idle nodes")
 
     def start_node(self, name: str, hidden: Path | None = None) -> None:
-        """Starts a node. To its tasks the folder `hidden` is empty, as one that the cluster does not share."""
+        """Starts a node. To its tasks the folder `hidden` is empty, as one that the cluster does
+        not share."""
         (self.folder / f"slurmd-{name}").mkdir(exist_ok=True)
-        hide = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(hidden)]
+        hide = [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            'mount -t tmpfs none "$0" && exec "$@"',
+            str(hidden),
+        ]
         self._start("slurmd", "-D", "-N", name, key=name, wrapper=hide if hidden else [])
 
     def kill_node(self, name: str) -> None:
@@ -104,11 +135,17 @@ class Cluster:
     def wait_for_node(self, name: str) -> None:
         """Waits until a node that was started again takes part."""
         up = ("idle", "mix", "alloc")
-        wait_until(lambda: self._output("sinfo", "-h", "-n", name, "-o", "%t").strip() in up, 60, name)
+        wait_until(
+            lambda: self._output("sinfo", "-h", "-n", name, "-o", "%t").strip() in up, 60, name
+        )
 
     def queue(self) -> list[list[str]]:
-        """The job's name, the id, the array index, the state and the node of every task that is not over."""
-        return [line.split("|") for line in self._output("squeue", "-h", "-r", "-o", "%j|%i|%K|%T|%N").splitlines()]
+        """The job's name, the id, the array index, the state and the node of every task that is not
+        over."""
+        return [
+            line.split("|")
+            for line in self._output("squeue", "-h", "-r", "-o", "%j|%i|%K|%T|%N").splitlines()
+        ]
 
     def call(self, *command: str) -> None:
         """Runs one of SLURM's commands."""
@@ -134,28 +171,46 @@ class Cluster:
                 os.kill(pid, signal.SIGKILL)
 
     def _left_over(self) -> list[int]:
-        """The processes that were started with this cluster's environment: the tasks', and each one's slurmstepd (which
-        writes over part of it, so that psutil does not find it). This process set it, if at all, after its start."""
-        mine, pids = f"SLURM_CONF={self.environment['SLURM_CONF']}".encode(), []
+        """The processes that were started with this cluster's environment: the tasks', and each
+        one's slurmstepd (which writes over part of it, so that psutil does not find it). This
+        process set it, if at all, after its start."""
+        mine = f"SLURM_CONF={self.environment['SLURM_CONF']}".encode()
+        pids = []
         for path in Path("/proc").glob("[0-9]*/environ"):
             with suppress(OSError):  # ended meanwhile, or another user's
                 if mine in path.read_bytes().split(b"\0"):
                     pids.append(int(path.parent.name))
         return pids
 
-    def _start(self, program: str, *arguments: str, key: str | None = None, wrapper: Sequence[str] = ()) -> None:
+    def _start(
+        self, program: str, *arguments: str, key: str | None = None, wrapper: Sequence[str] = ()
+    ) -> None:
         output = open(self.folder / f"{key or program}.out", "a")  # noqa: SIM115
         self._daemons[key or program] = subprocess.Popen(
-            [*wrapper, find(program), *arguments], env=self.environment, stdin=subprocess.DEVNULL, stdout=output,
-            stderr=subprocess.STDOUT, start_new_session=True)  # so that Ctrl-C does not reach it before `stop`
+            [*wrapper, find(program), *arguments],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # so that Ctrl-C does not reach it before `stop`
         output.close()
 
     def _idle(self, nodes) -> bool:
-        return self._output("sinfo", "-h", "-N", "-o", "%N %t").split("\n")[:-1] == [f"{node} idle" for node in nodes]
+        return self._output("sinfo", "-h", "-N", "-o", "%N %t").split("\n")[:-1] == [
+            f"{node} idle" for node in nodes
+        ]
 
     def _output(self, *command: str) -> str:
-        return subprocess.run(command, env=self.environment, check=False, timeout=60, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+        return subprocess.run(
+            command,
+            env=self.environment,
+            check=False,
+            timeout=60,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ).stdout
 
 
 def free_ports(count: int) -> list[int]:

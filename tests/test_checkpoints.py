@@ -1,4 +1,5 @@
 """Checkpoints, ours and the original's, whole and damaged."""
+
 import io
 import json
 import os
@@ -10,16 +11,28 @@ from pathlib import Path
 import pytest
 import torch
 
-from checkpoints import load_checkpoint, load_weights, newest_checkpoint, recorded_architecture, save_checkpoint
+from checkpoints import (
+    load_checkpoint,
+    load_weights,
+    newest_checkpoint,
+    recorded_architecture,
+    save_checkpoint,
+)
 from deep_voxels import Architecture, DeepVoxels
 from tests.helpers import GEOMETRY, GOLDEN, assert_same, original_checkpoint
 from training.keeper import CheckpointKeeper
 from util import InputError
 
 
-@pytest.mark.parametrize("architecture", [
-    Architecture(64, 16, 8, 4, 4), Architecture(128, 64, 4, 2, 4, True), Architecture(64, 64, 8, 3, 2),
-    Architecture(64, 8, 12, 5, 6)])
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        Architecture(64, 16, 8, 4, 4),
+        Architecture(128, 64, 4, 2, 4, True),
+        Architecture(64, 64, 8, 3, 2),
+        Architecture(64, 8, 12, 5, 6),
+    ],
+)
 def test_the_architecture_is_read_off_the_tensors(architecture):
     state = DeepVoxels(architecture, GEOMETRY).state_dict()
     assert Architecture(**recorded_architecture(state, Path("x"))) == architecture
@@ -33,17 +46,28 @@ def test_original_checkpoints_with_their_aliases_load(tmp_path, name):
     checkpoint = load_checkpoint(tmp_path / "original.pth")
     architecture = Architecture(**recorded_architecture(checkpoint["model"], tmp_path))
     config = json.loads((GOLDEN / name / "config.json").read_text())
-    assert architecture == Architecture(**{flag: config[flag] for flag in Architecture.__dataclass_fields__})
+    assert architecture == Architecture(
+        **{flag: config[flag] for flag in Architecture.__dataclass_fields__}
+    )
     model = DeepVoxels(architecture, GEOMETRY)
     load_weights(model, checkpoint["model"], tmp_path / "original.pth", "flags")
     torch.testing.assert_close(model.state_dict()["deepvoxels"], original["model"]["deepvoxels"])
 
 
-@pytest.mark.parametrize(("change", "complaint"), [
-    (lambda state: state.pop("inpainting_net.in_layer.1.bias"), "lacks the tensor 'inpainting_net.in_layer.1.bias'"),
-    (lambda state: state.update(extra=torch.zeros(1)), "has the tensor 'extra'"),
-    (lambda state: state.update({"rendering_net.net.3.weight": torch.zeros(5)}), r"has shape \(5,\)"),
-])
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (
+            lambda state: state.pop("inpainting_net.in_layer.1.bias"),
+            "lacks the tensor 'inpainting_net.in_layer.1.bias'",
+        ),
+        (lambda state: state.update(extra=torch.zeros(1)), "has the tensor 'extra'"),
+        (
+            lambda state: state.update({"rendering_net.net.3.weight": torch.zeros(5)}),
+            r"has shape \(5,\)",
+        ),
+    ],
+)
 def test_tensors_that_do_not_fit_are_named_with_the_flags(change, complaint):
     model = DeepVoxels(Architecture(64, 16, 8, 4, 4), GEOMETRY)
     state = dict(model.state_dict())
@@ -109,7 +133,10 @@ def test_a_clock_that_is_set_back_costs_no_checkpoint(tmp_path):
         os.utime(keeper.newest, (time.time() + 3600 + step,) * 2)
     assert keeper.save({"model": {}, "epoch": 0, "step": 3}) is None
     assert newest_checkpoint(tmp_path) == tmp_path / "model-epoch_0_iter_3.pth"
-    assert [path.name for path in keeper.kept()] == ["model-epoch_0_iter_2.pth", "model-epoch_0_iter_3.pth"]
+    assert [path.name for path in keeper.kept()] == [
+        "model-epoch_0_iter_2.pth",
+        "model-epoch_0_iter_3.pth",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +154,7 @@ def damage(saved, truncations, flips, seed):
     for attempt in range(truncations + flips):
         damaged = bytearray(content)
         if attempt < truncations:
-            del damaged[rng.randrange(len(content)):]
+            del damaged[rng.randrange(len(content)) :]
         else:
             damaged[rng.randrange(len(content))] ^= rng.randrange(1, 256)
         path.write_bytes(damaged)
@@ -160,9 +187,14 @@ def test_a_flip_in_a_weight_is_seen(saved):
 
 def test_compressed_records_are_not_unpacked(saved, tmp_path):
     """A few KB that would unpack to a GB."""
-    with zipfile.ZipFile(io.BytesIO(saved[0])) as source, \
-            zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb:
+    with (
+        zipfile.ZipFile(io.BytesIO(saved[0])) as source,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
         for record in source.infolist():
-            bomb.writestr(record.filename, bytes(1 << 20) if "/data/" in record.filename else source.read(record))
+            bomb.writestr(
+                record.filename,
+                bytes(1 << 20) if "/data/" in record.filename else source.read(record),
+            )
     with pytest.raises(InputError, match="holds compressed records"):
         load_checkpoint(tmp_path / "bomb.pth")

@@ -1,5 +1,6 @@
-"""Experiments on a SLURM of two nodes on this machine: `make test-cluster`. What of it needs no SLURM is in
-test_experiments_runner.py."""
+"""Experiments on a SLURM of two nodes on this machine: `make test-cluster`. What of it needs no
+SLURM is in test_experiments_runner.py."""
+
 import json
 import os
 import re
@@ -17,10 +18,16 @@ from tests.conftest import SMALL, write_scene
 from tests.helpers import ENVIRONMENT, ROOT, STARTED, assert_same, final_checkpoint
 from tests.slurm import NODES, Cluster, missing_programs, wait_until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.skipif(
-    bool(missing_programs()),
-    reason=f"no SLURM here: {', '.join(missing_programs())} missing (Debian: apt-get install slurm-wlm munge)")]
-STEPS, PATIENCE = 200, 900
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(
+        bool(missing_programs()),
+        reason=f"no SLURM here: {', '.join(missing_programs())} missing (Debian: apt-get install "
+        "slurm-wlm munge)",
+    ),
+]
+STEPS = 200
+PATIENCE = 900
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +58,15 @@ def start_table1(cluster, words, **environment) -> subprocess.Popen:
     """table1 in a process of its own, with its output in a file beside its folder."""
     out = Path(words[words.index("--out") + 1])
     with open(f"{out}.log", "a") as log:
-        STARTED.append(subprocess.Popen(
-            [sys.executable, "-m", "experiments.table1", *words], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT,
-            env={**ENVIRONMENT, "SLURM_CONF": cluster.environment["SLURM_CONF"], **environment}))
+        STARTED.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "experiments.table1", *words],
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**ENVIRONMENT, "SLURM_CONF": cluster.environment["SLURM_CONF"], **environment},
+            )
+        )
     return STARTED[-1]
 
 
@@ -69,12 +82,13 @@ def refused(capfd, arguments, *words):
 
 
 def test_a_disturbed_table_is_that_of_one_process(cluster, tmp_path):
-    """One task is requeued, one killed, one loses its node, one is warned that its time is over, and the submitting
-    command is killed and given again."""
+    """One task is requeued, one killed, one loses its node, one is warned that its time is over,
+    and the submitting command is killed and given again."""
     for split, views in [("train", 8), ("test", 3)]:
         write_scene(tmp_path / "scene" / split, views=views)
     arguments = ["--steps", STEPS, "--checkpoint_every", 20]
-    reference, out = tmp_path / "reference", tmp_path / "out"
+    reference = tmp_path / "reference"
+    out = tmp_path / "out"
     alone = start_table1(cluster, words(tmp_path / "scene", reference, *arguments))
     command = words(tmp_path / "scene", out, *arguments, "--slurm", "--slurm_gpus_per_task", 0)
     first = start_table1(cluster, command)
@@ -84,11 +98,15 @@ def test_a_disturbed_table_is_that_of_one_process(cluster, tmp_path):
     first.kill()
     first.wait()
     second = start_table1(cluster, command)
-    events = [(lambda: disturbed.trains("worrall"), lambda: disturbed.training("worrall").kill()),
-              (lambda: disturbed.trains("pix2pix"), lambda: disturbed.lose_node("pix2pix")),
-              (lambda: disturbed.waits("pix2pix"), disturbed.return_node),
-              (lambda: disturbed.trains("deepvoxels"),
-               lambda: disturbed.call("deepvoxels", "scancel", "--signal=USR1"))]
+    events = [
+        (lambda: disturbed.trains("worrall"), lambda: disturbed.training("worrall").kill()),
+        (lambda: disturbed.trains("pix2pix"), lambda: disturbed.lose_node("pix2pix")),
+        (lambda: disturbed.waits("pix2pix"), disturbed.return_node),
+        (
+            lambda: disturbed.trains("deepvoxels"),
+            lambda: disturbed.call("deepvoxels", "scancel", "--signal=USR1"),
+        ),
+    ]
 
     def disturb() -> bool:
         for event in [event for event in events if event[0]()]:
@@ -96,7 +114,9 @@ def test_a_disturbed_table_is_that_of_one_process(cluster, tmp_path):
             events.remove(event)
         assert second.poll() is None, Path(f"{out}.log").read_text()
         queue = [entry[:3] for entry in cluster.queue()]
-        assert len(queue) == len({(name, index) for name, _, index in queue}) <= 5  # no run has two tasks
+        assert (
+            len(queue) == len({(name, index) for name, _, index in queue}) <= 5
+        )  # no run has two tasks
         return not events
 
     wait_until(disturb, PATIENCE, "all disturbances")
@@ -117,7 +137,9 @@ class Disturbed:
     """An experiment on a cluster, and what can happen to its tasks, by the model's name."""
 
     def __init__(self, cluster: Cluster, out: Path):
-        self.cluster, self.out, self.lost = cluster, out, None
+        self.cluster = cluster
+        self.out = out
+        self.lost = None
 
     def folder(self, model: str) -> Path:
         return self.out / "runs" / f"scene-{model}-seed0"
@@ -131,29 +153,40 @@ class Disturbed:
 
     def task(self, model: str) -> list[str]:
         """What the queue says of its task."""
-        names = {f"{path.parent.name} {index}": name for path in self.out.glob("slurm/*/runs.json")
-                 for index, name in enumerate(json.loads(path.read_text())["runs"])}
-        return next(entry for entry in self.cluster.queue()
-                    if names.get(f"{entry[0]} {entry[2]}") == self.folder(model).name)
+        names = {
+            f"{path.parent.name} {index}": name
+            for path in self.out.glob("slurm/*/runs.json")
+            for index, name in enumerate(json.loads(path.read_text())["runs"])
+        }
+        return next(
+            entry
+            for entry in self.cluster.queue()
+            if names.get(f"{entry[0]} {entry[2]}") == self.folder(model).name
+        )
 
     def call(self, model: str, *command: str) -> None:
         self.cluster.call(*command, self.task(model)[1])
 
     def training(self, model: str) -> psutil.Process:
-        return next(process for process in psutil.process_iter(["cmdline"])
-                    if {"run_deepvoxels.py", str(self.folder(model))} <= set(process.info["cmdline"] or []))
+        return next(
+            process
+            for process in psutil.process_iter(["cmdline"])
+            if {"run_deepvoxels.py", str(self.folder(model))} <= set(process.info["cmdline"] or [])
+        )
 
     def lose_node(self, model: str) -> None:
-        """The node's slurmd dies and its training hangs, so that both it and the task that SLURM starts instead are
-        there."""
+        """The node's slurmd dies and its training hangs, so that both it and the task that SLURM
+        starts instead are there."""
         self.lost = self.task(model)[4]
         self.training(model).suspend()
         self.cluster.kill_node(self.lost)
 
     def waits(self, model: str) -> bool:
         """Whether a task waits for another process to leave its run."""
-        return any(f"scene-{model}-seed0: waits for SLURM job" in path.read_text()
-                   for path in self.out.glob("slurm/*/*_log.out"))
+        return any(
+            f"scene-{model}-seed0: waits for SLURM job" in path.read_text()
+            for path in self.out.glob("slurm/*/*_log.out")
+        )
 
     def return_node(self) -> None:
         self.cluster.start_node(self.lost)
@@ -170,26 +203,48 @@ def assert_same_tables(reference: Path, out: Path) -> None:
     tables = [json.loads((folder / "table.json").read_text()) for folder in (reference, out)]
     for scene in (table["scenes"]["scene"] for table in tables):
         for method in scene.values():
-            method["seeds"]["0"].update(seconds=None, frames=None)  # the time, and a folder that is named by it
+            method["seeds"]["0"].update(
+                seconds=None, frames=None
+            )  # the time, and a folder that is named by it
     assert_same(*tables)
     for run in (reference / "runs").iterdir():
-        frames = [sorted((folder / "runs" / run.name).glob("test_traj/*/*/img_*.png")) for folder in (reference, out)]
+        frames = [
+            sorted((folder / "runs" / run.name).glob("test_traj/*/*/img_*.png"))
+            for folder in (reference, out)
+        ]
         assert len(frames[0]) == 3
-        assert [path.read_bytes() for path in frames[0]] == [path.read_bytes() for path in frames[1]]
+        assert [path.read_bytes() for path in frames[0]] == [
+            path.read_bytes() for path in frames[1]
+        ]
         if "nearest" not in run.name:
-            checkpoints = [final_checkpoint(folder / "runs" / run.name, STEPS)[1] for folder in (reference, out)]
+            checkpoints = [
+                final_checkpoint(folder / "runs" / run.name, STEPS)[1]
+                for folder in (reference, out)
+            ]
             assert_same(checkpoints[0]["model"], checkpoints[1]["model"], run.name)
 
 
-def test_a_submission_that_was_killed_leaves_nothing_that_counts(in_cluster, scene, tmp_path, capfd):
-    """Also not tasks that will never find what they are to do: sbatch has ended well, its caller was killed."""
+def test_a_submission_that_was_killed_leaves_nothing_that_counts(
+    in_cluster, scene, tmp_path, capfd
+):
+    """Also not tasks that will never find what they are to do: sbatch has ended well, its caller
+    was killed."""
     for node in NODES:
         in_cluster.call("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
     scene.rename(tmp_path / "one")
     write_scene(tmp_path / "two" / "train", views=8)
     write_scene(tmp_path / "two" / "test", views=3)
-    arguments = words(tmp_path / "one", tmp_path / "out", "--steps", 3, "--models", "nearest_neighbor", "--slurm",
-                      "--slurm_gpus_per_task", 0)
+    arguments = words(
+        tmp_path / "one",
+        tmp_path / "out",
+        "--steps",
+        3,
+        "--models",
+        "nearest_neighbor",
+        "--slurm",
+        "--slurm_gpus_per_task",
+        0,
+    )
     arguments.insert(1, str(tmp_path / "two"))
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "sbatch").write_text('#!/bin/sh\n/usr/bin/sbatch "$@"\nkill -9 $PPID\n')
@@ -200,7 +255,11 @@ def test_a_submission_that_was_killed_leaves_nothing_that_counts(in_cluster, sce
     assert len(orphans) == 2
     waiting = start_table1(in_cluster, arguments)
     log = tmp_path / "out.log"
-    wait_until(lambda: "runs submitted" in log.read_text() or waiting.poll() is not None, PATIENCE, "a submission")
+    wait_until(
+        lambda: "runs submitted" in log.read_text() or waiting.poll() is not None,
+        PATIENCE,
+        "a submission",
+    )
     assert "2 runs submitted, 0 in SLURM's queue before" in log.read_text()
     tasks = in_cluster.queue()
     assert len(tasks) == 2
@@ -216,12 +275,30 @@ def test_a_submission_that_was_killed_leaves_nothing_that_counts(in_cluster, sce
 
 
 def test_what_sbatch_refuses(in_cluster, scene, tmp_path, capfd):
-    arguments = words(scene, tmp_path / "out", "--steps", 3, "--models", "nearest_neighbor", "--slurm",
-                      "--precision", "tf32")  # this machine need not be able to do what the nodes can
-    refused(capfd, [*arguments, "--slurm_partition", "fast"], "--slurm_partition fast", "no such partition, only main")
+    arguments = words(
+        scene,
+        tmp_path / "out",
+        "--steps",
+        3,
+        "--models",
+        "nearest_neighbor",
+        "--slurm",
+        "--precision",
+        "tf32",
+    )  # this machine need not be able to do what the nodes can
+    refused(
+        capfd,
+        [*arguments, "--slurm_partition", "fast"],
+        "--slurm_partition fast",
+        "no such partition, only main",
+    )
     assert not (tmp_path / "out").exists()
     refused(capfd, arguments, "sbatch refuses", "gres")  # there is no GPU
-    refused(capfd, [*arguments, "--slurm_gpus_per_task", "0", "--slurm_extra", "colour=red"], "--colour=red")
+    refused(
+        capfd,
+        [*arguments, "--slurm_gpus_per_task", "0", "--slurm_extra", "colour=red"],
+        "--colour=red",
+    )
     assert [path.name for path in (tmp_path / "out" / "slurm").iterdir()] == [".lock"]
     assert in_cluster.queue() == []
 
@@ -233,9 +310,24 @@ def test_a_folder_that_a_node_does_not_see(in_cluster, scene, tmp_path, capfd):
     in_cluster.start_node(node, hidden=tmp_path)
     try:
         in_cluster.wait_for_node(node)
-        refused(capfd, words(scene, tmp_path / "out", "--steps", 3, "--models", "nearest_neighbor", "--slurm",
-                             "--slurm_gpus_per_task", 0, "--slurm_extra", f"nodelist={node}"),
-                f"{tmp_path / 'out'}", "does every node see this folder?")
+        refused(
+            capfd,
+            words(
+                scene,
+                tmp_path / "out",
+                "--steps",
+                3,
+                "--models",
+                "nearest_neighbor",
+                "--slurm",
+                "--slurm_gpus_per_task",
+                0,
+                "--slurm_extra",
+                f"nodelist={node}",
+            ),
+            f"{tmp_path / 'out'}",
+            "does every node see this folder?",
+        )
     finally:
         in_cluster.kill_node(node)
         in_cluster.start_node(node)

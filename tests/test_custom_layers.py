@@ -1,4 +1,5 @@
 """The model and its sub-networks: every size, the paper's equations, the volume."""
+
 import pytest
 import torch
 
@@ -8,31 +9,51 @@ from projection import SceneGeometry
 from tests.conftest import hemisphere_poses
 
 
-@pytest.mark.parametrize("architecture", [
-    Architecture(64, 64, 8, 4, 4),  # no down blocks, no up blocks
-    Architecture(256, 8, 4, 3, 2), Architecture(64, 16, 12, 5, 6), Architecture(64, 16, 8, 6, 4, True),
-    Architecture(64, 64, 4, 3, 4, True), Architecture(1024, 64, 4, 2, 2)])
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        Architecture(64, 64, 8, 4, 4),  # no down blocks, no up blocks
+        Architecture(256, 8, 4, 3, 2),
+        Architecture(64, 16, 12, 5, 6),
+        Architecture(64, 16, 8, 6, 4, True),
+        Architecture(64, 64, 4, 3, 4, True),
+        Architecture(1024, 64, 4, 2, 2),
+    ],
+)
 def test_every_size_makes_a_training_pass(architecture):
-    side, dim = architecture.proj_sidelength, architecture.grid_dim
-    model = DeepVoxels(architecture, SceneGeometry(dim, 1 / dim, (0.0, 0.0, 0.0), 1.0, side, side * 1.1,
-                                                   side / 2, side / 2))
+    side = architecture.proj_sidelength
+    dim = architecture.grid_dim
+    model = DeepVoxels(
+        architecture,
+        SceneGeometry(dim, 1 / dim, (0.0, 0.0, 0.0), 1.0, side, side * 1.1, side / 2, side / 2),
+    )
     poses = torch.tensor(hemisphere_poses(3)).float()
     image = torch.rand(1, 3, architecture.img_sidelength, architecture.img_sidelength) - 0.5
     rendering, integration = model(image, poses[:1], poses[1:])
-    assert rendering.images.shape == (2, 3, architecture.img_sidelength, architecture.img_sidelength)
+    assert rendering.images.shape == (
+        2,
+        3,
+        architecture.img_sidelength,
+        architecture.img_sidelength,
+    )
     assert rendering.images.abs().max() <= 0.5
     assert integration.volume.shape == model.deepvoxels.shape
     if architecture.no_occlusion_net:
         assert rendering.depth is None
     else:
         assert rendering.depth.shape == (2, 1, side, side)
-        assert 1.0 <= rendering.depth.min() <= rendering.depth.max() <= 1.0 + 2  # within the frustum's planes
+        assert (
+            1.0 <= rendering.depth.min() <= rendering.depth.max() <= 1.0 + 2
+        )  # within the frustum's planes
     rendering.images.mean().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_the_volume_is_remembered_without_its_gradient():
-    model = DeepVoxels(Architecture(64, 16, 8, 4, 4), SceneGeometry(8, 0.125, (0.0, 0.0, 0.0), 1.0, 16, 17.0, 8.0, 8.0))
+    model = DeepVoxels(
+        Architecture(64, 16, 8, 4, 4),
+        SceneGeometry(8, 0.125, (0.0, 0.0, 0.0), 1.0, 16, 17.0, 8.0, 8.0),
+    )
     poses = torch.tensor(hemisphere_poses(2)).float()
     _, integration = model(torch.rand(1, 3, 64, 64), poses[:1], poses[1:])
     assert model.deepvoxels.abs().max() == 0  # a pass alone changes nothing
@@ -44,7 +65,8 @@ def test_the_volume_is_remembered_without_its_gradient():
 def test_integration_follows_equations_2_to_5():
     """Each convolution by itself, as the paper writes them."""
     net = IntegrationNet(num_features=3, grid_dim=6).eval()
-    x, h = torch.randn(1, 3, 6, 6, 6), torch.randn(1, 3, 6, 6, 6)
+    x = torch.randn(1, 3, 6, 6, 6)
+    h = torch.randn(1, 3, 6, 6, 6)
     volume, update, reset = net(x, h)
     new, old = (torch.cat([part, net.coordinates], dim=1) for part in (x, h))
     z = torch.sigmoid(net.update_new_net(new) + net.update_old_net(old))

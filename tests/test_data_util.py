@@ -1,10 +1,19 @@
 """Reading a scene folder's files (docs/design.md, section 7), and the errors for wrong ones."""
+
 import cv2
 import imageio.v2 as imageio
 import numpy as np
 import pytest
 
-from data_util import center_square, color_depth, load_image, load_intrinsics, load_pose, nearest_views, square_resize
+from data_util import (
+    center_square,
+    color_depth,
+    load_image,
+    load_intrinsics,
+    load_pose,
+    nearest_views,
+    square_resize,
+)
 from tests.conftest import look_at_origin
 from util import InputError
 
@@ -19,16 +28,19 @@ def test_poses_are_read_from_one_line_and_from_four(tmp_path):
     np.testing.assert_allclose(load_pose(tmp_path / "four.txt"), pose)
 
 
-@pytest.mark.parametrize(("text", "complaint"), [
-    ("1 2 3", "holds 3 numbers"),
-    ("1 0 0 0\n0 1 0 zero\n", ":2: 'zero' is not a number"),
-    ("1 0 0 nan 0 1 0 0 0 0 1 0 0 0 0 1", ":1: 'nan' is not a finite number"),
-    ("1 0 0 1e39 0 1 0 0 0 0 1 0 0 0 0 1", ":1: '1e39' is not a finite number in float32"),
-    ("2 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1", "not a rotation"),
-    ("-1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1", "not a rotation"),
-    ("1 0 0 0 0 1 0 0 0 0 1 0 1 0 0 1", "last row"),
-    ("", "holds 0 numbers"),
-])
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("1 2 3", "holds 3 numbers"),
+        ("1 0 0 0\n0 1 0 zero\n", ":2: 'zero' is not a number"),
+        ("1 0 0 nan 0 1 0 0 0 0 1 0 0 0 0 1", ":1: 'nan' is not a finite number"),
+        ("1 0 0 1e39 0 1 0 0 0 0 1 0 0 0 0 1", ":1: '1e39' is not a finite number in float32"),
+        ("2 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1", "not a rotation"),
+        ("-1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1", "not a rotation"),
+        ("1 0 0 0 0 1 0 0 0 0 1 0 1 0 0 1", "last row"),
+        ("", "holds 0 numbers"),
+    ],
+)
 def test_wrong_poses_are_named(tmp_path, text, complaint):
     path = tmp_path / "000001.txt"
     path.write_text(text)
@@ -42,7 +54,11 @@ def test_intrinsics_scale_with_the_image_and_move_with_the_crop(tmp_path):
     path = tmp_path / "intrinsics.txt"
     path.write_text(INTRINSICS)
     intrinsics = load_intrinsics(path)
-    assert (intrinsics.near_plane, intrinsics.scale, intrinsics.grid_origin) == (0, 2.0, (0.1, 0.2, 0.3))
+    assert (intrinsics.near_plane, intrinsics.scale, intrinsics.grid_origin) == (
+        0,
+        2.0,
+        (0.1, 0.2, 0.3),
+    )
     assert not intrinsics.world2cam
     # 60x40 is cropped to 40x40 from column 10, then halved
     np.testing.assert_allclose(intrinsics.matrix(20), [[25, 0, 10], [0, 25, 10], [0, 0, 1]])
@@ -56,13 +72,16 @@ def test_a_portrait_photo_scales_by_its_width(tmp_path):
     np.testing.assert_allclose(intrinsics.matrix(80), [[160, 0, 40], [0, 160, 40], [0, 0, 1]])
 
 
-@pytest.mark.parametrize(("text", "complaint"), [
-    ("50 30 20\n0 0 0\n1\n", "has 3 lines, expected 5; line 4 should hold the scale"),
-    (INTRINSICS.replace("0.2", "x"), ":2: 'x' is not a number"),
-    (INTRINSICS.replace("2.0", "0"), ":4: the scale is 0"),
-    (INTRINSICS.replace("50 30", "-50 30"), ":1: the focal length is -50"),
-    (INTRINSICS.replace("40 60", "40"), ":5: holds 1 numbers, expected 2"),
-])
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("50 30 20\n0 0 0\n1\n", "has 3 lines, expected 5; line 4 should hold the scale"),
+        (INTRINSICS.replace("0.2", "x"), ":2: 'x' is not a number"),
+        (INTRINSICS.replace("2.0", "0"), ":4: the scale is 0"),
+        (INTRINSICS.replace("50 30", "-50 30"), ":1: the focal length is -50"),
+        (INTRINSICS.replace("40 60", "40"), ":5: holds 1 numbers, expected 2"),
+    ],
+)
 def test_wrong_intrinsics_are_named(tmp_path, text, complaint):
     path = tmp_path / "intrinsics.txt"
     path.write_text(text)
@@ -83,7 +102,9 @@ def test_8_and_16_bit_images_and_transparency(tmp_path):
     for name in ("8.png", "16.png"):
         np.testing.assert_array_equal(load_image(tmp_path / name), color)
     for name in ("alpha.png", "alpha16.png"):
-        np.testing.assert_array_equal(load_image(tmp_path / name)[0, 0], [244, 224, 214])  # 0.2 c + 0.8 * 255
+        np.testing.assert_array_equal(
+            load_image(tmp_path / name)[0, 0], [244, 224, 214]
+        )  # 0.2 c + 0.8 * 255
         np.testing.assert_array_equal(load_image(tmp_path / name, "black")[0, 0], [40, 20, 10])
     np.testing.assert_array_equal(load_image(tmp_path / "gray.png")[0, 0], [200, 200, 200])
 

@@ -1,4 +1,5 @@
 """Scenes in memory and the triplets drawn from them (paper, section 3.1)."""
+
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -20,11 +21,14 @@ def test_a_scene_is_kept_as_bytes_and_normalised_on_demand(scene):
     assert pixels.shape == (2, 3, 32, 32)
     assert pixels.min() >= -0.5
     assert pixels.max() == 0.5  # the white background
-    torch.testing.assert_close(views.on(CPU).poses([2])[0], torch.tensor(hemisphere_poses(8)[2]).float())
+    torch.testing.assert_close(
+        views.on(CPU).poses([2])[0], torch.tensor(hemisphere_poses(8)[2]).float()
+    )
 
 
 def test_world_to_camera_poses_are_inverted_where_the_file_says_so(scene):
-    folder, pose = scene / "train", hemisphere_poses(8)
+    folder = scene / "train"
+    pose = hemisphere_poses(8)
     for path, matrix in zip(sorted((folder / "pose").iterdir()), np.linalg.inv(pose), strict=True):
         path.write_text(" ".join(map(str, matrix.ravel())))
     with open(folder / "intrinsics.txt", "a") as file:
@@ -66,7 +70,11 @@ def test_each_target_can_have_a_source_of_its_own():
 
 def test_sources_are_drawn_among_all_five_neighbours():
     poses = hemisphere_poses(40)
-    offsets = {(row[0] - row[1] + 20) % 40 - 20 for epoch in range(10) for row in draw_triplets(poses, 2, 0, epoch)}
+    offsets = {
+        (row[0] - row[1] + 20) % 40 - 20
+        for epoch in range(10)
+        for row in draw_triplets(poses, 2, 0, epoch)
+    }
     assert offsets >= {-2, -1, 1, 2}
     assert offsets <= {-3, -2, -1, 1, 2, 3}  # the fifth ties
 
@@ -89,13 +97,25 @@ def test_mismatched_folders_are_named(scene, tmp_path):
         load_scene(folder, 64)
     with pytest.raises(InputError, match="nothing: no such folder"):
         load_scene(tmp_path / "nothing", 64)
-    assert load_scene(write_scene(tmp_path / "path", 2, images=False), 64, with_images=False).images is None
+    assert (
+        load_scene(write_scene(tmp_path / "path", 2, images=False), 64, with_images=False).images
+        is None
+    )
 
 
 def test_the_splits_of_a_scene_are_found_in_both_layouts(tmp_path, monkeypatch):
     root = tmp_path.resolve()
-    for folder in ("scene/train", "scene/test", "scene/path", "root/train/cube", "root/validation/cube",
-                   "root/test/cube", "root/test/vase", "test/train", "test/test"):
+    for folder in (
+        "scene/train",
+        "scene/test",
+        "scene/path",
+        "root/train/cube",
+        "root/validation/cube",
+        "root/test/cube",
+        "root/test/vase",
+        "test/train",
+        "test/test",
+    ):
         (root / folder).mkdir(parents=True)
     assert find_split(root / "scene" / "test", "train") == root / "scene" / "train"
     assert find_split(root / "scene" / "path", "train") == root / "scene" / "train"
@@ -103,7 +123,9 @@ def test_the_splits_of_a_scene_are_found_in_both_layouts(tmp_path, monkeypatch):
     for split in ("train", "validation", "test"):
         assert find_split(root / "root" / "test" / "cube", split) == root / "root" / split / "cube"
     assert find_split(root / "root" / "test" / "vase", "train") is None
-    assert find_split(root / "test" / "train", "test") == root / "test" / "test"  # a scene named test
+    assert (
+        find_split(root / "test" / "train", "test") == root / "test" / "test"
+    )  # a scene named test
     (root / "mine" / "train").mkdir(parents=True)
     (root / "mine" / "test").symlink_to("../scene/test")
     assert find_split(root / "mine" / "test", "train") == root / "mine" / "train"

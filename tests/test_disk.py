@@ -1,4 +1,6 @@
-"""What a run's checkpoints take on the disk: `--keep_optimizer`, and the estimate before it starts."""
+"""What a run's checkpoints take on the disk: `--keep_optimizer`, and the estimate before it
+starts."""
+
 import re
 
 import pytest
@@ -7,7 +9,15 @@ import torch
 import checkpoints as checkpoint_files
 from checkpoints import load_checkpoint
 from run_deepvoxels import resolve_options
-from tests.helpers import arguments, assert_same, checkpoints, final_checkpoint, render_arguments, resume, run
+from tests.helpers import (
+    arguments,
+    assert_same,
+    checkpoints,
+    final_checkpoint,
+    render_arguments,
+    resume,
+    run,
+)
 from training.keeper import CheckpointKeeper
 from training.memory import GIB, shown_size, training_needs
 
@@ -23,7 +33,8 @@ def test_only_the_newest_checkpoint_keeps_the_optimizers(scene, tmp_path, capfd)
     assert run(*resume(tmp_path / "last", *settings[:2], "--max_steps", 6, *last)) == 0
     for step in (2, 4, 6):
         full_path, path = (final_checkpoint(tmp_path / logs, step)[0] for logs in ("all", "last"))
-        full, content = load_checkpoint(full_path), load_checkpoint(path)
+        full = load_checkpoint(full_path)
+        content = load_checkpoint(path)
         assert bool(content.keys() & OPTIMIZERS) == (step == 6)
         for part in full.keys() - OPTIMIZERS - {"options", "seconds"}:
             assert_same(full[part], content[part], part)
@@ -41,14 +52,19 @@ def test_only_the_newest_checkpoint_keeps_the_optimizers(scene, tmp_path, capfd)
 
 
 def test_optimizers_that_cannot_be_left_out_stay(tmp_path, monkeypatch):
-    """Of a damaged checkpoint, which no rewriting may hide, and on a full disk, until the next save."""
+    """Of a damaged checkpoint, which no rewriting may hide, and on a full disk, until the next
+    save."""
     keeper = CheckpointKeeper(tmp_path, 1, 30.0, keep=0, keep_optimizer="last")
 
     def save(step):
-        return keeper.save({"model": {}, "model_optimizer": {"m": torch.zeros(9)}, "epoch": 0, "step": step})
+        return keeper.save(
+            {"model": {}, "model_optimizer": {"m": torch.zeros(9)}, "epoch": 0, "step": step}
+        )
 
     def holds_optimizer(step):
-        return "model_optimizer" in torch.load(tmp_path / f"model-epoch_0_iter_{step}.pth", weights_only=True)
+        return "model_optimizer" in torch.load(
+            tmp_path / f"model-epoch_0_iter_{step}.pth", weights_only=True
+        )
 
     assert save(1) is None
     damaged = tmp_path / "model-epoch_0_iter_1.pth"
@@ -63,7 +79,10 @@ def test_optimizers_that_cannot_be_left_out_stay(tmp_path, monkeypatch):
 
     replace = checkpoint_files.os.replace
     monkeypatch.setattr(checkpoint_files.os, "replace", full_disk)
-    assert "model-epoch_0_iter_3.pth was saved, but an older one could not be made smaller: " in save(3)
+    assert (
+        "model-epoch_0_iter_3.pth was saved, but an older one could not be made smaller: "
+        in save(3)
+    )
     assert not keeper.failed
     assert holds_optimizer(2)
     monkeypatch.undo()
@@ -78,21 +97,26 @@ def test_the_size_of_a_checkpoint_is_known_before(scene, tmp_path, capfd, averag
     opt, _ = resolve_options(arguments(scene, tmp_path, *flags))
     needs = training_needs(opt)
     assert run(*arguments(scene, tmp_path / "dry", *flags, "--dry_run")) == 0
-    shown = re.search(r"disk: up to (\d+) MiB under .* \(5 checkpoints: the newest (\d+) MiB", capfd.readouterr().out)
+    shown = re.search(
+        r"disk: up to (\d+) MiB under .* \(5 checkpoints: the newest (\d+) MiB",
+        capfd.readouterr().out,
+    )
     assert not (tmp_path / "dry").exists()
     assert run(*arguments(scene, tmp_path, *flags)) == 0
     size = final_checkpoint(tmp_path, 1)[0].stat().st_size
     assert needs.weights + needs.optimizers == pytest.approx(size, rel=0.02)
-    assert int(shown[2]) == pytest.approx(size / 2 ** 20, rel=0.05)
-    assert int(shown[1]) == pytest.approx(6 * size / 2 ** 20, rel=0.05)
+    assert int(shown[2]) == pytest.approx(size / 2**20, rel=0.05)
+    assert int(shown[1]) == pytest.approx(6 * size / 2**20, rel=0.05)
     assert shown_size(int(2.44 * GIB)) == "2.4 GiB"
 
 
 def test_a_disk_that_is_too_small_is_said(scene, tmp_path, capfd):
     """And that with `--keep_optimizer last` it takes less."""
-    large = arguments(scene, tmp_path, "--dry_run", "--keep_checkpoints", 10 ** 9)
+    large = arguments(scene, tmp_path, "--dry_run", "--keep_checkpoints", 10**9)
     assert run(*large) == 0
     whole = re.search(r"warning: checkpoints take up to ([\d.]+) GiB more", capfd.readouterr().err)
     assert run(*large, "--keep_optimizer", "last") == 0
-    weights = re.search(r"warning: checkpoints take up to ([\d.]+) GiB more", capfd.readouterr().err)
+    weights = re.search(
+        r"warning: checkpoints take up to ([\d.]+) GiB more", capfd.readouterr().err
+    )
     assert float(weights[1]) == pytest.approx(float(whole[1]) / 3, rel=0.02)

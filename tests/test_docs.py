@@ -1,8 +1,10 @@
-"""The documentation: what it says to paste runs, its links lead somewhere, its messages are the program's.
+"""The documentation: what it says to paste runs, its links lead somewhere, its messages are the
+program's.
 
-A block behind the line `<!-- runs -->` runs as it stands, but smaller; one behind `<!-- runs long -->` in `make
-test-long`. All other commands are only parsed.
+A block behind the line `<!-- runs -->` runs as it stands, but smaller; one behind `<!-- runs long
+-->` in `make test-long`. All other commands are only parsed.
 """
+
 import ast
 import os
 import re
@@ -25,24 +27,43 @@ from tests.conftest import SMALL, hemisphere_poses, write_scene
 from tests.helpers import ENVIRONMENT, ROOT
 from util import InputError
 
-TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8")
-         for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+TEXTS = {
+    str(page.relative_to(ROOT)): page.read_text(encoding="utf-8")
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
 RUNS = re.compile(r"^<!-- (runs|runs long) -->\n+```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-BLOCK = re.compile(r"^```(?:bash)?\n.*?^```|(?:^ {4}[^\n]*\n)+|`python [^`]+`", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^```(?:bash)?\n.*?^```|(?:^ {4}[^\n]*\n)+|`python [^`]+`", re.MULTILINE | re.DOTALL
+)
 COMMAND = re.compile(r"(?:^|[\s`])python (?:-m ([\w.]+)|(\w+\.py)) ([^`…;#]+)")
-SMALLER = [(r"--size \w+", " ".join(SMALL)), (r"--max_steps \d+", "--max_steps 2"), (r"--validate_every \d+", ""),
-           (r"--train_views \d+", "--train_views 6"), (r"--test_views \d+", "--test_views 2"),
-           (r"(scenes\.path \w+)", r"\1 --frames 3"),
-           # structure from motion has tests of its own
-           (r"python colmap_wrapper.py --img_dir photos --trgt_dir (\w+)",
-            r"python -m scenes.render --sidelength 64 --train_views 6 --test_views 2 --out \1")]
-MODULES = {"run_deepvoxels.py": "run_deepvoxels", "colmap_wrapper.py": "scenes.photos", "viewer": "viewer.__main__"}
+SMALLER = [
+    (r"--size \w+", " ".join(SMALL)),
+    (r"--max_steps \d+", "--max_steps 2"),
+    (r"--validate_every \d+", ""),
+    (r"--train_views \d+", "--train_views 6"),
+    (r"--test_views \d+", "--test_views 2"),
+    (r"(scenes\.path \w+)", r"\1 --frames 3"),
+    # structure from motion has tests of its own
+    (
+        r"python colmap_wrapper.py --img_dir photos --trgt_dir (\w+)",
+        r"python -m scenes.render --sidelength 64 --train_views 6 --test_views 2 --out \1",
+    ),
+]
+MODULES = {
+    "run_deepvoxels.py": "run_deepvoxels",
+    "colmap_wrapper.py": "scenes.photos",
+    "viewer": "viewer.__main__",
+}
 
 
 def blocks():
     for name, text in TEXTS.items():
         for number, (kind, block) in enumerate(RUNS.findall(text)):
-            yield pytest.param(block, id=f"{name}-{number}", marks=[pytest.mark.long] if kind == "runs long" else [])
+            yield pytest.param(
+                block,
+                id=f"{name}-{number}",
+                marks=[pytest.mark.long] if kind == "runs long" else [],
+            )
 
 
 @pytest.mark.parametrize("block", list(blocks()))
@@ -52,21 +73,39 @@ def test_what_a_page_says_to_paste_runs(block, tmp_path):
     for entry in ROOT.iterdir():  # a checkout with room for what the commands write
         if not entry.name.startswith(".") and entry.name != "demo":
             (tmp_path / entry.name).symlink_to(entry)
-    environment = {**ENVIRONMENT, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    ended = subprocess.run(["bash", "-e", "-c", block], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    environment = {
+        **ENVIRONMENT,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    ended = subprocess.run(
+        ["bash", "-e", "-c", block], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def commands():
-    """The commands of the project in all blocks and inline code of a page: the page, the module, its arguments."""
+    """The commands of the project in all blocks and inline code of a page: the page, the module,
+    its arguments."""
     known = set(command_modules(["*.py", "*/*.py"])) | set(MODULES)
     for name, text in TEXTS.items():
         for block in BLOCK.findall(text):
-            lines = " ".join(block.split()) if block.startswith("`python") else re.sub(r"\\\n", " ", block)
+            lines = (
+                " ".join(block.split())
+                if block.startswith("`python")
+                else re.sub(r"\\\n", " ", block)
+            )
             for line in lines.splitlines():
                 for module, script, arguments in COMMAND.findall(line):
-                    if (module or script) in known and "--help" not in arguments and "$" not in arguments:
-                        yield name, MODULES.get(module or script, module), re.sub(r"\bN\b", "1", arguments)
+                    if (
+                        (module or script) in known
+                        and "--help" not in arguments
+                        and "$" not in arguments
+                    ):
+                        yield (
+                            name,
+                            MODULES.get(module or script, module),
+                            re.sub(r"\bN\b", "1", arguments),
+                        )
 
 
 @pytest.mark.parametrize("page, module, arguments", list(commands()))
@@ -84,13 +123,25 @@ def test_the_pictures_of_how_it_works_can_be_made_from_a_checkpoint(trained, tmp
     assert {path.name for path in tmp_path.iterdir()} == shown
     assert all(load_image(path).std() > 10 for path in tmp_path.iterdir())
     with pytest.raises(InputError, match="--view 8: .* has 8 views"):
-        figures.main(["--checkpoint", "latest", "--logging_root", str(logs), "--out", str(tmp_path), "--view", "8"])
+        figures.main(
+            [
+                "--checkpoint",
+                "latest",
+                "--logging_root",
+                str(logs),
+                "--out",
+                str(tmp_path),
+                "--view",
+                "8",
+            ]
+        )
 
 
 @pytest.fixture
 def followed(trained, tmp_path):
-    """`follow(view, **options)` follows a view of an RGBA scene, whose test view shows a disc in the middle and its
-    depth, through the model of `trained`, as if it had been trained there with other options."""
+    """`follow(view, **options)` follows a view of an RGBA scene, whose test view shows a disc in
+    the middle and its depth, through the model of `trained`, as if it had been trained there with
+    other options."""
     scene = tmp_path / "scene"
     image = np.full((64, 64, 4), 255, np.uint8)
     distance = np.hypot(*(np.mgrid[:64, :64] - 31.5))
@@ -100,12 +151,18 @@ def followed(trained, tmp_path):
         for path in (scene / split / "rgb").iterdir():
             imageio.imwrite(path, image)
     (scene / "test" / "depth").mkdir()
-    np.savez(scene / "test" / "depth" / "0.npz", depth=np.where(distance > 20, np.inf, 1 + 0.01 * distance))
+    np.savez(
+        scene / "test" / "depth" / "0.npz",
+        depth=np.where(distance > 20, np.inf, 1 + 0.01 * distance),
+    )
 
     def follow(view, with_test=True, **options) -> figures.Passage:
         if not with_test:
             shutil.rmtree(scene / "test")
-        checkpoint = {**trained[2], "options": {**trained[2]["options"], "data_root": str(scene / "train"), **options}}
+        checkpoint = {
+            **trained[2],
+            "options": {**trained[2]["options"], "data_root": str(scene / "train"), **options},
+        }
         save_checkpoint(tmp_path / "model.pth", checkpoint)
         with torch.inference_mode():
             return figures.follow(tmp_path / "model.pth", None, view)
@@ -142,7 +199,9 @@ def test_the_pictures_show_views_as_the_training_saw_them(followed):
 
 def test_the_page_of_commands_has_every_flag():
     page = all_commands()
-    for module in command_modules(["run_deepvoxels.py", "scenes/*.py", "experiments/*.py", "viewer/__main__.py"]):
+    for module in command_modules(
+        ["run_deepvoxels.py", "scenes/*.py", "experiments/*.py", "viewer/__main__.py"]
+    ):
         for action in parser_of(module)._actions:
             assert action.dest == "help" or f"\n`{usage(action)}`\n: " in page
 
@@ -166,12 +225,25 @@ def test_links_lead_to_files_and_headings_that_exist(page):
 
 
 def test_troubleshooting_explains_messages_that_the_program_can_give():
-    sources = [path for path in [*ROOT.glob("*.py"), *ROOT.glob("[!.]*/**/*.py")] if ROOT / "tests" not in path.parents]
-    said = "\n".join(node.value for path in sources for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-                     if isinstance(node, ast.Constant) and isinstance(node.value, str))
+    sources = [
+        path
+        for path in [*ROOT.glob("*.py"), *ROOT.glob("[!.]*/**/*.py")]
+        if ROOT / "tests" not in path.parents
+    ]
+    said = "\n".join(
+        node.value
+        for path in sources
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
     rows = re.findall(r"^\| (.*?) \|", TEXTS["docs/troubleshooting.md"], re.MULTILINE)
-    quoted = [part for row in rows for quote in re.findall(r"`([^`]+)`", row) for part in re.split("[…]", quote)
-              if " " in part.strip() and not re.search(r"--?\w", part)]
+    quoted = [
+        part
+        for row in rows
+        for quote in re.findall(r"`([^`]+)`", row)
+        for part in re.split("[…]", quote)
+        if " " in part.strip() and not re.search(r"--?\w", part)
+    ]
     assert len(quoted) > 20
     for part in quoted:
         assert part.strip(" :,") in said, part

@@ -1,4 +1,6 @@
-"""The files of a test run (docs/design.md, section 7), and its metrics against values computed by hand."""
+"""The files of a test run (docs/design.md, section 7), and its metrics against values computed by
+hand."""
+
 import json
 import threading
 import time
@@ -40,8 +42,24 @@ def checkpoint(tmp_path_factory):
 
 
 def run_test(checkpoint, data_root, logs, *more):
-    assert main(["--train_test", "test", "--data_root", str(data_root), "--logging_root", str(logs),
-                 "--checkpoint", str(checkpoint), "--device", "cpu", *map(str, more)]) == 0
+    assert (
+        main(
+            [
+                "--train_test",
+                "test",
+                "--data_root",
+                str(data_root),
+                "--logging_root",
+                str(logs),
+                "--checkpoint",
+                str(checkpoint),
+                "--device",
+                "cpu",
+                *map(str, more),
+            ]
+        )
+        == 0
+    )
     (folder,) = logs.glob("test_traj/*/*")
     return folder
 
@@ -49,15 +67,27 @@ def run_test(checkpoint, data_root, logs, *more):
 def test_outputs_with_true_images(scene, checkpoint, tmp_path):
     folder = run_test(checkpoint, scene / "test", tmp_path / "logs")
     assert sorted(path.name for path in folder.iterdir()) == [
-        "comparison.png", "depth", "depth_metric.npz", "img_00000.png", "img_00001.png", "img_00002.png",
-        "metrics.json", "options.json", "video.mp4"]
+        "comparison.png",
+        "depth",
+        "depth_metric.npz",
+        "img_00000.png",
+        "img_00001.png",
+        "img_00002.png",
+        "metrics.json",
+        "options.json",
+        "video.mp4",
+    ]
     image = cv2.imread(str(folder / "img_00002.png"), cv2.IMREAD_UNCHANGED)
     assert (image.shape, image.dtype) == ((54, 54, 3), np.uint16)
 
     depth = np.load(folder / "depth_metric.npz")["depth"]
     assert (depth.shape, depth.dtype) == ((3, 16, 16), np.float32)
-    pictures = np.stack([cv2.imread(str(folder / "depth" / f"img_{i:05d}.png"), cv2.IMREAD_UNCHANGED)
-                         for i in range(3)])
+    pictures = np.stack(
+        [
+            cv2.imread(str(folder / "depth" / f"img_{i:05d}.png"), cv2.IMREAD_UNCHANGED)
+            for i in range(3)
+        ]
+    )
     assert pictures.dtype == np.uint16
     assert (pictures.min(), pictures.max()) == (0, 65535)
     np.testing.assert_allclose(pictures / 65535, (depth - depth.min()) / np.ptp(depth), atol=1e-4)
@@ -79,16 +109,22 @@ def test_outputs_with_true_images(scene, checkpoint, tmp_path):
     comparison = imageio.imread(folder / "comparison.png")
     assert comparison.shape == (24 + 3 * (4 + 4 * 54), 24 + 3 * (4 + 4 * 54), 3)
     shown = comparison[26:-2, 26:-2]  # 4 pixels for one, 4 between pictures
-    np.testing.assert_array_equal(shown[2 * 220::4, :216:4], np.round(255 * truth).astype(np.uint8))
-    assert np.abs(shown[2 * 220::4, 220:436:4].astype(int) - image[..., ::-1] / 257).max() <= 0.5
+    np.testing.assert_array_equal(
+        shown[2 * 220 :: 4, :216:4], np.round(255 * truth).astype(np.uint8)
+    )
+    assert np.abs(shown[2 * 220 :: 4, 220:436:4].astype(int) - image[..., ::-1] / 257).max() <= 0.5
     error = np.abs(image[..., ::-1] / 65535 - truth).mean(axis=2)
-    assert np.abs(shown[2 * 220::4, 440::4, 0] / 255 - (1 - np.minimum(2 * error, 1))).max() < 0.01
+    assert (
+        np.abs(shown[2 * 220 :: 4, 440::4, 0] / 255 - (1 - np.minimum(2 * error, 1))).max() < 0.01
+    )
 
 
 def test_frames_wait_in_bounded_number(tmp_path, monkeypatch):
     """While the writers are slow, rendering waits. Frames are measured in order all the same."""
     monkeypatch.setattr(output, "MAX_WAITING", 2)
-    lock, unmeasured, most = threading.Lock(), [0], [0]
+    lock = threading.Lock()
+    unmeasured = [0]
+    most = [0]
 
     def rendered():
         for view in range(16):
@@ -121,7 +157,9 @@ def test_outputs_of_poses_alone(scene, checkpoint, tmp_path):
 
 def test_nearest_neighbours_come_from_the_train_root(scene, checkpoint, tmp_path):
     folder = run_test(checkpoint, scene / "test", tmp_path / "same", "--train_root", scene / "test")
-    assert json.loads((folder / "metrics.json").read_text())["nearest_neighbor"]["ssim"] == pytest.approx(1)
+    assert json.loads((folder / "metrics.json").read_text())["nearest_neighbor"][
+        "ssim"
+    ] == pytest.approx(1)
     (scene / "train").rename(scene / "elsewhere")
     folder = run_test(checkpoint, scene / "test", tmp_path / "none")
     assert json.loads((folder / "metrics.json").read_text())["nearest_neighbor"] is None
@@ -141,15 +179,22 @@ def test_frames_do_not_depend_on_their_batch(scene, checkpoint, tmp_path):
     pose = scene / "test" / "pose"
     for i in (3, 4):
         (pose / f"{i:06d}.txt").write_text((pose / "000000.txt").read_text())
-        (scene / "test" / "rgb" / f"{i:06d}.png").write_bytes((scene / "test" / "rgb" / "000000.png").read_bytes())
+        (scene / "test" / "rgb" / f"{i:06d}.png").write_bytes(
+            (scene / "test" / "rgb" / "000000.png").read_bytes()
+        )
     folder = run_test(checkpoint, scene / "test", tmp_path / "logs")
-    first, last = (cv2.imread(str(folder / f"img_0000{i}.png"), cv2.IMREAD_UNCHANGED).astype(int) for i in (0, 4))
+    first, last = (
+        cv2.imread(str(folder / f"img_0000{i}.png"), cv2.IMREAD_UNCHANGED).astype(int)
+        for i in (0, 4)
+    )
     assert np.abs(first - last).max() <= 16  # of 65535
 
 
 def test_single_views_are_those_of_the_path(scene):
     """A viewer renders one pose at a time, with the same pieces."""
-    model, poses, cpu = random_model(), load_scene(scene / "test", 64).cam2world, torch.device("cpu")
+    model = random_model()
+    poses = load_scene(scene / "test", 64).cam2world
+    cpu = torch.device("cpu")
     frames = list(render_path(model, poses, None, "fp32", cpu))
     assert [frame.view for frame in frames] == [0, 1, 2]
     with torch.inference_mode():
@@ -163,7 +208,8 @@ def test_single_views_are_those_of_the_path(scene):
 
 def test_baselines_render_from_the_nearest_training_view(scene):
     """Test view 0 has the pose of training view 0 and is the same picture."""
-    training_views, views = load_scene(scene / "train", 64), load_scene(scene / "test", 64)
+    training_views = load_scene(scene / "train", 64)
+    views = load_scene(scene / "test", 64)
     neighbors = nearest_neighbors(training_views, views.cam2world)
     model = NearestNeighbor(Architecture(), GEOMETRY)
     frames = list(render_path(model, views.cam2world, neighbors, "fp32", torch.device("cpu")))
@@ -178,21 +224,28 @@ def test_psnr_and_ssim_by_hand():
     truth = np.full((20, 20, 3), 0.5, np.float32)
     metrics = measure(truth + np.float32(0.1), truth)
     assert metrics["psnr"] == pytest.approx(20, abs=1e-4)
-    c1 = 0.01 ** 2
+    c1 = 0.01**2
     assert metrics["ssim"] == pytest.approx((2 * 0.5 * 0.6 + c1) / (0.25 + 0.36 + c1), abs=1e-4)
 
 
 def test_ssim_uses_an_11_tap_gaussian_and_population_covariance():
     rng = np.random.default_rng(0)
-    a, b = rng.random((11, 11)), rng.random((11, 11))
-    taps = np.exp(-np.arange(-5, 6) ** 2 / (2 * 1.5 ** 2))
+    a = rng.random((11, 11))
+    b = rng.random((11, 11))
+    taps = np.exp(-(np.arange(-5, 6) ** 2) / (2 * 1.5**2))
     window = np.outer(taps, taps) / taps.sum() ** 2
-    mean_a, mean_b = (window * a).sum(), (window * b).sum()
-    var_a, var_b = (window * a * a).sum() - mean_a ** 2, (window * b * b).sum() - mean_b ** 2
+    mean_a = (window * a).sum()
+    mean_b = (window * b).sum()
+    var_a = (window * a * a).sum() - mean_a**2
+    var_b = (window * b * b).sum() - mean_b**2
     cov = (window * a * b).sum() - mean_a * mean_b
-    c1, c2 = 0.01 ** 2, 0.03 ** 2
-    center = ((2 * mean_a * mean_b + c1) * (2 * cov + c2)
-              / ((mean_a ** 2 + mean_b ** 2 + c1) * (var_a + var_b + c2)))
+    c1 = 0.01**2
+    c2 = 0.03**2
+    center = (
+        (2 * mean_a * mean_b + c1)
+        * (2 * cov + c2)
+        / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
+    )
     # scikit-image averages over the pixels whose window lies inside: here the center alone
     three = [np.repeat(x[..., None], 3, axis=2).astype(np.float32) for x in (a, b)]
     assert measure(*three)["ssim"] == pytest.approx(center, abs=1e-5)
@@ -205,13 +258,17 @@ def test_the_border_is_cropped(scene):
 def write_depths(scene, depths):
     (scene / "test" / "depth").mkdir()
     for i, depth in enumerate(depths):
-        np.savez_compressed(scene / "test" / "depth" / f"{i:06d}.npz", depth=np.asarray(depth, np.float32))
+        np.savez_compressed(
+            scene / "test" / "depth" / f"{i:06d}.npz", depth=np.asarray(depth, np.float32)
+        )
 
 
 def test_true_depth_is_averaged_over_map_pixels_that_lie_wholly_on_the_object(scene):
     depth = np.full((64, 96), np.inf)  # the crop to a square leaves columns 16 to 79
     depth[:, :16] = 7
-    depth[6:14, 18:30] = np.arange(12) % 4 + 1  # what lies around the rays of rows 2 and 3, columns 1 to 3 of the map
+    depth[6:14, 18:30] = (
+        np.arange(12) % 4 + 1
+    )  # what lies around the rays of rows 2 and 3, columns 1 to 3 of the map
     depth[6:14, 29] = np.inf
     write_depths(scene, [depth] * 3)
     maps = load_true_depth(scene / "test" / "depth", 3, 16)
@@ -223,12 +280,17 @@ def test_true_depth_is_averaged_over_map_pixels_that_lie_wholly_on_the_object(sc
 
 
 @pytest.mark.parametrize("side, map_side", [(64, 16), (100, 16), (32, 16), (16, 16)])
-def test_true_depth_is_that_of_the_rays_through_integer_coordinates_of_the_map(tmp_path, side, map_side):
-    """docs/design.md, section 3: a plane, whose inverse depth is linear in the pixels of image and map."""
+def test_true_depth_is_that_of_the_rays_through_integer_coordinates_of_the_map(
+    tmp_path, side, map_side
+):
+    """docs/design.md, section 3: a plane, whose inverse depth is linear in the pixels of image and
+    map."""
+
     def plane(u, v):
         return 1 / (0.5 + 0.2 * u + 0.1 * v)  # u, v: shares of the image's side
 
-    middles, rays = (np.arange(side) + 0.5) / side, np.arange(map_side) / map_side
+    middles = (np.arange(side) + 0.5) / side
+    rays = np.arange(map_side) / map_side
     np.savez(tmp_path / "0.npz", depth=plane(middles, middles[:, None]))
     (depth,) = load_true_depth(tmp_path, 1, map_side)
     assert np.isinf(depth[0]).all() and np.isinf(depth[:, 0]).all()  # these reach beyond the image
@@ -251,25 +313,45 @@ def test_depth_is_measured_where_it_is_known(scene, checkpoint, tmp_path):
     assert json.loads((folder / "metrics.json").read_text())["depth"] is None
     write_depths(scene, [np.full((64, 64), 1.5)] * 3)
     folder = run_test(checkpoint, scene / "test", tmp_path / "known")
-    depth = np.load(folder / "depth_metric.npz")["depth"][:, 1:, 1:]  # around the others there is no truth
+    depth = np.load(folder / "depth_metric.npz")["depth"][
+        :, 1:, 1:
+    ]  # around the others there is no truth
     errors = json.loads((folder / "metrics.json").read_text())["depth"]
     assert errors["mean_absolute_error"] == pytest.approx(np.abs(depth - 1.5).mean(), rel=1e-5)
     assert errors["within_one_voxel"] == pytest.approx((np.abs(depth - 1.5) <= 0.125).mean())
     assert (errors["voxel_size"], errors["pixels"]) == (0.125, 3 * 15 * 15)
 
 
-@pytest.mark.parametrize(("break_depth", "words"), [
-    (lambda folder: (folder / "000001.npz").unlink(), "2 depth maps for 3 poses"),
-    (lambda folder: (folder / "000001.npz").write_bytes(b"PK broken"), "000001.npz"),
-    (lambda folder: (folder / "000001.npz").write_bytes(b""), "000001.npz"),
-    (lambda folder: np.savez(folder / "000001.npz", z=np.ones((64, 64))), "000001.npz"),
-    (lambda folder: np.savez(folder / "000001.npz", depth=np.ones(64)), "000001.npz"),
-])
+@pytest.mark.parametrize(
+    ("break_depth", "words"),
+    [
+        (lambda folder: (folder / "000001.npz").unlink(), "2 depth maps for 3 poses"),
+        (lambda folder: (folder / "000001.npz").write_bytes(b"PK broken"), "000001.npz"),
+        (lambda folder: (folder / "000001.npz").write_bytes(b""), "000001.npz"),
+        (lambda folder: np.savez(folder / "000001.npz", z=np.ones((64, 64))), "000001.npz"),
+        (lambda folder: np.savez(folder / "000001.npz", depth=np.ones(64)), "000001.npz"),
+    ],
+)
 def test_broken_depth_maps_are_named(scene, checkpoint, tmp_path, capfd, break_depth, words):
     write_depths(scene, [np.ones((64, 64))] * 3)
     break_depth(scene / "test" / "depth")
-    assert main(["--train_test", "test", "--data_root", str(scene / "test"), "--logging_root", str(tmp_path / "logs"),
-                 "--checkpoint", str(checkpoint), "--device", "cpu"]) == 2
+    assert (
+        main(
+            [
+                "--train_test",
+                "test",
+                "--data_root",
+                str(scene / "test"),
+                "--logging_root",
+                str(tmp_path / "logs"),
+                "--checkpoint",
+                str(checkpoint),
+                "--device",
+                "cpu",
+            ]
+        )
+        == 2
+    )
     error = capfd.readouterr().err
     assert error.count("\n") == 1
     assert words in error
@@ -283,17 +365,42 @@ def test_an_original_checkpoint_renders_the_goldens_from_the_command_line(tmp_pa
     folder = run_test(tmp_path / "original.pth", GOLDEN / name, tmp_path / "logs")
     golden = np.load(GOLDEN / name / "golden.npz")
     for i, expected in enumerate(golden["test_images"]):
-        frame = cv2.imread(str(folder / f"img_{i:05d}.png"), cv2.IMREAD_UNCHANGED)[..., ::-1] / 65535
-        np.testing.assert_allclose(frame, expected[:, 5:-5, 5:-5].transpose(1, 2, 0) + 0.5, atol=3e-5)
+        frame = (
+            cv2.imread(str(folder / f"img_{i:05d}.png"), cv2.IMREAD_UNCHANGED)[..., ::-1] / 65535
+        )
+        np.testing.assert_allclose(
+            frame, expected[:, 5:-5, 5:-5].transpose(1, 2, 0) + 0.5, atol=3e-5
+        )
     if name == "occlusion":
         depth = np.load(folder / "depth_metric.npz")["depth"]
-        np.testing.assert_allclose(depth, (golden["test_depth_coords"][:, 0] + 0.5) * 2 + 0.95, atol=1e-5)
+        np.testing.assert_allclose(
+            depth, (golden["test_depth_coords"][:, 0] + 0.5) * 2 + 0.95, atol=1e-5
+        )
     else:
         assert not (folder / "depth").exists()
 
 
 def test_an_original_checkpoint_starts_training(scene, tmp_path):
     model = DeepVoxels(Architecture(64, 16, 8, 4, 4), GEOMETRY)
-    torch.save({"model": model.state_dict()}, tmp_path / "original.pth")  # as the original, without a discriminator
-    assert main(["--train_test", "train", "--data_root", str(scene / "train"), "--logging_root", str(tmp_path / "logs"),
-                 "--checkpoint", str(tmp_path / "original.pth"), "--device", "cpu", "--max_steps", "1"]) == 0
+    torch.save(
+        {"model": model.state_dict()}, tmp_path / "original.pth"
+    )  # as the original, without a discriminator
+    assert (
+        main(
+            [
+                "--train_test",
+                "train",
+                "--data_root",
+                str(scene / "train"),
+                "--logging_root",
+                str(tmp_path / "logs"),
+                "--checkpoint",
+                str(tmp_path / "original.pth"),
+                "--device",
+                "cpu",
+                "--max_steps",
+                "1",
+            ]
+        )
+        == 0
+    )

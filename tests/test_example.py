@@ -1,4 +1,5 @@
 """The trained scene that `make view` opens."""
+
 import re
 import shlex
 import signal
@@ -14,10 +15,28 @@ CHECKPOINT = ROOT / "example" / "lego.pth"
 
 
 def test_make_view_opens_it():
-    command = subprocess.run(["make", "-n", "--no-print-directory", "-o", ".venv/installed", "view",
-                              f"PY={sys.executable}"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    viewer = subprocess.Popen([*shlex.split(command), "--port", "0"], cwd=ROOT, env=ENVIRONMENT, text=True,
-                              stdout=subprocess.PIPE)
+    command = subprocess.run(
+        [
+            "make",
+            "-n",
+            "--no-print-directory",
+            "-o",
+            ".venv/installed",
+            "view",
+            f"PY={sys.executable}",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    viewer = subprocess.Popen(
+        [*shlex.split(command), "--port", "0"],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        text=True,
+        stdout=subprocess.PIPE,
+    )
     try:
         address = re.search(r"open (\S+)", viewer.stdout.readline())[1]
         with urlopen(address) as page:
@@ -30,10 +49,15 @@ def test_make_view_opens_it():
 def test_it_is_small_and_shows_an_object():
     checkpoint = load_checkpoint(CHECKPOINT)
     assert CHECKPOINT.stat().st_size < 6e6
-    assert not any("/" in str(value) for value in checkpoint["options"].values())  # of the machine that trained it
+    assert not any(
+        "/" in str(value) for value in checkpoint["options"].values()
+    )  # of the machine that trained it
     scene = load_scene_in_view(CHECKPOINT, checkpoint, ROOT / "example" / "lego")
-    image = build(CHECKPOINT, checkpoint, scene, CPU).frame(scene.views.cam2world[scene.first]).image
+    image = (
+        build(CHECKPOINT, checkpoint, scene, CPU).frame(scene.views.cam2world[scene.first]).image
+    )
     height, width = image.shape[:2]
-    corners, middle = image[:8, :8], image[height // 3:-height // 3, width // 3:-width // 3]
+    corners = image[:8, :8]
+    middle = image[height // 3 : -height // 3, width // 3 : -width // 3]
     assert corners.min() > 0.4  # white is 0.5
     assert middle.std() > 0.1

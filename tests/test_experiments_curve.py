@@ -1,4 +1,5 @@
 """`experiments.curve`: what each kept checkpoint of a run reaches on the held-out views."""
+
 import json
 import re
 import shutil
@@ -15,29 +16,77 @@ from util import InputError
 
 @pytest.fixture(scope="module")
 def run_folder(trained, tmp_path_factory):
-    scene, logs = trained[0], tmp_path_factory.mktemp("curve") / "logs"
-    assert run(*arguments(scene, logs, "--max_steps", 4, "--checkpoint_every", 2, "--keep_checkpoints", 0)) == 0
+    scene = trained[0]
+    logs = tmp_path_factory.mktemp("curve") / "logs"
+    assert (
+        run(
+            *arguments(
+                scene, logs, "--max_steps", 4, "--checkpoint_every", 2, "--keep_checkpoints", 0
+            )
+        )
+        == 0
+    )
     return final_checkpoint(logs, 4)[0].parent
 
 
-def test_every_kept_checkpoint_is_measured_once_as_a_test_would(run_folder, trained, scene, tmp_path):
+def test_every_kept_checkpoint_is_measured_once_as_a_test_would(
+    run_folder, trained, scene, tmp_path
+):
     out = tmp_path / "out"
-    main(["--runs", str(run_folder), "--out", str(out), "--data_root", str(scene / "test"), "--device", "cpu"])
+    main(
+        [
+            "--runs",
+            str(run_folder),
+            "--out",
+            str(out),
+            "--data_root",
+            str(scene / "test"),
+            "--device",
+            "cpu",
+        ]
+    )
     points = json.loads((out / "curve.json").read_text())["checkpoints"]
-    first, last = (points[str(path.resolve())] for path in (run_folder / "model-epoch_0_iter_2.pth",
-                                                            run_folder / "model-epoch_0_iter_4.pth"))
+    first, last = (
+        points[str(path.resolve())]
+        for path in (
+            run_folder / "model-epoch_0_iter_2.pth",
+            run_folder / "model-epoch_0_iter_4.pth",
+        )
+    )
     assert (first["step"], last["step"]) == (2, 4)
     assert 0 < first["minutes"] < last["minutes"]
-    assert run(*render_arguments(scene / "test", tmp_path / "logs", run_folder / "model-epoch_0_iter_4.pth")) == 0
+    assert (
+        run(
+            *render_arguments(
+                scene / "test", tmp_path / "logs", run_folder / "model-epoch_0_iter_4.pth"
+            )
+        )
+        == 0
+    )
     (tested,) = (tmp_path / "logs").glob("test_traj/*/*/metrics.json")
     metrics = json.loads(tested.read_text())
-    assert (last["psnr"], last["ssim"]) == pytest.approx((metrics["psnr"], metrics["ssim"]), abs=1e-4)
+    assert (last["psnr"], last["ssim"]) == pytest.approx(
+        (metrics["psnr"], metrics["ssim"]), abs=1e-4
+    )
     assert f"{last['psnr']:.2f}" in (out / "curve.md").read_text()
     assert imageio.imread(out / "curve.png").shape == (2 * 360, 1440, 4)  # no depth is known
 
-    points[str((run_folder / "model-epoch_0_iter_2.pth").resolve())]["psnr"] = 99.0  # marked, to be kept
+    points[str((run_folder / "model-epoch_0_iter_2.pth").resolve())]["psnr"] = (
+        99.0  # marked, to be kept
+    )
     (out / "curve.json").write_text(json.dumps({"checkpoints": points}))
-    main(["--runs", str(run_folder), "--out", str(out), "--data_root", str(scene / "test"), "--device", "cpu"])
+    main(
+        [
+            "--runs",
+            str(run_folder),
+            "--out",
+            str(out),
+            "--data_root",
+            str(scene / "test"),
+            "--device",
+            "cpu",
+        ]
+    )
     assert "99.00" in (out / "curve.md").read_text()
 
 
@@ -48,19 +97,28 @@ def points_of(out, *more) -> dict[str, dict]:
 
 
 def test_a_baseline_renders_from_the_views_that_its_training_had(scene, tmp_path):
-    logs, out = tmp_path / "logs", tmp_path / "out"
+    logs = tmp_path / "logs"
+    out = tmp_path / "out"
     settings = ["--max_steps", 10, "--checkpoint_every", 5, "--keep_checkpoints", 0, "--lr", 0.01]
-    assert run(*arguments(scene, logs, *settings, "--model", "worrall", "--sampling_pattern", "skip_1")) == 0
+    assert (
+        run(
+            *arguments(scene, logs, *settings, "--model", "worrall", "--sampling_pattern", "skip_1")
+        )
+        == 0
+    )
     last = final_checkpoint(logs, 10)[0]
     point = points_of(out, "--runs", last.parent)[str(last.resolve())]
     assert run(*render_arguments(scene / "test", logs, last)) == 0
     (tested,) = logs.glob("test_traj/*/*/metrics.json")
     metrics = json.loads(tested.read_text())
-    assert (point["psnr"], point["ssim"]) == pytest.approx((metrics["psnr"], metrics["ssim"]), abs=1e-4)
+    assert (point["psnr"], point["ssim"]) == pytest.approx(
+        (metrics["psnr"], metrics["ssim"]), abs=1e-4
+    )
 
 
 def test_other_views_and_a_replaced_checkpoint_are_measured_again(run_folder, scene, tmp_path):
-    folder, out = tmp_path / "run", tmp_path / "out"
+    folder = tmp_path / "run"
+    out = tmp_path / "out"
     shutil.copytree(run_folder, folder)
     first, last = (str(folder / f"model-epoch_0_iter_{step}.pth") for step in (2, 4))
     before = points_of(out, "--runs", folder, "--data_root", scene / "test")
@@ -73,12 +131,22 @@ def test_other_views_and_a_replaced_checkpoint_are_measured_again(run_folder, sc
 
 def test_views_that_change_are_measured_again_and_others_are_not(scene, tmp_path, monkeypatch):
     """Without --data_root: test views that are made again, and validation views that are added."""
-    logs, out = tmp_path / "logs", tmp_path / "out"
-    assert run(*arguments(scene, logs, "--max_steps", 2, "--checkpoint_every", 1, "--keep_checkpoints", 0)) == 0
+    logs = tmp_path / "logs"
+    out = tmp_path / "out"
+    assert (
+        run(
+            *arguments(
+                scene, logs, "--max_steps", 2, "--checkpoint_every", 1, "--keep_checkpoints", 0
+            )
+        )
+        == 0
+    )
     last = final_checkpoint(logs, 2)[0]
     first = points_of(out, "--runs", last.parent)[str(last.resolve())]
     with monkeypatch.context() as context:
-        context.setattr(curve, "load_checkpoint", lambda path: pytest.fail(f"{path} is loaded again"))
+        context.setattr(
+            curve, "load_checkpoint", lambda path: pytest.fail(f"{path} is loaded again")
+        )
         assert points_of(out, "--runs", last.parent)[str(last.resolve())] == first
     shutil.copy(scene / "test" / "rgb" / "000000.png", scene / "test" / "rgb" / "000001.png")
     again = points_of(out, "--runs", last.parent)[str(last.resolve())]
@@ -95,13 +163,19 @@ def test_runs_with_one_name_keep_their_rows_and_are_told_apart(run_folder, scene
     shutil.copytree(run_folder, other)
     points = points_of(tmp_path / "out", "--runs", run_folder, other, "--data_root", scene / "test")
     assert len(points) == 4
-    names = re.findall(r"^\| (\S+) \| \d", (tmp_path / "out" / "curve.md").read_text(), re.MULTILINE)
-    assert names == 2 * [f"{run_folder.parent.name}/{run_folder.name}"] + 2 * [f"other/{run_folder.name}"]
+    names = re.findall(
+        r"^\| (\S+) \| \d", (tmp_path / "out" / "curve.md").read_text(), re.MULTILINE
+    )
+    assert names == 2 * [f"{run_folder.parent.name}/{run_folder.name}"] + 2 * [
+        f"other/{run_folder.name}"
+    ]
 
 
 @pytest.fixture
 def meanwhile(monkeypatch):
-    """Has an action happen once, right before the first checkpoint is read, as another process may do it."""
+    """Has an action happen once, right before the first checkpoint is read, as another process may
+    do it."""
+
     def call(action) -> None:
         load = curve.load_checkpoint
 
@@ -116,17 +190,22 @@ def meanwhile(monkeypatch):
 
 
 def test_two_calls_at_once_keep_each_others_points(run_folder, scene, tmp_path, meanwhile):
-    other, more = tmp_path / "other", ["--data_root", scene / "test"]
+    other = tmp_path / "other"
+    more = ["--data_root", scene / "test"]
     shutil.copytree(run_folder, other)
     meanwhile(lambda: points_of(tmp_path / "out", "--runs", other, *more))
     points = points_of(tmp_path / "out", "--runs", run_folder, *more)
-    assert set(points) == {str(folder.resolve() / f"model-epoch_0_iter_{step}.pth")
-                           for folder in (run_folder, other) for step in (2, 4)}
+    assert set(points) == {
+        str(folder.resolve() / f"model-epoch_0_iter_{step}.pth")
+        for folder in (run_folder, other)
+        for step in (2, 4)
+    }
 
 
 @pytest.mark.parametrize("removed", [["2"], ["2", "4"]])
-def test_a_checkpoint_that_training_removes_meanwhile_is_left_out(run_folder, scene, tmp_path, meanwhile, capsys,
-                                                                  removed):
+def test_a_checkpoint_that_training_removes_meanwhile_is_left_out(
+    run_folder, scene, tmp_path, meanwhile, capsys, removed
+):
     live = tmp_path / "live"
     shutil.copytree(run_folder, live)
     words = ["--runs", live, "--data_root", scene / "test"]
@@ -143,13 +222,27 @@ def test_a_checkpoint_that_training_removes_meanwhile_is_left_out(run_folder, sc
 
 def test_a_resumed_run_goes_on_counting_its_minutes(run_folder, tmp_path, trained):
     _, whole = final_checkpoint(run_folder.parents[2], 4)
-    assert run("--train_test", "train", "--logging_root", tmp_path / "logs", "--resume",
-               run_folder / "model-epoch_0_iter_4.pth", "--max_steps", 5) == 0
+    assert (
+        run(
+            "--train_test",
+            "train",
+            "--logging_root",
+            tmp_path / "logs",
+            "--resume",
+            run_folder / "model-epoch_0_iter_4.pth",
+            "--max_steps",
+            5,
+        )
+        == 0
+    )
     assert final_checkpoint(tmp_path / "logs", 5)[1]["seconds"] > whole["seconds"] > 0
 
 
 def test_a_run_without_kept_checkpoints_is_refused(trained, tmp_path):
-    for folder, count in [(final_checkpoint(trained[1], 2)[0].parent, "1 checkpoint,"), (tmp_path, "no checkpoints,")]:
+    for folder, count in [
+        (final_checkpoint(trained[1], 2)[0].parent, "1 checkpoint,"),
+        (tmp_path, "no checkpoints,"),
+    ]:
         with pytest.raises(InputError, match=f"--runs {folder}: holds {count} a curve needs two"):
             main(["--runs", str(folder), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
@@ -164,6 +257,17 @@ def test_runs_of_two_sizes_on_one_scene(run_folder, scene, tmp_path):
     settings = ["--max_steps", 2, "--checkpoint_every", 1, "--img_sidelength", 128]
     assert run(*arguments(scene, tmp_path / "logs", *settings)) == 0
     large = final_checkpoint(tmp_path / "logs", 2)[0].parent
-    main(["--runs", str(run_folder), str(large), "--out", str(tmp_path / "out"), "--data_root", str(scene / "test"),
-          "--device", "cpu"])
+    main(
+        [
+            "--runs",
+            str(run_folder),
+            str(large),
+            "--out",
+            str(tmp_path / "out"),
+            "--data_root",
+            str(scene / "test"),
+            "--device",
+            "cpu",
+        ]
+    )
     assert len(json.loads((tmp_path / "out" / "curve.json").read_text())["checkpoints"]) == 4

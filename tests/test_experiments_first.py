@@ -1,4 +1,6 @@
-"""What a study finds out before it spends hours, and what must not stop it later: real runs and dry runs."""
+"""What a study finds out before it spends hours, and what must not stop it later: real runs and dry
+runs."""
+
 import json
 import os
 import shutil
@@ -18,7 +20,8 @@ def words(scene, out, *more) -> list[str]:
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_cameras_that_see_nothing_are_refused_before_a_run_starts(scene, tmp_path, split):
-    """The first run, of the nearest neighbour, trains nothing and would not miss the training cameras."""
+    """The first run, of the nearest neighbour, trains nothing and would not miss the training
+    cameras."""
     for pose in (scene / split / "pose").iterdir():
         pose.write_text("1 0 0 0 0 1 0 0 0 0 1 90 0 0 0 1\n")
     with pytest.raises(InputError, match=f"{scene / split}.*see"):
@@ -30,21 +33,34 @@ def test_the_study_of_noise_runs_where_others_validate(scene, tmp_path):
     """No held-out views lie beside its noisy copies of the training views."""
     out = tmp_path / "out"
     sensitivity.main(words(scene, out, "--studies", "noise", "--degrees", 2, "--validate_every", 1))
-    (point,) = json.loads((out / "sensitivity.json").read_text())["studies"]["noise"]["scenes"]["scene"]
+    (point,) = json.loads((out / "sensitivity.json").read_text())["studies"]["noise"]["scenes"][
+        "scene"
+    ]
     assert list(point["seeds"]) == ["0"], point["failed"]
 
 
 def test_a_scene_that_was_made_again_is_refused(scene, tmp_path):
-    """One table would mix results of both; poses count by content, pictures by size, and neither by time."""
+    """One table would mix results of both; poses count by content, pictures by size, and neither by
+    time."""
     data = scenes_by_name([scene])
     write_plan(draw_up(tmp_path / "out", "table1", 2, [], data, []), [], data)
     os.utime(scene / "test" / "pose" / "000000.txt", (0, 0))
     shutil.copytree(scene, tmp_path / "copy")
-    assert draw_up(tmp_path / "out", "table1", 2, [], data, []).fingerprints == {"scene": fingerprint(*data["scene"])}
-    for changed in ["train/rgb/000003.png", "train/intrinsics.txt", "test/pose/000001.txt", "test/rgb/000009.png"]:
+    assert draw_up(tmp_path / "out", "table1", 2, [], data, []).fingerprints == {
+        "scene": fingerprint(*data["scene"])
+    }
+    for changed in [
+        "train/rgb/000003.png",
+        "train/intrinsics.txt",
+        "test/pose/000001.txt",
+        "test/rgb/000009.png",
+    ]:
         with open(scene / changed, "ab") as file:
             file.write(b"\n")
-        with pytest.raises(InputError, match=f"^{scene}: has changed since {tmp_path / 'out'} was begun; name another"):
+        with pytest.raises(
+            InputError,
+            match=f"^{scene}: has changed since {tmp_path / 'out'} was begun; name another",
+        ):
             draw_up(tmp_path / "out", "table1", 2, [], data, [])
         shutil.rmtree(scene)
         shutil.copytree(tmp_path / "copy", scene)
@@ -53,6 +69,11 @@ def test_a_scene_that_was_made_again_is_refused(scene, tmp_path):
 
 def test_a_plan_without_fingerprints_gains_them(scene, tmp_path):
     data = scenes_by_name([scene])
-    write_json(tmp_path / RECORD, {"experiment": "table1", "steps": 2, "flags": [], "scenes": {"scene": str(scene)}})
+    write_json(
+        tmp_path / RECORD,
+        {"experiment": "table1", "steps": 2, "flags": [], "scenes": {"scene": str(scene)}},
+    )
     write_plan(draw_up(tmp_path, "table1", 2, [], data, []), [], data)
-    assert json.loads((tmp_path / RECORD).read_text())["fingerprints"] == {"scene": fingerprint(*data["scene"])}
+    assert json.loads((tmp_path / RECORD).read_text())["fingerprints"] == {
+        "scene": fingerprint(*data["scene"])
+    }

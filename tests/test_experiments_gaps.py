@@ -1,4 +1,5 @@
 """What tables and pictures show of runs that are not done, and of what an earlier call left."""
+
 import imageio.v2 as imageio
 import numpy as np
 import pytest
@@ -13,7 +14,12 @@ from util import InputError, write_json
 
 
 def collect(study, scene, out, *more) -> None:
-    study.main([str(word) for word in ["--scenes", scene, "--steps", 3, "--out", out, "--collect", *SMALL, *more]])
+    study.main(
+        [
+            str(word)
+            for word in ["--scenes", scene, "--steps", 3, "--out", out, "--collect", *SMALL, *more]
+        ]
+    )
 
 
 def plan(out, experiment: str, **psnr: float) -> None:
@@ -22,9 +28,16 @@ def plan(out, experiment: str, **psnr: float) -> None:
     for variant, value in psnr.items():
         folder = out / "runs" / f"scene-{variant}-seed0" / "test_traj" / "day" / "run"
         folder.mkdir(parents=True)
-        write_json(folder / "metrics.json", {
-            "psnr": value, "ssim": 0.5, "depth": None, "parameters": 7,
-            "protocol": {"sidelength": 64, "background": "white"}})
+        write_json(
+            folder / "metrics.json",
+            {
+                "psnr": value,
+                "ssim": 0.5,
+                "depth": None,
+                "parameters": 7,
+                "protocol": {"sidelength": 64, "background": "white"},
+            },
+        )
 
 
 @pytest.mark.parametrize("study", [table1, occlusion])
@@ -63,14 +76,21 @@ def test_sensitivity_lists_its_gaps(scene, tmp_path, capsys):
     assert "\nNot done:\n\n- scene, training images 4 (--skip 1), seed 0: waiting\n" in text
     output = capsys.readouterr().out
     assert text in output
-    assert [line for line in output.splitlines() if "look at" in line] == [f"look at {tmp_path / 'images.png'}"]
+    assert [line for line in output.splitlines() if "look at" in line] == [
+        f"look at {tmp_path / 'images.png'}"
+    ]
     assert not (tmp_path / "noise.png").exists()
 
 
 def test_no_line_is_drawn_across_a_gap(tmp_path):
     for name, seeds in [("whole", [1, 1, 1, 1]), ("broken", [1, 1, 0, 1])]:
-        curve = sensitivity.psnr_curve("scene", [{"x": x, "seeds": {str(seed): {"psnr": 20.0} for seed in range(count)}}
-                                                 for x, count in enumerate(seeds)])
+        curve = sensitivity.psnr_curve(
+            "scene",
+            [
+                {"x": x, "seeds": {str(seed): {"psnr": 20.0} for seed in range(count)}}
+                for x, count in enumerate(seeds)
+            ],
+        )
         write_plots(tmp_path / f"{name}.png", [Plot("", "x", "y", [curve])])
     whole, broken = (imageio.imread(tmp_path / f"{name}.png") for name in ("whole", "broken"))
     changed = np.flatnonzero((whole != broken).any(axis=(0, 2)))
@@ -80,7 +100,14 @@ def test_no_line_is_drawn_across_a_gap(tmp_path):
 
 def test_a_cell_says_what_its_mean_hides():
     figures = [{"setbacks": 0}, {"setbacks": 2}, {"setbacks": 0}]
-    summary = {"psnr": 20.0, "ssim": 0.5, "seeds": dict(zip("012", figures, strict=True)), "failed": {"3": "full"},
-               "unfinished": {}}
+    summary = {
+        "psnr": 20.0,
+        "ssim": 0.5,
+        "seeds": dict(zip("012", figures, strict=True)),
+        "failed": {"3": "full"},
+        "unfinished": {},
+    }
     assert cell(summary) == "20.00 / 0.50 (3 of 4 seeds, 1 went back)"
-    assert cell({**summary, "seeds": {"0": figures[0]}, "failed": {}}, best=True) == "**20.00 / 0.50**"
+    assert (
+        cell({**summary, "seeds": {"0": figures[0]}, "failed": {}}, best=True) == "**20.00 / 0.50**"
+    )

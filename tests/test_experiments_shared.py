@@ -1,4 +1,6 @@
-"""An experiment that several processes carry out, and one that is stopped: real runs, the same to the bit."""
+"""An experiment that several processes carry out, and one that is stopped: real runs, the same to
+the bit."""
+
 import json
 import re
 import shutil
@@ -20,23 +22,37 @@ RUNS = ["scene-pix2pix-seed0", "scene-deepvoxels-seed0"]  # of the experiment th
 
 
 def words(scene, out, *more) -> list[str]:
-    return [str(word) for word in ["--scenes", scene, "--out", out, "--steps", STEPS, *SMALL, *more]]
+    return [
+        str(word) for word in ["--scenes", scene, "--out", out, "--steps", STEPS, *SMALL, *more]
+    ]
 
 
 def start(scene, out, *more) -> subprocess.Popen:
     """experiments.table1 in a process of its own. It is killed when the test ends."""
-    STARTED.append(subprocess.Popen([sys.executable, "-m", "experiments.table1", *words(scene, out, *more)], cwd=ROOT,
-                                    text=True, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    STARTED.append(
+        subprocess.Popen(
+            [sys.executable, "-m", "experiments.table1", *words(scene, out, *more)],
+            cwd=ROOT,
+            text=True,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    )
     return STARTED[-1]
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """A scene, and the folder of a table of all methods that two commands began at once, with the commands' outputs."""
+    """A scene, and the folder of a table of all methods that two commands began at once, with the
+    commands' outputs."""
     folder = tmp_path_factory.mktemp("shared")
     write_scene(folder / "scene" / "train", views=8)
     write_scene(folder / "scene" / "test", views=3)
-    processes = [start(folder / "scene", folder / "out"), start(folder / "scene", folder / "out", "--log_every", 7)]
+    processes = [
+        start(folder / "scene", folder / "out"),
+        start(folder / "scene", folder / "out", "--log_every", 7),
+    ]
     outputs = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     return folder / "scene", folder / "out", [output for output, _ in outputs]
@@ -47,26 +63,49 @@ def final(folder) -> tuple[dict, dict]:
     (path,) = folder.glob(f"logs/*/*/model-epoch_*_iter_{STEPS}.pth")
     (metrics,) = folder.glob("test_traj/*/*/metrics.json")
     checkpoint = torch.load(path, weights_only=True)
-    return ({name: checkpoint[name] for name in ("model", "discriminator", "model_optimizer", "discriminator_optimizer",
-                                                 "step", "rng")}, json.loads(metrics.read_text()))
+    return (
+        {
+            name: checkpoint[name]
+            for name in (
+                "model",
+                "discriminator",
+                "model_optimizer",
+                "discriminator_optimizer",
+                "step",
+                "rng",
+            )
+        },
+        json.loads(metrics.read_text()),
+    )
 
 
 def test_two_commands_share_the_runs_and_the_table_is_whole(shared):
     _, out, outputs = shared
     assert {path.name for path in out.iterdir()} - {".lock"} == {
-        "experiment.json", "runs", "table.md", "table.json", "figure.png", "scene.mp4"}
+        "experiment.json",
+        "runs",
+        "table.md",
+        "table.json",
+        "figure.png",
+        "scene.mp4",
+    }
     table = json.loads((out / "table.json").read_text())["scenes"]["scene"]
     assert list(table) == list(table1.NAMES)
     for model, summary in table.items():
         run = f"scene-{model}-seed0"
         commands = [command["command"] for command in read_commands(out / "runs" / run)]
-        assert len(commands) == (1 if model == "nearest_neighbor" else 2), commands  # a training and a test
+        assert len(commands) == (1 if model == "nearest_neighbor" else 2), (
+            commands
+        )  # a training and a test
         assert sum(f"] {run}: see" in output for output in outputs) == 1
         assert len({"--log_every 7" in command for command in commands}) == 1
         assert not summary["failed"] and not summary["unfinished"]
         metrics = json.loads((out / summary["seeds"]["0"]["frames"] / "metrics.json").read_text())
         assert (metrics["model"], metrics["psnr"]) == (model, summary["psnr"])
-        assert summary["parameters"] >= table["deepvoxels"]["parameters"] or model == "nearest_neighbor"
+        assert (
+            summary["parameters"] >= table["deepvoxels"]["parameters"]
+            or model == "nearest_neighbor"
+        )
     text = (out / "table.md").read_text()
     assert f"{table['pix2pix']['psnr']:.2f} / {table['pix2pix']['ssim']:.2f}" in text
     assert "30.55 / 0.97" in text  # the paper's mean
@@ -83,11 +122,19 @@ def test_two_jobs_stopped_and_continued_give_the_same_bits(shared, tmp_path, cap
     logs = [out / "runs" / run for run in RUNS]
     models = ["--models", "pix2pix", "deepvoxels"]
     process = start(scene, out, *models, "--jobs", 2)
-    wait_for(lambda: all((log / "log.txt").exists() and f"/{STEPS} [" in (log / "log.txt").read_text()
-                         for log in logs), process, seconds=120)
+    wait_for(
+        lambda: all(
+            (log / "log.txt").exists() and f"/{STEPS} [" in (log / "log.txt").read_text()
+            for log in logs
+        ),
+        process,
+        seconds=120,
+    )
     table1.main(["--out", str(out), "--status"])
     status = capsys.readouterr().out
-    assert len(re.findall(rf"running  process {process.pid} on .*: step \d+ of {STEPS}", status)) == 2, status
+    assert (
+        len(re.findall(rf"running  process {process.pid} on .*: step \d+ of {STEPS}", status)) == 2
+    ), status
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -113,7 +160,8 @@ def test_two_jobs_stopped_and_continued_give_the_same_bits(shared, tmp_path, cap
 
 
 def test_the_folder_of_an_earlier_version_is_extended(shared, tmp_path, capsys):
-    """Its record held no plan, and all flags, those among them that do not change what is learned."""
+    """Its record held no plan, and all flags, those among them that do not change what is
+    learned."""
     scene, undisturbed, _ = shared
     shutil.copytree(undisturbed, tmp_path / "out", symlinks=True)
     record = json.loads((undisturbed / "experiment.json").read_text())
@@ -122,4 +170,5 @@ def test_the_folder_of_an_earlier_version_is_extended(shared, tmp_path, capsys):
     table1.main(words(scene, tmp_path / "out"))
     assert capsys.readouterr().out.startswith("5 of 5 runs are done")
     assert list(json.loads((tmp_path / "out" / "experiment.json").read_text())["runs"]) == [
-        f"scene-{model}-seed0" for model in table1.NAMES]
+        f"scene-{model}-seed0" for model in table1.NAMES
+    ]

@@ -1,5 +1,6 @@
-"""64 runs on 16 workers that fail and die: no run twice at once, none lost. Locks, folders and processes are real; only
-what a run does (`carry_out`) is simulated."""
+"""64 runs on 16 workers that fail and die: no run twice at once, none lost. Locks, folders and
+processes are real; only what a run does (`carry_out`) is simulated."""
+
 import fcntl
 import json
 import os
@@ -20,21 +21,30 @@ from experiments.plan import Plan
 from experiments.status import find_result, read_commands
 from util import write_json
 
-RUNS, WORKERS = 64, 16
+RUNS = 64
+WORKERS = 16
 LINES = {"views": "", "prepare": "", "train": "", "test": ""}
-# What befalls a run before it is done: its command fails, or its worker is killed, at once or within a command.
-troubles = st.dictionaries(st.integers(0, RUNS - 1),
-                           st.lists(st.sampled_from(["fails", "dies", "dies in a command"]), min_size=1, max_size=3),
-                           max_size=RUNS)
+# What befalls a run before it is done: its command fails, or its worker is killed, at once or
+# within a command.
+troubles = st.dictionaries(
+    st.integers(0, RUNS - 1),
+    st.lists(st.sampled_from(["fails", "dies", "dies in a command"]), min_size=1, max_size=3),
+    max_size=RUNS,
+)
 
 
 def simulate(plan: Plan, befalls: dict[str, list[str]]) -> list[int]:
     """One command's worth of workers, and their exit codes."""
+
     def carry_out(plan, name, flags, lock, commands, environment):
         folder = plan.folder(name)
         with open(folder / "attempts", "ab") as attempts:
-            fcntl.flock(attempts, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails if another worker is at this run
-            trouble = (befalls.get(name, []) + ["none"])[attempts.tell()]  # after its end there must be no attempt
+            fcntl.flock(
+                attempts, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # fails if another worker is at this run
+            trouble = (befalls.get(name, []) + ["none"])[
+                attempts.tell()
+            ]  # after its end there must be no attempt
             attempts.write(b".")
             attempts.flush()
             time.sleep(0.001)
@@ -48,7 +58,10 @@ def simulate(plan: Plan, befalls: dict[str, list[str]]) -> list[int]:
             write_json(folder / "commands.json", {"commands": [*read_commands(folder)[:-1], entry]})
             if trouble == "none":
                 (folder / "test_traj" / "day" / "run").mkdir(parents=True)
-                write_json(folder / "test_traj" / "day" / "run" / "metrics.json", {"psnr": 20.0, "ssim": 0.5})
+                write_json(
+                    folder / "test_traj" / "day" / "run" / "metrics.json",
+                    {"psnr": 20.0, "ssim": 0.5},
+                )
 
     processes = []
     for _ in range(WORKERS):
@@ -57,7 +70,9 @@ def simulate(plan: Plan, befalls: dict[str, list[str]]) -> list[int]:
             code = 1
             try:
                 sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-                tqdm.set_lock(threading.RLock())  # not the parent's, which a worker that dies would keep for ever
+                tqdm.set_lock(
+                    threading.RLock()
+                )  # not the parent's, which a worker that dies would keep for ever
                 worker.carry_out = carry_out
                 worker.work(plan, list(plan.runs), [], [{}])
                 code = 0
@@ -74,7 +89,9 @@ def check(trouble: dict[int, list[str]]) -> None:
 
         def attempts() -> dict[str, int]:
             files = {name: plan.folder(name) / "attempts" for name in plan.runs}
-            return {name: path.stat().st_size if path.exists() else 0 for name, path in files.items()}
+            return {
+                name: path.stat().st_size if path.exists() else 0 for name, path in files.items()
+            }
 
         left = set(plan.runs)
         while left:
@@ -86,8 +103,13 @@ def check(trouble: dict[int, list[str]]) -> None:
                 assert all(after[name] > before[name] for name in left), "a run was lost"
             left = {name for name in left if not find_result(plan.folder(name))}
         assert attempts() == {name: len(befalls.get(name, [])) + 1 for name in plan.runs}
-        assert all(json.loads((plan.folder(name) / "commands.json").read_text())["commands"][-1]["exit_code"] == 0
-                   for name in plan.runs)
+        assert all(
+            json.loads((plan.folder(name) / "commands.json").read_text())["commands"][-1][
+                "exit_code"
+            ]
+            == 0
+            for name in plan.runs
+        )
 
 
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))

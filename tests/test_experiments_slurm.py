@@ -1,4 +1,5 @@
 """What of `--slurm` needs no SLURM; the rest is in test_cluster.py."""
+
 import re
 import shlex
 
@@ -11,19 +12,25 @@ from tests.conftest import SMALL
 from tests.helpers import ROOT
 
 
-@pytest.mark.parametrize(("more", "words"), [
-    (["--slurm"], ["--slurm: SLURM is not installed here"]),
-    (["--slurm_hours", "2"], ["--slurm_hours: needs --slurm"]),
-    (["--slurm", "--jobs", "2"], ["not allowed with"]),
-    (["--slurm", "--slurm_gpus_per_task", "2"], ["--slurm_gpus_per_task", "from 0 to 1"]),
-    (["--slurm", "--slurm_extra", "exclusive"], ["exclusive is not KEY=VALUE"]),
-    (["--slurm", "--slurm_extra", "job_name=mine"], ["job-name cannot be given"]),
-])
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--slurm"], ["--slurm: SLURM is not installed here"]),
+        (["--slurm_hours", "2"], ["--slurm_hours: needs --slurm"]),
+        (["--slurm", "--jobs", "2"], ["not allowed with"]),
+        (["--slurm", "--slurm_gpus_per_task", "2"], ["--slurm_gpus_per_task", "from 0 to 1"]),
+        (["--slurm", "--slurm_extra", "exclusive"], ["exclusive is not KEY=VALUE"]),
+        (["--slurm", "--slurm_extra", "job_name=mine"], ["job-name cannot be given"]),
+    ],
+)
 def test_wrong_arguments(scene, tmp_path, monkeypatch, capfd, more, words):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SystemExit) as end:
-        run(table1.PROG, table1.main, ["--scenes", str(scene), "--steps", "3", "--out", str(tmp_path / "out"), *SMALL,
-                                       *more])
+        run(
+            table1.PROG,
+            table1.main,
+            ["--scenes", str(scene), "--steps", "3", "--out", str(tmp_path / "out"), *SMALL, *more],
+        )
     error = capfd.readouterr().err
     assert end.value.code == 2
     assert error.count("\n") == 1, error

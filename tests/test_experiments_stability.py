@@ -1,4 +1,5 @@
 """The study of stability: real runs, and what it reads from their summaries."""
+
 import json
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,15 +17,34 @@ from util import write_json
 def test_the_legend_tells_all_groups_apart():
     groups = [(scene, 0.001, limit) for scene in ("cube", "a$b$") for limit in (5.0, 10.0, 0.0)]
     assert list(stability.legend_texts(groups).values()) == [
-        f"{scene}, learning rate 0.001, {limit}" for scene in ("cube", r"a\$b\$") for limit in (
-            "limit 5", "limit 10", "no limit")]
+        f"{scene}, learning rate 0.001, {limit}"
+        for scene in ("cube", r"a\$b\$")
+        for limit in ("limit 5", "limit 10", "no limit")
+    ]
     assert stability.legend_texts(groups[1:2]) == {groups[1]: "cube, learning rate 0.001"}
 
 
 def test_stability_of_runs_with_and_without_the_limit(scene, tmp_path, capsys):
     out = tmp_path / "out"
-    stability.main([str(word) for word in ["--scenes", scene, "--steps", 10, "--out", out, "--volume_limits", 10, 0,
-                                           "--learning_rates", 0.002, *SMALL]])
+    stability.main(
+        [
+            str(word)
+            for word in [
+                "--scenes",
+                scene,
+                "--steps",
+                10,
+                "--out",
+                out,
+                "--volume_limits",
+                10,
+                0,
+                "--learning_rates",
+                0.002,
+                *SMALL,
+            ]
+        ]
+    )
     assert "| scene | 0.002 | none | 1 of 1 |" in capsys.readouterr().out
     limited, free = json.loads((out / "stability.json").read_text())["rows"]
     assert limited["volume_max"] == free["volume_max"]  # too small to feel the limit
@@ -34,7 +54,9 @@ def test_stability_of_runs_with_and_without_the_limit(scene, tmp_path, capsys):
 
 
 def test_the_table_and_the_picture_are_whole_or_the_earlier_ones(scene, tmp_path, monkeypatch):
-    write_json(tmp_path / RECORD, {"experiment": "stability", "steps": 10, "flags": SMALL, "scenes": {}})
+    write_json(
+        tmp_path / RECORD, {"experiment": "stability", "steps": 10, "flags": SMALL, "scenes": {}}
+    )
     (tmp_path / "stability.png").write_text("an earlier one")
 
     def save_half(figure, file, **_):
@@ -42,11 +64,27 @@ def test_the_table_and_the_picture_are_whole_or_the_earlier_ones(scene, tmp_path
             opened.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", lambda path, text, **_: path.name == ".lock" or pytest.fail(
-        f"{path} may be half written"))
+    monkeypatch.setattr(
+        Path,
+        "write_text",
+        lambda path, text, **_: path.name == ".lock" or pytest.fail(f"{path} may be half written"),
+    )
     monkeypatch.setattr(Figure, "savefig", save_half)
     with pytest.raises(OSError, match="No space"):
-        stability.main([str(word) for word in ["--scenes", scene, "--steps", 10, "--out", tmp_path, *SMALL,
-                                               "--collect"]])
+        stability.main(
+            [
+                str(word)
+                for word in [
+                    "--scenes",
+                    scene,
+                    "--steps",
+                    10,
+                    "--out",
+                    tmp_path,
+                    *SMALL,
+                    "--collect",
+                ]
+            ]
+        )
     assert (tmp_path / "stability.md").is_file()
     assert (tmp_path / "stability.png").read_text() == "an earlier one"

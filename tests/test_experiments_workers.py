@@ -1,4 +1,5 @@
 """Workers that share the runs of a plan, in processes of their own. The runs are short scripts."""
+
 import io
 import json
 import shlex
@@ -14,7 +15,15 @@ from cli import run as run_command
 from experiments import table1, worker
 from experiments.execute import command_lines
 from experiments.plan import RECORD, read_plan
-from experiments.status import Progress, find_result, read_commands, read_progress, read_state, reason, status_table
+from experiments.status import (
+    Progress,
+    find_result,
+    read_commands,
+    read_progress,
+    read_state,
+    reason,
+    status_table,
+)
 from tests.helpers import ENVIRONMENT, ROOT, STARTED, wait_for
 from util import InputError, write_json
 
@@ -38,18 +47,39 @@ def finish():
 def make_plan(out: Path, scripts: dict[str, str]):
     """The plan of an experiment whose runs are these scripts, by name."""
     out.mkdir()
-    write_json(out / RECORD, {"experiment": "table1", "steps": 3, "flags": [], "scenes": {}, "runs": {
-        name: {"views": "", "prepare": "", "train": "", "test": shlex.join(
-            ["python", "-c", SCRIPT + script, "--train_test", "test"])}
-        for name, script in scripts.items()}})
+    write_json(
+        out / RECORD,
+        {
+            "experiment": "table1",
+            "steps": 3,
+            "flags": [],
+            "scenes": {},
+            "runs": {
+                name: {
+                    "views": "",
+                    "prepare": "",
+                    "train": "",
+                    "test": shlex.join(["python", "-c", SCRIPT + script, "--train_test", "test"]),
+                }
+                for name, script in scripts.items()
+            },
+        },
+    )
     return read_plan(out)
 
 
 def start(out: Path, *more) -> subprocess.Popen:
     """A worker. It is killed when the test ends."""
-    STARTED.append(subprocess.Popen([sys.executable, "-m", "experiments.worker", "--out", out, *map(str, more)],
-                                    cwd=ROOT, text=True, env=ENVIRONMENT, stdout=subprocess.PIPE,
-                                    stderr=subprocess.PIPE))
+    STARTED.append(
+        subprocess.Popen(
+            [sys.executable, "-m", "experiments.worker", "--out", out, *map(str, more)],
+            cwd=ROOT,
+            text=True,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    )
     return STARTED[-1]
 
 
@@ -59,12 +89,21 @@ def begun(folder: Path) -> int:
 
 
 def test_workers_share_the_runs(tmp_path):
-    plan = make_plan(tmp_path / "out", {f"run{i}": "time.sleep(0.2); finish()" for i in range(8)} | {
-        "bad": "print('50%'); sys.exit('error: out of luck')"})
-    workers = [start(plan.out, "--jobs", 2), start(plan.out), start(plan.out, "--runs", "run7", "--log_every", 5)]
+    plan = make_plan(
+        tmp_path / "out",
+        {f"run{i}": "time.sleep(0.2); finish()" for i in range(8)}
+        | {"bad": "print('50%'); sys.exit('error: out of luck')"},
+    )
+    workers = [
+        start(plan.out, "--jobs", 2),
+        start(plan.out),
+        start(plan.out, "--runs", "run7", "--log_every", 5),
+    ]
     ends = [process.communicate(timeout=120) for process in workers]
     codes = [process.returncode for process in workers]
-    assert codes[:2] in ([0, 1], [1, 0], [1, 1]), ends  # 0 if the bad run had not failed yet when the worker ended
+    assert codes[:2] in ([0, 1], [1, 0], [1, 1]), (
+        ends
+    )  # 0 if the bad run had not failed yet when the worker ended
     assert codes[2] == 0, ends  # it was not asked for that run
     assert all(begun(plan.folder(f"run{i}")) == 1 for i in range(8))
     assert read_state(plan.folder("bad")).text == "exit code 1: error: out of luck"
@@ -94,10 +133,15 @@ def test_a_command_that_outlived_its_killed_worker_keeps_its_run(tmp_path):
 
 
 def test_a_second_interrupt_kills(tmp_path):
-    plan = make_plan(tmp_path / "out", {"run": """
+    plan = make_plan(
+        tmp_path / "out",
+        {
+            "run": """
 signal.signal(signal.SIGTERM, lambda *_: (folder / 'asked').touch())
 (folder / 'ready').write_text(str(os.getpid()))
-wait_for('never')"""})
+wait_for('never')"""
+        },
+    )
     folder = plan.folder("run")
     process = start(plan.out)
     wait_for((folder / "ready").exists, process)
@@ -118,13 +162,18 @@ def test_the_states_of_runs(tmp_path):
     with tqdm(total=1000, initial=400, unit="step", file=bar, mininterval=0) as progress:
         progress.update(50)
     log = repr("error: of an earlier command\n" * 3000 + bar.getvalue())
-    plan = make_plan(tmp_path / "out", {
-        "done": "finish()",
-        "failed": "print('50%|##\\rrun.py: error: no such thing\\n'); print('100%|##\\r'); sys.exit(2)",
-        "no_result": "",
-        "stopped": f"print({log}); sys.exit(143)",
-        "killed": f"print({log}, flush=True); os.kill(os.getpid(), signal.SIGKILL)",
-        "new": ""})
+    plan = make_plan(
+        tmp_path / "out",
+        {
+            "done": "finish()",
+            "failed": "print('50%|##\\rrun.py: error: no such thing\\n'); print('100%|##\\r'); "
+            "sys.exit(2)",
+            "no_result": "",
+            "stopped": f"print({log}); sys.exit(143)",
+            "killed": f"print({log}, flush=True); os.kill(os.getpid(), signal.SIGKILL)",
+            "new": "",
+        },
+    )
     worker.work(plan, [name for name in plan.runs if name != "new"], [], [{}] * 2)
     table = status_table(plan, list(plan.runs))
     assert [line.split(maxsplit=2) for line in table.splitlines()] == [
@@ -134,17 +183,30 @@ def test_the_states_of_runs(tmp_path):
         ["stopped", "waiting", "stopped at step 450 of 1000"],
         ["killed", "failed", table.splitlines()[4].split(maxsplit=2)[2]],
         ["new", "waiting"],
-        ["1", "done,", "0 running, 2 waiting, 3 failed"]]
+        ["1", "done,", "0 running, 2 waiting, 3 failed"],
+    ]
     assert "exit code -9" in table
 
 
-@pytest.mark.parametrize(("line", "progress"), [
-    ("45%|#5  | 450/1000 [00:10<00:12, 43.20step/s, loss=1.2]", Progress(450, 1000, "step", 43.2, "00:12")),
-    ("45%|#5  | 450/1000 [1:00:10<1:02:12,  2.00s/step]", Progress(450, 1000, "step", 0.5, "1:02:12")),
-    ("0%|  | 0/3 [00:00<?, ?frame/s]", Progress(0, 3, "frame", None, "?")),
-    ("no bar at all", None)])
+@pytest.mark.parametrize(
+    ("line", "progress"),
+    [
+        (
+            "45%|#5  | 450/1000 [00:10<00:12, 43.20step/s, loss=1.2]",
+            Progress(450, 1000, "step", 43.2, "00:12"),
+        ),
+        (
+            "45%|#5  | 450/1000 [1:00:10<1:02:12,  2.00s/step]",
+            Progress(450, 1000, "step", 0.5, "1:02:12"),
+        ),
+        ("0%|  | 0/3 [00:00<?, ?frame/s]", Progress(0, 3, "frame", None, "?")),
+        ("no bar at all", None),
+    ],
+)
 def test_the_progress_is_that_of_the_last_bar(tmp_path, line, progress):
-    (tmp_path / "log.txt").write_text(f"1%|  | 1/7 [00:10<00:12, 43.20step/s]\r{line}\n" if progress else line)
+    (tmp_path / "log.txt").write_text(
+        f"1%|  | 1/7 [00:10<00:12, 43.20step/s]\r{line}\n" if progress else line
+    )
     assert read_progress(tmp_path) == progress
 
 
@@ -155,8 +217,10 @@ def test_the_reason_is_the_last_error_of_the_last_command(tmp_path):
         assert reason(tmp_path) == expected
 
     check("50%|##\r60%|###\nrun.py: error: no such thing\n\n", "run.py: error: no such thing")
-    check("50%|##\rerror: model.pth could not be saved\n100%|#####\r100%|#####\n",
-          "error: model.pth could not be saved")
+    check(
+        "50%|##\rerror: model.pth could not be saved\n100%|#####\r100%|#####\n",
+        "error: model.pth could not be saved",
+    )
     check("error: earlier\nKilled\n\n", "Killed", begin=15)
     check("", "no output")
 
@@ -174,7 +238,12 @@ def test_every_slot_has_its_share(monkeypatch):
     assert slots() == slots("--jobs", "1") == [{}]
     assert slots("--jobs", "2") == [{"OMP_NUM_THREADS": "4"}] * 2
     assert slots("--jobs", "20") == [{"OMP_NUM_THREADS": "1"}] * 20
-    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots("--gpus", "0-2,7")] == ["0", "1", "2", "7"]
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots("--gpus", "0-2,7")] == [
+        "0",
+        "1",
+        "2",
+        "7",
+    ]
     assert slots("--gpus", "3") == [{"OMP_NUM_THREADS": "9", "CUDA_VISIBLE_DEVICES": "3"}]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert slots("--jobs", "2") == [{"OMP_NUM_THREADS": "3"}] * 2
@@ -186,25 +255,43 @@ def test_every_slot_has_its_share(monkeypatch):
         slots("--gpus", "0", flags=["--device", "cpu"])
 
 
-@pytest.mark.parametrize(("words", "expected"), [
-    (["--out", "OUT", "--runs", "run", "other"], "--runs other: "),
-    (["--out", "OUT", "--gpus", "99"], "--gpus 99: PyTorch finds"),
-    (["--out", "OUT", "--gpus", "3-"], "3- is not a list of GPUs"),
-    (["--out", "OUT", "--gpus", "3-1"], "twice, or none"),
-    (["--out", "OUT", "--gpus", "0,0"], "twice, or none"),
-    (["--out", "OUT", "--jobs", "0"], "0 is not a whole number of at least 1"),
-    (["--out", "OUT", "--jobs", "2", "--gpus", "0"], "not allowed with"),
-    (["--out", "OUT", "--nf0", "8"], "--nf0: cannot be given to a worker"),
-    (["--out", "OUT", "--log_evry", "8"], "--log_evry"),
-    *((["--out", "OUT", *words], f"{words[0].partition('=')[0]}: cannot be given, the experiment sets it")
-      for words in (["--data_root", "other"], ["--train_root", "other"], ["--logging_root=other"], ["--dry_run"],
-                    ["--start_epoch", "2"], ["--experiment_name", "mine"], ["--lpips"], ["--checkpoint", "latest"])),
-    (["--out", "nowhere"], "nowhere: holds no experiment"),
-])
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--out", "OUT", "--runs", "run", "other"], "--runs other: "),
+        (["--out", "OUT", "--gpus", "99"], "--gpus 99: PyTorch finds"),
+        (["--out", "OUT", "--gpus", "3-"], "3- is not a list of GPUs"),
+        (["--out", "OUT", "--gpus", "3-1"], "twice, or none"),
+        (["--out", "OUT", "--gpus", "0,0"], "twice, or none"),
+        (["--out", "OUT", "--jobs", "0"], "0 is not a whole number of at least 1"),
+        (["--out", "OUT", "--jobs", "2", "--gpus", "0"], "not allowed with"),
+        (["--out", "OUT", "--nf0", "8"], "--nf0: cannot be given to a worker"),
+        (["--out", "OUT", "--log_evry", "8"], "--log_evry"),
+        *(
+            (
+                ["--out", "OUT", *words],
+                f"{words[0].partition('=')[0]}: cannot be given, the experiment sets it",
+            )
+            for words in (
+                ["--data_root", "other"],
+                ["--train_root", "other"],
+                ["--logging_root=other"],
+                ["--dry_run"],
+                ["--start_epoch", "2"],
+                ["--experiment_name", "mine"],
+                ["--lpips"],
+                ["--checkpoint", "latest"],
+            )
+        ),
+        (["--out", "nowhere"], "nowhere: holds no experiment"),
+    ],
+)
 def test_a_worker_refuses(tmp_path, capfd, words, expected):
     plan = make_plan(tmp_path / "out", {"run": "finish()"})
     with pytest.raises(SystemExit) as end:
-        run_command(worker.PROG, worker.main, [str(plan.out) if word == "OUT" else word for word in words])
+        run_command(
+            worker.PROG, worker.main, [str(plan.out) if word == "OUT" else word for word in words]
+        )
     error = capfd.readouterr().err
     assert end.value.code == 2
     assert error.startswith("experiments.worker: error: ")
@@ -227,5 +314,6 @@ def test_an_experiment_lists_its_runs(tmp_path, capsys):
     capsys.readouterr()
     table1.main(["--out", str(plan.out), "--status"])
     assert capsys.readouterr().out == (
-        "run    waiting\nother  done     PSNR 20.00 dB\n1 done, 0 running, 1 waiting, 0 failed\n")
+        "run    waiting\nother  done     PSNR 20.00 dB\n1 done, 0 running, 1 waiting, 0 failed\n"
+    )
     assert json.loads((plan.out / RECORD).read_text())["steps"] == 3

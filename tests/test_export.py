@@ -1,4 +1,6 @@
-"""The exported point cloud: fused from true depth of a cube, from a model by the command, and after real training."""
+"""The exported point cloud: fused from true depth of a cube, from a model by the command, and after
+real training."""
+
 import numpy as np
 import pytest
 import torch
@@ -24,30 +26,51 @@ from tests.helpers import run as train
 
 INTRINSICS = SceneIntrinsics(64.0, 32.0, 32.0, (0.0, 0.0, 0.0), 1.0, 1.6, 64, 64)
 UP = np.array([0.0, 0.0, 1.0])
-DEMO_SIZE = ["--img_sidelength", "64", "--proj_sidelength", "32", "--grid_dim", "16", "--num_grid_feats", "16",
-             "--nf0", "16"]
+DEMO_SIZE = [
+    "--img_sidelength",
+    "64",
+    "--proj_sidelength",
+    "32",
+    "--grid_dim",
+    "16",
+    "--num_grid_feats",
+    "16",
+    "--nf0",
+    "16",
+]
 
 
 class Truth:
     """The cube's surface as points spread evenly over it, and those of them that views see."""
 
     def __init__(self, cam2world, intrinsics):
-        mesh = trimesh.util.concatenate([trimesh.Trimesh(side.vertices, side.faces) for side in cube()])
+        mesh = trimesh.util.concatenate(
+            [trimesh.Trimesh(side.vertices, side.faces) for side in cube()]
+        )
         self.points, faces = trimesh.sample.sample_surface(mesh, 100_000, seed=0)
         self.normals = mesh.face_normals[faces]
-        some, size = self.points[::20], 128
-        caster, matrix = RayCaster(Surface.from_meshes(cube())), intrinsics.matrix(size)
+        some = self.points[::20]
+        size = 128
+        caster = RayCaster(Surface.from_meshes(cube()))
+        matrix = intrinsics.matrix(size)
         visible = np.zeros(len(some), bool)
         for pose in cam2world:
             (pixels,), (depth,) = project(some, pose[None], matrix)
             column, row = np.floor(pixels).astype(int).clip(0, size - 1).T
             hit = caster.depth(pose, matrix, size)[row, column]
-            visible |= (np.abs(hit - depth) < 0.02) & (pixels >= 0).all(axis=1) & (pixels < size).all(axis=1)
+            visible |= (
+                (np.abs(hit - depth) < 0.02)
+                & (pixels >= 0).all(axis=1)
+                & (pixels < size).all(axis=1)
+            )
         self.visible = some[visible]
 
     def distances(self, cloud: Cloud):
-        """From each point of the cloud to the surface, and from each visible point of the surface to the cloud."""
-        return cKDTree(self.points).query(cloud.points)[0], cKDTree(cloud.points).query(self.visible)[0]
+        """From each point of the cloud to the surface, and from each visible point of the surface
+        to the cloud."""
+        return cKDTree(self.points).query(cloud.points)[0], cKDTree(cloud.points).query(
+            self.visible
+        )[0]
 
     def angles(self, cloud: Cloud):
         """Between each normal of the cloud and that of the surface beside it, in degrees."""
@@ -63,29 +86,39 @@ def test_colours_beside_the_border_that_training_never_sees_are_those_of_the_fra
 
 @pytest.fixture(scope="module")
 def cube_views():
-    """Depth, colours, poses and geometry of 30 views of the cube, red on a white background of random depth; the truth.
+    """Depth, colours, poses and geometry of 30 views of the cube, red on a white background of
+    random depth; the truth.
 
-    A pixel's depth is the mean over its area, as a model's is: between the surfaces where it straddles an edge.
+    A pixel's depth is the mean over its area, as a model's is: between the surfaces where it
+    straddles an edge.
     """
     cam2world = look_at(hemisphere(30, 2.0, seed=0), np.zeros(3), UP)
     geometry = scene_geometry(INTRINSICS, grid_dim=16, map_sidelength=32, default_near_plane=1.0)
-    caster, fine = RayCaster(Surface.from_meshes(cube())), 4
+    caster = RayCaster(Surface.from_meshes(cube()))
+    fine = 4
     matrix = INTRINSICS.matrix(32)
     matrix[:2, 2] += 0.5  # a map's pixel is seen along the ray through its integer coordinate
     matrix[:2] *= fine
     generator = np.random.default_rng(0)
     maps = np.stack([caster.depth(pose, matrix, 32 * fine) for pose in cam2world])
     background = np.isinf(maps)
-    anywhere = generator.uniform(1, 1 + 2 * INTRINSICS.scale, (30, 32, 32)).repeat(fine, axis=1).repeat(fine, axis=2)
+    anywhere = (
+        generator.uniform(1, 1 + 2 * INTRINSICS.scale, (30, 32, 32))
+        .repeat(fine, axis=1)
+        .repeat(fine, axis=2)
+    )
     maps[background] = anywhere[background]
-    depth, share = (values.reshape(30, 32, fine, 32, fine).mean(axis=(2, 4)) for values in (maps, background))
+    depth, share = (
+        values.reshape(30, 32, fine, 32, fine).mean(axis=(2, 4)) for values in (maps, background)
+    )
     colors = np.stack([np.ones_like(share), share, share], axis=-1)
     tensors = (torch.from_numpy(array).float() for array in (depth, colors, cam2world))
     return *tensors, geometry, Truth(cam2world, INTRINSICS)
 
 
 def test_true_depth_fuses_into_the_surface(cube_views):
-    """The cloud lies on what cameras see, covers it, and has its normals, outward, and its colour."""
+    """The cloud lies on what cameras see, covers it, and has its normals, outward, and its
+    colour."""
     depth, colors, cam2world, geometry, truth = cube_views
     cloud = fuse(depth, colors, cam2world, geometry)
     to_surface, to_cloud = truth.distances(cloud)
@@ -103,8 +136,8 @@ def test_true_depth_fuses_into_the_surface(cube_views):
 
 @pytest.mark.parametrize(("views", "voxels"), [(8, -2.5), (5, 2.5)])
 def test_a_surface_that_few_views_see_is_left_out(cube_views, views, voxels):
-    """Some views from above agree on a surface over the cube, which the others see through, or inside it, which the
-    cube hides from the others."""
+    """Some views from above agree on a surface over the cube, which the others see through, or
+    inside it, which the cube hides from the others."""
     depth, colors, cam2world, geometry, truth = cube_views
     depth = depth.clone()
     depth[-views:] += voxels * geometry.voxel_size
@@ -112,7 +145,9 @@ def test_a_surface_that_few_views_see_is_left_out(cube_views, views, voxels):
     assert np.median(alone) > 1.5 * geometry.voxel_size
     to_surface, to_cloud = truth.distances(fuse(depth, colors, cam2world, geometry))
     assert to_surface.max() < geometry.voxel_size
-    assert (to_cloud <= geometry.voxel_size).mean() > 0.85  # a top that eight views deny has fewer points
+    assert (
+        to_cloud <= geometry.voxel_size
+    ).mean() > 0.85  # a top that eight views deny has fewer points
 
 
 def test_only_depths_between_two_surfaces_are_on_edges():
@@ -126,8 +161,10 @@ def test_the_margin_of_maps_has_no_say(cube_views):
     depth, colors, cam2world, geometry, _ = cube_views
     spoilt = torch.full_like(depth, 2.5)
     spoilt[:, 3:-3, 3:-3] = depth[:, 3:-3, 3:-3]
-    np.testing.assert_array_equal(fuse(spoilt, colors, cam2world, geometry, margin=3).points,
-                                  fuse(depth, colors, cam2world, geometry, margin=3).points)
+    np.testing.assert_array_equal(
+        fuse(spoilt, colors, cam2world, geometry, margin=3).points,
+        fuse(depth, colors, cam2world, geometry, margin=3).points,
+    )
 
 
 def test_views_that_agree_on_nothing_give_no_points(cube_views):
@@ -137,9 +174,21 @@ def test_views_that_agree_on_nothing_give_no_points(cube_views):
 
 
 def flat_model(**changes) -> DeepVoxels:
-    """A model whose every view is a plane across the viewing direction, in the middle of its depth planes."""
-    model = DeepVoxels(Architecture(**{"img_sidelength": 64, "proj_sidelength": 16, "grid_dim": 8, "num_grid_feats": 4,
-                                       "nf0": 4, **changes}), GEOMETRY)
+    """A model whose every view is a plane across the viewing direction, in the middle of its depth
+    planes."""
+    model = DeepVoxels(
+        Architecture(
+            **{
+                "img_sidelength": 64,
+                "proj_sidelength": 16,
+                "grid_dim": 8,
+                "num_grid_feats": 4,
+                "nf0": 4,
+                **changes,
+            }
+        ),
+        GEOMETRY,
+    )
     if not model.architecture.no_occlusion_net:
         for parameter in model.occlusion_net.softmax_net.parameters():
             torch.nn.init.zeros_(parameter)
@@ -151,7 +200,9 @@ def checkpoint(scene, logs):
     """A checkpoint of `flat_model`, the newest under `logs`, trained on `scene/train`."""
     path = logs / "logs" / "11_21" / "10-15-00_train" / "model-epoch_0_iter_1.pth"
     path.parent.mkdir(parents=True)
-    save_checkpoint(path, {"model": flat_model().state_dict(), "options": {"data_root": str(scene / "train")}})
+    save_checkpoint(
+        path, {"model": flat_model().state_dict(), "options": {"data_root": str(scene / "train")}}
+    )
     path.with_name("latest.pth").symlink_to(path.name)
     return path
 
@@ -165,7 +216,10 @@ def test_the_command_writes_points_normals_and_colours(checkpoint, logs, tmp_pat
     command(tmp_path / "a.ply", "--checkpoint", "latest", "--logging_root", logs)
     vertices = trimesh.load(tmp_path / "a.ply").metadata["_ply_raw"]["vertex"]["data"]
     assert vertices.dtype.names[:9] == ("x", "y", "z", "nx", "ny", "nz", "red", "green", "blue")
-    points, normals = (np.stack([vertices[name] for name in names], axis=1) for names in ("xyz", ("nx", "ny", "nz")))
+    points, normals = (
+        np.stack([vertices[name] for name in names], axis=1)
+        for names in ("xyz", ("nx", "ny", "nz"))
+    )
     assert len(points) > 4
     assert np.abs(points).max() < 4 * GEOMETRY.voxel_size
     np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-5)
@@ -182,10 +236,25 @@ def test_progress_rises_to_the_end(checkpoint, scene):
     assert len(told) >= 8
 
 
-@pytest.mark.parametrize("case", ["no scene", "scene gone", "no run", "no logging root", "no file", "baseline",
-                                  "no occlusion net", "nothing agrees", "no folder", "a folder", "exists"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "no scene",
+        "scene gone",
+        "no run",
+        "no logging root",
+        "no file",
+        "baseline",
+        "no occlusion net",
+        "nothing agrees",
+        "no folder",
+        "a folder",
+        "exists",
+    ],
+)
 def test_bad_input_is_one_line_and_leaves_no_file(case, checkpoint, scene, logs, tmp_path, capfd):
-    words, out = ["--checkpoint", checkpoint], tmp_path / "points.ply"
+    words = ["--checkpoint", checkpoint]
+    out = tmp_path / "points.ply"
     if case == "no scene":
         save_checkpoint(checkpoint, {"model": flat_model().state_dict()})
         named = [str(checkpoint), "--data_root"]
@@ -193,22 +262,35 @@ def test_bad_input_is_one_line_and_leaves_no_file(case, checkpoint, scene, logs,
         (scene / "train").rename(scene / "elsewhere")
         named = [str(scene / "train"), "--data_root"]
     elif case == "no run":
-        words, named = ["--checkpoint", "latest", "--logging_root", tmp_path / "empty"], ["latest", "empty/logs"]
+        words = ["--checkpoint", "latest", "--logging_root", tmp_path / "empty"]
+        named = ["latest", "empty/logs"]
     elif case == "no logging root":
-        words, named = ["--checkpoint", "latest"], ["--logging_root"]
+        words = ["--checkpoint", "latest"]
+        named = ["--logging_root"]
     elif case == "no file":
-        words, named = ["--checkpoint", tmp_path / "missing.pth"], ["missing.pth: no such file"]
+        words = ["--checkpoint", tmp_path / "missing.pth"]
+        named = ["missing.pth: no such file"]
     elif case == "baseline":
-        options = {"model": "pix2pix", **vars(Architecture(64, 16, 8, 4, 4)), "data_root": str(scene / "train")}
+        options = {
+            "model": "pix2pix",
+            **vars(Architecture(64, 16, 8, 4, 4)),
+            "data_root": str(scene / "train"),
+        }
         model = build_model("pix2pix", Architecture(64, 16, 8, 4, 4), GEOMETRY)
         save_checkpoint(checkpoint, {"model": model.state_dict(), "options": options})
         named = [str(checkpoint), "no depth"]
     elif case == "no occlusion net":
-        save_checkpoint(checkpoint, {"model": flat_model(no_occlusion_net=True).state_dict(),
-                                     "options": {"data_root": str(scene / "train")}})
+        save_checkpoint(
+            checkpoint,
+            {
+                "model": flat_model(no_occlusion_net=True).state_dict(),
+                "options": {"data_root": str(scene / "train")},
+            },
+        )
         named = [str(checkpoint), "no depth"]
     elif case == "nothing agrees":
-        words, named = [*words, "--data_root", scene / "test"], [str(checkpoint), "3 poses agree on none"]
+        words = [*words, "--data_root", scene / "test"]
+        named = [str(checkpoint), "3 poses agree on none"]
     elif case == "no folder":
         out = tmp_path / "missing" / "points.ply"
         named = [str(out), "No such file or directory"]
@@ -234,18 +316,51 @@ def test_bad_input_is_one_line_and_leaves_no_file(case, checkpoint, scene, logs,
 
 @pytest.mark.long
 def test_the_cube_of_the_demo(tmp_path, capsys):
-    """After the demo's training: half a voxel to the true surface on average, 90 % of what the training cameras see
-    within one voxel of a point."""
-    render_scene(["--out", str(tmp_path / "cube"), "--sidelength", "64", "--train_views", "150", "--test_views", "1"])
-    assert train("--train_test", "train", "--data_root", tmp_path / "cube" / "train", "--logging_root", tmp_path,
-                 *DEMO_SIZE, "--max_steps", 1000, "--recipe", "fast", "--device", "cpu") == 0
+    """After the demo's training: half a voxel to the true surface on average, 90 % of what the
+    training cameras see within one voxel of a point."""
+    render_scene(
+        [
+            "--out",
+            str(tmp_path / "cube"),
+            "--sidelength",
+            "64",
+            "--train_views",
+            "150",
+            "--test_views",
+            "1",
+        ]
+    )
+    assert (
+        train(
+            "--train_test",
+            "train",
+            "--data_root",
+            tmp_path / "cube" / "train",
+            "--logging_root",
+            tmp_path,
+            *DEMO_SIZE,
+            "--max_steps",
+            1000,
+            "--recipe",
+            "fast",
+            "--device",
+            "cpu",
+        )
+        == 0
+    )
     model, cam2world = export.load(find_checkpoint("latest", tmp_path), None, torch.device("cpu"))
     cloud = export.fuse_depth(model, cam2world)
     truth = Truth(cam2world, load_intrinsics(tmp_path / "cube" / "train" / "intrinsics.txt"))
-    to_surface, to_cloud = (distance / model.geometry.voxel_size for distance in truth.distances(cloud))
+    to_surface, to_cloud = (
+        distance / model.geometry.voxel_size for distance in truth.distances(cloud)
+    )
     with capsys.disabled():
-        print(f"\n{len(cloud.points)} points, {to_surface.mean():.2f} voxels off on average, {to_surface.max():.2f} at "
-              f"most; {(to_cloud <= 1).mean():.1%} of the visible surface within one voxel of a point; normals "
-              f"{np.median(truth.angles(cloud)):.1f} degrees off (median)")
+        print(
+            f"\n{len(cloud.points)} points, {to_surface.mean():.2f} voxels off on average, "
+            f"{to_surface.max():.2f} at "
+            f"most; {(to_cloud <= 1).mean():.1%} of the visible surface within one voxel of a "
+            "point; normals "
+            f"{np.median(truth.angles(cloud)):.1f} degrees off (median)"
+        )
     assert to_surface.mean() <= 0.5
     assert (to_cloud <= 1).mean() >= 0.9

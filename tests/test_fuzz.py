@@ -1,8 +1,10 @@
-"""Files from elsewhere, damaged and hostile ones: a command takes them or says in one line what is wrong.
+"""Files from elsewhere, damaged and hostile ones: a command takes them or says in one line what is
+wrong.
 
-In at most 10 seconds and 1 GiB, without reading anything outside the folder that it was given, without starting another
-program, and with nothing left behind but the whole target.
+In at most 10 seconds and 1 GiB, without reading anything outside the folder that it was given,
+without starting another program, and with nothing left behind but the whole target.
 """
+
 import contextlib
 import tempfile
 from functools import partial
@@ -20,9 +22,24 @@ from tests.conftest import write_scene
 from tests.helpers import GEOMETRY, render_arguments
 
 MAY_BE_READ = {"source", "target", ".target.partial", "target.partial", ".target.partial.lock"}
-SECONDS, MEMORY = 10, 1 << 30
-TINY = ["--sidelength", 8, "--train_views", 2, "--test_views", 1, "--supersampling", 1, "--workers", 1]
-COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+SECONDS = 10
+MEMORY = 1 << 30
+TINY = [
+    "--sidelength",
+    8,
+    "--train_views",
+    2,
+    "--test_views",
+    1,
+    "--supersampling",
+    1,
+    "--workers",
+    1,
+]
+COMMON = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
+}
 QUICK = settings(max_examples=40, derandomize=True, **COMMON)
 LONG = settings(max_examples=500, **COMMON)
 
@@ -31,7 +48,9 @@ LONG = settings(max_examples=500, **COMMON)
 def weights(tmp_path_factory):
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "model.pth"
-    save_checkpoint(path, {"model": DeepVoxels(Architecture(64, 16, 8, 4, 4), GEOMETRY).state_dict()})
+    save_checkpoint(
+        path, {"model": DeepVoxels(Architecture(64, 16, 8, 4, 4), GEOMETRY).state_dict()}
+    )
     return path
 
 
@@ -47,7 +66,8 @@ def source_folder(write):
 
 
 def check(worker, source, module, argv, codes=(0, 2), target=None):
-    """Runs a command on files in `source` that makes `target`, and checks everything that is promised."""
+    """Runs a command on files in `source` that makes `target`, and checks everything that is
+    promised."""
     root = source.parent
     before = {path for path in root.rglob("*") if path != target}
     ending = worker.run(module, argv)
@@ -59,11 +79,20 @@ def check(worker, source, module, argv, codes=(0, 2), target=None):
     assert ending.cpu < SECONDS
     assert ending.memory < MEMORY
     assert not ending.programs
-    outside = [path for path in ending.opened if path == "/etc/passwd" or (
-        Path(path).is_relative_to(root) and Path(path).relative_to(root).parts[0] not in MAY_BE_READ)]
+    outside = [
+        path
+        for path in ending.opened
+        if path == "/etc/passwd"
+        or (
+            Path(path).is_relative_to(root)
+            and Path(path).relative_to(root).parts[0] not in MAY_BE_READ
+        )
+    ]
     assert not outside
     assert not list(worker.folder.iterdir())
-    left = {path for path in root.rglob("*") if target is None or not path.is_relative_to(target)} - before
+    left = {
+        path for path in root.rglob("*") if target is None or not path.is_relative_to(target)
+    } - before
     assert {path for path in left if path.name != "check.png"} == set()
     if target is not None:
         assert target.exists() == (ending.code == 0)
@@ -80,7 +109,9 @@ def check_mesh(worker, write):
     with source_folder(write) as source:
         target = source.parent / "target"
         (mesh,) = source.glob("mesh.*")
-        check(worker, source, "scenes.render", ["--mesh", mesh, "--out", target, *TINY], target=target)
+        check(
+            worker, source, "scenes.render", ["--mesh", mesh, "--out", target, *TINY], target=target
+        )
 
 
 def check_depth(worker, weights, content):
@@ -90,9 +121,19 @@ def check_depth(worker, weights, content):
         (source / "test" / "depth" / "000000.npz").write_bytes(content)
 
     with source_folder(write) as source:
-        check(worker, source, "run_deepvoxels",
-              render_arguments(source / "test", source / "logs", weights, "--train_root", source / "test",
-                               "--dry_run"))
+        check(
+            worker,
+            source,
+            "run_deepvoxels",
+            render_arguments(
+                source / "test",
+                source / "logs",
+                weights,
+                "--train_root",
+                source / "test",
+                "--dry_run",
+            ),
+        )
 
 
 def check_image(worker, name, content, command):
@@ -100,7 +141,9 @@ def check_image(worker, name, content, command):
         if command == "scenes.check":
             write_scene(source / "scene", views=3, sidelength=8)
             (source / "scene" / "rgb" / "000000.png").unlink()
-            foreign_files.write_image_file(source / "scene" / "rgb" / f"000000.{name.rpartition('.')[2]}", content)
+            foreign_files.write_image_file(
+                source / "scene" / "rgb" / f"000000.{name.rpartition('.')[2]}", content
+            )
         else:
             text = foreign_files.transforms_text([(("frames", 0, "file_path"), name)], None)
             foreign_files.write_transforms(text, foreign_files.points_ply("binary"))(source)
@@ -113,7 +156,9 @@ def check_image(worker, name, content, command):
         check_import(worker, write, command)
 
 
-importers = st.sampled_from(["scenes.transforms_json", "scenes.transforms_json", "scenes.nerf_synthetic"])
+importers = st.sampled_from(
+    ["scenes.transforms_json", "scenes.transforms_json", "scenes.nerf_synthetic"]
+)
 checks = st.sampled_from(["scenes.transforms_json"] * 7 + ["scenes.check"])
 
 
@@ -125,8 +170,12 @@ def test_some_transforms(worker, write, command):
 
 @QUICK
 @given(foreign_files.colmap_models)
-@example(foreign_files.write_colmap(".bin", [("images", partial(
-    foreign_files.change_bytes, change=("flip", 0.041015625, b"\x00`")))]))  # a quaternion whose square overflows
+@example(
+    foreign_files.write_colmap(
+        ".bin",
+        [("images", partial(foreign_files.change_bytes, change=("flip", 0.041015625, b"\x00`")))],
+    )
+)  # a quaternion whose square overflows
 def test_some_colmap_models(worker, write):
     check_import(worker, write, "scenes.colmap")
 

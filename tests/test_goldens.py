@@ -1,5 +1,6 @@
-"""The model, plain and with CPU kernels, equals the original's, number by number (tests/golden/README.md says where the
-goldens come from)."""
+"""The model, plain and with CPU kernels, equals the original's, number by number
+(tests/golden/README.md says where the goldens come from)."""
+
 import json
 
 import numpy as np
@@ -20,16 +21,23 @@ RELATIVE = 2e-5  # of an array's largest value; the project's promise is 1e-4
 
 
 class Case:
-    """One golden folder: the model with its synthetic weights, the poses and the expected arrays."""
+    """One golden folder: the model with its synthetic weights, the poses and the expected
+    arrays."""
 
     def __init__(self, name: str, kernels: str):
         folder = GOLDEN / name
         self.config = json.loads((folder / "config.json").read_text())
         self.expected = np.load(folder / "golden.npz")
         shapes = json.loads((folder / "state_dict.json").read_text())
-        architecture = Architecture(**{flag: self.config[flag] for flag in Architecture.__dataclass_fields__})
-        geometry = scene_geometry(load_intrinsics(folder / "intrinsics.txt"), architecture.grid_dim,
-                                  architecture.proj_sidelength, default_near_plane=0.5)
+        architecture = Architecture(
+            **{flag: self.config[flag] for flag in Architecture.__dataclass_fields__}
+        )
+        geometry = scene_geometry(
+            load_intrinsics(folder / "intrinsics.txt"),
+            architecture.grid_dim,
+            architecture.proj_sidelength,
+            default_near_plane=0.5,
+        )
         self.model = DeepVoxels(architecture, geometry).eval()
         self.model.load_state_dict(synthetic_state(shapes["model"]))
         self.discriminator = PatchDiscriminator().eval()
@@ -37,7 +45,9 @@ class Case:
         if kernels == "auto":
             accelerate_(channels_last_(self.model))
             accelerate_(channels_last_(self.discriminator))
-        self.poses = torch.tensor(np.stack([load_pose(path) for path in list_poses(folder / "pose")])).float()
+        self.poses = torch.tensor(
+            np.stack([load_pose(path) for path in list_poses(folder / "pose")])
+        ).float()
 
 
 def assert_close(actual: torch.Tensor, expected: np.ndarray):
@@ -66,9 +76,14 @@ def trained(occlusion):
 
 @pytest.mark.parametrize("name", ["occlusion", "no_occlusion"])
 def test_state_dict_has_the_originals_names_and_shapes(name, kernels):
-    case, shapes = Case(name, kernels), json.loads((GOLDEN / name / "state_dict.json").read_text())
+    case = Case(name, kernels)
+    shapes = json.loads((GOLDEN / name / "state_dict.json").read_text())
     for part, module in [("model", case.model), ("discriminator", case.discriminator)]:
-        wanted = {key: tuple(entry["shape"]) for key, entry in shapes[part].items() if "alias_of" not in entry}
+        wanted = {
+            key: tuple(entry["shape"])
+            for key, entry in shapes[part].items()
+            if "alias_of" not in entry
+        }
         assert {key: tuple(value.shape) for key, value in module.state_dict().items()} == wanted
 
 
@@ -81,12 +96,15 @@ def test_test_images(name, kernels):
     if name == "no_occlusion":
         assert rendering.depth is None
     else:
-        planes = (rendering.depth - 0.95) / (2 * 16 * 0.0625) - 0.5  # back to the network's depth coordinate
+        planes = (rendering.depth - 0.95) / (
+            2 * 16 * 0.0625
+        ) - 0.5  # back to the network's depth coordinate
         assert_close(planes, case.expected["test_depth_coords"])
 
 
 def test_lifting(occlusion, trained):
-    model, expected = occlusion.model, occlusion.expected
+    model = occlusion.model
+    expected = occlusion.expected
     uvd = lift_coordinates(occlusion.poses[0], model.geometry)
     assert_close(uvd.reshape(-1, 3).T, expected["lift_coords"])
     features = model.feature_extractor(trained[0])
@@ -104,7 +122,9 @@ def test_projection(occlusion, trained):
     inside = frustum_mask(coordinates, 16).flatten()
     assert np.array_equal(inside.nonzero()[:, 0], occlusion.expected["frustum_indices_0"])
     assert_close(coordinates.reshape(-1, 3)[inside].T, occlusion.expected["frustum_coords_0"])
-    canonical = occlusion.model.canonical_view_volumes(occlusion.model.inpaint(trained[2].volume), occlusion.poses[1:2])
+    canonical = occlusion.model.canonical_view_volumes(
+        occlusion.model.inpaint(trained[2].volume), occlusion.poses[1:2]
+    )
     assert_close(canonical.mean(dim=1), occlusion.expected["canonical_volume_0_mean_over_features"])
 
 
@@ -115,15 +135,23 @@ def test_training_images(occlusion, trained):
 
 
 def test_losses_and_the_gradient_norm_of_every_parameter(occlusion, trained):
-    config, model, discriminator = occlusion.config, occlusion.model, occlusion.discriminator
+    config = occlusion.config
+    model = occlusion.model
+    discriminator = occlusion.discriminator
     fake = crop_border(trained[1].images)
-    real = crop_border(torch.cat([torch.tensor(synthetic_image(f"target_image_{i}", 64)) for i in range(2)]))
-    fake_logits, real_logits = discriminator(fake[:1]), discriminator(real[:1])
+    real = crop_border(
+        torch.cat([torch.tensor(synthetic_image(f"target_image_{i}", 64)) for i in range(2)])
+    )
+    fake_logits = discriminator(fake[:1])
+    real_logits = discriminator(real[:1])
     assert_close(torch.sigmoid(fake_logits), occlusion.expected["discriminator_fake_0"])
-    l1, generator = (fake - real).abs().mean(), adversarial_loss(fake_logits, real=True)
+    l1 = (fake - real).abs().mean()
+    generator = adversarial_loss(fake_logits, real=True)
     assert l1.item() == pytest.approx(config["l1"], rel=1e-5)
     assert generator.item() == pytest.approx(config["gan_generator"], rel=1e-5)
-    assert discriminator_loss(real_logits, fake_logits).item() == pytest.approx(config["gan_discriminator"], rel=1e-5)
+    assert discriminator_loss(real_logits, fake_logits).item() == pytest.approx(
+        config["gan_discriminator"], rel=1e-5
+    )
     total = 200 * l1 + generator
     assert total.item() == pytest.approx(config["generator_loss_200_l1_plus_gan_view0"], rel=1e-5)
 

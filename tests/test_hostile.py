@@ -1,4 +1,5 @@
 """Hostile and damaged files, one by one: each is refused in one line that names it."""
+
 import json
 import struct
 
@@ -12,8 +13,21 @@ from tests.conftest import write_scene
 from tests.helpers import render_arguments
 from util import InputError
 
-TINY = ["--sidelength", "8", "--train_views", "3", "--test_views", "1", "--supersampling", "1", "--workers", "1"]
-NOISE_PNG = foreign_files.encoded(np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8), "PNG")
+TINY = [
+    "--sidelength",
+    "8",
+    "--train_views",
+    "3",
+    "--test_views",
+    "1",
+    "--supersampling",
+    "1",
+    "--workers",
+    "1",
+]
+NOISE_PNG = foreign_files.encoded(
+    np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8), "PNG"
+)
 COUNTS = {"cameras.bin": 2, "images.bin": 3, "points3D.bin": 2}
 
 
@@ -25,8 +39,9 @@ def source(tmp_path):
 
 @pytest.fixture
 def refused(worker, source):
-    """Runs a command in a process of its own: exit code 2 and one line that holds `words`, nothing else left or read,
-    within 10 seconds and 1 GiB."""
+    """Runs a command in a process of its own: exit code 2 and one line that holds `words`, nothing
+    else left or read, within 10 seconds and 1 GiB."""
+
     def check(module, argv, *words):
         before = set(source.parent.rglob("*"))
         ending = worker.run(module, argv)
@@ -53,11 +68,19 @@ def as_mesh(source, name, content):
 
 # COLMAP's files
 
-@pytest.mark.parametrize("spoil", [
-    lambda content, count: b"", lambda content, count: content[:-1], lambda content, count: content[:len(content) // 2],
-    lambda content, count: struct.pack("<Q", 2 ** 60) + content[8:], lambda content, count: content + b"\0",
-    lambda content, count: struct.pack("<Q", count + 1) + content[8:],
-    lambda content, count: struct.pack("<Q", count - 1) + content[8:]])
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda content, count: b"",
+        lambda content, count: content[:-1],
+        lambda content, count: content[: len(content) // 2],
+        lambda content, count: struct.pack("<Q", 2**60) + content[8:],
+        lambda content, count: content + b"\0",
+        lambda content, count: struct.pack("<Q", count + 1) + content[8:],
+        lambda content, count: struct.pack("<Q", count - 1) + content[8:],
+    ],
+)
 @pytest.mark.parametrize("name", COUNTS)
 def test_colmap_files_that_do_not_hold_what_they_claim(source, refused, name, spoil):
     foreign_files.write_colmap(".bin", [])(source)
@@ -68,21 +91,24 @@ def test_colmap_files_that_do_not_hold_what_they_claim(source, refused, name, sp
 def test_a_colmap_name_without_an_end(source, refused):
     foreign_files.write_colmap(".bin", [])(source)
     content = (source / "images.bin").read_bytes()
-    (source / "images.bin").write_bytes(content[:8 + 64] + b"a" * (len(content) - 72))
+    (source / "images.bin").write_bytes(content[: 8 + 64] + b"a" * (len(content) - 72))
     refused("scenes.colmap", [source, source.parent / "target"], "images.bin", "a name has no end")
 
 
-@pytest.mark.parametrize(("name", "old", "new", "words"), [
-    ("images.txt", b"1.png", b"../secret.png", ["names ../secret.png, which is not inside"]),
-    ("images.txt", b"1.png", b"0.png", ["0.png is there twice (first as 0.png)"]),
-    ("images.txt", b"1.png", b"./0.png", ["is there twice (first as ", "./0.png"]),
-    ("images.txt", b"1.png", b"1" * 5000 + b".png", ["no such file"]),
-    ("cameras.txt", b"PINHOLE 8 8 9 9", b"PINHOLE 8 8 9 9e7", ["camera 2", "focal length"]),
-    ("cameras.txt", b"PINHOLE 8 8 9 9", b"PINHOLE 8 8 9 9000", ["camera 2", "nearly square"]),
-    ("cameras.txt", b"PINHOLE 8 8 9 9", b"PINHOLE 9000000000 8 9 9", ["cameras.txt"]),
-    ("cameras.txt", b"0.01", b"1e30", ["camera 1", "distortion"]),
-    ("points3D.txt", b"255 0 0", b"256 0 0", ["points3D.txt:4"]),
-])
+@pytest.mark.parametrize(
+    ("name", "old", "new", "words"),
+    [
+        ("images.txt", b"1.png", b"../secret.png", ["names ../secret.png, which is not inside"]),
+        ("images.txt", b"1.png", b"0.png", ["0.png is there twice (first as 0.png)"]),
+        ("images.txt", b"1.png", b"./0.png", ["is there twice (first as ", "./0.png"]),
+        ("images.txt", b"1.png", b"1" * 5000 + b".png", ["no such file"]),
+        ("cameras.txt", b"PINHOLE 8 8 9 9", b"PINHOLE 8 8 9 9e7", ["camera 2", "focal length"]),
+        ("cameras.txt", b"PINHOLE 8 8 9 9", b"PINHOLE 8 8 9 9000", ["camera 2", "nearly square"]),
+        ("cameras.txt", b"PINHOLE 8 8 9 9", b"PINHOLE 9000000000 8 9 9", ["cameras.txt"]),
+        ("cameras.txt", b"0.01", b"1e30", ["camera 1", "distortion"]),
+        ("points3D.txt", b"255 0 0", b"256 0 0", ["points3D.txt:4"]),
+    ],
+)
 def test_colmap_models_that_cannot_be_meant(source, refused, name, old, new, words):
     foreign_files.write_colmap(".txt", [])(source)
     content = (source / name).read_bytes()
@@ -93,23 +119,38 @@ def test_colmap_models_that_cannot_be_meant(source, refused, name, old, new, wor
 
 # transforms.json
 
-@pytest.mark.parametrize(("place", "value", "words"), [
-    (("w",), float("inf"), ["transforms.json"]), (("fl_x",), int("9" * 400), ["transforms.json"]),
-    (("frames", 1, "file_path"), "1" * 5000, ["no such file"]),
-    (("frames", 1, "file_path"), "1" * 5000 + "/../1.png/../../source/../secret.png", ["not inside"]),
-    (("frames", 1, "file_path"), "../secret.png", ["not inside"]),
-    (("frames", 1, "file_path"), "pipe.png", ["pipe.png"]),
-    (("frames", 1, "file_path"), "postscript.png", ["postscript.png: is not a readable image"]),
-    (("frames", 1, "file_path"), "./0.png", ["frames 0 and 1 are both ./0.png"]),
-    (("ply_file_path",), "../points.ply", ["not inside"]), (("ply_file_path",), "pipe.png", ["pipe.png"]),
-    (("frames", 1, "transform_matrix", 0, 3), 1e300, ["1.png", "not finite in float32"]),
-    (("k1",), 1e30, ["distortion"]), (("k1",), 500, ["cannot be undistorted"]),
-    (("fl_x",), 1e-300, ["focal length of 1e-300"]), (("fl_y",), 9e7, ["focal length"]),
-    (("fl_y",), 900.0, ["nearly square"]), (("cx",), 1e6, ["principal point"]),
-])
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (("w",), float("inf"), ["transforms.json"]),
+        (("fl_x",), int("9" * 400), ["transforms.json"]),
+        (("frames", 1, "file_path"), "1" * 5000, ["no such file"]),
+        (
+            ("frames", 1, "file_path"),
+            "1" * 5000 + "/../1.png/../../source/../secret.png",
+            ["not inside"],
+        ),
+        (("frames", 1, "file_path"), "../secret.png", ["not inside"]),
+        (("frames", 1, "file_path"), "pipe.png", ["pipe.png"]),
+        (("frames", 1, "file_path"), "postscript.png", ["postscript.png: is not a readable image"]),
+        (("frames", 1, "file_path"), "./0.png", ["frames 0 and 1 are both ./0.png"]),
+        (("ply_file_path",), "../points.ply", ["not inside"]),
+        (("ply_file_path",), "pipe.png", ["pipe.png"]),
+        (("frames", 1, "transform_matrix", 0, 3), 1e300, ["1.png", "not finite in float32"]),
+        (("k1",), 1e30, ["distortion"]),
+        (("k1",), 500, ["cannot be undistorted"]),
+        (("fl_x",), 1e-300, ["focal length of 1e-300"]),
+        (("fl_y",), 9e7, ["focal length"]),
+        (("fl_y",), 900.0, ["nearly square"]),
+        (("cx",), 1e6, ["principal point"]),
+    ],
+)
 def test_transforms_that_cannot_be_meant(source, refused, place, value, words):
     points = foreign_files.points_ply("binary")
-    foreign_files.write_transforms(foreign_files.transforms_text([(place, value)], None), points)(source)
+    foreign_files.write_transforms(foreign_files.transforms_text([(place, value)], None), points)(
+        source
+    )
     (source.parent / "secret.png").write_bytes(foreign_files.picture())
     (source.parent / "points.ply").write_bytes(points)
     refused("scenes.transforms_json", [source, source.parent / "target"], *words)
@@ -117,47 +158,77 @@ def test_transforms_that_cannot_be_meant(source, refused, place, value, words):
 
 def test_nested_transforms(source, refused):
     (source / "transforms.json").write_bytes(b"[" * 100_000)
-    refused("scenes.transforms_json", [source, source.parent / "target"], "transforms.json: is not JSON")
+    refused(
+        "scenes.transforms_json", [source, source.parent / "target"], "transforms.json: is not JSON"
+    )
 
 
 def test_views_that_are_trained_on_and_tested_are_named(source, capfd):
     foreign_files.write_transforms(foreign_files.transforms_text([], None), b"")(source)
     nerf_synthetic.main([str(source), str(source.parent / "target")])
-    assert ("warning: 3 of 3 test views are trained on too: 0.png is the same picture as 0.png, ..."
-            in capfd.readouterr().err)
+    assert (
+        "warning: 3 of 3 test views are trained on too: 0.png is the same picture as 0.png, ..."
+        in capfd.readouterr().err
+    )
 
 
 # Meshes
 
-@pytest.mark.parametrize(("old", "new", "words"), [
-    (b"4/4/1", b"9/9/9", ["mesh.obj"]), (b"1 1 1", b"1 1 nan", ["mesh.obj"]), (b"1 1 1", b"1 1 1e300", ["float32"]),
-    (b"v -1 -1 0\nv 1 -1 0\nv 1 1 1\nv -1 1 0", b"v 0 0 0\nv 0 0 1\nv 0 0 2\nv 0 0 3", ["nothing of it can be seen"]),
-])
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (b"4/4/1", b"9/9/9", ["mesh.obj"]),
+        (b"1 1 1", b"1 1 nan", ["mesh.obj"]),
+        (b"1 1 1", b"1 1 1e300", ["float32"]),
+        (
+            b"v -1 -1 0\nv 1 -1 0\nv 1 1 1\nv -1 1 0",
+            b"v 0 0 0\nv 0 0 1\nv 0 0 2\nv 0 0 3",
+            ["nothing of it can be seen"],
+        ),
+    ],
+)
 def test_meshes_that_cannot_be_drawn(source, refused, old, new, words):
     assert old in foreign_meshes.OBJ.encode()
-    refused("scenes.render", as_mesh(source, "mesh.obj", foreign_meshes.OBJ.encode().replace(old, new)), *words)
+    refused(
+        "scenes.render",
+        as_mesh(source, "mesh.obj", foreign_meshes.OBJ.encode().replace(old, new)),
+        *words,
+    )
 
 
-@pytest.mark.parametrize(("edits", "words"), [
-    ({"count": 2 ** 40}, ["mesh.glb"]), ({"count": 2 ** 40, "bufferView": None}, ["mesh.glb"]),
-    ({"byteOffset": 2 ** 40}, ["mesh.glb"])])
+@pytest.mark.parametrize(
+    ("edits", "words"),
+    [
+        ({"count": 2**40}, ["mesh.glb"]),
+        ({"count": 2**40, "bufferView": None}, ["mesh.glb"]),
+        ({"byteOffset": 2**40}, ["mesh.glb"]),
+    ],
+)
 def test_meshes_that_claim_more_than_they_hold(source, refused, edits, words):
     content = foreign_meshes.mesh_files()["a.glb"]
     length = struct.unpack_from("<I", content, 12)[0]
-    tree = json.loads(content[20:20 + length])
+    tree = json.loads(content[20 : 20 + length])
     for key, value in edits.items():
         if value is None:
             tree["accessors"][0].pop(key)
         else:
             tree["accessors"][0][key] = value
-    refused("scenes.render", as_mesh(source, "mesh.glb", foreign_meshes.glb(tree, content[28 + length:])), *words)
+    refused(
+        "scenes.render",
+        as_mesh(source, "mesh.glb", foreign_meshes.glb(tree, content[28 + length :])),
+        *words,
+    )
 
 
 @pytest.mark.parametrize("texture", ["postscript.png", "pipe.png"])
 def test_textures_that_are_no_pictures(source, refused, texture):
     (source / "a.mtl").write_text(foreign_meshes.MTL.replace("0.png", texture))
-    refused("scenes.render", as_mesh(source, "mesh.obj", foreign_meshes.OBJ.encode()), "mesh.obj" if texture[1] == "o"
-            else "pipe.png: is not a regular file")
+    refused(
+        "scenes.render",
+        as_mesh(source, "mesh.obj", foreign_meshes.OBJ.encode()),
+        "mesh.obj" if texture[1] == "o" else "pipe.png: is not a regular file",
+    )
 
 
 def test_a_texture_elsewhere_is_not_read(source, worker):
@@ -176,8 +247,11 @@ def test_a_render_continues_with_the_same_mesh_alone(source, changed):
     partial = source.parent / "target.partial"
     (source.parent / "target").rename(partial)
     (partial / "train" / "rgb" / "000001.png").unlink()
-    before, content = {path: path.read_bytes() for path in partial.rglob("*.png")}, (source / changed).read_bytes()
-    (source / changed).write_bytes(foreign_files.picture(size=(9, 9)) if changed == "0.png" else content + b"# more\n")
+    before = {path: path.read_bytes() for path in partial.rglob("*.png")}
+    content = (source / changed).read_bytes()
+    (source / changed).write_bytes(
+        foreign_files.picture(size=(9, 9)) if changed == "0.png" else content + b"# more\n"
+    )
     with pytest.raises(InputError, match=rf"other files \({changed} changed since\)"):
         render.main(command)
     assert {path: path.read_bytes() for path in partial.rglob("*.png")} == before
@@ -197,29 +271,46 @@ def test_a_damaged_record_of_a_render_costs_no_frames(source):
     (partial / "scene.json").unlink()
     (partial / "train" / "rgb" / "000001.png").write_bytes(b"finished earlier")
     render.main(command)
-    assert (source.parent / "cube" / "train" / "rgb" / "000001.png").read_bytes() == b"finished earlier"
+    assert (
+        source.parent / "cube" / "train" / "rgb" / "000001.png"
+    ).read_bytes() == b"finished earlier"
 
 
 # Depth maps and images
 
-@pytest.mark.parametrize("content", [
-    foreign_files.depth_file((64, 64), "f4", "depth", "npy", 1),
-    foreign_files.depth_file((0, 64), "f4", "depth", True, 1),
-    foreign_files.depth_file((64, 64), "c8", "depth", True, 1),
-    foreign_files.depth_file((64,), "f4", "depth", True, 1)])
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        foreign_files.depth_file((64, 64), "f4", "depth", "npy", 1),
+        foreign_files.depth_file((0, 64), "f4", "depth", True, 1),
+        foreign_files.depth_file((64, 64), "c8", "depth", True, 1),
+        foreign_files.depth_file((64,), "f4", "depth", True, 1),
+    ],
+)
 def test_depth_maps_that_are_none(trained, tmp_path, logs, assert_refused, content):
     root = write_scene(tmp_path / "test", views=1)
     (root / "depth").mkdir()
     (root / "depth" / "000000.npz").write_bytes(content)
     (checkpoint,) = trained[1].glob("logs/*/*/model-*_2.pth")
-    assert_refused([*render_arguments(root, logs, checkpoint), "--train_root", root],
-                   "000000.npz: is not a depth map")
+    assert_refused(
+        [*render_arguments(root, logs, checkpoint), "--train_root", root],
+        "000000.npz: is not a depth map",
+    )
 
 
-@pytest.mark.parametrize("content", [
-    NOISE_PNG[:len(NOISE_PNG) // 2], foreign_files.picture("JPEG", (300, 300))[:700], b"pipe",
-    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n", foreign_files.picture("GIF"),
-    foreign_files.png_that_claims(30_000, 30_000, 8, 2), foreign_files.png_that_claims(30_000, 30_000, 16, 6)])
+@pytest.mark.parametrize(
+    "content",
+    [
+        NOISE_PNG[: len(NOISE_PNG) // 2],
+        foreign_files.picture("JPEG", (300, 300))[:700],
+        b"pipe",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n",
+        foreign_files.picture("GIF"),
+        foreign_files.png_that_claims(30_000, 30_000, 8, 2),
+        foreign_files.png_that_claims(30_000, 30_000, 16, 6),
+    ],
+)
 def test_an_image_that_training_refuses_is_an_error_of_the_check(worker, tmp_path, content):
     root = write_scene(tmp_path / "scene", views=3, sidelength=8)
     foreign_files.write_image_file(root / "rgb" / "000001.png", content)

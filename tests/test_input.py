@@ -1,4 +1,6 @@
-"""What a command line and its input files may hold: bad input ends in one line, exit code 2 and nothing written."""
+"""What a command line and its input files may hold: bad input ends in one line, exit code 2 and
+nothing written."""
+
 import contextlib
 import io
 import os
@@ -31,7 +33,9 @@ WEIGHT = "rendering_net.net.3.weight"
 def untrained(tmp_path):
     """The weights of a small model, as the original stores them."""
     path = tmp_path / "model.pth"
-    save_checkpoint(path, {"model": DeepVoxels(Architecture(64, 16, 8, 4, 4), GEOMETRY).state_dict()})
+    save_checkpoint(
+        path, {"model": DeepVoxels(Architecture(64, 16, 8, 4, 4), GEOMETRY).state_dict()}
+    )
     return path
 
 
@@ -41,46 +45,98 @@ def turned_away(path: Path):
     path.write_text(" ".join(map(str, pose.ravel())))
 
 
-@pytest.mark.parametrize(("break_scene", "words"), [
-    (lambda root: (root / "rgb" / "000002.png").unlink(), ["rgb holds 7 images", "8 poses"]),
-    (lambda root: (root / "pose" / "000002.txt").write_text("1 2 3"), ["000002.txt", "16"]),
-    (lambda root: (root / "pose" / "000002.txt").write_text("1 " * 15 + "inf"), ["000002.txt:1", "finite"]),
-    (lambda root: (root / "pose" / "000002.txt").write_text("3 0 0 0 0 3 0 0 0 0 3 0 0 0 0 1"),
-     ["000002.txt", "not a rigid transform"]),
-    (lambda root: (root / "intrinsics.txt").write_text("50 32 32\n0 0 0\n"), ["intrinsics.txt", "line 3"]),
-    (lambda root: (root / "intrinsics.txt").write_text("50 32 32\n0 0 0\nnear\n1\n64 64"), ["intrinsics.txt:3: 'near"]),
-    (lambda root: (root / "intrinsics.txt").unlink(), ["intrinsics.txt", "no such file"]),
-    (lambda root: (root / "rgb" / "000005.png").write_bytes(b"\x89PNG broken"), ["000005.png", "not a readable image"]),
-    (lambda root: imageio.imwrite(root / "rgb" / "000005.png", np.zeros((8, 8, 3), np.uint8)), ["000005.png", "8x8"]),
-    (lambda root: [turned_away(path) for path in (root / "pose").iterdir()], ["no view sees the grid"]),
-    (lambda root: [path.unlink() for path in (root / "pose").iterdir()], ["pose", "no pose files"]),
-    (shutil.rmtree, ["train", "no such folder"]),
-])
+@pytest.mark.parametrize(
+    ("break_scene", "words"),
+    [
+        (lambda root: (root / "rgb" / "000002.png").unlink(), ["rgb holds 7 images", "8 poses"]),
+        (lambda root: (root / "pose" / "000002.txt").write_text("1 2 3"), ["000002.txt", "16"]),
+        (
+            lambda root: (root / "pose" / "000002.txt").write_text("1 " * 15 + "inf"),
+            ["000002.txt:1", "finite"],
+        ),
+        (
+            lambda root: (root / "pose" / "000002.txt").write_text(
+                "3 0 0 0 0 3 0 0 0 0 3 0 0 0 0 1"
+            ),
+            ["000002.txt", "not a rigid transform"],
+        ),
+        (
+            lambda root: (root / "intrinsics.txt").write_text("50 32 32\n0 0 0\n"),
+            ["intrinsics.txt", "line 3"],
+        ),
+        (
+            lambda root: (root / "intrinsics.txt").write_text("50 32 32\n0 0 0\nnear\n1\n64 64"),
+            ["intrinsics.txt:3: 'near"],
+        ),
+        (lambda root: (root / "intrinsics.txt").unlink(), ["intrinsics.txt", "no such file"]),
+        (
+            lambda root: (root / "rgb" / "000005.png").write_bytes(b"\x89PNG broken"),
+            ["000005.png", "not a readable image"],
+        ),
+        (
+            lambda root: imageio.imwrite(
+                root / "rgb" / "000005.png", np.zeros((8, 8, 3), np.uint8)
+            ),
+            ["000005.png", "8x8"],
+        ),
+        (
+            lambda root: [turned_away(path) for path in (root / "pose").iterdir()],
+            ["no view sees the grid"],
+        ),
+        (
+            lambda root: [path.unlink() for path in (root / "pose").iterdir()],
+            ["pose", "no pose files"],
+        ),
+        (shutil.rmtree, ["train", "no such folder"]),
+    ],
+)
 def test_broken_scenes(scene, train_arguments, assert_refused, break_scene, words):
     break_scene(scene / "train")
     assert_refused(train_arguments, *words)
 
 
-@pytest.mark.parametrize(("flags", "words"), [
-    ("--grid_dim 7", ["--grid_dim 7"]), ("--grid_dim 0", ["--grid_dim 0"]), ("--grid_dim many", ["grid_dim", "many"]),
-    ("--grid_dim 10", ["--grid_dim 10", "multiple of 4"]), ("--img_sidelength 100", ["--img_sidelength 100"]),
-    ("--img_sidelength 2048", ["--img_sidelength 2048"]), ("--proj_sidelength 128", ["--proj_sidelength 128"]),
-    ("--sampling_pattern every_3", ["--sampling_pattern every_3", "skip_N"]),
-    ("--sampling_pattern skip_100", ["1 views that see"]), ("--lr nan", ["lr", "nan"]), ("--num_trgt 0", ["num_trgt"]),
-    ("--recipe slow", ["recipe", "slow"]), ("--lr_decay 1.5", ["lr_decay", "1.5"]), ("--lr_decay nan", ["lr_decay"]),
-    ("--average 1", ["average", "1"]), ("--average=-0.1", ["average", "-0.1"]), ("--dropout=-1", ["dropout", "-1"]),
-    ("--dropout inf", ["dropout", "inf"]), ("--precision tf32", ["--precision tf32", "--device cpu"]),
-    ("--device tpu", ["--device tpu"]), ("--device cuda:77", ["--device cuda:77"]),
-    ("--no_such_flag", ["--no_such_flag"]), ("--resume missing.pth", ["missing.pth", "no such file"]),
-    ("--resume a.pth --checkpoint b.pth", ["--resume", "--checkpoint"]), ("--train_test test", ["--checkpoint"]),
-    pytest.param("--device cuda", ["--device cuda", "no CUDA device"],
-                 marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has CUDA")),
-])
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--grid_dim 7", ["--grid_dim 7"]),
+        ("--grid_dim 0", ["--grid_dim 0"]),
+        ("--grid_dim many", ["grid_dim", "many"]),
+        ("--grid_dim 10", ["--grid_dim 10", "multiple of 4"]),
+        ("--img_sidelength 100", ["--img_sidelength 100"]),
+        ("--img_sidelength 2048", ["--img_sidelength 2048"]),
+        ("--proj_sidelength 128", ["--proj_sidelength 128"]),
+        ("--sampling_pattern every_3", ["--sampling_pattern every_3", "skip_N"]),
+        ("--sampling_pattern skip_100", ["1 views that see"]),
+        ("--lr nan", ["lr", "nan"]),
+        ("--num_trgt 0", ["num_trgt"]),
+        ("--recipe slow", ["recipe", "slow"]),
+        ("--lr_decay 1.5", ["lr_decay", "1.5"]),
+        ("--lr_decay nan", ["lr_decay"]),
+        ("--average 1", ["average", "1"]),
+        ("--average=-0.1", ["average", "-0.1"]),
+        ("--dropout=-1", ["dropout", "-1"]),
+        ("--dropout inf", ["dropout", "inf"]),
+        ("--precision tf32", ["--precision tf32", "--device cpu"]),
+        ("--device tpu", ["--device tpu"]),
+        ("--device cuda:77", ["--device cuda:77"]),
+        ("--no_such_flag", ["--no_such_flag"]),
+        ("--resume missing.pth", ["missing.pth", "no such file"]),
+        ("--resume a.pth --checkpoint b.pth", ["--resume", "--checkpoint"]),
+        ("--train_test test", ["--checkpoint"]),
+        pytest.param(
+            "--device cuda",
+            ["--device cuda", "no CUDA device"],
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has CUDA"),
+        ),
+    ],
+)
 def test_wrong_flags(train_arguments, assert_refused, flags, words):
     assert_refused([*train_arguments, *flags.split()], *words)
 
 
-def test_a_flag_that_contradicts_the_checkpoint_names_both_values(scene, logs, untrained, assert_refused):
+def test_a_flag_that_contradicts_the_checkpoint_names_both_values(
+    scene, logs, untrained, assert_refused
+):
     command = render_arguments(scene / "test", logs, untrained)
     assert_refused([*command, "--grid_dim", 16], "--grid_dim 16", "--grid_dim 8", "model.pth")
     assert_refused([*command, "--no_occlusion_net"], "--no_occlusion_net")
@@ -93,12 +149,33 @@ def test_weights_alone_cannot_be_resumed(train_arguments, untrained, assert_refu
 def test_a_resumed_run_cannot_change_what_it_learns(trained, logs, tmp_path, assert_refused):
     scene, _, checkpoint = trained
     save_checkpoint(tmp_path / "model.pth", checkpoint)
-    command = ["--train_test", "train", "--logging_root", logs, "--resume", tmp_path / "model.pth", "--max_steps", 3]
-    for change in ("--lr 0.1", "--seed 7", "--num_trgt 3", "--precision bf16", "--grid_dim 16", "--deterministic",
-                   "--recipe fast", "--average 0.9", "--lr_decay 0.1", "--dropout 0.5"):
+    command = [
+        "--train_test",
+        "train",
+        "--logging_root",
+        logs,
+        "--resume",
+        tmp_path / "model.pth",
+        "--max_steps",
+        3,
+    ]
+    for change in (
+        "--lr 0.1",
+        "--seed 7",
+        "--num_trgt 3",
+        "--precision bf16",
+        "--grid_dim 16",
+        "--deterministic",
+        "--recipe fast",
+        "--average 0.9",
+        "--lr_decay 0.1",
+        "--dropout 0.5",
+    ):
         assert_refused([*command, *change.split()], change)
     shutil.copytree(scene / "train", tmp_path / "other")
-    (tmp_path / "other" / "rgb" / "000000.png").write_bytes((scene / "train" / "rgb" / "000001.png").read_bytes())
+    (tmp_path / "other" / "rgb" / "000000.png").write_bytes(
+        (scene / "train" / "rgb" / "000001.png").read_bytes()
+    )
     assert_refused([*command, "--data_root", tmp_path / "other"], "not the scene")
     shutil.copytree(scene / "train", tmp_path / "larger")
     lines = (scene / "train" / "intrinsics.txt").read_text().splitlines()
@@ -124,10 +201,14 @@ def test_a_logging_root_that_cannot_be_made_is_refused(scene, tmp_path, assert_r
         assert_refused(arguments(scene, root), "--logging_root")
 
 
-def test_cameras_that_see_nothing_are_named(scene, train_arguments, logs, untrained, assert_refused, capfd):
+def test_cameras_that_see_nothing_are_named(
+    scene, train_arguments, logs, untrained, assert_refused, capfd
+):
     """A test is refused; training leaves the view out, with a warning."""
     turned_away(scene / "test" / "pose" / "000001.txt")
-    assert_refused(render_arguments(scene / "test", logs, untrained), "000001.txt", "nothing of the grid")
+    assert_refused(
+        render_arguments(scene / "test", logs, untrained), "000001.txt", "nothing of the grid"
+    )
     turned_away(scene / "train" / "pose" / "000006.txt")
     assert run(*train_arguments, "--dry_run") == 0
     output = capfd.readouterr()
@@ -142,30 +223,68 @@ def test_dry_run_writes_nothing(scene, train_arguments, logs, untrained):
 
 
 def test_the_originals_defaults():
-    opt, _ = resolve_options(["--train_test", "train", "--data_root", "a", "--logging_root", "b", "--device", "cpu"])
-    expected = {"max_epoch": 400, "lr": 0.0004, "l1_weight": 200, "sampling_pattern": "all", "img_sidelength": 512,
-                "no_occlusion_net": False, "num_trgt": 2, "checkpoint": None, "start_epoch": 0, "grid_dim": 32,
-                "num_grid_feats": 64, "nf0": 64, "near_plane": 3 ** 0.5 / 2, "experiment_name": ""}
+    opt, _ = resolve_options(
+        ["--train_test", "train", "--data_root", "a", "--logging_root", "b", "--device", "cpu"]
+    )
+    expected = {
+        "max_epoch": 400,
+        "lr": 0.0004,
+        "l1_weight": 200,
+        "sampling_pattern": "all",
+        "img_sidelength": 512,
+        "no_occlusion_net": False,
+        "num_trgt": 2,
+        "checkpoint": None,
+        "start_epoch": 0,
+        "grid_dim": 32,
+        "num_grid_feats": 64,
+        "nf0": 64,
+        "near_plane": 3**0.5 / 2,
+        "experiment_name": "",
+    }
     assert {name: getattr(opt, name) for name in expected} == expected
 
 
 def test_the_architecture_comes_from_the_checkpoint(untrained):
     opt, _ = resolve_options(render_arguments("a", "b", untrained))
-    assert (opt.img_sidelength, opt.proj_sidelength, opt.grid_dim, opt.num_grid_feats, opt.nf0) == (64, 16, 8, 4, 4)
+    assert (opt.img_sidelength, opt.proj_sidelength, opt.grid_dim, opt.num_grid_feats, opt.nf0) == (
+        64,
+        16,
+        8,
+        4,
+        4,
+    )
 
 
 def check_malformed(spoil, more):
-    """One training step on a spoilt scene with odd flags: exit code 0 or 2, one line, nothing half-written."""
+    """One training step on a spoilt scene with odd flags: exit code 0 or 2, one line, nothing
+    half-written."""
     with tempfile.TemporaryDirectory() as folder:
-        root, logs = write_scene(Path(folder) / "scene", views=3), Path(folder) / "logs"
+        root = write_scene(Path(folder) / "scene", views=3)
+        logs = Path(folder) / "logs"
         spoil(root)
-        output, error, began = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO(), time.monotonic()
+        output = io.TextIOWrapper(io.BytesIO(), "utf-8")
+        error = io.StringIO()
+        began = time.monotonic()
         here = os.getcwd()
         os.chdir(folder)
         try:
             with contextlib.redirect_stdout(output), contextlib.redirect_stderr(error):
-                code = run("--train_test", "train", "--data_root", root, "--logging_root", logs, *SMALL,
-                           "--max_steps", 1, *more) or 0
+                code = (
+                    run(
+                        "--train_test",
+                        "train",
+                        "--data_root",
+                        root,
+                        "--logging_root",
+                        logs,
+                        *SMALL,
+                        "--max_steps",
+                        1,
+                        *more,
+                    )
+                    or 0
+                )
         finally:
             os.chdir(here)
         assert time.monotonic() - began < 10
@@ -177,8 +296,11 @@ def check_malformed(spoil, more):
         assert {path.name for path in Path(folder).iterdir()} <= {"scene", "logs"}
 
 
-QUICK = {"deadline": None, "derandomize": True,
-         "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+QUICK = {
+    "deadline": None,
+    "derandomize": True,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
+}
 LONG = {**QUICK, "derandomize": False}
 
 
@@ -222,17 +344,23 @@ def test_rigid_poses_anywhere():
 @pytest.mark.parametrize("depth", [8, 16])
 def test_a_picture_is_not_decoded_before_its_size_is_known(tmp_path, depth):
     """A PNG of 70 bytes that claims to be 100000x100000."""
+
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", 100000, 100000, depth, 2, 0, 0, 0)
-    (tmp_path / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
-                                        + chunk(b"IEND", b""))
+    (tmp_path / "huge.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    )
     with pytest.raises(InputError, match="huge.png"):
         load_image(tmp_path / "huge.png")
 
 
-@pytest.mark.parametrize("name", ["..png", "a\nb", "été \u202e", "-rf", "$(touch x)", "'; --", "a" * 200])
+@pytest.mark.parametrize(
+    "name", ["..png", "a\nb", "été \u202e", "-rf", "$(touch x)", "'; --", "a" * 200]
+)
 def test_odd_names_are_read_and_nothing_is_written_outside_the_logging_root(tmp_path, logs, name):
     root = write_scene(tmp_path / "scene" / name, views=3)
     (root / "rgb" / "000000.png").rename(root / "rgb" / f"0{name}.png")
@@ -243,29 +371,55 @@ def test_odd_names_are_read_and_nothing_is_written_outside_the_logging_root(tmp_
     assert run(*arguments(tmp_path, logs, "--max_steps", 1), "--data_root", root) == 0
     path, _ = final_checkpoint(logs, 1)
     assert run(*render_arguments(root, logs, path), f"--experiment_name={name}") == 0
-    after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if not path.is_relative_to(logs)}
+    after = {
+        path: path.stat().st_mtime_ns
+        for path in tmp_path.rglob("*")
+        if not path.is_relative_to(logs)
+    }
     assert before == after
     assert {path.name for path in logs.iterdir()} == {"logs", "runs", "test_traj"}
 
 
-@pytest.mark.parametrize("content", [
-    {"model": {"deepvoxels": torch.zeros(1).expand(1, 1000, 1000, 1000, 1000)}},
-    {"model": {"deepvoxels": torch.zeros(3)}},
-    {"model": {1: torch.zeros(3)}},
-    {"model": [], "discriminator": 3},
-    {"model": {"deepvoxels": "text"}},
-])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model": {"deepvoxels": torch.zeros(1).expand(1, 1000, 1000, 1000, 1000)}},
+        {"model": {"deepvoxels": torch.zeros(3)}},
+        {"model": {1: torch.zeros(3)}},
+        {"model": [], "discriminator": 3},
+        {"model": {"deepvoxels": "text"}},
+    ],
+)
 def test_tensors_that_are_not_what_they_should_be(tmp_path, logs, assert_refused, content):
     torch.save(content, tmp_path / "odd.pth")
     assert_refused(render_arguments("x", logs, tmp_path / "odd.pth"), "odd.pth")
 
 
-@pytest.mark.parametrize("spoil", [
-    lambda weight: weight.fill_(float("nan")), lambda weight: weight.double(), lambda weight: weight[:1]])
-def test_weights_that_are_not_finite_or_of_another_type_are_refused(trained, tmp_path, logs, assert_refused, spoil):
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda weight: weight.fill_(float("nan")),
+        lambda weight: weight.double(),
+        lambda weight: weight[:1],
+    ],
+)
+def test_weights_that_are_not_finite_or_of_another_type_are_refused(
+    trained, tmp_path, logs, assert_refused, spoil
+):
     scene, _, checkpoint = trained
     model = {name: value.clone() for name, value in checkpoint["model"].items()}
     model[WEIGHT] = spoil(model[WEIGHT])
     torch.save({"model": model}, tmp_path / "spoiled.pth")
-    assert_refused(["--train_test", "train", "--data_root", scene / "train", "--logging_root", logs,
-                    "--checkpoint", tmp_path / "spoiled.pth"], WEIGHT)
+    assert_refused(
+        [
+            "--train_test",
+            "train",
+            "--data_root",
+            scene / "train",
+            "--logging_root",
+            logs,
+            "--checkpoint",
+            tmp_path / "spoiled.pth",
+        ],
+        WEIGHT,
+    )

@@ -1,4 +1,6 @@
-"""What a test measures besides PSNR and SSIM without the border: the whole frame, the object alone, LPIPS."""
+"""What a test measures besides PSNR and SSIM without the border: the whole frame, the object alone,
+LPIPS."""
+
 import json
 
 import cv2
@@ -50,7 +52,9 @@ def test_the_object_is_what_is_opaque(see_through, background):
     metrics, _ = FrameMetrics(views, objects=masks)(Frame(0, image, None))
     assert metrics["psnr_object"] == 100
     assert metrics["psnr"] < 15
-    assert metrics["ssim"] < metrics["ssim_object"] < 1  # its window reaches 5 pixels into the background
+    assert (
+        metrics["ssim"] < metrics["ssim_object"] < 1
+    )  # its window reaches 5 pixels into the background
     image[30, 30] += 0.5
     metrics, _ = FrameMetrics(views, objects=masks)(Frame(0, image, None))
     assert metrics["psnr_object"] == pytest.approx(-10 * np.log10(0.25 / (20 * 39)), abs=1e-3)
@@ -65,7 +69,9 @@ def test_a_test_measures_the_object_and_its_nearest_neighbour(see_through, tmp_p
     metrics = run_test(checkpoint, see_through, tmp_path / "logs")
     for part in (metrics, metrics["nearest_neighbor"]):
         assert {"psnr_full_frame", "psnr_object", "ssim_object"} < set(part)
-    assert metrics["psnr_object"] == pytest.approx(np.mean([frame["psnr_object"] for frame in metrics["frames"]]))
+    assert metrics["psnr_object"] == pytest.approx(
+        np.mean([frame["psnr_object"] for frame in metrics["frames"]])
+    )
     assert f"over the object: PSNR {metrics['psnr_object']:.2f} dB" in capsys.readouterr().out
 
 
@@ -74,7 +80,9 @@ def test_lpips_is_that_of_the_features_of_alexnet(scene, tmp_path, monkeypatch):
     write_alexnet(tmp_path / "hub")
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
     metrics = run_test(tiny_checkpoint(tmp_path), scene, tmp_path / "logs", "--lpips")
-    assert metrics["lpips"] == pytest.approx(np.mean([frame["lpips"] for frame in metrics["frames"]]))
+    assert metrics["lpips"] == pytest.approx(
+        np.mean([frame["lpips"] for frame in metrics["frames"]])
+    )
     assert metrics["lpips"] > 0
     views = load_scene(scene / "test", 64)
     neighbors = nearest_neighbors(load_scene(scene / "train", 64), views.cam2world)
@@ -82,7 +90,9 @@ def test_lpips_is_that_of_the_features_of_alexnet(scene, tmp_path, monkeypatch):
     assert metrics["nearest_neighbor"]["lpips"] > 0
 
     from evaluation.perceptual import load_lpips
-    distance, truth = load_lpips(), views.images[0].permute(1, 2, 0).numpy() / np.float32(255)
+
+    distance = load_lpips()
+    truth = views.images[0].permute(1, 2, 0).numpy() / np.float32(255)
     assert distance(truth, truth) == 0
     slightly, badly = (cv2.GaussianBlur(truth, (0, 0), sigma) for sigma in (0.5, 3))
     assert 0 < distance(slightly, truth) < distance(badly, truth)
@@ -97,7 +107,9 @@ def test_lpips_without_weights_is_refused(scene, tmp_path, monkeypatch, damage, 
         (tmp_path / "hub" / "checkpoints" / ALEXNET).write_bytes(damage)
     assert main(arguments(tiny_checkpoint(tmp_path), scene, tmp_path / "logs", "--lpips")) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
-    assert line.startswith("run_deepvoxels.py: error: --lpips: the weights of AlexNet cannot be had")
+    assert line.startswith(
+        "run_deepvoxels.py: error: --lpips: the weights of AlexNet cannot be had"
+    )
     assert not (tmp_path / "logs").exists()
 
 
@@ -116,22 +128,42 @@ ALEXNET = "alexnet-owt-7be5be79.pth"
 def write_alexnet(hub) -> None:
     torch.manual_seed(0)
     with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in torchvision.models.alexnet().state_dict().items()}
-    weights = {name: torch.randn(shape) * shape[1:].numel() ** -0.5 if name.startswith("features")
-               else torch.zeros(()).expand(shape) for name, shape in shapes.items()}  # the classifier is not used
+        shapes = {
+            name: tensor.shape for name, tensor in torchvision.models.alexnet().state_dict().items()
+        }
+    weights = {
+        name: torch.randn(shape) * shape[1:].numel() ** -0.5
+        if name.startswith("features")
+        else torch.zeros(()).expand(shape)
+        for name, shape in shapes.items()
+    }  # the classifier is not used
     (hub / "checkpoints").mkdir(parents=True)
     torch.save(weights, hub / "checkpoints" / ALEXNET)
 
 
 def tiny_checkpoint(folder):
     torch.manual_seed(0)
-    save_checkpoint(folder / "model.pth", {"model": DeepVoxels(Architecture(64, 16, 8, 4, 4), GEOMETRY).state_dict()})
+    save_checkpoint(
+        folder / "model.pth",
+        {"model": DeepVoxels(Architecture(64, 16, 8, 4, 4), GEOMETRY).state_dict()},
+    )
     return folder / "model.pth"
 
 
 def arguments(checkpoint, scene, logs, *more):
-    return ["--train_test", "test", "--data_root", str(scene / "test"), "--logging_root", str(logs),
-            "--checkpoint", str(checkpoint), "--device", "cpu", *more]
+    return [
+        "--train_test",
+        "test",
+        "--data_root",
+        str(scene / "test"),
+        "--logging_root",
+        str(logs),
+        "--checkpoint",
+        str(checkpoint),
+        "--device",
+        "cpu",
+        *more,
+    ]
 
 
 def run_test(checkpoint, scene, logs, *more) -> dict:

@@ -1,7 +1,9 @@
-"""No run is ever lost: kills, signals, full disks and missing folders, for real, in processes of their own.
+"""No run is ever lost: kills, signals, full disks and missing folders, for real, in processes of
+their own.
 
 The tests marked `long` repeat the quick ones often enough to believe them (`make test-long`).
 """
+
 import errno
 import json
 import os
@@ -32,9 +34,12 @@ from tests.helpers import (
 )
 from training.run_folder import RunLock
 
-fcntl, pty, resource, termios = map(pytest.importorskip, ("fcntl", "pty", "resource", "termios"))  # not on Windows
+fcntl, pty, resource, termios = map(
+    pytest.importorskip, ("fcntl", "pty", "resource", "termios")
+)  # not on Windows
 
-STEPS, FEW_STEPS = 40, 12
+STEPS = 40
+FEW_STEPS = 12
 SETTINGS = ["--max_steps", STEPS, "--checkpoint_every", 3, "--log_every", 20]
 ENDLESS = ["--max_steps", 100000]
 # More than in the paper's recipe depends on the step.
@@ -46,7 +51,9 @@ def undisturbed(tmp_path_factory):
     """A scene, and the logging root of a run on it that nothing disturbed."""
     folder = tmp_path_factory.mktemp("undisturbed")
     write_scene(folder / "scene" / "train", views=8)
-    assert run(*arguments(folder / "scene", folder / "logs", *SETTINGS, "--keep_checkpoints", 0)) == 0
+    assert (
+        run(*arguments(folder / "scene", folder / "logs", *SETTINGS, "--keep_checkpoints", 0)) == 0
+    )
     return folder / "scene", folder / "logs"
 
 
@@ -61,7 +68,8 @@ def assert_same_bits(expected_logs, logs, steps):
 
 
 def visible_steps(files) -> list[int]:
-    """The steps of the l1 curve as tensorboard shows them: a restart hides what was logged from its step on."""
+    """The steps of the l1 curve as tensorboard shows them: a restart hides what was logged from its
+    step on."""
     shown = []
     for events in files:
         for event in events:
@@ -72,17 +80,24 @@ def visible_steps(files) -> list[int]:
 
 
 def kill_and_resume(undisturbed, logs, kills, seed):
-    """Trains to the end, killed `kills` times on the way: at random moments, every other time while it saves.
+    """Trains to the end, killed `kills` times on the way: at random moments, every other time while
+    it saves.
 
     It must end as the undisturbed run, with each step of its curve shown once.
     """
     scene, expected_logs = undisturbed
-    rng, command = random.Random(seed), arguments(scene, logs, *SETTINGS)
+    rng = random.Random(seed)
+    command = arguments(scene, logs, *SETTINGS)
     for kill in range(kills):
         process = start(*command)
         before = len(checkpoints(logs))
         if kill % 2:
-            wait_for(lambda: list(logs.glob("logs/*/*/.model*.part")) or len(checkpoints(logs)) >= STEPS // 3, process)
+            wait_for(
+                lambda: (
+                    list(logs.glob("logs/*/*/.model*.part")) or len(checkpoints(logs)) >= STEPS // 3
+                ),
+                process,
+            )
         else:
             wait_for(lambda: len(checkpoints(logs)) > before or process.poll() is not None, process)  # noqa: B023
             time.sleep(rng.uniform(0, 0.2))
@@ -92,7 +107,10 @@ def kill_and_resume(undisturbed, logs, kills, seed):
             command = resume(logs, *SETTINGS)
     assert finish(start(*command))[0] == 0
     assert_same_bits(expected_logs, logs, STEPS)
-    events = [tensorboard_events(path) for path in sorted(logs.glob("runs/*/*/events*"), key=lambda path: path.name)]
+    events = [
+        tensorboard_events(path)
+        for path in sorted(logs.glob("runs/*/*/events*"), key=lambda path: path.name)
+    ]
     assert visible_steps(events) == list(range(10, STEPS + 1, 10))
 
 
@@ -107,9 +125,16 @@ def test_fifty_kills(undisturbed, tmp_path, round_):
 
 
 def test_resuming_is_bitwise_the_run_in_one_go(scene, tmp_path):
-    """From step 9 of 14, in the second epoch, under another logging root. The falling learning rates are those of the
-    whole run, whose length is recorded."""
-    assert run(*arguments(scene, tmp_path / "whole", "--max_steps", 14, "--checkpoint_every", 9, *EVERYTHING)) == 0
+    """From step 9 of 14, in the second epoch, under another logging root. The falling learning
+    rates are those of the whole run, whose length is recorded."""
+    assert (
+        run(
+            *arguments(
+                scene, tmp_path / "whole", "--max_steps", 14, "--checkpoint_every", 9, *EVERYTHING
+            )
+        )
+        == 0
+    )
     half, _ = final_checkpoint(tmp_path / "whole", 9)
     assert run("--train_test", "train", "--logging_root", tmp_path / "rest", "--resume", half) == 0
     assert_same_bits(tmp_path / "whole", tmp_path / "rest", 14)
@@ -117,7 +142,9 @@ def test_resuming_is_bitwise_the_run_in_one_go(scene, tmp_path):
     assert whole["average"].keys() == whole["model"].keys()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
 def test_a_signal_finishes_the_step_and_saves(undisturbed, tmp_path, number, code):
     scene, expected_logs = undisturbed
     process = start(*arguments(scene, tmp_path, "--max_steps", FEW_STEPS))
@@ -133,11 +160,17 @@ def test_a_signal_finishes_the_step_and_saves(undisturbed, tmp_path, number, cod
 
 
 def test_a_closed_terminal_ends_training_with_a_checkpoint(scene, tmp_path):
-    """Even though the process can then no longer print; the terminal's hangup comes twice, as from a shell that ends.
-    """
+    """Even though the process can then no longer print; the terminal's hangup comes twice, as from
+    a shell that ends."""
     terminal, end = pty.openpty()
-    process = start(*arguments(scene, tmp_path, *ENDLESS), stdin=end, stdout=end, stderr=end, start_new_session=True,
-                    preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+    process = start(
+        *arguments(scene, tmp_path, *ENDLESS),
+        stdin=end,
+        stdout=end,
+        stderr=end,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
     os.close(end)
     seen = b""
     while b"tensorboard" not in seen:
@@ -187,8 +220,13 @@ def test_sigusr1_saves_and_a_passed_on_sigterm_does_not_end_the_save(scene, tmp_
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_a_step_that_hangs(number):
-    hang = "import time, training.run_folder as r\nwith r.Signals():\n print('hangs', flush=True)\n time.sleep(60)"
-    process = subprocess.Popen([sys.executable, "-c", hang], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    hang = (
+        "import time, training.run_folder as r\n"
+        "with r.Signals():\n print('hangs', flush=True)\n time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", hang], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     STARTED.append(process)
     assert process.stdout.readline() == "hangs\n"
     process.send_signal(number)
@@ -205,8 +243,12 @@ def full_disk():
 
 def test_a_full_disk_costs_no_checkpoint_and_training_goes_on(undisturbed, tmp_path):
     scene, expected_logs = undisturbed
-    code, _, error = finish(start(*arguments(scene, tmp_path / "new", "--max_steps", 8, "--checkpoint_every", 3),
-                                  preexec_fn=full_disk))
+    code, _, error = finish(
+        start(
+            *arguments(scene, tmp_path / "new", "--max_steps", 8, "--checkpoint_every", 3),
+            preexec_fn=full_disk,
+        )
+    )
     assert code == 1
     assert "warning: " in error and "error: " in error
     assert "8/8" in error  # it went on to the end
@@ -233,23 +275,37 @@ def make_read_only(folder):
     return lambda: folder.chmod(0o700)
 
 
-@pytest.mark.parametrize(("take", "wrapper"), [
-    (move_away, []),
-    pytest.param(make_read_only, ["setpriv", "--bounding-set=-dac_override,-dac_read_search"],  # takes root's power
-                 marks=pytest.mark.skipif(not shutil.which("setpriv"), reason="needs setpriv"))])
-def test_a_folder_that_cannot_be_written_is_reported_and_tried_again(scene, tmp_path, take, wrapper):
+@pytest.mark.parametrize(
+    ("take", "wrapper"),
+    [
+        (move_away, []),
+        pytest.param(
+            make_read_only,
+            ["setpriv", "--bounding-set=-dac_override,-dac_read_search"],  # takes root's power
+            marks=pytest.mark.skipif(not shutil.which("setpriv"), reason="needs setpriv"),
+        ),
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_reported_and_tried_again(
+    scene, tmp_path, take, wrapper
+):
     process = start(*arguments(scene, tmp_path, *SETTINGS, *ENDLESS), wrapper=wrapper)
     wait_for(lambda: checkpoints(tmp_path), process)
     (folder,) = tmp_path.glob("logs/*/*")
     give_back = take(folder)
     lines = []
-    wait_for(lambda: lines.append(process.stderr.readline()) or "could not be saved" in lines[-1], process)
+    wait_for(
+        lambda: lines.append(process.stderr.readline()) or "could not be saved" in lines[-1],
+        process,
+    )
     give_back()
     failed = time.time()
     wait_for(lambda: any(path.stat().st_mtime > failed for path in checkpoints(tmp_path)), process)
     process.terminate()
     assert finish(process)[0] == 143
-    assert (folder / "latest.pth").resolve() == max(checkpoints(tmp_path), key=lambda path: path.stat().st_mtime_ns)
+    assert (folder / "latest.pth").resolve() == max(
+        checkpoints(tmp_path), key=lambda path: path.stat().st_mtime_ns
+    )
 
 
 def test_one_process_writes_a_run_and_a_killed_one_frees_it(scene, tmp_path, capfd):
@@ -267,7 +323,9 @@ def test_one_process_writes_a_run_and_a_killed_one_frees_it(scene, tmp_path, cap
 
 
 @pytest.mark.parametrize("reason", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_a_run_starts_and_resumes_where_there_are_no_file_locks(scene, tmp_path, monkeypatch, capfd, reason):
+def test_a_run_starts_and_resumes_where_there_are_no_file_locks(
+    scene, tmp_path, monkeypatch, capfd, reason
+):
     def flock(*_):
         raise OSError(reason, os.strerror(reason))
 
@@ -283,10 +341,22 @@ def test_a_resumed_run_records_its_history(trained, tmp_path):
     assert run(*resume(tmp_path, "--max_steps", 4, "--log_every", 7)) == 0
     (options,) = tmp_path.glob("logs/*/*/options.json")
     history = json.loads(options.read_text())["history"]
-    assert [(entry["first_step"], entry["options"]["log_every"]) for entry in history] == [(0, 100), (2, 7)]
+    assert [(entry["first_step"], entry["options"]["log_every"]) for entry in history] == [
+        (0, 100),
+        (2, 7),
+    ]
 
 
 def test_only_the_newest_checkpoints_are_kept(scene, tmp_path):
-    assert run(*arguments(scene, tmp_path, "--max_steps", 10, "--checkpoint_every", 2, "--keep_checkpoints", 2)) == 0
+    assert (
+        run(
+            *arguments(
+                scene, tmp_path, "--max_steps", 10, "--checkpoint_every", 2, "--keep_checkpoints", 2
+            )
+        )
+        == 0
+    )
     assert sorted(path.name for path in checkpoints(tmp_path)) == [
-        "model-epoch_0_iter_8.pth", "model-epoch_1_iter_10.pth"]
+        "model-epoch_0_iter_8.pth",
+        "model-epoch_1_iter_10.pth",
+    ]

@@ -1,5 +1,6 @@
-"""The optimizers as training uses them, on weights of any memory layout: PyTorch's fused Adam pairs the wrong numbers
-where a moment or a gradient is laid out in memory otherwise than its weight."""
+"""The optimizers as training uses them, on weights of any memory layout: PyTorch's fused Adam pairs
+the wrong numbers where a moment or a gradient is laid out in memory otherwise than its weight."""
+
 import copy
 from pathlib import Path
 
@@ -12,12 +13,15 @@ from tests.helpers import GEOMETRY, assert_same
 from training.muon import COEFFICIENTS, ITERATIONS, STEP, Muon, kernels_of, orthogonalized
 from training.networks import make_optimizers
 
-CHANNELS_LAST, CONTIGUOUS = torch.channels_last, torch.contiguous_format
+CHANNELS_LAST = torch.channels_last
+CONTIGUOUS = torch.contiguous_format
 
 
 def convolution(layout: torch.memory_format) -> torch.nn.Conv2d:
     conv = torch.nn.Conv2d(6, 8, 3, bias=False)
-    conv.weight.data = torch.linspace(-1, 1, 8 * 6 * 9).view(8, 6, 3, 3).contiguous(memory_format=layout)
+    conv.weight.data = (
+        torch.linspace(-1, 1, 8 * 6 * 9).view(8, 6, 3, 3).contiguous(memory_format=layout)
+    )
     return conv
 
 
@@ -29,7 +33,9 @@ def muon(conv: torch.nn.Conv2d) -> torch.optim.Optimizer:
     return Muon([conv.weight], 0.1)
 
 
-def take_steps(conv: torch.nn.Conv2d, optimizer: torch.optim.Optimizer, layout: torch.memory_format) -> None:
+def take_steps(
+    conv: torch.nn.Conv2d, optimizer: torch.optim.Optimizer, layout: torch.memory_format
+) -> None:
     for step in range(3):
         optimizer.zero_grad()
         factor = torch.linspace(-1, 2, conv.weight.numel()).sub(step).view_as(conv.weight)
@@ -41,13 +47,17 @@ def take_steps(conv: torch.nn.Conv2d, optimizer: torch.optim.Optimizer, layout: 
 @pytest.mark.parametrize("gradient_layout", [CHANNELS_LAST, CONTIGUOUS])
 @pytest.mark.parametrize("checkpoint_layout", [CHANNELS_LAST, CONTIGUOUS])
 def test_it_is_adam_in_every_memory_layout(layout, gradient_layout, checkpoint_layout):
-    conv, plain = convolution(layout), convolution(CONTIGUOUS)
-    optimizer, expected = adam(conv), torch.optim.Adam(plain.parameters(), 0.1, fused=False)
+    conv = convolution(layout)
+    plain = convolution(CONTIGUOUS)
+    optimizer = adam(conv)
+    expected = torch.optim.Adam(plain.parameters(), 0.1, fused=False)
     take_steps(conv, optimizer, gradient_layout)
     take_steps(plain, expected, CONTIGUOUS)
     state = optimizer.state_dict()
     for name in ("exp_avg", "exp_avg_sq"):
-        state["state"][0][name] = state["state"][0][name].contiguous(memory_format=checkpoint_layout)
+        state["state"][0][name] = state["state"][0][name].contiguous(
+            memory_format=checkpoint_layout
+        )
     resumed = adam(conv)
     load_optimizer(resumed, state, Path("checkpoint.pth"))
     take_steps(conv, resumed, gradient_layout)
@@ -60,8 +70,10 @@ def test_it_is_adam_in_every_memory_layout(layout, gradient_layout, checkpoint_l
 @pytest.mark.parametrize("gradient_layout", [CHANNELS_LAST, CONTIGUOUS])
 def test_it_is_muon_in_every_memory_layout(layout, gradient_layout):
     """And resumed after three steps it goes on as if it had not stopped."""
-    conv, plain = convolution(layout), convolution(CONTIGUOUS)
-    optimizer, expected = muon(conv), muon(plain)
+    conv = convolution(layout)
+    plain = convolution(CONTIGUOUS)
+    optimizer = muon(conv)
+    expected = muon(plain)
     take_steps(conv, optimizer, gradient_layout)
     resumed = muon(conv)
     load_optimizer(resumed, optimizer.state_dict(), Path("checkpoint.pth"))
@@ -86,15 +98,22 @@ def test_a_step_changes_nothing_where_a_number_is_not_finite(make):
 
 @pytest.mark.parametrize("shape", [(6, 4, 3, 3), (40, 4, 3, 3), (4, 2, 3, 3, 3), (1, 9, 3, 3, 3)])
 def test_muon_sets_singular_values_to_about_one(shape):
-    """They are those of its polynomial, along the singular vectors of each kernel, whatever stands beside it."""
+    """They are those of its polynomial, along the singular vectors of each kernel, whatever stands
+    beside it."""
     torch.manual_seed(0)
-    kernels = [torch.randn(shape, dtype=torch.float64), 1e-9 * torch.randn(shape, dtype=torch.float64)]
+    kernels = [
+        torch.randn(shape, dtype=torch.float64),
+        1e-9 * torch.randn(shape, dtype=torch.float64),
+    ]
     for kernel, result in zip(kernels, orthogonalized(kernels), strict=True):
         u, values, vt = torch.linalg.svd(kernel.flatten(1), full_matrices=False)
         values = values / values.norm()
         large = values > 0.02
         for _ in range(ITERATIONS):
-            values = sum(factor * values ** power for factor, power in zip(COEFFICIENTS, (1, 3, 5), strict=True))
+            values = sum(
+                factor * values**power
+                for factor, power in zip(COEFFICIENTS, (1, 3, 5), strict=True)
+            )
         torch.testing.assert_close(result.flatten(1), u @ values.diag() @ vt)
         assert values[large].min() > 0.68 and values.max() < 1.21 and large.sum() > 0.9 * len(large)
 
@@ -114,11 +133,19 @@ def test_a_step_of_muon_is_as_long_as_the_learning_rate_says():
 
 
 def test_the_gru_and_the_visibility_are_left_to_adam():
-    """MUON shut the GRU's gates and killed its proposals, so that no photo changed the volume any more."""
+    """MUON shut the GRU's gates and killed its proposals, so that no photo changed the volume any
+    more."""
     model = DeepVoxels(SIZES["small"], GEOMETRY)
     muons = kernels_of(model)
-    left = {name for name, parameter in model.named_parameters()
-            if parameter.ndim > 1 and not any(parameter is kernel for kernel in muons)}
-    gru = {f"integration_net.{name}.weight" for name, _ in model.integration_net.named_modules() if name.endswith(".1")}
+    left = {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.ndim > 1 and not any(parameter is kernel for kernel in muons)
+    }
+    gru = {
+        f"integration_net.{name}.weight"
+        for name, _ in model.integration_net.named_modules()
+        if name.endswith(".1")
+    }
     assert len(gru) == 6
     assert left == {*gru, "occlusion_net.softmax_net.0.net.1.weight"}

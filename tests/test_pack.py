@@ -1,4 +1,5 @@
 """evaluation.pack: a small checkpoint that tests read like any other."""
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +19,10 @@ def packed(out, *words):
 def test_packed_checkpoint_is_small_and_renders_the_same_frames(trained, tmp_path, capsys):
     scene, logs, checkpoint = trained
     path = packed(tmp_path / "model.pth", "--checkpoint", "latest", "--logging_root", logs)
-    assert path.stat().st_size < sum(tensor.numel() for tensor in checkpoint["model"].values()) * 2.5 + 2 ** 17
+    assert (
+        path.stat().st_size
+        < sum(tensor.numel() for tensor in checkpoint["model"].values()) * 2.5 + 2**17
+    )
     assert f"{path}: " in capsys.readouterr().out
     content = load_checkpoint(path)
     assert content["step"] == 2
@@ -40,17 +44,23 @@ def test_the_averaged_weights_are_those_that_tests_use(trained, tmp_path):
     save_checkpoint(path, {**trained[2], "average": average})
     weights = load_checkpoint(packed(tmp_path / "model.pth", "--checkpoint", path))["model"]
     assert weights.keys() == average.keys()
-    assert all(torch.equal(weights[name], tensor if tensor.ndim < 2 else tensor.half())
-               for name, tensor in average.items())
+    assert all(
+        torch.equal(weights[name], tensor if tensor.ndim < 2 else tensor.half())
+        for name, tensor in average.items()
+    )
 
 
 @pytest.mark.parametrize("case", ["exists", "no folder", "no file", "too large", "no model"])
 def test_bad_input_is_one_line_and_leaves_no_file(case, trained, tmp_path, capfd):
-    path, out = tmp_path / "whole.pth", tmp_path / "model.pth"
+    path = tmp_path / "whole.pth"
+    out = tmp_path / "model.pth"
     checkpoint = {**trained[2]}
     if case == "too large":
         name = next(name for name, tensor in checkpoint["model"].items() if tensor.ndim > 1)
-        checkpoint["model"] = {**checkpoint["model"], name: torch.full_like(checkpoint["model"][name], 1e5)}
+        checkpoint["model"] = {
+            **checkpoint["model"],
+            name: torch.full_like(checkpoint["model"][name], 1e5),
+        }
     elif case == "no model":
         checkpoint["model"], checkpoint["options"] = {"weight": torch.zeros(2, 2)}, {}
     if case != "no file":
@@ -64,6 +74,10 @@ def test_bad_input_is_one_line_and_leaves_no_file(case, trained, tmp_path, capfd
     assert end.value.code == 2
     error = capfd.readouterr().err
     assert error.count("\n") == 1
-    named = {"exists": str(out), "no folder": f"error: {out}: No such file", "too large": "half precision"}
+    named = {
+        "exists": str(out),
+        "no folder": f"error: {out}: No such file",
+        "too large": "half precision",
+    }
     assert named.get(case, str(path)) in error
     assert out.read_text() == "mine" if case == "exists" else not out.exists()

@@ -1,15 +1,26 @@
 """Pictures and plots: true colours, square pixels, captions where they belong."""
+
 import imageio.v2 as imageio
 import numpy as np
 import pytest
 
 from data_util import color_depth
-from evaluation.pictures import captions, depth_pictures, enlarge, picture_grid, spread, tile, to_uint8
+from evaluation.pictures import (
+    captions,
+    depth_pictures,
+    enlarge,
+    picture_grid,
+    spread,
+    tile,
+    to_uint8,
+)
 from experiments.plot import Curve, Plot, write_plots
 
 
 def random_picture(side: int = 54) -> np.ndarray:
-    return np.random.default_rng(side).integers(0, 255, (side, side, 3), dtype=np.uint8)  # never white
+    return np.random.default_rng(side).integers(
+        0, 255, (side, side, 3), dtype=np.uint8
+    )  # never white
 
 
 def ink(picture: np.ndarray) -> np.ndarray:
@@ -27,11 +38,15 @@ def test_each_pixel_becomes_a_square(side, factor):
 
 
 def test_pictures_are_tiled_in_order_and_missing_ones_are_gray():
-    first, second = random_picture(), 255 - random_picture()
+    first = random_picture()
+    second = 255 - random_picture()
     tiles = tile([[first, None], [None, second]])
     assert tiles.shape == (440, 440, 3)
-    cells = {(row, column): tiles[220 * row + 2:220 * row + 218, 220 * column + 2:220 * column + 218]
-             for row in (0, 1) for column in (0, 1)}
+    cells = {
+        (row, column): tiles[220 * row + 2 : 220 * row + 218, 220 * column + 2 : 220 * column + 218]
+        for row in (0, 1)
+        for column in (0, 1)
+    }
     np.testing.assert_array_equal(cells[0, 0], enlarge(first, 216))
     np.testing.assert_array_equal(cells[1, 1], enlarge(second, 216))
     assert (cells[0, 1] == 235).all()
@@ -68,7 +83,8 @@ def test_a_grid_has_titles_above_and_names_at_the_left():
     grid = picture_grid(["truth", ""], [("000007", [picture, picture]), ("", [picture, None])])
     assert grid.shape == (24 + 440, 24 + 440, 3)
     np.testing.assert_array_equal(grid[24:, 24:], tile([[picture, picture], [picture, None]]))
-    titles, names = ink(grid[:24]), ink(grid[24:, :24])
+    titles = ink(grid[:24])
+    names = ink(grid[24:, :24])
     assert titles[:, 24:244].any()
     assert not titles[:, 244:].any()
     assert names[:220].any()
@@ -76,8 +92,8 @@ def test_a_grid_has_titles_above_and_names_at_the_left():
 
 
 def test_depth_is_shown_as_its_frame_is():
-    """A map pixel's ray goes through the image where map and image coordinates are 0, 4, 8 ...: its square lies about
-    it (docs/design.md, section 3). The border is cropped."""
+    """A map pixel's ray goes through the image where map and image coordinates are 0, 4, 8 ...: its
+    square lies about it (docs/design.md, section 3). The border is cropped."""
     depth = np.random.default_rng(0).uniform(1, 2, (16, 16)).astype(np.float32)
     depth[5, 6] = np.inf
     shown = depth_pictures(depth, 64, 1.0, 2.0)
@@ -85,20 +101,27 @@ def test_depth_is_shown_as_its_frame_is():
     colors = color_depth(depth, 1.0, 2.0)
     colors[5, 6] = 255
     for row, column in [(0, 0), (14, 18), (15, 19), (20, 5), (53, 53)]:
-        np.testing.assert_array_equal(shown[row, column], colors[min(15, (row + 7) // 4), min(15, (column + 7) // 4)])
+        np.testing.assert_array_equal(
+            shown[row, column], colors[min(15, (row + 7) // 4), min(15, (column + 7) // 4)]
+        )
 
 
-@pytest.mark.parametrize(("count", "shown", "expected"), [
-    (1, 3, [0]), (3, 3, [0, 1, 2]), (4, 3, [0, 2, 3]), (60, 3, [10, 30, 50]), (7, 1, [3])])
+@pytest.mark.parametrize(
+    ("count", "shown", "expected"),
+    [(1, 3, [0]), (3, 3, [0, 1, 2]), (4, 3, [0, 2, 3]), (60, 3, [10, 30, 50]), (7, 1, [3])],
+)
 def test_views_shown_are_spread_over_the_path(count, shown, expected):
     assert spread(count, shown) == expected
 
 
 def test_floats_are_rounded_to_8_bits():
-    np.testing.assert_array_equal(to_uint8(np.array([0.0, 0.4 / 255, 0.6 / 255, 1.0])), [0, 0, 1, 255])
+    np.testing.assert_array_equal(
+        to_uint8(np.array([0.0, 0.4 / 255, 0.6 / 255, 1.0])), [0, 0, 1, 255]
+    )
 
 
-BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
+BLUE = (31, 119, 180)
+ORANGE = (255, 127, 14)
 
 
 def count_pixels(picture: np.ndarray, color: tuple[int, int, int]) -> int:
@@ -114,14 +137,22 @@ def test_a_plot_has_a_line_for_each_curve_and_bars_for_their_spread(tmp_path):
     assert point.shape[:2] == (480, 720)
     assert count_pixels(point, BLUE) > 0
     assert count_pixels(point, ORANGE) == 0
-    exact = draw(Curve("cube", [1.0, 2.0], [[20.0], [22.0]]), Curve("lego", [1.0, 2.0], [[18.0], [25.0]]))
+    exact = draw(
+        Curve("cube", [1.0, 2.0], [[20.0], [22.0]]), Curve("lego", [1.0, 2.0], [[18.0], [25.0]])
+    )
     assert count_pixels(exact, ORANGE) > 100
-    spread_out = draw(Curve("cube", [1.0, 2.0], [[19.0, 21.0], [22.0]]), Curve("lego", [1.0, 2.0], [[18.0], [25.0]]))
+    spread_out = draw(
+        Curve("cube", [1.0, 2.0], [[19.0, 21.0], [22.0]]),
+        Curve("lego", [1.0, 2.0], [[18.0], [25.0]]),
+    )
     assert count_pixels(spread_out, BLUE) > count_pixels(exact, BLUE) + 10
     curve = Curve("cube", [1.0, 10.0, 100.0], [[1.0], [10.0], [100.0]])
     assert (draw(curve, log=True) != draw(curve)).any()
 
 
 def test_plots_stand_side_by_side(tmp_path):
-    write_plots(tmp_path / "plots.png", 3 * [Plot("title", "x", "y", [Curve("one", [1.0, 2.0], [[1.0], [2.0]])])])
+    write_plots(
+        tmp_path / "plots.png",
+        3 * [Plot("title", "x", "y", [Curve("one", [1.0, 2.0], [[1.0], [2.0]])])],
+    )
     assert imageio.imread(tmp_path / "plots.png").shape[:2] == (480, 3 * 720)

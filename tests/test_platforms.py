@@ -1,5 +1,6 @@
-"""The commands on other systems than Linux, tried by taking away from real processes what only Linux has; and what a
-run does without git and without enough memory."""
+"""The commands on other systems than Linux, tried by taking away from real processes what only
+Linux has; and what a run does without git and without enough memory."""
+
 import os
 import subprocess
 import sys
@@ -16,7 +17,17 @@ from scenes.synthetic import first_hits, raycast
 from scenes.synthetic.objects import OBJECTS
 from scenes.synthetic.surface import Surface, fit_unit_cube
 from tests.conftest import SMALL
-from tests.helpers import ENVIRONMENT, ROOT, arguments, assert_same, checkpoints, final_checkpoint, finish, run, start
+from tests.helpers import (
+    ENVIRONMENT,
+    ROOT,
+    arguments,
+    assert_same,
+    checkpoints,
+    final_checkpoint,
+    finish,
+    run,
+    start,
+)
 from training.memory import GIB, LIBRARIES, training_needs
 
 resource = pytest.importorskip("resource")  # limits of memory; Windows has none
@@ -57,23 +68,31 @@ COMMANDS = """
 
     root, small = sys.argv[1], sys.argv[2:]
     assert first_hits.EmbreeScene is None
-    render(["--out", f"{root}/cube", "--sidelength", "32", "--train_views", "6", "--test_views", "2"])
+    views = ["--train_views", "6", "--test_views", "2"]
+    render(["--out", f"{root}/cube", "--sidelength", "32", *views])
     check([f"{root}/cube"])
-    train = ["--train_test", "train", "--data_root", f"{root}/cube/train", "--logging_root", f"{root}/logs"]
+    logs = ["--logging_root", f"{root}/logs"]
+    train = ["--train_test", "train", "--data_root", f"{root}/cube/train", *logs]
     assert main([*train, *small, "--max_steps", "2"]) == 0
     assert main([*train, "--resume", "latest", "--max_steps", "4"]) == 0
     (latest,) = Path(root).glob("logs/logs/*/*/latest.pth")
-    assert main(["--train_test", "test", "--data_root", f"{root}/cube/test", "--logging_root", f"{root}/logs",
+    assert main(["--train_test", "test", "--data_root", f"{root}/cube/test", *logs,
                  "--checkpoint", str(latest), "--device", "cpu"]) == 0
 """
 
 
 def test_scenes_training_resuming_and_testing_need_nothing_that_only_linux_has(tmp_path):
-    """No fcntl, SIGHUP, SIGUSR1, core count, links, fork, folders as files, C library, Embree or pycolmap; nor git."""
+    """No fcntl, SIGHUP, SIGUSR1, core count, links, fork, folders as files, C library, Embree or
+    pycolmap; nor git."""
     (tmp_path / "sitecustomize.py").write_text(textwrap.dedent(SITECUSTOMIZE))
-    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(COMMANDS), tmp_path, *SMALL], cwd=ROOT, text=True,
-                           capture_output=True, env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path), "PATH": ""},
-                           check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(COMMANDS), tmp_path, *SMALL],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path), "PATH": ""},
+        check=False,
+    )
     assert ended.returncode == 0, ended.stderr
     logs = tmp_path / "logs"
     path, resumed = final_checkpoint(logs, 4)
@@ -90,9 +109,16 @@ def test_scenes_training_resuming_and_testing_need_nothing_that_only_linux_has(t
 def test_importers_without_pycolmap_say_so_in_one_line(tmp_path):
     """Linux on ARM has no package of it."""
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['pycolmap'] = None\n")
+
     def command(module):
-        return subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, text=True, capture_output=True,
-                              env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)}, check=False)
+        return subprocess.run(
+            [sys.executable, "-m", module, "--help"],
+            cwd=ROOT,
+            text=True,
+            capture_output=True,
+            env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)},
+            check=False,
+        )
 
     for module in ("scenes.photos", "scenes.transforms_json"):
         ended = command(module)
@@ -112,7 +138,9 @@ def test_a_latest_checkpoint_is_found_with_links_and_without(trained, tmp_path, 
         assert (tmp_path / "latest.pth").is_symlink() == (index == 0)
         assert_same(load_checkpoint(tmp_path / "latest.pth")["model"], dict(checkpoint["model"]))
         monkeypatch.delattr(os, "symlink")
-        monkeypatch.setattr(os, "symlink", lambda *_: (_ for _ in ()).throw(OSError(95, "no links")), raising=False)
+        monkeypatch.setattr(
+            os, "symlink", lambda *_: (_ for _ in ()).throw(OSError(95, "no links")), raising=False
+        )
     path.unlink()
     assert newest_checkpoint(tmp_path) is None
 
@@ -124,7 +152,8 @@ def test_both_ray_engines_draw_the_same_picture(name, monkeypatch):
     surface = Surface.from_meshes(fit_unit_cube(OBJECTS[name]()))
     (pose,) = look_at(hemisphere(1, 2.0, 0), target=np.zeros(3), up=np.array([0.0, 0.0, 1.0]))
     matrix = np.array([[32.0, 0, 16], [0, 32, 16], [0, 0, 1]])
-    pictures, depths = [], []
+    pictures = []
+    depths = []
     for caster in (first_hits.EmbreeCaster, first_hits.ZBufferCaster):
         monkeypatch.setattr(raycast, "Caster", caster)
         engine = raycast.RayCaster(surface)
@@ -139,7 +168,9 @@ def test_a_start_that_cannot_be_recorded_leaves_no_folder(scene, tmp_path, capfd
     def no_room():
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 
-    code, _, error = finish(start(*arguments(scene, tmp_path / "logs", "--max_steps", 1), preexec_fn=no_room))
+    code, _, error = finish(
+        start(*arguments(scene, tmp_path / "logs", "--max_steps", 1), preexec_fn=no_room)
+    )
     assert code == 2
     assert error.count("error: ") == 1
     assert not list((tmp_path / "logs").glob("*/*/*"))
@@ -149,10 +180,13 @@ def limit_memory(gib):
     return lambda: resource.setrlimit(resource.RLIMIT_AS, (gib << 30, gib << 30))
 
 
-@pytest.mark.parametrize(("size", "gib"), [((64, 32, 16, 16, 16), 0.93), ((128, 64, 32, 16, 16), 1.35),
-                                           ((512, 64, 32, 64, 64), 5.5)])
+@pytest.mark.parametrize(
+    ("size", "gib"),
+    [((64, 32, 16, 16, 16), 0.93), ((128, 64, 32, 16, 16), 1.35), ((512, 64, 32, 64, 64), 5.5)],
+)
 def test_the_estimate_is_near_what_was_measured(size, gib):
-    """Peak resident memory of training steps on the CPU, of which the program holds 0.6 GiB when it estimates."""
+    """Peak resident memory of training steps on the CPU, of which the program holds 0.6 GiB when it
+    estimates."""
     _, options = build_parser()
     flags = ["img_sidelength", "proj_sidelength", "grid_dim", "num_grid_feats", "nf0"]
     needs = training_needs(Namespace(**{**options, **dict(zip(flags, size, strict=True))}))
@@ -160,8 +194,8 @@ def test_the_estimate_is_near_what_was_measured(size, gib):
 
 
 def test_a_run_says_what_it_needs_before_it_takes_it(scene, tmp_path):
-    """A grid of 512 voxels a side needs hundreds of GiB: the estimate comes first, then one line says that it failed.
-    """
+    """A grid of 512 voxels a side needs hundreds of GiB: the estimate comes first, then one line
+    says that it failed."""
     begin = arguments(scene, tmp_path / "logs", "--grid_dim", 512, "--num_grid_feats", 64)
     code, output, error = finish(start(*begin, preexec_fn=limit_memory(24)))
     assert code == 1

@@ -1,4 +1,5 @@
 """What `--precision` changes, and what stays in float32 whatever it says."""
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +24,10 @@ class Dtypes(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         self.of.setdefault(function.__name__, set()).update(
-            value.dtype for value in args if isinstance(value, torch.Tensor) and value.is_floating_point())
+            value.dtype
+            for value in args
+            if isinstance(value, torch.Tensor) and value.is_floating_point()
+        )
         return function(*args, **(kwargs or {}))
 
 
@@ -31,24 +35,39 @@ def test_in_bf16_all_but_the_convolutions_is_float32(scene, tmp_path):
     opt, _ = resolve_options(arguments(scene, tmp_path))
     views, geometry = load_training_scene(opt)
     networks = build_networks(opt, geometry, CPU)
-    norm, seen = networks.model.feature_extractor.net[0].downs[0].net[2], []
+    norm = networks.model.feature_extractor.net[0].downs[0].net[2]
+    seen = []
     norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     with Dtypes() as dtypes:
         step = train_step(networks, load_batch(views.on(CPU), np.array([0, 1, 2])), 200.0, "bf16")
     assert set(dtypes.of) >= IN_FLOAT32
     for name in IN_FLOAT32:
         assert dtypes.of[name] == {torch.float32}, name
-    for kept in (*step.losses, *step.integration, step.rendering.depth, networks.model.deepvoxels,
-                 *networks.model.buffers(), *networks.model.parameters(),
-                 *(moment for optimizer in networks.optimizers.values()
-                   for state in optimizer.state.values() for moment in state.values())):
+    for kept in (
+        *step.losses,
+        *step.integration,
+        step.rendering.depth,
+        networks.model.deepvoxels,
+        *networks.model.buffers(),
+        *networks.model.parameters(),
+        *(
+            moment
+            for optimizer in networks.optimizers.values()
+            for state in optimizer.state.values()
+            for moment in state.values()
+        ),
+    ):
         assert kept.dtype in (torch.float32, torch.int64)
     # Batch norms take what convolutions give, and sum it up in float32.
     assert seen[0].dtype == torch.bfloat16
-    torch.testing.assert_close(norm.running_mean, 0.1 * seen[0].double().mean(dim=(0, 2, 3)).float())
+    torch.testing.assert_close(
+        norm.running_mean, 0.1 * seen[0].double().mean(dim=(0, 2, 3)).float()
+    )
 
 
-@pytest.mark.parametrize(("precision", "convolutions"), [("fp32", False), ("tf32", True), ("bf16", False)])
+@pytest.mark.parametrize(
+    ("precision", "convolutions"), [("fp32", False), ("tf32", True), ("bf16", False)]
+)
 def test_tf32_is_for_those_who_ask(precision, convolutions):
     """PyTorch's own default for convolutions is TF32."""
     try:

@@ -1,4 +1,5 @@
 """Geometry (DESIGN, section 3): shapes, known values, inverses, gradients, and brute force."""
+
 import numpy as np
 import pytest
 import torch
@@ -21,8 +22,16 @@ from projection import (
 )
 from tests.conftest import look_at_origin
 
-GEOMETRY = SceneGeometry(grid_dim=8, voxel_size=0.125, grid_origin=(0.1, -0.2, 0.3), near_plane=1.0, map_sidelength=6,
-                         focal=7.0, cx=2.9, cy=3.2)
+GEOMETRY = SceneGeometry(
+    grid_dim=8,
+    voxel_size=0.125,
+    grid_origin=(0.1, -0.2, 0.3),
+    near_plane=1.0,
+    map_sidelength=6,
+    focal=7.0,
+    cx=2.9,
+    cy=3.2,
+)
 POSE = torch.tensor(look_at_origin([1.2, -0.9, 1.1]))
 
 
@@ -36,23 +45,36 @@ def test_voxel_centers_known_values():
     centers = voxel_centers(GEOMETRY, like=POSE)
     assert centers.shape == (8, 8, 8, 3)
     torch.testing.assert_close(centers[4, 4, 4], torch.tensor([0.1, -0.2, 0.3]).double())
-    torch.testing.assert_close(centers[0, 1, 2], torch.tensor([0.1 - 0.25, -0.2 - 0.375, 0.3 - 0.5]).double())
+    torch.testing.assert_close(
+        centers[0, 1, 2], torch.tensor([0.1 - 0.25, -0.2 - 0.375, 0.3 - 0.5]).double()
+    )
 
 
 def test_world2grid_is_the_inverse_of_voxel_centers():
     z, y, x = torch.meshgrid(*[torch.arange(8.0).double()] * 3, indexing="ij")
-    torch.testing.assert_close(world2grid(voxel_centers(GEOMETRY, like=POSE), GEOMETRY), torch.stack([x, y, z], -1))
+    torch.testing.assert_close(
+        world2grid(voxel_centers(GEOMETRY, like=POSE), GEOMETRY), torch.stack([x, y, z], -1)
+    )
 
 
 def test_world2image_known_values():
     camera = torch.eye(4).double()
-    points = torch.tensor([[0.0, 0.0, 2.0], [1.0, 0.0, 2.0], [0.0, -1.0, 4.0]]).double()  # y points down
-    expected = torch.tensor([[2.9, 3.2, 2.0], [2.9 + 3.5, 3.2, 2.0], [2.9, 3.2 - 1.75, 4.0]]).double()
+    points = torch.tensor(
+        [[0.0, 0.0, 2.0], [1.0, 0.0, 2.0], [0.0, -1.0, 4.0]]
+    ).double()  # y points down
+    expected = torch.tensor(
+        [[2.9, 3.2, 2.0], [2.9 + 3.5, 3.2, 2.0], [2.9, 3.2 - 1.75, 4.0]]
+    ).double()
     torch.testing.assert_close(world2image(points, camera, GEOMETRY), expected)
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.floats(-3, 3), min_size=3, max_size=3), st.floats(-5, 10), st.floats(-5, 10), st.floats(0.1, 20))
+@given(
+    st.lists(st.floats(-3, 3), min_size=3, max_size=3),
+    st.floats(-5, 10),
+    st.floats(-5, 10),
+    st.floats(0.1, 20),
+)
 def test_image2camera_inverts_world2image(position, u, v, depth):
     if np.hypot(position[0], position[1]) < 0.1:
         position = [1.0, 0.5, position[2]]
@@ -72,13 +94,25 @@ def test_frustum_planes_lie_at_near_plane_plus_k_voxels():
     coordinates = frustum_coordinates(torch.eye(4).double()[None], geometry)
     assert coordinates.shape == (1, 16, 6, 6, 3)
     k = torch.arange(16).double()
-    torch.testing.assert_close(coordinates[0, :, 2, 3, 2], (1.0 + k * 0.125) / 0.125 + 4)  # z of every plane
-    torch.testing.assert_close(coordinates[0, :, 3, 3, 0], torch.full((16,), 4.0).double())  # the axis: x stays
+    torch.testing.assert_close(
+        coordinates[0, :, 2, 3, 2], (1.0 + k * 0.125) / 0.125 + 4
+    )  # z of every plane
+    torch.testing.assert_close(
+        coordinates[0, :, 3, 3, 0], torch.full((16,), 4.0).double()
+    )  # the axis: x stays
 
 
 def test_lift_mask_rounds_into_the_map_and_drops_what_is_behind():
-    uvd = torch.tensor([[-0.5, 0.0, 1.0], [-0.51, 0.0, 1.0], [5.5, 5.0, 1.0], [5.49, 5.0, 1.0], [2.0, 2.0, -1.0],
-                        [float("nan"), 2.0, 0.0]])
+    uvd = torch.tensor(
+        [
+            [-0.5, 0.0, 1.0],
+            [-0.51, 0.0, 1.0],
+            [5.5, 5.0, 1.0],
+            [5.49, 5.0, 1.0],
+            [2.0, 2.0, -1.0],
+            [float("nan"), 2.0, 0.0],
+        ]
+    )
     # torch rounds half to even: -0.5 is pixel 0, 5.5 is pixel 6 and so outside
     assert lift_mask(uvd, map_sidelength=6).tolist() == [True, False, False, True, False, False]
 
@@ -94,8 +128,10 @@ def test_lift_equals_brute_force():
         expected = torch.zeros(3).double()
         if depth > 0 and 0 <= round(u) <= 5 and 0 <= round(v) <= 5:
             seen += 1
-            u, v = min(max(u, 0), 5), min(max(v, 0), 5)
-            left, top = min(int(u), 4), min(int(v), 4)
+            u = min(max(u, 0), 5)
+            v = min(max(v, 0), 5)
+            left = min(int(u), 4)
+            top = min(int(v), 4)
             for row, column in np.ndindex(2, 2):
                 weight = (1 - abs(u - left - column)) * (1 - abs(v - top - row))
                 expected += weight * features[0, :, top + row, left + column]
@@ -118,7 +154,12 @@ def test_project_equals_brute_force():
             g = [min(axis, 7) for axis in g]
             low = [min(int(axis), 6) for axis in g]
             for corner in np.ndindex(2, 2, 2):
-                weight = np.prod([1 - abs(axis - start - c) for axis, start, c in zip(g, low, corner, strict=True)])
+                weight = np.prod(
+                    [
+                        1 - abs(axis - start - c)
+                        for axis, start, c in zip(g, low, corner, strict=True)
+                    ]
+                )
                 x, y, z = (start + c for start, c in zip(low, corner, strict=True))
                 expected += weight * volume[0, :, z, y, x]
         torch.testing.assert_close(canonical[0, :, k, row, column], expected)
@@ -128,31 +169,43 @@ def test_project_equals_brute_force():
 
 @pytest.mark.usefixtures("both_projections")
 def test_projecting_what_was_lifted_gives_the_features_back():
-    """A feature map that is linear in u and v survives lifting and projecting where both interpolate."""
+    """A feature map that is linear in u and v survives lifting and projecting where both
+    interpolate."""
     geometry = SceneGeometry(32, 1 / 32, (0.0, 0.0, 0.0), 1.2, 16, 30.0, 7.5, 7.5)
     pose = torch.tensor(look_at_origin([0.0, -1.6, 0.9]))
     v, u = torch.meshgrid(torch.arange(16.0).double(), torch.arange(16.0).double(), indexing="ij")
     features = torch.stack([u, v])[None]
-    canonical = project(lift(features, lift_coordinates(pose, geometry)), frustum_coordinates(pose[None], geometry))
-    inner = canonical[0, :, 16:24, 4:12, 4:12]  # planes around the grid's center, away from the map's border
-    torch.testing.assert_close(inner, features[0, :, None, 4:12, 4:12].expand_as(inner), atol=0.02, rtol=0)
+    canonical = project(
+        lift(features, lift_coordinates(pose, geometry)), frustum_coordinates(pose[None], geometry)
+    )
+    inner = canonical[
+        0, :, 16:24, 4:12, 4:12
+    ]  # planes around the grid's center, away from the map's border
+    torch.testing.assert_close(
+        inner, features[0, :, None, 4:12, 4:12].expand_as(inner), atol=0.02, rtol=0
+    )
 
 
 @pytest.mark.usefixtures("both_projections")
 @pytest.mark.parametrize("views", [1, 3])
 def test_views_are_projected_independently(views):
     volume = torch.randn(1, 2, 8, 8, 8)
-    poses = torch.stack([torch.tensor(look_at_origin([1.5 - i, 1.0, 1.0])).float() for i in range(views)])
+    poses = torch.stack(
+        [torch.tensor(look_at_origin([1.5 - i, 1.0, 1.0])).float() for i in range(views)]
+    )
     together = project(volume, frustum_coordinates(poses, GEOMETRY))
     for i in range(views):
-        torch.testing.assert_close(together[i:i + 1], project(volume, frustum_coordinates(poses[i:i + 1], GEOMETRY)))
+        torch.testing.assert_close(
+            together[i : i + 1], project(volume, frustum_coordinates(poses[i : i + 1], GEOMETRY))
+        )
 
 
 @pytest.mark.usefixtures("both_projections")
 def test_gradients():
     features = torch.randn(1, 1, 6, 6, dtype=torch.float64, requires_grad=True)
     volume = torch.randn(1, 1, 8, 8, 8, dtype=torch.float64, requires_grad=True)
-    uvd, coordinates = lift_coordinates(POSE, GEOMETRY), frustum_coordinates(POSE[None], GEOMETRY)
+    uvd = lift_coordinates(POSE, GEOMETRY)
+    coordinates = frustum_coordinates(POSE[None], GEOMETRY)
     assert torch.autograd.gradcheck(lambda x: lift(x, uvd), features)
     assert torch.autograd.gradcheck(lambda x: project(x, coordinates), volume, fast_mode=True)
 

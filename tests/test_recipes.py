@@ -1,4 +1,5 @@
 """What `--recipe` and its flags change, and that they change nothing else."""
+
 import numpy as np
 import pytest
 import torch
@@ -6,15 +7,34 @@ import torch
 from checkpoints import load_weights, save_checkpoint
 from dataio import load_scene
 from run_deepvoxels import resolve_options
-from tests.helpers import CPU, arguments, assert_same, final_checkpoint, render_arguments, resume, run
+from tests.helpers import (
+    CPU,
+    arguments,
+    assert_same,
+    final_checkpoint,
+    render_arguments,
+    resume,
+    run,
+)
 from training.data import load_batch, load_training_scene
 from training.networks import build_networks
 from training.recipes import RECIPES, WeightAverage, learning_rate_schedule, scale_dropout_
 
 
 def resolved(*more):
-    opt, checkpoint = resolve_options(["--train_test", "train", "--data_root", "a", "--logging_root", "b", "--device",
-                                       "cpu", *map(str, more)])
+    opt, checkpoint = resolve_options(
+        [
+            "--train_test",
+            "train",
+            "--data_root",
+            "a",
+            "--logging_root",
+            "b",
+            "--device",
+            "cpu",
+            *map(str, more),
+        ]
+    )
     return opt
 
 
@@ -22,7 +42,8 @@ def test_a_recipe_sets_the_flags_that_are_not_given():
     opt = resolved("--recipe", "fast", "--lr", 0.002)
     assert opt.lr == 0.002
     assert {name: getattr(opt, name) for name in RECIPES["fast"] if name != "lr"} == {
-        name: value for name, value in RECIPES["fast"].items() if name != "lr"}
+        name: value for name, value in RECIPES["fast"].items() if name != "lr"
+    }
     assert resolved("--recipe", "paper") == resolved()
 
 
@@ -44,14 +65,27 @@ def test_averaging_leaves_the_training_alone(scene, tmp_path):
 
 def test_a_resumed_run_keeps_its_recipe(scene, tmp_path):
     """Other values are refused (test_input.py)."""
-    assert run(*arguments(scene, tmp_path, "--max_steps", 2, "--recipe", "fast", "--average", 0.5)) == 0
+    assert (
+        run(*arguments(scene, tmp_path, "--max_steps", 2, "--recipe", "fast", "--average", 0.5))
+        == 0
+    )
     opt, _ = resolve_options(resume(tmp_path))
-    assert (opt.recipe, opt.average, opt.dropout, opt.max_steps) == ("fast", 0.5, RECIPES["fast"]["dropout"], 2)
+    assert (opt.recipe, opt.average, opt.dropout, opt.max_steps) == (
+        "fast",
+        0.5,
+        RECIPES["fast"]["dropout"],
+        2,
+    )
 
 
 def test_a_run_begun_before_a_recipe_grew_stays_what_it_was(scene, tmp_path):
     """Its checkpoint does not say how kernels are updated: with ADAM, as all were."""
-    assert run(*arguments(scene, tmp_path, "--max_steps", 2, "--recipe", "fast", "--optimizer", "adam")) == 0
+    assert (
+        run(
+            *arguments(scene, tmp_path, "--max_steps", 2, "--recipe", "fast", "--optimizer", "adam")
+        )
+        == 0
+    )
     path, checkpoint = final_checkpoint(tmp_path, 2)
     del checkpoint["options"]["optimizer"]
     save_checkpoint(path, checkpoint)
@@ -78,7 +112,10 @@ def test_a_test_renders_with_the_averaged_weights(scene, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("model", ["pix2pix", "tatarchenko"])
 def test_baselines_take_a_recipe(scene, tmp_path, model):
-    assert run(*arguments(scene, tmp_path, "--max_steps", 2, "--recipe", "fast", "--model", model)) == 0
+    assert (
+        run(*arguments(scene, tmp_path, "--max_steps", 2, "--recipe", "fast", "--model", model))
+        == 0
+    )
     path, checkpoint = final_checkpoint(tmp_path, 2)
     assert checkpoint["average"].keys() == checkpoint["model"].keys()
     assert run(*render_arguments(scene / "test", tmp_path, path, "--dry_run")) == 0
@@ -87,7 +124,8 @@ def test_baselines_take_a_recipe(scene, tmp_path, model):
 def rates(steps: range, decay: float) -> list[float]:
     """The learning rates of the steps, 2 before they fall."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
-    schedule, rates = learning_rate_schedule(optimizer, 2.0, decay, steps), []
+    schedule = learning_rate_schedule(optimizer, 2.0, decay, steps)
+    rates = []
     for _ in steps:
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
@@ -108,10 +146,11 @@ def test_the_learning_rate_of_a_resumed_run_follows_its_length():
 
 
 def test_an_average_is_of_the_whole_state_and_gives_less_weight_to_the_first_steps():
-    """For values that equal the step's number: the first two steps keep 2/11 and 3/12 of the average, then the decay
-    holds. A continued average continues these factors."""
+    """For values that equal the step's number: the first two steps keep 2/11 and 3/12 of the
+    average, then the decay holds. A continued average continues these factors."""
     model = torch.nn.BatchNorm1d(1)
-    average, expected = WeightAverage(model, decay=0.25), 0.0
+    average = WeightAverage(model, decay=0.25)
+    expected = 0.0
     torch.nn.init.zeros_(average.module.weight)
     for step, decay in [(1, 2 / 11), (2, 3 / 12), (3, 0.25)]:
         continued = WeightAverage(model, decay=0.25)
@@ -135,8 +174,12 @@ def test_dropout_is_scaled_and_names_stay(scene, tmp_path):
         opt, _ = resolve_options(arguments(scene, tmp_path, "--dropout", scale))
         model = build_networks(opt, load_training_scene(opt)[1], CPU).model.train()
         batch = load_batch(views.on(CPU), np.array([0, 1, 2]))
-        outputs.append([model(batch.source_image, batch.source_cam2world, batch.target_cam2world)[0].images
-                        for _ in range(2)])
+        outputs.append(
+            [
+                model(batch.source_image, batch.source_cam2world, batch.target_cam2world)[0].images
+                for _ in range(2)
+            ]
+        )
     assert torch.equal(*outputs[0])
     assert not torch.equal(*outputs[1])
     assert scale_dropout_(torch.nn.Dropout3d(0.2), 0.5).p == 0.1

@@ -1,4 +1,5 @@
 """Camera poses of the paper's protocol, paths and noise."""
+
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,9 @@ def test_hemisphere_is_uniform_and_seeded():
     np.testing.assert_allclose(np.linalg.norm(centers, axis=1), 2)
     assert (centers[:, 2] > 0).all()
     # Archimedes: equal slabs of height hold equal area; and so do the quadrants
-    np.testing.assert_allclose(np.histogram(centers[:, 2], bins=4, range=(0, 2))[0], 479 / 4, atol=2)
+    np.testing.assert_allclose(
+        np.histogram(centers[:, 2], bins=4, range=(0, 2))[0], 479 / 4, atol=2
+    )
     quadrants = np.bincount((centers[:, 0] > 0) * 2 + (centers[:, 1] > 0))
     np.testing.assert_allclose(quadrants, 479 / 4, atol=6)
     np.testing.assert_array_equal(centers, hemisphere(479, 2.0, seed=0))
@@ -128,7 +131,7 @@ def test_noise_turns_cameras_in_place_by_the_angle_asked_for():
     np.testing.assert_array_equal(noisy[:, :3, 3], clean[:, :3, 3])
     relative = clean[:, :3, :3].transpose(0, 2, 1) @ noisy[:, :3, :3]
     angles = np.degrees(np.arccos(np.clip((np.trace(relative, axis1=1, axis2=2) - 1) / 2, -1, 1)))
-    assert np.sqrt((angles ** 2).mean()) == pytest.approx(2.0, rel=0.05)
+    assert np.sqrt((angles**2).mean()) == pytest.approx(2.0, rel=0.05)
     np.testing.assert_array_equal(noisy, rotate_randomly(clean, 2.0, seed=0))
 
 
@@ -142,10 +145,16 @@ def test_a_read_only_scene_gets_a_copy_with_noise_that_can_be_written(scene, tmp
         path.chmod(0o755)  # so that pytest can remove it
     copied = [tmp_path / "noisy", *(tmp_path / "noisy").rglob("*")]
     assert all(path.stat().st_mode & 0o200 and not path.is_symlink() for path in copied)
-    assert {path.relative_to(tmp_path / "noisy") for path in copied[1:]} == names | {Path("noise.json")}
+    assert {path.relative_to(tmp_path / "noisy") for path in copied[1:]} == names | {
+        Path("noise.json")
+    }
     clean, noisy = (load_scene(root / "train", 64) for root in (scene, tmp_path / "noisy"))
-    assert (clean.images == noisy.images).all() and not np.allclose(clean.cam2world, noisy.cam2world)
-    assert (tmp_path / "noisy" / "test" / "points.ply").read_text() == (scene / "test" / "intrinsics.txt").read_text()
+    assert (clean.images == noisy.images).all() and not np.allclose(
+        clean.cam2world, noisy.cam2world
+    )
+    assert (tmp_path / "noisy" / "test" / "points.ply").read_text() == (
+        scene / "test" / "intrinsics.txt"
+    ).read_text()
 
 
 def test_noise_is_not_written_into_the_scene_that_is_copied(scene):
@@ -156,8 +165,10 @@ def test_noise_is_not_written_into_the_scene_that_is_copied(scene):
 
 def test_a_walk_follows_the_training_cameras(scene, tmp_path):
     make_path(["walk", "--scene", str(scene), "--out", str(tmp_path / "walk"), "--frames", "50"])
-    walk, training = (load_scene(folder, 64, with_images=False).cam2world for folder in (tmp_path / "walk",
-                                                                                         scene / "train"))
+    walk, training = (
+        load_scene(folder, 64, with_images=False).cam2world
+        for folder in (tmp_path / "walk", scene / "train")
+    )
     assert len(walk) == 50
     np.testing.assert_allclose(walk[[0, -1]], training[[0, -1]], atol=1e-6)
     steps = np.linalg.norm(np.diff(walk[:, :3, 3], axis=0), axis=1)

@@ -1,4 +1,6 @@
-"""The files that every scene-making command writes, field by field (docs/design.md, section 7), and all or nothing."""
+"""The files that every scene-making command writes, field by field (docs/design.md, section 7), and
+all or nothing."""
+
 import cv2
 import numpy as np
 import pytest
@@ -34,7 +36,8 @@ def test_pose_is_16_numbers_on_one_line_that_read_back_exactly(tmp_path):
 
 
 def test_intrinsics_as_the_original_readers_parse_them(tmp_path):
-    """NeRF's loader reads f cx cy, barycenter, near plane, scale, height width, and takes int() of what follows."""
+    """NeRF's loader reads f cx cy, barycenter, near plane, scale, height width, and takes int() of
+    what follows."""
     write_intrinsics(tmp_path / "intrinsics.txt", INTRINSICS)
     with open(tmp_path / "intrinsics.txt") as file:
         assert list(map(float, file.readline().split())) == [525.25, 256.0, 255.5, 0.0]
@@ -49,7 +52,10 @@ def test_intrinsics_as_the_original_readers_parse_them(tmp_path):
 def test_images_and_poses_pair_by_sorted_order(tmp_path):
     images = [np.full((4, 4, 3), value, np.uint8) for value in range(12)]
     write_scene_folder(tmp_path / "train", INTRINSICS, np.tile(np.eye(4), (12, 1, 1)), images)
-    names = [sorted(path.stem for path in (tmp_path / "train" / part).iterdir()) for part in ("rgb", "pose")]
+    names = [
+        sorted(path.stem for path in (tmp_path / "train" / part).iterdir())
+        for part in ("rgb", "pose")
+    ]
     assert names[0] == names[1] == [f"{index:06d}" for index in range(12)]
 
 
@@ -89,4 +95,10 @@ def test_no_memory_for_a_picture_is_one_line_and_exit_code_1(capsys):
 
 
 def test_numbers_in_names_sort_as_numbers():
-    assert sorted(["r_10", "r_2", "r_1a", "x", "r_100"], key=natural_order) == ["r_1a", "r_2", "r_10", "r_100", "x"]
+    assert sorted(["r_10", "r_2", "r_1a", "x", "r_100"], key=natural_order) == [
+        "r_1a",
+        "r_2",
+        "r_10",
+        "r_100",
+        "x",
+    ]

@@ -1,4 +1,5 @@
 """The automatic grid, the checks before training, and `scenes.check`."""
+
 import os
 import shutil
 import subprocess
@@ -8,7 +9,14 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from data_util import SceneIntrinsics, load_image, load_pose, write_image, write_pose, write_scene_folder
+from data_util import (
+    SceneIntrinsics,
+    load_image,
+    load_pose,
+    write_image,
+    write_pose,
+    write_scene_folder,
+)
 from dataio import load_scene
 from scenes import check
 from scenes.geometry.cameras import focus_point, hemisphere, look_at, opengl2opencv
@@ -63,7 +71,8 @@ def test_focus_is_where_most_cameras_look(cam2world):
 
 
 def test_grid_holds_the_object_not_the_room(cam2world):
-    """Points on an object of size 1 and five times as many on far walls: the grid belongs to the object."""
+    """Points on an object of size 1 and five times as many on far walls: the grid belongs to the
+    object."""
     random = np.random.default_rng(0)
     thing = random.uniform(-0.5, 0.5, (400, 3)) + ORIGIN + [0.1, 0, 0]
     walls = random.uniform(-6, 6, (2000, 3))
@@ -71,18 +80,23 @@ def test_grid_holds_the_object_not_the_room(cam2world):
     grid = choose_grid(cam2world, MATRIX, 64, np.concatenate([thing, walls + ORIGIN]))
     np.testing.assert_allclose(grid.origin, ORIGIN + [0.1, 0, 0], atol=0.1)
     assert 0.9 < grid.scale < 1.4
-    assert (covered_share(cam2world, MATRIX, 64, grid.origin, grid.scale, grid.near_plane) == 1).all()
+    assert (
+        covered_share(cam2world, MATRIX, 64, grid.origin, grid.scale, grid.near_plane) == 1
+    ).all()
 
 
 def test_grid_without_points_is_what_the_cameras_see(cam2world):
     grid = choose_grid(cam2world, MATRIX, 64, np.zeros((0, 3)))
     np.testing.assert_allclose(grid.origin, ORIGIN, atol=1e-3)
     assert grid.scale == pytest.approx(0.9 * 2 * 64 / 60, rel=1e-3)
-    assert covered_share(cam2world, MATRIX, 64, grid.origin, grid.scale, grid.near_plane).min() > 0.95
+    assert (
+        covered_share(cam2world, MATRIX, 64, grid.origin, grid.scale, grid.near_plane).min() > 0.95
+    )
 
 
 def test_near_plane_covers_as_much_as_any_could():
-    """Cameras at distances from 1.5 to 4: no near plane covers all; none covers more than the chosen one."""
+    """Cameras at distances from 1.5 to 4: no near plane covers all; none covers more than the
+    chosen one."""
     centers = hemisphere(30, 1.0, seed=0) * np.linspace(1.5, 4, 30)[:, None]
     cam2world = look_at(centers, np.zeros(3), UP)
     near, covered = choose_near_plane(cam2world, MATRIX, 64, np.zeros(3), 1.0)
@@ -93,9 +107,14 @@ def test_near_plane_covers_as_much_as_any_could():
         assert (share * weights).sum() / weights.sum() <= covered + 1e-3
 
 
-@pytest.mark.parametrize(("misread", "named"), [
-    (opengl2opencv, "OpenGL"), (np.linalg.inv, "world-to-camera: invert"),
-    (lambda poses: np.linalg.inv(opengl2opencv(poses)), "world-to-camera with OpenGL")])
+@pytest.mark.parametrize(
+    ("misread", "named"),
+    [
+        (opengl2opencv, "OpenGL"),
+        (np.linalg.inv, "world-to-camera: invert"),
+        (lambda poses: np.linalg.inv(opengl2opencv(poses)), "world-to-camera with OpenGL"),
+    ],
+)
 def test_misread_poses_are_called_out_with_the_fix(cam2world, misread, named):
     assert misread_poses(cam2world, ORIGIN) is None
     assert named in misread_poses(misread(cam2world), ORIGIN)
@@ -105,7 +124,10 @@ def test_misread_poses_are_called_out_with_the_fix(cam2world, misread, named):
 def test_impossible_scenes_are_errors_and_poor_ones_warnings(cam2world):
     fine = judge(cam2world, MATRIX, 64, ORIGIN, 1.1, 1.0, NAMES)
     assert not fine.errors and not fine.warnings
-    assert "no view sees the grid" in judge(cam2world, MATRIX, 64, ORIGIN + 100, 1.1, 1.0, NAMES).errors[0]
+    assert (
+        "no view sees the grid"
+        in judge(cam2world, MATRIX, 64, ORIGIN + 100, 1.1, 1.0, NAMES).errors[0]
+    )
     assert "near plane" in judge(cam2world, MATRIX, 64, ORIGIN, 1.1, 9.0, NAMES).errors[0]
     assert "same place" in judge(cam2world[[0] * 40], MATRIX, 64, ORIGIN, 1.1, 1.0, NAMES).errors[0]
     late = judge(cam2world, MATRIX, 64, ORIGIN, 1.1, 2.0, NAMES)
@@ -116,14 +138,26 @@ def test_impossible_scenes_are_errors_and_poor_ones_warnings(cam2world):
 
 
 def half_spaces_intersect(cam2world, matrix, sidelength, origin, scale, near):
-    """Whether a point satisfies the inequalities of a frustum and of the grid's cube, by linear programming."""
-    rotation, center = cam2world[:3, :3], cam2world[:3, 3]
+    """Whether a point satisfies the inequalities of a frustum and of the grid's cube, by linear
+    programming."""
+    rotation = cam2world[:3, :3]
+    center = cam2world[:3, 3]
     (focal_x, _, cx), (_, focal_y, cy), _ = matrix
-    normals = np.array([[-focal_x, 0, -cx], [focal_x, 0, cx - sidelength], [0, -focal_y, -cy],
-                        [0, focal_y, cy - sidelength], [0, 0, -1], [0, 0, 1]])  # in camera axes
+    normals = np.array(
+        [
+            [-focal_x, 0, -cx],
+            [focal_x, 0, cx - sidelength],
+            [0, -focal_y, -cy],
+            [0, focal_y, cy - sidelength],
+            [0, 0, -1],
+            [0, 0, 1],
+        ]
+    )  # in camera axes
     rows = normals @ rotation.T
     limits = np.array([0, 0, 0, 0, -near, near + 2 * scale]) + rows @ center
-    return linprog(np.zeros(3), rows, limits, bounds=np.stack([origin - scale / 2, origin + scale / 2], 1)).success
+    return linprog(
+        np.zeros(3), rows, limits, bounds=np.stack([origin - scale / 2, origin + scale / 2], 1)
+    ).success
 
 
 def test_blind_views_are_those_whose_frustum_misses_the_grid(cam2world):
@@ -131,7 +165,11 @@ def test_blind_views_are_those_whose_frustum_misses_the_grid(cam2world):
     rotation = np.linalg.qr(random.standard_normal((200, 3, 3)))[0]
     poses = np.tile(np.eye(4), (200, 1, 1))
     poses[:, :3, :3] = rotation * np.linalg.det(rotation)[:, None, None]
-    poses[:, :3, 3] = ORIGIN - random.uniform(0.2, 1.4, (200, 1)) * poses[:, :3, 2] + random.normal(0, 0.3, (200, 3))
+    poses[:, :3, 3] = (
+        ORIGIN
+        - random.uniform(0.2, 1.4, (200, 1)) * poses[:, :3, 2]
+        + random.normal(0, 0.3, (200, 3))
+    )
     scene = MATRIX, 64, ORIGIN, 0.2, 0.5
     truth = [half_spaces_intersect(pose, *scene) for pose in poses]
     assert 40 < sum(truth) < 160
@@ -170,8 +208,10 @@ def test_check_takes_the_near_plane_that_training_is_given(folder, capsys):
 
 @pytest.mark.parametrize("seeing", [0, 1, 2])
 def test_check_refuses_what_training_refuses(folder, capsys, seeing):
-    """Of the views, so many see the grid; test views may be few, and so may views without images."""
-    train, test = folder / "train", folder / "test"
+    """Of the views, so many see the grid; test views may be few, and so may views without
+    images."""
+    train = folder / "train"
+    test = folder / "test"
     shutil.copytree(train, test)
     for path in sorted((test / "pose").iterdir())[1:]:
         path.unlink()
@@ -179,7 +219,9 @@ def test_check_refuses_what_training_refuses(folder, capsys, seeing):
     for path in sorted((train / "pose").iterdir())[seeing:]:
         write_pose(path, load_pose(path) @ np.diag([-1.0, 1, -1, 1]))
     words = f"train: has {seeing} views that see the grid, training needs two"
-    assert any(words in error for error in check.examine(train, to_train_on=True).errors) == (seeing < 2)
+    assert any(words in error for error in check.examine(train, to_train_on=True).errors) == (
+        seeing < 2
+    )
     if seeing == 1:
         with pytest.raises(SystemExit) as exit_info:
             check.main([str(folder)])
@@ -199,24 +241,37 @@ def test_check_names_everything_that_is_wrong(folder, capsys):
         check.main([str(folder / "train")])
     assert exit_info.value.code == 1
     report = capsys.readouterr().out
-    for culprit in ("000003.txt: holds 3 numbers", "39 images, pose 40 poses", "differ in size", "000005.png: is not"):
+    for culprit in (
+        "000003.txt: holds 3 numbers",
+        "39 images, pose 40 poses",
+        "differ in size",
+        "000005.png: is not",
+    ):
         assert culprit in report
 
 
-@pytest.mark.parametrize(("height", "width", "fits"), [(32, 32, True), (128, 128, True), (200, 201, True),
-                                                       (64, 65, False), (32, 64, False)])
+@pytest.mark.parametrize(
+    ("height", "width", "fits"),
+    [(32, 32, True), (128, 128, True), (200, 201, True), (64, 65, False), (32, 64, False)],
+)
 def test_images_of_another_size_are_checked_as_training_takes_them(folder, height, width, fits):
     """Another size is a fact, another aspect ratio an error."""
     for path in (folder / "train" / "rgb").iterdir():
         write_image(path, np.full((height, width, 3), 255, np.uint8))
     findings = check.examine(folder / "train")
-    assert any(f"40 images of {width}x{height} pixels; intrinsics for 64x64" in fact for fact in findings.facts)
+    assert any(
+        f"40 images of {width}x{height} pixels; intrinsics for 64x64" in fact
+        for fact in findings.facts
+    )
     if fits:
         assert findings.errors == []
         assert len(load_scene(folder / "train", 64)) == 40
     else:
         (error,) = findings.errors
-        assert f"000000.png: is {width}x{height} pixels, whose aspect ratio differs from the 64x64 of" in error
+        assert (
+            f"000000.png: is {width}x{height} pixels, whose aspect ratio differs from the 64x64 of"
+            in error
+        )
         with pytest.raises(InputError, match="whose aspect ratio differs"):
             load_scene(folder / "train", 64)
 
@@ -227,13 +282,22 @@ def test_a_read_only_scene_is_checked_without_a_picture(folder, code):
     if code:
         (folder / "train" / "pose" / "000003.txt").write_text("1 2 3")
     folder.chmod(0o500)
-    without_roots_power = [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
-    ended = subprocess.run([*without_roots_power, sys.executable, "-m", "scenes.check", folder], cwd=ROOT, text=True,
-                           env=ENVIRONMENT, capture_output=True)
+    without_roots_power = (
+        [] if os.geteuid() else ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    )
+    ended = subprocess.run(
+        [*without_roots_power, sys.executable, "-m", "scenes.check", folder],
+        cwd=ROOT,
+        text=True,
+        env=ENVIRONMENT,
+        capture_output=True,
+    )
     folder.chmod(0o700)
     assert ended.returncode == code
     assert f"40 poses, {40 - code} of them valid" in ended.stdout
-    assert ended.stderr == f"warning: {folder / 'check.png'}: cannot be written (Permission denied)\n"
+    assert (
+        ended.stderr == f"warning: {folder / 'check.png'}: cannot be written (Permission denied)\n"
+    )
     assert not list(folder.glob("*check.png*"))
 
 

@@ -1,4 +1,6 @@
-"""Masks of the photographed object: which photo each is for, what they may look like, and what is made of them."""
+"""Masks of the photographed object: which photo each is for, what they may look like, and what is
+made of them."""
+
 import numpy as np
 import pycolmap
 import pytest
@@ -10,16 +12,25 @@ from scenes.geometry.cameras import look_at
 from util import InputError
 
 
-@pytest.mark.parametrize(("photos", "masks", "said"), [
-    (["1.jpg"], ["1.png", "1.jpg.png"], r"1.jpg.png: and 1.png are masks for the same photo"),
-    (["1.jpg", "1.png"], ["1.png"], r"1.png: is the mask of 1.jpg and of 1.png; name it 1.png.png if"),
-    (["1.jpg", "1.png"], ["1.jpg.png", "1.png.png"], None), (["1.jpg"], ["1.png", "2.png", "2.jpg.png"], None)])
+@pytest.mark.parametrize(
+    ("photos", "masks", "said"),
+    [
+        (["1.jpg"], ["1.png", "1.jpg.png"], r"1.jpg.png: and 1.png are masks for the same photo"),
+        (
+            ["1.jpg", "1.png"],
+            ["1.png"],
+            r"1.png: is the mask of 1.jpg and of 1.png; name it 1.png.png if",
+        ),
+        (["1.jpg", "1.png"], ["1.jpg.png", "1.png.png"], None),
+        (["1.jpg"], ["1.png", "2.png", "2.jpg.png"], None),
+    ],
+)
 def test_each_photo_has_one_mask_of_its_own(tmp_path, photos, masks, said):
     for mask in masks:
         Image.new("L", (6, 4), 255).save(tmp_path / mask)
     paths = [tmp_path / photo for photo in photos]
     if said is None:
-        assert [mask.name for mask in find_masks(tmp_path, paths)] == masks[:len(photos)]
+        assert [mask.name for mask in find_masks(tmp_path, paths)] == masks[: len(photos)]
     else:
         with pytest.raises(InputError, match=said):
             find_masks(tmp_path, paths)
@@ -27,7 +38,8 @@ def test_each_photo_has_one_mask_of_its_own(tmp_path, photos, masks, said):
 
 @pytest.mark.parametrize("mode", ["L", "1", "RGB", "I;16", "zero and one", "cut-out"])
 def test_masks_of_any_tool_are_read(tmp_path, mode):
-    """Gray, black and white, color, 16 bit, levels 0 and 1, or the object on a transparent background."""
+    """Gray, black and white, color, 16 bit, levels 0 and 1, or the object on a transparent
+    background."""
     object_ = np.zeros((40, 60), bool)
     object_[10:30, 20:50] = True
     levels = {"I;16": object_ * np.uint16(65535), "zero and one": object_ * np.uint8(1)}
@@ -38,13 +50,23 @@ def test_masks_of_any_tool_are_read(tmp_path, mode):
         mask = mask.convert(mode)
     mask.save(tmp_path / "photo.jpg.png")
     assert find_masks(tmp_path, [tmp_path / "photo.jpg"]) == [tmp_path / "photo.jpg.png"]
-    place_mask(tmp_path / "photo.jpg.png", tmp_path / "photo.jpg", (60, 40), (30, 20), tmp_path / "placed" / "0.png")
-    np.testing.assert_array_equal(load_image(tmp_path / "placed" / "0.png")[..., 0], object_[::2, ::2] * 255)
+    place_mask(
+        tmp_path / "photo.jpg.png",
+        tmp_path / "photo.jpg",
+        (60, 40),
+        (30, 20),
+        tmp_path / "placed" / "0.png",
+    )
+    np.testing.assert_array_equal(
+        load_image(tmp_path / "placed" / "0.png")[..., 0], object_[::2, ::2] * 255
+    )
 
 
 def test_training_sees_the_background_around_the_object(tmp_path):
-    """A red object before green: after shrinking, edge pixels hold no green, but red and the chosen background."""
-    image, mask = np.zeros((30, 30, 3), np.uint8), np.zeros((30, 30), np.uint8)
+    """A red object before green: after shrinking, edge pixels hold no green, but red and the chosen
+    background."""
+    image = np.zeros((30, 30, 3), np.uint8)
+    mask = np.zeros((30, 30), np.uint8)
     image[..., 1] = 200
     image[4:22, 4:22], mask[4:22, 4:22] = [200, 0, 0], 255
     result = cut_out(image, mask, lambda pixels: square_resize(pixels, 10))

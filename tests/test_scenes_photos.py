@@ -1,4 +1,6 @@
-"""Photos, videos and masks as phones and tools make them, before structure from motion; and those that cannot work."""
+"""Photos, videos and masks as phones and tools make them, before structure from motion; and those
+that cannot work."""
+
 import shutil
 import struct
 import subprocess
@@ -21,8 +23,14 @@ from scenes.capture.photos import kept_size, place_photo, require_one_size
 from scenes.capture.video import count_frames, decode, extract_frames, sharpest
 from util import InputError
 
-EXIF_FOLDER, TIME, F_NUMBER, SENSITIVITY, FOCAL_35MM = 0x8769, 0x829A, 0x829D, 0x8827, 0xA405
-RESOLUTION_UNIT, TEXT, SHORT = 0x0128, 2, 3
+EXIF_FOLDER = 0x8769
+TIME = 0x829A
+F_NUMBER = 0x829D
+SENSITIVITY = 0x8827
+FOCAL_35MM = 0xA405
+RESOLUTION_UNIT = 0x0128
+TEXT = 2
+SHORT = 3
 
 
 @pytest.fixture
@@ -42,7 +50,9 @@ def colors():
 def exif(orientation=1, time=0.01, sensitivity=100):
     data = Image.Exif()
     data[ORIENTATION_TAG] = orientation
-    data.get_ifd(EXIF_FOLDER).update({TIME: time, F_NUMBER: 1.8, SENSITIVITY: sensitivity, FOCAL_35MM: 28})
+    data.get_ifd(EXIF_FOLDER).update(
+        {TIME: time, F_NUMBER: 1.8, SENSITIVITY: sensitivity, FOCAL_35MM: 28}
+    )
     return data.tobytes()
 
 
@@ -60,8 +70,10 @@ def test_photos_lying_on_their_side_are_turned_upright(photos, colors, suffix):
     """By EXIF or by HEIC's own rotation: COLMAP and the images written must agree on what is up."""
     colors.save(photos / f"a.{suffix}", exif=exif(orientation=6), quality=95)
     Image.fromarray(np.rot90(np.asarray(colors), -1)).save(photos / "b.png")
-    names = [place_photo(photo, photos / "placed", index, 1280)
-             for index, photo in enumerate([photos / f"a.{suffix}", photos / "b.png"])]
+    names = [
+        place_photo(photo, photos / "placed", index, 1280)
+        for index, photo in enumerate([photos / f"a.{suffix}", photos / "b.png"])
+    ]
     turned, upright = (load_image(photos / "placed" / name).astype(int) for name in names)
     assert turned.shape == upright.shape == (60, 40, 3)
     assert np.median(np.abs(turned - upright)) <= 3
@@ -81,7 +93,9 @@ def test_large_photos_are_shrunk_by_area_and_keep_their_focal_length(photos, suf
     cameras = [pycolmap.infer_camera_from_image(photos / f"a.{suffix}")] if suffix != "heic" else []
     cameras.append(pycolmap.infer_camera_from_image(photos / "placed" / name))
     assert all(camera.has_prior_focal_length for camera in cameras)
-    assert cameras[-1].focal_length == pytest.approx(cameras[0].focal_length * 150 / cameras[0].height, rel=1e-6)
+    assert cameras[-1].focal_length == pytest.approx(
+        cameras[0].focal_length * 150 / cameras[0].height, rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -89,7 +103,9 @@ def test_what_is_transparent_stays_so_in_a_photo_that_is_shrunk(photos, mode):
     picture = Image.new("RGBA", (80, 60), (0, 0, 0, 0))
     picture.paste((90, 90, 90, 255), (0, 0, 40, 60))
     picture.convert(mode).save(photos / "a.png")
-    placed = decode_rgba(photos / "placed" / place_photo(photos / "a.png", photos / "placed", 0, 30))
+    placed = decode_rgba(
+        photos / "placed" / place_photo(photos / "a.png", photos / "placed", 0, 30)
+    )
     assert placed.shape == (30, 40, 4)
     assert (placed[:, :20] == (90, 90, 90, 255)).all() and (placed[:, 20:, 3] == 0).all()
 
@@ -97,7 +113,10 @@ def test_what_is_transparent_stays_so_in_a_photo_that_is_shrunk(photos, mode):
 def test_small_photos_are_copied_as_they_are(photos, colors):
     colors.save(photos / "a.JPG", exif=exif())
     name = place_photo(photos / "a.JPG", photos / "placed", 7, 1280)
-    assert name == "000007.jpg" and (photos / "placed" / name).read_bytes() == (photos / "a.JPG").read_bytes()
+    assert (
+        name == "000007.jpg"
+        and (photos / "placed" / name).read_bytes() == (photos / "a.JPG").read_bytes()
+    )
 
 
 def test_a_photo_cut_short_is_named(photos):
@@ -110,12 +129,15 @@ def test_a_photo_cut_short_is_named(photos):
 
 def test_exif_data_that_cannot_be_written_back_is_left_out(photos, colors):
     """A unit in words where the tag's type is a number: Pillow reads it, but cannot write it."""
-    data = b"Exif\0\0II*\0" + struct.pack("<IHHHIIHHI4sI", 8, 2, ORIENTATION_TAG, SHORT, 1, 6,
-                                           RESOLUTION_UNIT, TEXT, 3, b"in", 0)
+    data = b"Exif\0\0II*\0" + struct.pack(
+        "<IHHHIIHHI4sI", 8, 2, ORIENTATION_TAG, SHORT, 1, 6, RESOLUTION_UNIT, TEXT, 3, b"in", 0
+    )
     colors.save(photos / "a.jpg", exif=data, quality=95)
     with Image.open(photos / "a.jpg") as image:
         assert image.getexif()[RESOLUTION_UNIT] == "in"
-    placed = load_image(photos / "placed" / place_photo(photos / "a.jpg", photos / "placed", 0, 1280))
+    placed = load_image(
+        photos / "placed" / place_photo(photos / "a.jpg", photos / "placed", 0, 1280)
+    )
     assert np.median(np.abs(placed.astype(int) - np.rot90(np.asarray(colors), -1))) <= 3
 
 
@@ -129,14 +151,19 @@ def test_every_orientation_is_turned_as_pillow_turns_it(photos, colors, orientat
         with Image.open(placed) as image:
             assert image.getexif().get(ORIENTATION_TAG, 1) == 1
             assert image.getexif().get_ifd(EXIF_FOLDER)[FOCAL_35MM] == 28
-            shrunk = expected[::len(expected) // image.height, ::len(expected) // image.height]
+            shrunk = expected[:: len(expected) // image.height, :: len(expected) // image.height]
             np.testing.assert_array_equal(np.asarray(image), shrunk)
-    np.testing.assert_array_equal(read_mask(photos / "a.png"), np.asarray(Image.fromarray(expected).convert("L")))
+    np.testing.assert_array_equal(
+        read_mask(photos / "a.png"), np.asarray(Image.fromarray(expected).convert("L"))
+    )
 
 
 def test_photos_of_16_bit_gray_keep_their_brightness(photos):
     Image.fromarray(np.full((40, 60), 25700, np.uint16)).save(photos / "a.png")
-    assert (load_image(photos / "placed" / place_photo(photos / "a.png", photos / "placed", 0, 20)) == 100).all()
+    assert (
+        load_image(photos / "placed" / place_photo(photos / "a.png", photos / "placed", 0, 20))
+        == 100
+    ).all()
 
 
 def test_photos_that_cannot_work_are_refused(tmp_path):
@@ -153,12 +180,17 @@ def test_photos_that_cannot_work_are_refused(tmp_path):
     (photos / "b.png").unlink()
     Image.new("RGB", (64, 64)).save(photos / "c.heic")
     content = (photos / "c.heic").read_bytes()
-    (photos / "c.heic").write_bytes(content[:len(content) // 2])
+    (photos / "c.heic").write_bytes(content[: len(content) // 2])
     refused(tmp_path, "c.heic: is not a readable image", "--img_dir", photos)
     (photos / "c.heic").unlink()
     shutil.copy(photos / "a.png", photos / "a copy.png")
     write_image(photos / "b.png", np.full((64, 64, 3), 9, np.uint8))
-    refused(tmp_path, "a.png: is the same picture as a copy.png; remove one of them", "--img_dir", photos)
+    refused(
+        tmp_path,
+        "a.png: is the same picture as a copy.png; remove one of them",
+        "--img_dir",
+        photos,
+    )
 
 
 # Videos
@@ -166,8 +198,10 @@ def test_photos_that_cannot_work_are_refused(tmp_path):
 
 def test_the_sharpest_frame_of_each_interval_is_taken(tmp_path):
     texture = np.random.default_rng(0).integers(0, 255, (40, 60, 3)).astype(np.uint8)
-    blurred = [np.asarray(Image.fromarray(texture).filter(ImageFilter.GaussianBlur(radius)))
-               for radius in (3, 2, 1, 2, 0.5, 3, 3, 0, 1)]
+    blurred = [
+        np.asarray(Image.fromarray(texture).filter(ImageFilter.GaussianBlur(radius)))
+        for radius in (3, 2, 1, 2, 0.5, 3, 3, 0, 1)
+    ]
     taken = list(sharpest(iter(blurred), total=9, count=3, side=20))
     assert [number for number, _ in taken] == [2, 4, 7]
     assert all(frame.shape == (20, 30, 3) for _, frame in taken)
@@ -187,20 +221,40 @@ def test_frames_of_a_video_are_numbered_and_show_what_the_video_shows(tmp_path):
 
 
 def test_each_frame_of_a_video_of_varying_frame_rate_is_decoded_once(tmp_path):
-    """30 frames at 10 a second, then 60 at 30 a second, as a phone films in the dark and then in the light."""
+    """30 frames at 10 a second, then 60 at 30 a second, as a phone films in the dark and then in
+    the light."""
     for number in range(90):
         write_image(tmp_path / f"{number:03d}.png", np.full((48, 64, 3), 30 + 2 * number, np.uint8))
     times = "settb=1/90000,setpts='if(lt(N,30),N*9000,270000+(N-30)*3000)'"
-    subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-r", "30", "-i", tmp_path / "%03d.png",
-                    "-vf", times, "-fps_mode", "passthrough", "-enc_time_base", "1/90000", tmp_path / "walk.mp4"],
-                   check=True, timeout=60)
+    subprocess.run(
+        [
+            imageio_ffmpeg.get_ffmpeg_exe(),
+            "-loglevel",
+            "error",
+            "-r",
+            "30",
+            "-i",
+            tmp_path / "%03d.png",
+            "-vf",
+            times,
+            "-fps_mode",
+            "passthrough",
+            "-enc_time_base",
+            "1/90000",
+            tmp_path / "walk.mp4",
+        ],
+        check=True,
+        timeout=60,
+    )
     video = tmp_path / "walk.mp4"
     assert len(list(decode(video, 90))) == count_frames(video) == 90
     names = extract_frames(video, 9, tmp_path / "frames", 1280)
     for index, (name, shown) in enumerate(names.items()):
         number = int(shown.removeprefix("frame "))
         assert number // 10 == index
-        assert load_image(tmp_path / "frames" / name).mean() == pytest.approx(30 + 2 * number, abs=4)
+        assert load_image(tmp_path / "frames" / name).mean() == pytest.approx(
+            30 + 2 * number, abs=4
+        )
 
 
 def test_videos_that_cannot_work_are_refused(tmp_path, photos):
@@ -212,10 +266,15 @@ def test_videos_that_cannot_work_are_refused(tmp_path, photos):
     refused(tmp_path, "walk.mp4: has 1 frame", "--video", video)
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (["--video", "a.mp4", "--img_dir", "photos"], "not allowed with"), ([], "required"),
-    (["--video", "a.mp4", "--masks", "masks"], "--masks: needs the photos"),
-    (["--img_dir", "photos", "--frames", "9"], "--frames: needs a --video")])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--video", "a.mp4", "--img_dir", "photos"], "not allowed with"),
+        ([], "required"),
+        (["--video", "a.mp4", "--masks", "masks"], "--masks: needs the photos"),
+        (["--img_dir", "photos", "--frames", "9"], "--frames: needs a --video"),
+    ],
+)
 def test_flags_that_contradict_each_other_are_refused(arguments, said, capsys):
     with pytest.raises(SystemExit) as exit_info:
         colmap_wrapper.main([*arguments, "--trgt_dir", "scene"])
@@ -223,11 +282,16 @@ def test_flags_that_contradict_each_other_are_refused(arguments, said, capsys):
     assert exit_info.value.code == 2 and said in error and error.count("\n") == 1
 
 
-def test_a_split_that_leaves_nothing_to_train_on_is_refused_before_structure_from_motion(tmp_path, photos):
-    """These photos show nothing that structure from motion could relate: its own line would come first."""
+def test_a_split_that_leaves_nothing_to_train_on_is_refused_before_structure_from_motion(
+    tmp_path, photos
+):
+    """These photos show nothing that structure from motion could relate: its own line would come
+    first."""
     for seed, name in enumerate(["a.png", "b.png", "c.png"]):
         Image.effect_noise((60, 40), 40 + seed).save(photos / name)
-    refused(tmp_path, "--test_every 1: leaves 0 of 3 views", "--img_dir", photos, "--test_every", "1")
+    refused(
+        tmp_path, "--test_every 1: leaves 0 of 3 views", "--img_dir", photos, "--test_every", "1"
+    )
 
 
 # Masks
@@ -275,7 +339,9 @@ def test_different_exposures_are_named(photos, colors):
 @pytest.mark.parametrize("tag", [TIME, F_NUMBER])
 def test_an_exposure_of_zero_over_zero_tells_nothing(photos, colors, tag):
     data = Image.Exif()
-    data.get_ifd(EXIF_FOLDER).update({TIME: 0.01, F_NUMBER: 1.8, SENSITIVITY: 100, tag: IFDRational(0, 0)})
+    data.get_ifd(EXIF_FOLDER).update(
+        {TIME: 0.01, F_NUMBER: 1.8, SENSITIVITY: 100, tag: IFDRational(0, 0)}
+    )
     colors.save(photos / "a.jpg", exif=data.tobytes())
     with Image.open(photos / "a.jpg") as image:
         assert np.isnan(float(image.getexif().get_ifd(EXIF_FOLDER)[tag]))

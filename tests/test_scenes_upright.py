@@ -1,4 +1,5 @@
 """Imported scenes stand upright: z is up, whatever way the source's world lay."""
+
 import json
 
 import numpy as np
@@ -16,19 +17,31 @@ VIEWS = 12
 
 
 def handheld(arc=150, elevation=30, roll=3.0):
-    """Cameras along an arc (degrees) around the origin that look down at it, held level up to `roll` degrees."""
+    """Cameras along an arc (degrees) around the origin that look down at it, held level up to
+    `roll` degrees."""
     random = np.random.default_rng(0)
-    azimuth, height = np.radians(np.linspace(0, arc, VIEWS)), np.radians(elevation)
-    centers = 2 * np.stack([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height),
-                            np.full(VIEWS, np.sin(height))], axis=1)
+    azimuth = np.radians(np.linspace(0, arc, VIEWS))
+    height = np.radians(elevation)
+    centers = 2 * np.stack(
+        [
+            np.cos(azimuth) * np.cos(height),
+            np.sin(azimuth) * np.cos(height),
+            np.full(VIEWS, np.sin(height)),
+        ],
+        axis=1,
+    )
     cam2world = look_at(centers, np.zeros(3), UP)
     angles = random.normal(0, roll, (VIEWS, 1))
-    cam2world[:, :3, :3] = cam2world[:, :3, :3] @ Rotation.from_euler("z", angles, degrees=True).as_matrix()
+    cam2world[:, :3, :3] = (
+        cam2world[:, :3, :3] @ Rotation.from_euler("z", angles, degrees=True).as_matrix()
+    )
     return cam2world
 
 
 def on_its_side(cam2world, views):
-    cam2world[views, :3, :3] = cam2world[views, :3, :3] @ np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    cam2world[views, :3, :3] = cam2world[views, :3, :3] @ np.array(
+        [[0.0, -1, 0], [1, 0, 0], [0, 0, 1]]
+    )
     return cam2world
 
 
@@ -41,32 +54,42 @@ def tilted(cam2world, points, seed):
 
 
 def import_scene(folder, cam2world, points, *more):
-    """Imports views and points of a transforms.json; returns the scene's folder, poses and points."""
+    """Imports views and points of a transforms.json; returns the scene's folder, poses and
+    points."""
     folder.mkdir()
     for view in range(VIEWS):
         write_image(folder / f"{view}.png", np.full((16, 16, 3), 20 * view, np.uint8))
-    frames = [{"file_path": f"{view}.png", "transform_matrix": opengl2opencv(pose).tolist()}
-              for view, pose in enumerate(cam2world)]
+    frames = [
+        {"file_path": f"{view}.png", "transform_matrix": opengl2opencv(pose).tolist()}
+        for view, pose in enumerate(cam2world)
+    ]
     trimesh.PointCloud(points).export(folder / "points.ply")
-    (folder / "transforms.json").write_text(json.dumps({"fl_x": 20, "w": 16, "h": 16, "frames": frames,
-                                                        "ply_file_path": "points.ply"}))
+    (folder / "transforms.json").write_text(
+        json.dumps({"fl_x": 20, "w": 16, "h": 16, "frames": frames, "ply_file_path": "points.ply"})
+    )
     transforms_json.main([str(folder), str(folder / "scene"), "--test_every", "0", *more])
     poses = np.stack([load_pose(file) for file in list_poses(folder / "scene" / "train" / "pose")])
-    return folder / "scene", poses, np.asarray(trimesh.load(folder / "scene" / "points.ply").vertices)
+    return (
+        folder / "scene",
+        poses,
+        np.asarray(trimesh.load(folder / "scene" / "points.ply").vertices),
+    )
 
 
 @pytest.fixture
 def room():
     """600 points on a column as wide as high, of size 1, then 300 on the floor around it."""
     random = np.random.default_rng(1)
-    azimuth, radius = random.uniform(0, 2 * np.pi, 900), np.append(np.full(600, 0.5), random.uniform(1.3, 3, 300))
+    azimuth = random.uniform(0, 2 * np.pi, 900)
+    radius = np.append(np.full(600, 0.5), random.uniform(1.3, 3, 300))
     height = np.append(random.uniform(-0.5, 0.5, 600), np.full(300, -0.5))
     return np.stack([radius * np.cos(azimuth), radius * np.sin(azimuth), height], axis=1)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_tilted_world_is_turned_upright(tmp_path, room, seed, capsys):
-    """The floor is within 5 degrees of horizontal, the grid tight, an orbit level; three photos lie on their side."""
+    """The floor is within 5 degrees of horizontal, the grid tight, an orbit level; three photos lie
+    on their side."""
     cam2world, points = tilted(on_its_side(handheld(), [2, 5, 6]), room, seed)
     scene, poses, turned = import_scene(tmp_path / "upright", cam2world, points)
     floor = turned[600:] - turned[600:].mean(axis=0)
@@ -78,19 +101,28 @@ def test_a_tilted_world_is_turned_upright(tmp_path, room, seed, capsys):
     np.testing.assert_allclose(turned, points @ rotation.T, atol=1e-5)
     assert "after turning the world by" in capsys.readouterr().out
     lying, _, _ = import_scene(tmp_path / "lying", cam2world, points, "--up", "none")
-    scales = [load_intrinsics(folder / "train" / "intrinsics.txt").scale for folder in (scene, lying)]
+    scales = [
+        load_intrinsics(folder / "train" / "intrinsics.txt").scale for folder in (scene, lying)
+    ]
     assert 1.0 < scales[0] < 1.2 < scales[1]
-    np.testing.assert_array_equal(scene_axes(poses[1:])[2], UP)  # whichever of the views a folder holds
+    np.testing.assert_array_equal(
+        scene_axes(poses[1:])[2], UP
+    )  # whichever of the views a folder holds
     path.main(["orbit", "--scene", str(scene), "--out", str(tmp_path / "orbit"), "--frames", "20"])
     orbit = np.stack([load_pose(file) for file in list_poses(tmp_path / "orbit" / "pose")])
     np.testing.assert_allclose(orbit[:, 2, 0], 0, atol=1e-9)
     assert np.ptp(orbit[:, 2, 3]) < 1e-9
 
 
-@pytest.mark.parametrize(("cam2world", "more"), [
-    (tilted(handheld(), UP[None], 0)[0], ["--up", "none"]),
-    (handheld(roll=0), []),
-    (tilted(handheld(roll=60), UP[None], 0)[0], [])], ids=["asked to", "upright already", "held any way"])
+@pytest.mark.parametrize(
+    ("cam2world", "more"),
+    [
+        (tilted(handheld(), UP[None], 0)[0], ["--up", "none"]),
+        (handheld(roll=0), []),
+        (tilted(handheld(roll=60), UP[None], 0)[0], []),
+    ],
+    ids=["asked to", "upright already", "held any way"],
+)
 def test_a_world_is_left_as_it_is(tmp_path, room, cam2world, more):
     scene, poses, points = import_scene(tmp_path / "source", cam2world, room, *more)
     np.testing.assert_array_equal(poses, cam2world)

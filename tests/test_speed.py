@@ -1,4 +1,5 @@
 """What the benchmarks measure (docs/design.md, section 8)."""
+
 import json
 import os
 import subprocess
@@ -18,19 +19,42 @@ from util import InputError
 
 
 def test_figures_are_consistent(tmp_path):
-    speed.main(["--preset", "small", "--device", "cpu", "--repeats", "1", "--json", str(tmp_path / "speed.json")])
+    speed.main(
+        [
+            "--preset",
+            "small",
+            "--device",
+            "cpu",
+            "--repeats",
+            "1",
+            "--json",
+            str(tmp_path / "speed.json"),
+        ]
+    )
     figures = json.loads((tmp_path / "speed.json").read_text())
     assert figures["train_utilisation"] == pytest.approx(
-        6.6 / figures["train_step_s"] / figures["peak_gflops_fp32"])
+        6.6 / figures["train_step_s"] / figures["peak_gflops_fp32"]
+    )
     assert figures["frame_utilisation"] == pytest.approx(
-        1.01 / figures["frame_batched_s"] / figures["peak_gflops_fp32"])
+        1.01 / figures["frame_batched_s"] / figures["peak_gflops_fp32"]
+    )
     assert 0 < figures["train_utilisation"] < 1.5
     # counted on this code's arithmetic, which is about the original's
     assert 0.5 * 6.6 < figures["train_gflop"] < 1.2 * 6.6
     assert 0.5 * 1.01 < figures["frame_gflop"] < 1.2 * 1.01
     parts = figures["parts_s"]
-    assert {"feature extraction", "lifting", "integration", "inpainting", "projection", "occlusion", "rendering",
-            "discriminator", "backward", "optimizers"} <= parts.keys()
+    assert {
+        "feature extraction",
+        "lifting",
+        "integration",
+        "inpainting",
+        "projection",
+        "occlusion",
+        "rendering",
+        "discriminator",
+        "backward",
+        "optimizers",
+    } <= parts.keys()
     assert sum(parts.values()) == pytest.approx(figures["train_step_s"], rel=0.5)
     assert 0.1 < figures["peak_memory_gib"] < 12
 
@@ -38,8 +62,11 @@ def test_figures_are_consistent(tmp_path):
 def test_scaling_counts_what_grows(tmp_path, monkeypatch):
     """Arithmetic grows with each size, at most with its cube."""
     monkeypatch.setitem(speed.PRESETS, "small", speed.Preset(Architecture(64, 8, 4, 4, 4), 1, 1))
-    monkeypatch.setattr(scaling, "VALUES", {"img_sidelength": [64, 128], "grid_dim": [4, 8],
-                                            "num_grid_feats": [4, 8]})
+    monkeypatch.setattr(
+        scaling,
+        "VALUES",
+        {"img_sidelength": [64, 128], "grid_dim": [4, 8], "num_grid_feats": [4, 8]},
+    )
     scaling.main(["--out", str(tmp_path), "--device", "cpu", "--repeats", "1"])
     results = json.loads((tmp_path / "scaling.json").read_text())
     for flag, values in scaling.VALUES.items():
@@ -68,13 +95,23 @@ def test_nothing_is_counted_of_a_graph(tmp_path, monkeypatch, capsys):
 
 
 def gpu_script(*arguments):
-    return subprocess.run(["bash", "benchmarks/gpu.sh", *map(str, arguments)], cwd=ROOT, check=False, text=True,
-                          capture_output=True, env={**os.environ, "TINY": "1", "PYTHON": sys.executable})
+    return subprocess.run(
+        ["bash", "benchmarks/gpu.sh", *map(str, arguments)],
+        cwd=ROOT,
+        check=False,
+        text=True,
+        capture_output=True,
+        env={**os.environ, "TINY": "1", "PYTHON": sys.executable},
+    )
 
 
-@pytest.mark.parametrize("arguments", [(), ("agree",), ("train", "OUT"), ("agree", "OUT", "scene"), ("fly", "OUT")])
+@pytest.mark.parametrize(
+    "arguments", [(), ("agree",), ("train", "OUT"), ("agree", "OUT", "scene"), ("fly", "OUT")]
+)
 def test_the_gpu_script_says_how_it_is_called(arguments, tmp_path):
-    called = gpu_script(*[tmp_path / "out" if argument == "OUT" else argument for argument in arguments])
+    called = gpu_script(
+        *[tmp_path / "out" if argument == "OUT" else argument for argument in arguments]
+    )
     assert (called.returncode, called.stdout) == (2, "")
     assert called.stderr == "usage: bash benchmarks/gpu.sh agree|train|test|compile OUT [SCENE]\n"
     assert not (tmp_path / "out").exists()
@@ -97,29 +134,50 @@ def test_the_gpu_scripts_stages_go_on_where_the_last_one_stopped(scene, tmp_path
 def test_a_step_agrees_with_the_plain_models(monkeypatch, capsys):
     monkeypatch.setitem(speed.PRESETS, "small", speed.Preset(Architecture(64, 16, 8, 4, 4), 1, 1))
     agreement.main(["--device", "cpu"])
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(agreement.LIMITS)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(
+        agreement.LIMITS
+    )
     with pytest.raises(SystemExit, match="1"):
         agreement.main(["--device", "cpu", "--precision", "bf16"])
 
 
-@pytest.mark.parametrize("wrong", [
-    lambda gradient, small: -gradient, lambda gradient, small: gradient * (0 if small else 1),
-    lambda gradient, small: gradient * (2 if small else 1), lambda gradient, small: gradient * float("nan")])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda gradient, small: -gradient,
+        lambda gradient, small: gradient * (0 if small else 1),
+        lambda gradient, small: gradient * (2 if small else 1),
+        lambda gradient, small: gradient * float("nan"),
+    ],
+)
 def test_wrong_gradients_do_not_agree(wrong):
     """Those of some parameters are smaller than any tolerance relative to the largest."""
     expected = [torch.randn(4, 3), 1e-3 * torch.randn(5), 1e-9 * torch.randn(1)]
-    rounded = [gradient * (1 + 1e-3 * torch.randn_like(gradient)) for gradient in expected[:2]] + [-expected[2]]
+    rounded = [gradient * (1 + 1e-3 * torch.randn_like(gradient)) for gradient in expected[:2]] + [
+        -expected[2]
+    ]
     found = agreement.gradient_differences(rounded, expected)
     assert all(found[name] <= agreement.LIMITS[name] for name in found)
-    found = agreement.gradient_differences([wrong(rounded[0], False), wrong(rounded[1], True), rounded[2]], expected)
+    found = agreement.gradient_differences(
+        [wrong(rounded[0], False), wrong(rounded[1], True), rounded[2]], expected
+    )
     assert not all(found[name] <= agreement.LIMITS[name] for name in found)
 
 
-@pytest.mark.parametrize(("words", "message"), [
-    (["--device", "cuda:99"], "--device cuda:99: PyTorch finds"), (["--device", "gpu"], "--device gpu: is unknown"),
-    (["--device", "cpu", "--precision", "tf32"], "--precision tf32")])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--device", "cuda:99"], "--device cuda:99: PyTorch finds"),
+        (["--device", "gpu"], "--device gpu: is unknown"),
+        (["--device", "cpu", "--precision", "tf32"], "--precision tf32"),
+    ],
+)
 def test_what_a_device_has_not_is_refused_before_anything_is_written(words, message, tmp_path):
-    for benchmark, more in [(speed, []), (agreement, []), (scaling, ["--out", str(tmp_path / "out")])]:
+    for benchmark, more in [
+        (speed, []),
+        (agreement, []),
+        (scaling, ["--out", str(tmp_path / "out")]),
+    ]:
         with pytest.raises(InputError, match=message):
             benchmark.main([*words, *more])
     assert not (tmp_path / "out").exists()
@@ -144,7 +202,11 @@ def test_leaving_kernels_out_is_timed_and_undone(tmp_path, monkeypatch):
     results = json.loads((tmp_path / "kernels.json").read_text())
     assert set(results) == set(chosen)
     assert set(results["few_pixels"]) == {"step", "frames", "frame"}
-    assert all(0 < low <= middle <= high for timed in results.values() for middle, low, high in timed.values())
+    assert all(
+        0 < low <= middle <= high
+        for timed in results.values()
+        for middle, low, high in timed.values()
+    )
     assert vars(thresholds) == before
 
 

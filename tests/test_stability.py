@@ -1,4 +1,6 @@
-"""The persistent volume does not run away, and a run whose numbers do goes back to a checkpoint by itself."""
+"""The persistent volume does not run away, and a run whose numbers do goes back to a checkpoint by
+itself."""
+
 import json
 
 import pytest
@@ -22,9 +24,11 @@ def test_the_gain_is_the_growth_of_a_constant_volume_behind_open_gates():
         torch.nn.init.zeros_(gate[1].weight)
         torch.nn.init.constant_(gate[1].bias, 30)
     with torch.no_grad():
-        observation, volume = torch.zeros(1, 5, 4, 4, 4), torch.full((1, 5, 4, 4, 4), 1e6)
+        observation = torch.zeros(1, 5, 4, 4, 4)
+        volume = torch.full((1, 5, 4, 4, 4), 1e6)
         for _ in range(20):
-            before, volume = volume, net(observation, volume)[0]
+            before = volume
+            volume = net(observation, volume)[0]
     assert float(loop_gain(net)) == pytest.approx(float(volume.norm() / before.norm()), rel=1e-4)
 
 
@@ -34,15 +38,24 @@ def test_a_loop_that_lets_nothing_through_has_no_gain():
     assert loop_gain(net) == 0
 
 
-def train(scene, tmp_path, volume_limit: float, steps: int, lift: float) -> tuple[Networks, list[float]]:
-    """A training whose loop's gain begins above 1 if its weights are lifted, and the volume's largest value per step.
-    """
+def train(
+    scene, tmp_path, volume_limit: float, steps: int, lift: float
+) -> tuple[Networks, list[float]]:
+    """A training whose loop's gain begins above 1 if its weights are lifted, and the volume's
+    largest value per step."""
     opt, _ = resolve_options(arguments(scene, tmp_path, "--recipe", "fast"))
     views, geometry = load_training_scene(opt)
-    networks, largest = build_networks(opt, geometry, CPU), []
+    networks = build_networks(opt, geometry, CPU)
+    largest = []
     networks.model.integration_net.old_integration[1].weight.data += lift
-    for triplet in [triplet for epoch in range(steps // 8) for triplet in draw_triplets(views.cam2world, 2, 0, epoch)]:
-        step = train_step(networks, load_batch(views.on(CPU), triplet), 200.0, volume_limit=volume_limit)
+    for triplet in [
+        triplet
+        for epoch in range(steps // 8)
+        for triplet in draw_triplets(views.cam2world, 2, 0, epoch)
+    ]:
+        step = train_step(
+            networks, load_batch(views.on(CPU), triplet), 200.0, volume_limit=volume_limit
+        )
         largest.append(float(step.losses.volume_max))
     return networks, largest
 
@@ -53,12 +66,17 @@ def test_a_volume_that_runs_away_is_brought_back(scene, tmp_path):
     assert max(free) > 1e6
     assert 10 < max(held) < 1000
     assert held[-1] < 10
-    held_gain, free_gain = (loop_gain(networks.model.integration_net) for networks in (held_networks, free_networks))
+    held_gain, free_gain = (
+        loop_gain(networks.model.integration_net) for networks in (held_networks, free_networks)
+    )
     assert held_gain < free_gain
 
 
 def test_a_normal_run_does_not_feel_the_limit(scene, tmp_path):
-    held, free = (train(scene, tmp_path, limit, steps=8, lift=0.0)[0].model.state_dict() for limit in (10.0, 0.0))
+    held, free = (
+        train(scene, tmp_path, limit, steps=8, lift=0.0)[0].model.state_dict()
+        for limit in (10.0, 0.0)
+    )
     assert_same(held, free)
 
 
@@ -78,7 +96,9 @@ def test_training_goes_back_by_itself_and_resumes_exactly(scene, tmp_path, capfd
     capfd.readouterr()
     early = next((tmp_path / "whole").glob("logs/*/*/*_iter_4.pth"))
     assert run(*resume(tmp_path / "whole", "--resume", early, "--max_steps", 12)) == 0
-    assert f"going back to {early}" in capfd.readouterr().err  # not to a newer one of what was given up
+    assert (
+        f"going back to {early}" in capfd.readouterr().err
+    )  # not to a newer one of what was given up
     _, again = final_checkpoint(tmp_path / "whole", 12)
     for content in (whole, parts, again):
         del content["options"], content["checksum"], content["seconds"]
@@ -89,7 +109,18 @@ def test_training_goes_back_by_itself_and_resumes_exactly(scene, tmp_path, capfd
 def test_a_test_says_how_often_training_went_back(trained, scene, tmp_path):
     _, _, checkpoint = trained
     save_checkpoint(tmp_path / "model.pth", {**checkpoint, "setbacks": 2})
-    assert run("--train_test", "test", "--data_root", scene / "test", "--logging_root", tmp_path,
-               "--checkpoint", tmp_path / "model.pth") == 0
+    assert (
+        run(
+            "--train_test",
+            "test",
+            "--data_root",
+            scene / "test",
+            "--logging_root",
+            tmp_path,
+            "--checkpoint",
+            tmp_path / "model.pth",
+        )
+        == 0
+    )
     (metrics,) = tmp_path.glob("test_traj/*/*/metrics.json")
     assert json.loads(metrics.read_text())["setbacks"] == 2

@@ -1,7 +1,9 @@
-"""Several processes on one run, for real: torchrun starts them, signals and kills reach them (docs/clusters.md).
+"""Several processes on one run, for real: torchrun starts them, signals and kills reach them
+(docs/clusters.md).
 
 The tests marked `long` repeat the quick ones often enough to believe them.
 """
+
 import json
 import shutil
 import signal
@@ -59,21 +61,35 @@ def torchrun(*words, options=()):
 
 def ranks_of(process) -> list[psutil.Process]:
     """The processes that a torchrun started, by rank."""
-    return sorted((child for child in psutil.Process(process.pid).children() if "RANK" in child.environ()),
-                  key=lambda child: int(child.environ()["RANK"]))
+    return sorted(
+        (child for child in psutil.Process(process.pid).children() if "RANK" in child.environ()),
+        key=lambda child: int(child.environ()["RANK"]),
+    )
 
 
 def logged_steps(logs) -> list[int]:
     """The steps whose losses are in tensorboard's files."""
-    return [event.step for path in logs.glob("runs/*/*/events*") for event in tensorboard_events(path)
-            if any(value.tag == "l1" for value in event.summary.value)]
+    return [
+        event.step
+        for path in logs.glob("runs/*/*/events*")
+        for event in tensorboard_events(path)
+        if any(value.tag == "l1" for value in event.summary.value)
+    ]
 
 
 def test_two_ranks_of_a_target_are_one_process_with_two(scene, tmp_path):
     """Whose batch norms see one view at a time. And a NaN on one rank changes nothing on either."""
     words = arguments(scene, tmp_path, "--kernels", "plain")
-    STARTED.append(subprocess.Popen([*TORCHRUN, "-m", "tests.ranks_worker", tmp_path, *words], cwd=ROOT, text=True,
-                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT))
+    STARTED.append(
+        subprocess.Popen(
+            [*TORCHRUN, "-m", "tests.ranks_worker", tmp_path, *words],
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=ENVIRONMENT,
+        )
+    )
     expected = train_steps(words, ALONE)
     code, _, error = finish(STARTED[-1])
     assert code == 0, error
@@ -82,7 +98,9 @@ def test_two_ranks_of_a_target_are_one_process_with_two(scene, tmp_path):
         assert_same(first[name], second[name])
         assert not first[name]["finite"][0]
         assert not first[name]["changed"]
-        torch.testing.assert_close(first[name]["losses"], expected[name]["losses"], rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            first[name]["losses"], expected[name]["losses"], rtol=0, atol=1e-5
+        )
         assert first[name]["state"].keys() == expected[name]["state"].keys()
         for tensor, values in first[name]["state"].items():
             torch.testing.assert_close(values, expected[name]["state"][tensor], rtol=0, atol=1e-5)
@@ -107,14 +125,31 @@ def test_a_signal_to_one_rank_saves_and_ctrl_c_ends_all(scene, logs, capfd):
 
     capfd.readouterr()
     assert run(*resume(logs, "--max_steps", content["step"] + 1)) == 0
-    assert "processes: 2 before, 1 now; a batch norm now sees 2 of a step's 2 target" in capfd.readouterr().out
+    assert (
+        "processes: 2 before, 1 now; a batch norm now sees 2 of a step's 2 target"
+        in capfd.readouterr().out
+    )
     assert "ranks" not in final_checkpoint(logs, content["step"] + 1)[1]
 
 
 def train_with_kills(scene, logs, kills: int):
-    """Kills one of two ranks, in turn, each time two more checkpoints are there; torchrun starts both again."""
-    process = torchrun(*arguments(scene, logs, "--max_steps", STEPS, "--checkpoint_every", 2, "--resume", "auto",
-                                  "--keep_checkpoints", 0), options=[f"--max_restarts={kills}"])
+    """Kills one of two ranks, in turn, each time two more checkpoints are there; torchrun starts
+    both again."""
+    process = torchrun(
+        *arguments(
+            scene,
+            logs,
+            "--max_steps",
+            STEPS,
+            "--checkpoint_every",
+            2,
+            "--resume",
+            "auto",
+            "--keep_checkpoints",
+            0,
+        ),
+        options=[f"--max_restarts={kills}"],
+    )
     for kill in range(kills):
         wait_for(lambda: len(checkpoints(logs)) >= 2 * kill + 2, process, 180)  # noqa: B023
         ranks_of(process)[kill % 2 - 1].kill()
@@ -161,7 +196,8 @@ def test_two_processes_continue_what_one_began(scene, logs):
 
 
 def test_the_frames_of_two_ranks_are_those_of_one_process(trained, tmp_path):
-    """All files of a test but its options, to the bit: batches of views on both ranks, and a part of one."""
+    """All files of a test but its options, to the bit: batches of views on both ranks, and a part
+    of one."""
     shutil.copytree(trained[0], tmp_path / "scene")
     views = write_scene(tmp_path / "scene" / "test", views=9)
     (checkpoint,) = checkpoints(trained[1])
@@ -170,9 +206,18 @@ def test_the_frames_of_two_ranks_are_those_of_one_process(trained, tmp_path):
     code, output, error = finish(process)
     assert code == 0, error
     assert output.count("metrics: ") == 1
-    files = [{path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-             for number in ("one", "two") for folder in (tmp_path / number).glob("test_traj/*/*")]
-    assert len(files[0]) == 9 + 9 + 5  # frames, depth pictures; depth, video, comparison, metrics, options
+    files = [
+        {
+            path.relative_to(folder): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+        for number in ("one", "two")
+        for folder in (tmp_path / number).glob("test_traj/*/*")
+    ]
+    assert (
+        len(files[0]) == 9 + 9 + 5
+    )  # frames, depth pictures; depth, video, comparison, metrics, options
     for content in files:
         content.pop(next(path for path in content if path.name == "options.json"))
     assert files[0] == files[1]
@@ -199,13 +244,17 @@ def test_options_that_do_not_suit_the_ranks(scene, logs, monkeypatch):
     with pytest.raises(InputError, match="--device cuda:1: torchrun's processes take a GPU each"):
         two.own_device("cuda:1")
     monkeypatch.setattr(processes.torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(InputError, match="--device cuda: PyTorch finds 1 GPUs here, torchrun started 2 processes"):
+    with pytest.raises(
+        InputError, match="--device cuda: PyTorch finds 1 GPUs here, torchrun started 2 processes"
+    ):
         two.own_device("cuda")
 
 
 def test_spread_dropout_is_the_dropout_of_one_process():
     """Each rank's part of it, from a random state that stays the same on all."""
-    x, networks, states = torch.randn(4, 8, 3, 3), [], []
+    x = torch.randn(4, 8, 3, 3)
+    networks = []
+    states = []
     torch.manual_seed(3)
     expected = torch.nn.Dropout2d(0.4)(x)
     for rank in (0, 1):

@@ -1,4 +1,6 @@
-"""Training: what a step does, what a run leaves behind, and that numbers that are not finite do no harm."""
+"""Training: what a step does, what a run leaves behind, and that numbers that are not finite do no
+harm."""
+
 import json
 import shutil
 import sys
@@ -33,16 +35,21 @@ from training.step import train_step
 
 def test_seeds_decide_everything(scene, tmp_path):
     """The weights, and the bytes of the frames that are rendered with them."""
-    models, frames = [], []
+    models = []
+    frames = []
     for name, seed in [("a", 1), ("b", 1), ("c", 2)]:
         logs = tmp_path / name
         assert run(*arguments(scene, logs, "--max_steps", 2, "--seed", seed)) == 0
         path, checkpoint = final_checkpoint(logs, 2)
         assert run(*render_arguments(scene / "test", logs, path)) == 0
         models.append(checkpoint["model"])
-        frames.append({path.relative_to(path.parents[1]): path.read_bytes()
-                       for path in logs.glob("test_traj/*/*/depth/*.png")}
-                      | {path.name: path.read_bytes() for path in logs.glob("test_traj/*/*/*.png")})
+        frames.append(
+            {
+                path.relative_to(path.parents[1]): path.read_bytes()
+                for path in logs.glob("test_traj/*/*/depth/*.png")
+            }
+            | {path.name: path.read_bytes() for path in logs.glob("test_traj/*/*/*.png")}
+        )
     assert_same(models[0], models[1])
     assert not torch.equal(models[0]["deepvoxels"], models[2]["deepvoxels"])
     assert len(frames[0]) == 3 + 3 + 1
@@ -52,8 +59,23 @@ def test_seeds_decide_everything(scene, tmp_path):
 def test_checkpoint_starts_from_weights_at_the_given_epoch(scene, tmp_path):
     assert run(*arguments(scene, tmp_path / "first", "--max_steps", 3)) == 0
     path, first = final_checkpoint(tmp_path / "first", 3)
-    assert run(*arguments(scene, tmp_path / "second", "--checkpoint", path, "--start_epoch", 2, "--max_epoch", 3,
-                          "--lr", 0)) == 0
+    assert (
+        run(
+            *arguments(
+                scene,
+                tmp_path / "second",
+                "--checkpoint",
+                path,
+                "--start_epoch",
+                2,
+                "--max_epoch",
+                3,
+                "--lr",
+                0,
+            )
+        )
+        == 0
+    )
     _, second = final_checkpoint(tmp_path / "second", 24)
     weights = [name for name in first["model"] if name.endswith("weight")]
     assert all(torch.equal(first["model"][name], second["model"][name]) for name in weights)
@@ -61,12 +83,32 @@ def test_checkpoint_starts_from_weights_at_the_given_epoch(scene, tmp_path):
 
 
 def test_a_run_leaves_options_checkpoints_and_tensorboard(scene, tmp_path):
-    assert run(*arguments(scene, tmp_path, "--max_steps", 20, "--checkpoint_every", 8, "--log_every", 10,
-                          "--experiment_name", "disc")) == 0
+    assert (
+        run(
+            *arguments(
+                scene,
+                tmp_path,
+                "--max_steps",
+                20,
+                "--checkpoint_every",
+                8,
+                "--log_every",
+                10,
+                "--experiment_name",
+                "disc",
+            )
+        )
+        == 0
+    )
     (logs,) = tmp_path.glob("logs/*/*_disc")
     assert sorted(path.name for path in logs.iterdir()) == [
-        ".lock", "latest.pth", "model-epoch_0_iter_8.pth", "model-epoch_1_iter_16.pth", "model-epoch_2_iter_20.pth",
-        "options.json"]
+        ".lock",
+        "latest.pth",
+        "model-epoch_0_iter_8.pth",
+        "model-epoch_1_iter_16.pth",
+        "model-epoch_2_iter_20.pth",
+        "options.json",
+    ]
     assert (logs / "latest.pth").resolve().name == "model-epoch_2_iter_20.pth"
     options = json.loads((logs / "options.json").read_text())
     assert options["options"]["grid_dim"] == 8
@@ -78,8 +120,12 @@ def test_a_run_leaves_options_checkpoints_and_tensorboard(scene, tmp_path):
 
 
 def test_what_a_killed_run_was_saving_is_removed_by_the_next(scene, tmp_path):
-    """A run that had no complete checkpoint is never continued. A run that lives keeps what it writes."""
-    parts = [tmp_path / f"logs/01_01/{name}/.model-epoch_0_iter_3.pth.part" for name in ("killed", "lives")]
+    """A run that had no complete checkpoint is never continued. A run that lives keeps what it
+    writes."""
+    parts = [
+        tmp_path / f"logs/01_01/{name}/.model-epoch_0_iter_3.pth.part"
+        for name in ("killed", "lives")
+    ]
     for part in parts:
         part.parent.mkdir(parents=True)
         part.write_bytes(b"half")
@@ -92,8 +138,9 @@ def test_summaries_go_on_in_a_folder_that_can_be_written_again(tmp_path):
     """Two logs that begin within one second have two files."""
     for step in (1, 2):
         TensorboardLog(tmp_path, step).scalars({"l1": 1.0}, step)
-    assert [[event.step for event in tensorboard_events(path)] for path in sorted(tmp_path.iterdir())] == [
-        [0, 1, 1], [0, 2, 2]]
+    assert [
+        [event.step for event in tensorboard_events(path)] for path in sorted(tmp_path.iterdir())
+    ] == [[0, 1, 1], [0, 2, 2]]
     shutil.rmtree(tmp_path)
     log = TensorboardLog(tmp_path, 3)
     log.scalars({"l1": 1.0}, 3)
@@ -128,7 +175,8 @@ def test_both_gradients_come_from_one_forward_pass(step):
     fresh.load_state_dict(before)
     fake = rendering.images[..., 5:-5, 5:-5].detach()
     real = batch.target_images[..., 5:-5, 5:-5]
-    fake_logits, real_logits = fresh(fake), fresh(real)
+    fake_logits = fresh(fake)
+    real_logits = fresh(real)
     torch.testing.assert_close(losses.l1, (fake - real).abs().mean())
     torch.testing.assert_close(losses.generator, adversarial_loss(fake_logits, real=True))
     discrimination = discriminator_loss(real_logits, fake_logits)
@@ -139,16 +187,37 @@ def test_both_gradients_come_from_one_forward_pass(step):
 
 
 class NoWaiting(TorchFunctionMode):
-    """Fails where a value leaves the device or a host's tensor enters it, both of which wait on CUDA."""
+    """Fails where a value leaves the device or a host's tensor enters it, both of which wait on
+    CUDA."""
 
-    WAITS = {"item", "tolist", "numpy", "cpu", "cuda", "nonzero", "equal", "__bool__", "__int__", "__float__",
-             "__index__", "__array__", "tensor", "as_tensor", "masked_select", "unique"}
+    WAITS = {
+        "item",
+        "tolist",
+        "numpy",
+        "cpu",
+        "cuda",
+        "nonzero",
+        "equal",
+        "__bool__",
+        "__int__",
+        "__float__",
+        "__index__",
+        "__array__",
+        "tensor",
+        "as_tensor",
+        "masked_select",
+        "unique",
+    }
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         name = getattr(function, "__name__", "")
         assert name not in self.WAITS, name
-        within_torch = sys._getframe(1).f_globals["__name__"].startswith("torch.")  # it moves only what is elsewhere
-        to_device = any(isinstance(to, (str, torch.device)) for to in [*args, *(kwargs or {}).values()])
+        within_torch = (
+            sys._getframe(1).f_globals["__name__"].startswith("torch.")
+        )  # it moves only what is elsewhere
+        to_device = any(
+            isinstance(to, (str, torch.device)) for to in [*args, *(kwargs or {}).values()]
+        )
         assert name != "to" or within_torch or not to_device, "to(device)"
         return function(*args, **(kwargs or {}))
 
@@ -156,8 +225,17 @@ class NoWaiting(TorchFunctionMode):
 class NoWaitingInside(TorchDispatchMode):
     """The same for what operations do inside."""
 
-    WAITS = {"_local_scalar_dense", "is_nonzero", "item", "equal", "nonzero", "masked_select", "_unique2", "index",
-             "index_put_"}  # by a mask or a list
+    WAITS = {
+        "_local_scalar_dense",
+        "is_nonzero",
+        "item",
+        "equal",
+        "nonzero",
+        "masked_select",
+        "_unique2",
+        "index",
+        "index_put_",
+    }  # by a mask or a list
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket.__name__
@@ -168,10 +246,13 @@ class NoWaitingInside(TorchDispatchMode):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("model", ["deepvoxels", "pix2pix"])
 def test_no_training_step_waits_for_the_device(scene, tmp_path, model, precision, monkeypatch):
-    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)  # projects as on any device but the CPU
+    monkeypatch.setattr(
+        torch.backends.mkl, "is_available", lambda: False
+    )  # projects as on any device but the CPU
     opt, _ = resolve_options(arguments(scene, tmp_path, "--model", model))
     views, geometry = load_training_scene(opt)
-    networks, views = build_networks(opt, geometry, CPU), views.on(CPU)
+    networks = build_networks(opt, geometry, CPU)
+    views = views.on(CPU)
     with NoWaiting(), NoWaitingInside():
         for _ in range(2):  # the first one sets up what later ones reuse
             step = train_step(networks, load_batch(views, np.array([0, 1, 2])), 200.0, precision)
@@ -182,10 +263,16 @@ def test_no_training_step_waits_for_the_device(scene, tmp_path, model, precision
 @pytest.mark.parametrize("poison", ["source_image", "target_images"])
 def test_a_step_that_is_not_finite_changes_nothing(step, precision, poison):
     """No weight, moment, running statistic or voxel, to the bit."""
+
     def state():
-        return {name: {key: value.clone() if isinstance(value, torch.Tensor) else str(value)
-                       for key, value in part.state_dict().items()}
-                for name, part in vars(networks).items() if hasattr(part, "state_dict")}
+        return {
+            name: {
+                key: value.clone() if isinstance(value, torch.Tensor) else str(value)
+                for key, value in part.state_dict().items()
+            }
+            for name, part in vars(networks).items()
+            if hasattr(part, "state_dict")
+        }
 
     networks, good = step
     assert train_step(networks, good, 200.0, precision).finite.all()
@@ -212,13 +299,15 @@ def test_steps_that_are_never_finite_are_named_and_end_training(scene, tmp_path,
 
 def test_skipped_steps_are_named_whenever_they_are_read():
     """Five in a row count although they are read in two parts; later ones are not named."""
-    skipped, good = SkippedSteps(["a", "b", "c"]), torch.ones(len(CHECKED), dtype=torch.bool)
+    skipped = SkippedSteps(["a", "b", "c"])
+    good = torch.ones(len(CHECKED), dtype=torch.bool)
     bad = good.clone()
     bad[[0, 5]] = False
     for step, finite in enumerate([good, bad, good, bad, bad], start=1):
         skipped.add(step, np.array([2, 0]), finite)
-    assert skipped.read() == [f"step {step} was skipped, not finite: l1 loss, volume (views c, a)"
-                              for step in (2, 4, 5)]
+    assert skipped.read() == [
+        f"step {step} was skipped, not finite: l1 loss, volume (views c, a)" for step in (2, 4, 5)
+    ]
     for step, finite in enumerate([bad, bad, bad, good], start=6):
         skipped.add(step, np.array([1]), finite)
     assert len(skipped.read()) == 3
@@ -234,5 +323,9 @@ def test_training_learns_the_scene(scene, tmp_path):
     l1 = []
     for epoch in range(15):
         for triplet in draw_triplets(views.cam2world, 2, 0, epoch):
-            l1.append(train_step(networks, load_batch(views.on(CPU), triplet), l1_weight=200.0).losses.l1.item())
+            l1.append(
+                train_step(
+                    networks, load_batch(views.on(CPU), triplet), l1_weight=200.0
+                ).losses.l1.item()
+            )
     assert sum(l1[-8:]) < 0.5 * sum(l1[:8])

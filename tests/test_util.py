@@ -1,4 +1,6 @@
-"""The small rooms: errors and run folders (util), numbers and exit codes (cli), signals, the machine (runtime)."""
+"""The small rooms: errors and run folders (util), numbers and exit codes (cli), signals, the
+machine (runtime)."""
+
 import os
 import platform
 import re
@@ -23,7 +25,9 @@ def test_run_folders_never_collide(tmp_path):
     assert all(folder.is_dir() for folders in runs for folder in folders)
 
 
-@pytest.mark.parametrize("name", ["../../outside", "/etc", "a\nb", "..", "scène\u202e", "x" * 5000, "~", "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["../../outside", "/etc", "a\nb", "..", "scène\u202e", "x" * 5000, "~", "a\0b"]
+)
 def test_no_name_leads_out_of_the_logging_root(tmp_path, name):
     (folder,) = make_run_folder(tmp_path / "root", "logs", name=name)
     assert folder.resolve().parent.parent == (tmp_path / "root" / "logs").resolve()
@@ -32,7 +36,8 @@ def test_no_name_leads_out_of_the_logging_root(tmp_path, name):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_ask_to_save_then_to_stop_then_end_the_process(number, monkeypatch):
-    before, exits = signal.getsignal(number), []
+    before = signal.getsignal(number)
+    exits = []
     monkeypatch.setattr(os, "_exit", exits.append)
     with Signals() as signals:
         os.kill(os.getpid(), signal.SIGUSR1)
@@ -53,16 +58,27 @@ def test_errors_are_one_printable_line():
     assert str(InputError("a\nb\x1b[31m")) == "a\\nb\\x1b[31m"
 
 
-@pytest.mark.parametrize(("error", "code", "line"), [
-    (InputError("a: is wrong"), 2, "thing: error: a: is wrong"),
-    (FileNotFoundError(2, "No such file", "a\nb"), 2, "thing: error: a\\nb: No such file"),
-    (OSError(28, "No space left", "a", None, "b/a"), 2, "thing: error: a to b/a: No space left"),
-    (OSError("a: could not be written"), 2, "thing: error: a: could not be written"),
-    (MemoryError("a lot"), 1, "thing: error: out of memory: a lot"),
-    (torch.OutOfMemoryError("a lot"), 1, "thing: error: out of memory: a lot"),
-    (RuntimeError("[enforce fail] DefaultCPUAllocator: a lot"), 1, "thing: error: out of memory: a lot"),
-    (KeyboardInterrupt(), 130, ""),
-])
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (InputError("a: is wrong"), 2, "thing: error: a: is wrong"),
+        (FileNotFoundError(2, "No such file", "a\nb"), 2, "thing: error: a\\nb: No such file"),
+        (
+            OSError(28, "No space left", "a", None, "b/a"),
+            2,
+            "thing: error: a to b/a: No space left",
+        ),
+        (OSError("a: could not be written"), 2, "thing: error: a: could not be written"),
+        (MemoryError("a lot"), 1, "thing: error: out of memory: a lot"),
+        (torch.OutOfMemoryError("a lot"), 1, "thing: error: out of memory: a lot"),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: a lot"),
+            1,
+            "thing: error: out of memory: a lot",
+        ),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
 def test_an_error_is_one_line_and_an_exit_code(capsys, error, code, line):
     def main(argv=None):
         raise error
@@ -86,25 +102,35 @@ def test_commands_end_well_or_with_their_own_code_and_bugs_are_not_hidden():
 def test_a_closed_pipe_ends_a_command_without_a_word(length, code):
     """As in `command | head`: a short text fails only when Python flushes it at its end."""
     command = f"import cli; cli.run('thing', lambda argv: print('x' * {length}))"
-    process = subprocess.Popen([sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True, env={**os.environ, "PYTHONUNBUFFERED": ""})
+    process = subprocess.Popen(
+        [sys.executable, "-c", command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+    )
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait() == code
 
 
 def test_commands_that_need_no_torch_do_not_wait_for_it():
-    subprocess.run([sys.executable, "-c", "import cli, sys; assert 'torch' not in sys.modules"], check=True)
+    subprocess.run(
+        [sys.executable, "-c", "import cli, sys; assert 'torch' not in sys.modules"], check=True
+    )
 
 
-@pytest.mark.parametrize(("convert", "good", "bad", "message"), [
-    (number(int, 1), "1", "0", "0 is not a whole number of at least 1"),
-    (number(int, 1, 64), "64", "65", "65 is not a whole number from 1 to 64"),
-    (number(float, above=0), "1e-9", "0", "0 is not a number above 0"),
-    (number(float, 0), "0", "inf", "inf is not a number of at least 0"),
-    (number(float), "-3", "-inf", "-inf is not a finite number"),
-    (number(float, 0), "0.5", "nan", "nan is not a number of at least 0"),
-])
+@pytest.mark.parametrize(
+    ("convert", "good", "bad", "message"),
+    [
+        (number(int, 1), "1", "0", "0 is not a whole number of at least 1"),
+        (number(int, 1, 64), "64", "65", "65 is not a whole number from 1 to 64"),
+        (number(float, above=0), "1e-9", "0", "0 is not a number above 0"),
+        (number(float, 0), "0", "inf", "inf is not a number of at least 0"),
+        (number(float), "-3", "-inf", "-inf is not a finite number"),
+        (number(float, 0), "0.5", "nan", "nan is not a number of at least 0"),
+    ],
+)
 def test_numbers_of_the_command_line_say_what_they_must_be(convert, good, bad, message):
     assert convert(good) == float(good)
     with pytest.raises(ArgumentTypeError, match=re.escape(message)):
@@ -119,7 +145,8 @@ def test_a_machine_without_git_is_described_too(monkeypatch):
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an allocator with other settings")
 @pytest.mark.parametrize("everything", [True, False])
 def test_large_blocks_are_cleared_by_the_system_once_or_each_time(everything):
-    """In pages of 4 KiB: a block of 64 MiB has 16384. At first malloc has to find where such blocks fit."""
+    """In pages of 4 KiB: a block of 64 MiB has 16384. At first malloc has to find where such blocks
+    fit."""
     faults = """if True:
         import ctypes, resource, torch, runtime
         ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: no pages of 2 MiB
@@ -129,5 +156,7 @@ def test_large_blocks_are_cleared_by_the_system_once_or_each_time(everything):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.ones(2 ** 24)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"""
-    run = subprocess.run([sys.executable, "-c", faults % everything], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", faults % everything], capture_output=True, text=True, check=True
+    )
     assert (int(run.stdout) < 1000) == everything

@@ -1,4 +1,5 @@
 """What `--validate_every` measures, and that training does not notice it."""
+
 import json
 
 import numpy as np
@@ -23,14 +24,22 @@ from util import InputError
 def scalars(logs, tag) -> dict[int, float]:
     """A curve in tensorboard."""
     (path,) = logs.glob("runs/*/*/events*")
-    return {event.step: value.simple_value for event in tensorboard_events(path) for value in event.summary.value
-            if value.tag == tag}
+    return {
+        event.step: value.simple_value
+        for event in tensorboard_events(path)
+        for value in event.summary.value
+        if value.tag == tag
+    }
 
 
-@pytest.mark.parametrize("more", [[], ["--average", 0.9],
-                                  ["--model", "tatarchenko", "--precision", "bf16"]])
-def test_validation_leaves_training_alone_and_measures_what_a_test_does(scene, tmp_path, capfd, more):
-    """Every bit of the checkpoint; both figures, to the rounding of frames rendered with folded batch norms."""
+@pytest.mark.parametrize(
+    "more", [[], ["--average", 0.9], ["--model", "tatarchenko", "--precision", "bf16"]]
+)
+def test_validation_leaves_training_alone_and_measures_what_a_test_does(
+    scene, tmp_path, capfd, more
+):
+    """Every bit of the checkpoint; both figures, to the rounding of frames rendered with folded
+    batch norms."""
     steps = ["--max_steps", 5, *more]
     assert run(*arguments(scene, tmp_path / "plain", *steps)) == 0
     assert run(*arguments(scene, tmp_path / "watched", *steps, "--validate_every", 2)) == 0
@@ -41,7 +50,9 @@ def test_validation_leaves_training_alone_and_measures_what_a_test_does(scene, t
     for part in plain.keys() - {"options", "checksum", "seconds"}:
         assert_same(plain[part], watched[part], part)
 
-    assert resolve_options(resume(tmp_path / "watched", "--validate_every", 3))[0].validate_every == 3
+    assert (
+        resolve_options(resume(tmp_path / "watched", "--validate_every", 3))[0].validate_every == 3
+    )
 
     psnr, ssim = (scalars(tmp_path / "watched", tag) for tag in ("val/psnr", "val/ssim"))
     assert list(psnr) == list(ssim) == [2, 4, 5]
@@ -84,7 +95,9 @@ def test_the_held_out_folder(scene, tmp_path):
         held_out_folder(root / "linked" / "test")
 
 
-def test_a_scene_that_cannot_be_validated_is_refused_before_training(scene, train_arguments, assert_refused):
+def test_a_scene_that_cannot_be_validated_is_refused_before_training(
+    scene, train_arguments, assert_refused
+):
     command = [*train_arguments, "--validate_every", 1]
     intrinsics = scene / "test" / "intrinsics.txt"
     content = intrinsics.read_text()

@@ -1,8 +1,9 @@
 """The viewer in a real browser, Debian's Chromium driven by playwright: `make test-browser`.
 
-Each browser's first view is that of a training camera, so that its picture must be the command line's frame of that
-pose, and what it draws must lie where our camera says.
+Each browser's first view is that of a training camera, so that its picture must be the command
+line's frame of that pose, and what it draws must lie where our camera says.
 """
+
 import json
 import os
 import re
@@ -32,17 +33,47 @@ from viewer.model import load_scene_in_view
 from viewer.session import Session
 
 pytestmark = pytest.mark.browser
-SIZE = ["--img_sidelength", 64, "--proj_sidelength", 32, "--grid_dim", 16, "--num_grid_feats", 8, "--nf0", 8]
+SIZE = [
+    "--img_sidelength",
+    64,
+    "--proj_sidelength",
+    32,
+    "--grid_dim",
+    16,
+    "--num_grid_feats",
+    8,
+    "--nf0",
+    8,
+]
 
 
 @pytest.fixture(scope="module")
 def trained_scene(tmp_path_factory):
-    """A cube, two checkpoints of a run on it, and what the command line renders of its training poses."""
+    """A cube, two checkpoints of a run on it, and what the command line renders of its training
+    poses."""
     folder = tmp_path_factory.mktemp("browser")
-    scene, logs = folder / "cube", folder / "logs"
-    render_scene(["--out", str(scene), "--sidelength", "64", "--train_views", "20", "--test_views", "2"])
-    process = start("--train_test", "train", "--data_root", scene / "train", "--logging_root", logs, *SIZE, "--device",
-                    "cpu", "--max_steps", 24, "--checkpoint_every", 12, "--validate_every", 12)
+    scene = folder / "cube"
+    logs = folder / "logs"
+    render_scene(
+        ["--out", str(scene), "--sidelength", "64", "--train_views", "20", "--test_views", "2"]
+    )
+    process = start(
+        "--train_test",
+        "train",
+        "--data_root",
+        scene / "train",
+        "--logging_root",
+        logs,
+        *SIZE,
+        "--device",
+        "cpu",
+        "--max_steps",
+        24,
+        "--checkpoint_every",
+        12,
+        "--validate_every",
+        12,
+    )
     assert process.communicate(timeout=900) and process.returncode == 0
     early, late = (next(logs.glob(f"logs/*/*/model-epoch_*_iter_{step}.pth")) for step in (12, 24))
     frames = folder / "frames"
@@ -54,18 +85,37 @@ def trained_scene(tmp_path_factory):
 
 @pytest.fixture
 def viewer(trained_scene, tmp_path):
-    """A viewer process on a copy of the checkpoint, and the address that it prints. It must end with exit code 0."""
+    """A viewer process on a copy of the checkpoint, and the address that it prints. It must end
+    with exit code 0."""
     checkpoint = tmp_path / "model.pth"
     shutil.copy(trained_scene.late, checkpoint)
     process = subprocess.Popen(
-        [sys.executable, "-m", "viewer", "--checkpoint", str(checkpoint), "--logging_root", str(tmp_path / "logs"),
-         "--port", "0", "--device", "cpu"], cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE)
+        [
+            sys.executable,
+            "-m",
+            "viewer",
+            "--checkpoint",
+            str(checkpoint),
+            "--logging_root",
+            str(tmp_path / "logs"),
+            "--port",
+            "0",
+            "--device",
+            "cpu",
+        ],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     try:
         line = process.stdout.readline()
         address = re.search(r"open (http://127\.0\.0\.1:\d+)\n", line)
         assert address, line + process.stderr.read()
-        yield SimpleNamespace(process=process, address=address[1], checkpoint=checkpoint, logs=tmp_path / "logs")
+        yield SimpleNamespace(
+            process=process, address=address[1], checkpoint=checkpoint, logs=tmp_path / "logs"
+        )
         process.send_signal(signal.SIGINT)
         code, output, error = finish(process)
         assert code == 0
@@ -90,13 +140,23 @@ def window(chromium, viewer):
 
 
 def expected(trained_scene, choice, canvas) -> np.ndarray:
-    """The picture of the first view as the command line rendered it, scaled as the viewer scales."""
-    view, frames = trained_scene.view, trained_scene.frames
+    """The picture of the first view as the command line rendered it, scaled as the viewer
+    scales."""
+    view = trained_scene.view
+    frames = trained_scene.frames
     depth = np.load(frames / "depth_metric.npz")["depth"][view.first]
-    frame = Frame(0, np.pad(read_frame(frames, view.first) / 255, ((5, 5), (5, 5), (0, 0))), depth)  # its lost border
+    frame = Frame(
+        0, np.pad(read_frame(frames, view.first) / 255, ((5, 5), (5, 5), (0, 0))), depth
+    )  # its lost border
     grid = view.intrinsics
-    return pictures.draw(choice, frame, pictures.photo(view.views, view.first),
-                         (grid.near_plane, grid.near_plane + 2 * grid.scale), view.lens, canvas)
+    return pictures.draw(
+        choice,
+        frame,
+        pictures.photo(view.views, view.first),
+        (grid.near_plane, grid.near_plane + 2 * grid.scale),
+        view.lens,
+        canvas,
+    )
 
 
 def test_first_picture_is_the_command_lines_frame_of_a_training_pose(trained_scene, window):
@@ -108,7 +168,9 @@ def test_first_picture_is_the_command_lines_frame_of_a_training_pose(trained_sce
     window.wait_for_text(f"photo {trained_scene.view.views.names[trained_scene.view.first]}")
     window.choose(pictures.DEPTH)
     grid = trained_scene.view.intrinsics
-    window.wait_for_text(f"{grid.near_plane:.3g} (yellow) to {grid.near_plane + 2 * grid.scale:.3g} (blue)")
+    window.wait_for_text(
+        f"{grid.near_plane:.3g} (yellow) to {grid.near_plane + 2 * grid.scale:.3g} (blue)"
+    )
 
 
 def test_dragging_turns_the_picture_and_the_box_with_it(trained_scene, window, viewer):
@@ -124,13 +186,21 @@ def test_dragging_turns_the_picture_and_the_box_with_it(trained_scene, window, v
     window.fill("Name", "here")
     window.click("Save")
     window.wait_for_text("Saved /")
-    cam2world = np.array(json.loads((viewer.logs / "paths" / "here" / "keyframes.json").read_text())["keyframes"][0])
+    cam2world = np.array(
+        json.loads((viewer.logs / "paths" / "here" / "keyframes.json").read_text())["keyframes"][0]
+    )
     assert_box_agrees(turned, view, cam2world, window.canvas)
-    # The camera turned around the grid: its distance and its height above the horizon are those of the mouse alone.
-    np.testing.assert_allclose(np.linalg.norm(cam2world[:3, 3]), np.linalg.norm(
-        view.views.cam2world[view.first, :3, 3]), rtol=1e-3)
+    # The camera turned around the grid: its distance and its height above the horizon are those of
+    # the mouse alone.
+    np.testing.assert_allclose(
+        np.linalg.norm(cam2world[:3, 3]),
+        np.linalg.norm(view.views.cam2world[view.first, :3, 3]),
+        rtol=1e-3,
+    )
     assert abs(cam2world[:3, 0] @ view.up) < 1e-6  # up is up
-    window.page.set_viewport_size({"width": 700, "height": 900})  # the picture must follow the window's shape
+    window.page.set_viewport_size(
+        {"width": 700, "height": 900}
+    )  # the picture must follow the window's shape
     window.wait_for(lambda shot: shot.shape[0] > 700)
     assert_box_agrees(window.look(), view, cam2world, window.canvas)
 
@@ -145,14 +215,18 @@ def test_learned_features_are_shown_as_points(window):
         return (np.abs(shot.astype(int) - empty).max(axis=2) > 30).mean()
 
     points = window.wait_for(lambda shot: 0.01 < drawn(shot) < 0.9)
-    assert len(np.unique((points[points.max(axis=2) > points.min(axis=2) + 40] // 64), axis=0)) > 8  # many colours
+    assert (
+        len(np.unique((points[points.max(axis=2) > points.min(axis=2) + 40] // 64), axis=0)) > 8
+    )  # many colours
     window.page.get_by_label("Learned features").uncheck()
     window.wait_for(lambda shot: drawn(shot) == 0)
     window.page.get_by_label("Cameras").check()
     window.wait_for(lambda shot: drawn(shot) > 0.01)
 
 
-def test_features_that_are_wanted_while_the_viewer_ends_are_no_error(chromium, viewed, tmp_path, capfd):
+def test_features_that_are_wanted_while_the_viewer_ends_are_no_error(
+    chromium, viewed, tmp_path, capfd
+):
     session = Session(viewed.scene, viewed.model, None, tmp_path / "logs", "127.0.0.1", 0)
     window = Window(chromium, session.address)
     session.shared.renderer.stop()
@@ -173,13 +247,17 @@ def test_learned_surface_is_shown_and_downloaded(window, tmp_path):
     download.value.save_as(tmp_path / "surface.ply")
     count = len(trimesh.load(tmp_path / "surface.ply").vertices)
     window.wait_for_text(f"{count:,} points")
-    shown = window.wait_for(lambda shot: (np.abs(shot.astype(int) - empty).max(axis=2) > 30).mean() > 0.01)
+    shown = window.wait_for(
+        lambda shot: (np.abs(shot.astype(int) - empty).max(axis=2) > 30).mean() > 0.01
+    )
     window.page.get_by_label("Learned surface").uncheck()
     window.wait_for(lambda shot: np.array_equal(shot, empty))
     assert not np.array_equal(shown, empty)
 
 
-def test_path_is_saved_rendered_downloaded_and_read_by_the_command_line(trained_scene, window, viewer, tmp_path):
+def test_path_is_saved_rendered_downloaded_and_read_by_the_command_line(
+    trained_scene, window, viewer, tmp_path
+):
     window.tab("Path")
     for turn in range(3):
         window.click("Add this view")
@@ -212,7 +290,14 @@ def test_path_is_saved_rendered_downloaded_and_read_by_the_command_line(trained_
     window.fill("Name", "shorter")
     window.click("Save")
     window.wait_for_text("Saved /")
-    assert len(json.loads((viewer.logs / "paths" / "shorter" / "keyframes.json").read_text())["keyframes"]) == 2
+    assert (
+        len(
+            json.loads((viewer.logs / "paths" / "shorter" / "keyframes.json").read_text())[
+                "keyframes"
+            ]
+        )
+        == 2
+    )
 
 
 def test_two_browsers_look_from_their_own_places(chromium, window, viewer):
@@ -243,7 +328,9 @@ def test_newer_checkpoint_appears_and_the_camera_stays(trained_scene, window, vi
     window.wait_for(lambda shot: np.median(shot) > 240)  # the browser's own white
     lines = red(window.look())
     same = red(before)
-    np.testing.assert_allclose([lines.min(axis=0), lines.max(axis=0)], [same.min(axis=0), same.max(axis=0)], atol=2)
+    np.testing.assert_allclose(
+        [lines.min(axis=0), lines.max(axis=0)], [same.min(axis=0), same.max(axis=0)], atol=2
+    )
     viewer.checkpoint.write_bytes(b"damaged")  # goes on, with a line
     window.choose(pictures.COLOR)
     window.drag(10, 0)
@@ -258,12 +345,25 @@ def test_curves_of_the_run_are_shown(trained_scene, chromium):
 
 def test_training_beside_a_viewer_is_the_same_to_the_bit(trained_scene, chromium, tmp_path):
     """While somebody flies through each checkpoint as it comes."""
+
     def train(name):
         logs = tmp_path / name
         shutil.copytree(trained_scene.logs, logs)
         with open(tmp_path / f"{name}.txt", "w") as output:
-            return logs, start("--train_test", "train", "--logging_root", logs, "--resume", "latest", "--max_steps",
-                               150, "--checkpoint_every", 50, stdout=output, stderr=output)
+            return logs, start(
+                "--train_test",
+                "train",
+                "--logging_root",
+                logs,
+                "--resume",
+                "latest",
+                "--max_steps",
+                150,
+                "--checkpoint_every",
+                50,
+                stdout=output,
+                stderr=output,
+            )
 
     watched, process = train("watched")
     drags = 0
@@ -283,9 +383,26 @@ def test_training_beside_a_viewer_is_the_same_to_the_bit(trained_scene, chromium
 
 def test_benchmark_of_the_viewer_counts_what_the_browser_shows(trained_scene):
     benchmark = subprocess.run(
-        [sys.executable, "-m", "benchmarks.viewer", "--checkpoint", str(trained_scene.late), "--logging_root",
-         str(trained_scene.logs), "--window", "500", "400", "--seconds", "3"], cwd=ROOT, env=ENVIRONMENT, text=True,
-        stdout=subprocess.PIPE, timeout=600)
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.viewer",
+            "--checkpoint",
+            str(trained_scene.late),
+            "--logging_root",
+            str(trained_scene.logs),
+            "--window",
+            "500",
+            "400",
+            "--seconds",
+            "3",
+        ],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        text=True,
+        stdout=subprocess.PIPE,
+        timeout=600,
+    )
     assert benchmark.returncode == 0
     delay = re.search(r"mouse to picture: median (\d+) ms", benchmark.stdout)
     rate = re.search(r"dragging for 3 s: ([\d.]+) pictures/s", benchmark.stdout)

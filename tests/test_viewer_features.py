@@ -1,4 +1,5 @@
 """What the viewer shows of the grid: visibility per voxel, and features as colours."""
+
 import numpy as np
 import torch
 
@@ -13,7 +14,9 @@ def test_voxel_takes_the_highest_weight_of_the_samples_nearest_to_it(viewed):
     weights = torch.rand(coordinates.shape[:-1], generator=torch.Generator().manual_seed(0))
     found = scatter(weights, coordinates, GEOMETRY)
     expected = np.zeros((8, 8, 8))
-    for (x, y, z), weight in zip(coordinates.reshape(-1, 3).numpy(), weights.flatten().numpy(), strict=True):
+    for (x, y, z), weight in zip(
+        coordinates.reshape(-1, 3).numpy(), weights.flatten().numpy(), strict=True
+    ):
         if min(x, y, z) >= 0 and max(x, y, z) < 8:
             voxel = tuple(min(int(np.round(value)), 7) for value in (z, y, x))
             expected[voxel] = max(expected[voxel], weight)
@@ -22,8 +25,10 @@ def test_voxel_takes_the_highest_weight_of_the_samples_nearest_to_it(viewed):
 
 
 def test_visibility_is_the_occlusion_nets(viewed):
-    """Softmax over depth: every column of the frustum adds up to 1, and depth is its expectation."""
+    """Softmax over depth: every column of the frustum adds up to 1, and depth is its
+    expectation."""
     from viewer.features import visibility_weights
+
     network = viewed.model.network
     poses = torch.from_numpy(viewed.scene.views.cam2world[:2]).float()
     with torch.inference_mode():
@@ -31,8 +36,12 @@ def test_visibility_is_the_occlusion_nets(viewed):
         weights = visibility_weights(network, network.canonical_view_volumes(inpainted, poses))
         depth = network.render(inpainted, poses).depth[:, 0]
     np.testing.assert_allclose(weights.sum(dim=1).numpy(), 1, atol=1e-5)
-    planes = network.geometry.near_plane + network.geometry.voxel_size * torch.arange(weights.shape[1])
-    np.testing.assert_allclose((weights * planes[:, None, None]).sum(dim=1).numpy(), depth.numpy(), atol=1e-4)
+    planes = network.geometry.near_plane + network.geometry.voxel_size * torch.arange(
+        weights.shape[1]
+    )
+    np.testing.assert_allclose(
+        (weights * planes[:, None, None]).sum(dim=1).numpy(), depth.numpy(), atol=1e-4
+    )
 
 
 def test_cloud_lies_in_the_grid_and_shrinks_with_the_least_visibility(viewed):
@@ -49,10 +58,19 @@ def test_cloud_lies_in_the_grid_and_shrinks_with_the_least_visibility(viewed):
     highest = cloud.visibility.max()
     for least in (0.0, 0.3, 1.0):
         shown = cloud.above(least)
-        assert len(shown.points) == len(shown.colors) == (cloud.visibility >= least * highest).sum() > 0
+        assert (
+            len(shown.points)
+            == len(shown.colors)
+            == (cloud.visibility >= least * highest).sum()
+            > 0
+        )
     assert len(cloud.above(1.0).points) < len(cloud.points)
-    at_once = voxel_visibility(viewed.model.network, torch.from_numpy(viewed.scene.views.cam2world).float())
-    np.testing.assert_allclose(np.sort(cloud.visibility), np.sort(at_once[at_once > 0].numpy()), atol=1e-5)
+    at_once = voxel_visibility(
+        viewed.model.network, torch.from_numpy(viewed.scene.views.cam2world).float()
+    )
+    np.testing.assert_allclose(
+        np.sort(cloud.visibility), np.sort(at_once[at_once > 0].numpy()), atol=1e-5
+    )
 
 
 def test_colours_are_the_principal_components_and_keep_their_sign():
@@ -64,7 +82,12 @@ def test_colours_are_the_principal_components_and_keep_their_sign():
     assert abs(np.corrcoef(colors[:, 1], weak)[0, 1]) > 0.97
     np.testing.assert_allclose(colors.min(axis=0)[:2], 0)
     np.testing.assert_allclose(colors.max(axis=0)[:2], 255)
-    again = component_colors(features + 1e-6 * generator.normal(size=features.shape), np.ones(200)).astype(float)
+    again = component_colors(
+        features + 1e-6 * generator.normal(size=features.shape), np.ones(200)
+    ).astype(float)
     assert np.abs(again - colors)[:, :2].max() <= 1
-    assert component_colors(features[:, :2], np.ones(200)).shape == (200, 3)  # fewer features than colours
+    assert component_colors(features[:, :2], np.ones(200)).shape == (
+        200,
+        3,
+    )  # fewer features than colours
     assert component_colors(features[:0], np.ones(0)).shape == (0, 3)

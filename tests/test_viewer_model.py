@@ -1,4 +1,5 @@
 """The models and scenes that the viewer can show."""
+
 import os
 import shutil
 import subprocess
@@ -26,10 +27,17 @@ PATH = Path("model.pth")
 def checkpoint_of(name, scene, architecture=ARCHITECTURE) -> dict:
     """A checkpoint of an untrained model as `load_checkpoint` returns it."""
     torch.manual_seed(0)
-    geometry = scene_geometry(scene.intrinsics, architecture.grid_dim, architecture.proj_sidelength, 1.0)
+    geometry = scene_geometry(
+        scene.intrinsics, architecture.grid_dim, architecture.proj_sidelength, 1.0
+    )
     model = build_model(name, architecture, geometry)
-    return {"model": model.state_dict(), "average": {}, "discriminator": {}, "step": 5,
-            "options": {"model": name, "data_root": str(scene.root), **asdict(architecture)}}
+    return {
+        "model": model.state_dict(),
+        "average": {},
+        "discriminator": {},
+        "step": 5,
+        "options": {"model": name, "data_root": str(scene.root), **asdict(architecture)},
+    }
 
 
 @pytest.mark.parametrize("name", ["deepvoxels", "pix2pix", "tatarchenko", "worrall"])
@@ -52,7 +60,9 @@ def test_every_model_is_shown_as_the_command_line_renders_it(viewed, name):
 
 
 def test_model_without_an_occlusion_net_has_no_depth(viewed):
-    checkpoint = checkpoint_of("deepvoxels", viewed.scene.views, replace(ARCHITECTURE, no_occlusion_net=True))
+    checkpoint = checkpoint_of(
+        "deepvoxels", viewed.scene.views, replace(ARCHITECTURE, no_occlusion_net=True)
+    )
     model = build(PATH, checkpoint, viewed.scene, CPU)
     assert not model.has_depth
     assert model.frame(viewed.scene.views.cam2world[0]).depth is None
@@ -64,24 +74,44 @@ def test_scene_without_photos_is_enough_unless_the_model_renders_from_them(viewe
     checkpoint = checkpoint_of("deepvoxels", viewed.scene.views)
     scene = load_scene_in_view(PATH, checkpoint, tmp_path)
     assert scene.views.images is None
-    assert build(PATH, checkpoint, scene, CPU).frame(scene.views.cam2world[0]).image.shape == (54, 54, 3)
+    assert build(PATH, checkpoint, scene, CPU).frame(scene.views.cam2world[0]).image.shape == (
+        54,
+        54,
+        3,
+    )
     with pytest.raises(InputError, match="training views"):
         build(PATH, checkpoint_of("worrall", viewed.scene.views), scene, CPU)
 
 
 def test_cameras_may_go_as_far_as_the_model_sees_the_grid(viewed):
-    """The planes end at near plane + 2 * scale; the grid of scale 1 reaches half of it beyond its center."""
+    """The planes end at near plane + 2 * scale; the grid of scale 1 reaches half of it beyond its
+    center."""
     assert farthest_orbit(viewed.model, viewed.scene) == pytest.approx(1.0 + 2 * 1.0 - 0.5)
 
 
 def test_threads_that_wait_leave_the_processor_to_others():
-    """Awake they make a frame beside a training many times slower. OpenMP itself tells what it goes by."""
+    """Awake they make a frame beside a training many times slower. OpenMP itself tells what it goes
+    by."""
     spins = []
     for imported in ("torch", "viewer.__main__"):
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("OMP", "GOMP"))}
-        shown = subprocess.run([sys.executable, "-c", f"import {imported}"], cwd=ROOT, capture_output=True, text=True,
-                               env={**environment, "OMP_DISPLAY_ENV": "VERBOSE"}, check=True).stderr
-        spins += [line.split("=")[1].strip(" '") for line in shown.splitlines() if "GOMP_SPINCOUNT" in line]
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("OMP", "GOMP"))
+        }
+        shown = subprocess.run(
+            [sys.executable, "-c", f"import {imported}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env={**environment, "OMP_DISPLAY_ENV": "VERBOSE"},
+            check=True,
+        ).stderr
+        spins += [
+            line.split("=")[1].strip(" '")
+            for line in shown.splitlines()
+            if "GOMP_SPINCOUNT" in line
+        ]
     if not spins:
         pytest.skip("this PyTorch has another OpenMP")
     assert spins[0] != "0" and spins[1] == "0"

@@ -1,4 +1,5 @@
 """Camera paths that are drawn in the viewer."""
+
 import json
 
 import numpy as np
@@ -24,7 +25,9 @@ def test_path_goes_smoothly_through_its_keyframes(closed):
     for keyframe in keyframes:
         nearest = path[np.linalg.norm(path[:, :3, 3] - keyframe[:3, 3], axis=1).argmin()]
         np.testing.assert_allclose(nearest, keyframe, atol=0.02)
-    np.testing.assert_allclose(path[:, :3, :3] @ path[:, :3, :3].mT, np.tile(np.eye(3), (601, 1, 1)), atol=1e-9)
+    np.testing.assert_allclose(
+        path[:, :3, :3] @ path[:, :3, :3].mT, np.tile(np.eye(3), (601, 1, 1)), atol=1e-9
+    )
     if closed:
         path = np.concatenate([path, path[:2]])
     else:
@@ -32,7 +35,9 @@ def test_path_goes_smoothly_through_its_keyframes(closed):
     steps = np.diff(path[:, :3, 3], axis=0)
     lengths = np.linalg.norm(steps, axis=1)
     assert lengths.max() < 1.3 * lengths.min()  # an even pace
-    assert np.linalg.norm(np.diff(steps, axis=0), axis=1).max() < 0.05 * lengths.mean()  # and no corner
+    assert (
+        np.linalg.norm(np.diff(steps, axis=0), axis=1).max() < 0.05 * lengths.mean()
+    )  # and no corner
     # Keyframes on a circle: a spline stays near it, where straight lines would cut 13 % off.
     np.testing.assert_allclose(np.linalg.norm(path[:, :3, 3], axis=1), 1.9, atol=0.06)
 
@@ -48,7 +53,11 @@ def test_rotation_turns_at_an_even_rate_about_one_axis():
 
 def test_equal_keyframes_and_a_single_one_are_paths_too():
     pose = look_at_origin([1.9, 0, 0.3])
-    for keyframes in (pose[None], np.stack([pose, pose]), np.stack([pose, pose, look_at_origin([0, 1.9, 0.3]), pose])):
+    for keyframes in (
+        pose[None],
+        np.stack([pose, pose]),
+        np.stack([pose, pose, look_at_origin([0, 1.9, 0.3]), pose]),
+    ):
         for closed in (False, True):
             path = smooth_path(keyframes, 7, closed, scale=1.0)
             assert path.shape == (7, 4, 4)
@@ -82,8 +91,17 @@ def test_path_is_never_saved_over_another_nor_where_it_sees_nothing(viewed, tmp_
     assert not (tmp_path / "away").exists()
 
 
-@pytest.mark.parametrize("change", [{"keyframes": [[1, 2]]}, {"keyframes": []}, {"seconds": 1e9}, {"seconds": "x"},
-                                    {"keyframes": [(2 * np.eye(4)).tolist()]}, {"closed": None, "seconds": None}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"keyframes": [[1, 2]]},
+        {"keyframes": []},
+        {"seconds": 1e9},
+        {"seconds": "x"},
+        {"keyframes": [(2 * np.eye(4)).tolist()]},
+        {"closed": None, "seconds": None},
+    ],
+)
 def test_damaged_path_is_refused_by_name(viewed, tmp_path, change):
     viewed.save(tmp_path / "around", CameraPath(hemisphere_poses(4), 2.0, True))
     file = tmp_path / "around" / "keyframes.json"

@@ -1,4 +1,5 @@
 """The viewer's rendering thread: the newest camera of each browser, in turns."""
+
 import threading
 import time
 
@@ -11,7 +12,9 @@ class Drawings:
     """A `draw` that notes for whom, in which order; it waits while `gate` is closed."""
 
     def __init__(self):
-        self.drawn, self.gate, self.begun = [], threading.Event(), threading.Event()
+        self.drawn = []
+        self.gate = threading.Event()
+        self.begun = threading.Event()
 
     def __call__(self, client: int) -> None:
         self.drawn.append(client)
@@ -68,7 +71,9 @@ def test_picture_that_fails_is_one_line_and_the_next_is_drawn(renderer, drawings
         renderer.ask(client)
         settle(renderer)
     assert drawings.drawn == [13, 13, 1]
-    assert capsys.readouterr().err == "viewer: error: a picture failed: ValueError: unlucky\\nclient\n"
+    assert (
+        capsys.readouterr().err == "viewer: error: a picture failed: ValueError: unlucky\\nclient\n"
+    )
 
 
 def test_other_work_runs_in_the_same_thread_between_pictures(renderer, drawings):

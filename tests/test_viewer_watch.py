@@ -1,4 +1,6 @@
-"""How the viewer finds checkpoints and curves of a run that trains, and what it says when it cannot."""
+"""How the viewer finds checkpoints and curves of a run that trains, and what it says when it
+cannot."""
+
 import os
 import shutil
 import socket
@@ -37,7 +39,7 @@ def test_latest_is_the_newest_run_and_each_newer_checkpoint_is_found_once(logs):
     save(run_folder(logs, "10-00-00_old"), "model-epoch_0_iter_1.pth")
     newest = run_folder(logs, "11-00-00_new")
     first = save(newest, "model-epoch_0_iter_1.pth")
-    os.utime(first, ns=(2 ** 62, 2 ** 62))
+    os.utime(first, ns=(2**62, 2**62))
     watch = Watch("latest", logs)
     assert watch.changed() == first.resolve()
     assert watch.changed() is None
@@ -45,7 +47,7 @@ def test_latest_is_the_newest_run_and_each_newer_checkpoint_is_found_once(logs):
     assert watch.changed() == second.resolve()
     assert watch.changed() is None
     other = save(run_folder(logs, "12-00-00_newer"), "model-epoch_0_iter_9.pth")
-    os.utime(other, ns=(2 ** 62 + 1, 2 ** 62 + 1))
+    os.utime(other, ns=(2**62 + 1, 2**62 + 1))
     assert watch.changed() is None  # another run is not followed
     (newest / "latest.pth").unlink()
     assert watch.changed() is None
@@ -64,7 +66,8 @@ def test_file_that_is_replaced_is_found(tmp_path):
 
 def test_run_without_a_checkpoint_is_waited_for(logs, capsys):
     folder = run_folder(logs, "10-00-00_new")
-    watch, stopped = Watch("latest", logs), threading.Event()
+    watch = Watch("latest", logs)
+    stopped = threading.Event()
     later = threading.Timer(0.3, lambda: save(folder, "model-epoch_0_iter_1.pth"))
     later.start()
     assert watch.wait_for_first(stopped) == (folder / "model-epoch_0_iter_1.pth").resolve()
@@ -95,10 +98,14 @@ def test_curves_are_those_of_the_summaries_while_they_grow(tmp_path):
     curves = Curves(tmp_path, l1_weight=200.0)
     assert not curves.read()
     for step in (10, 20, 30):
-        log.scalars({"l1": 1 / step, "generator": 0.5, "discriminator": 0.7, "psnr": float(step)}, step)
+        log.scalars(
+            {"l1": 1 / step, "generator": 0.5, "discriminator": 0.7, "psnr": float(step)}, step
+        )
     log.picture("depth", np.zeros((4, 4, 3)), 30)
     assert curves.read()
-    np.testing.assert_allclose(curves.points(), [[10, 20.5, 10], [20, 10.5, 20], [30, 200 / 30 + 0.5, 30]], rtol=1e-6)
+    np.testing.assert_allclose(
+        curves.points(), [[10, 20.5, 10], [20, 10.5, 20], [30, 200 / 30 + 0.5, 30]], rtol=1e-6
+    )
     assert not curves.read()
     resumed = TensorboardLog(tmp_path, 21)  # from the checkpoint of step 20
     resumed.scalars({"l1": 0.0, "generator": 0.25, "discriminator": 0.7, "psnr": 31.0}, 30)
@@ -108,7 +115,8 @@ def test_curves_are_those_of_the_summaries_while_they_grow(tmp_path):
 
 
 def test_curves_show_the_held_out_views_where_they_are_measured(tmp_path):
-    log, curves = TensorboardLog(tmp_path, 1), Curves(tmp_path, l1_weight=200.0)
+    log = TensorboardLog(tmp_path, 1)
+    curves = Curves(tmp_path, l1_weight=200.0)
     log.scalars({"l1": 0.1, "generator": 0.5, "psnr": 10.0}, 10)
     curves.read()
     assert curves.validation().shape == (0, 2)
@@ -120,7 +128,9 @@ def test_curves_show_the_held_out_views_where_they_are_measured(tmp_path):
 
 def test_curves_have_a_bounded_number_of_points_and_the_last(tmp_path):
     curves = Curves(tmp_path, l1_weight=1.0)
-    curves._values = {step: {"l1": 0.0, "generator": 0.0, "psnr": 1.0} for step in range(10, 25_000, 10)}
+    curves._values = {
+        step: {"l1": 0.0, "generator": 0.0, "psnr": 1.0} for step in range(10, 25_000, 10)
+    }
     points = curves.points()
     assert 500 < len(points) <= 1000
     assert points[-1, 0] == 24_990
@@ -142,7 +152,9 @@ def session(viewed, tmp_path):
     session.close()
 
 
-def test_newer_checkpoint_is_shown_and_others_are_one_line(session, trained, viewed, tmp_path, capsys):
+def test_newer_checkpoint_is_shown_and_others_are_one_line(
+    session, trained, viewed, tmp_path, capsys
+):
     path = tmp_path / "model.pth"
     content = trained[2]
     save_checkpoint(path, content)
@@ -155,8 +167,10 @@ def test_newer_checkpoint_is_shown_and_others_are_one_line(session, trained, vie
     pose = viewed.scene.views.cam2world[0]
     np.testing.assert_array_equal(first.frame(pose).image, viewed.model.frame(pose).image)
 
-    changed = {name: tensor + 0.1 if name.startswith("rendering_net") and name.endswith("bias") else tensor
-               for name, tensor in content["model"].items()}
+    changed = {
+        name: tensor + 0.1 if name.startswith("rendering_net") and name.endswith("bias") else tensor
+        for name, tensor in content["model"].items()
+    }
     save_checkpoint(path, {**content, "model": changed, "step": 3})
     follow(session, watch)
     second = session.shared.model
@@ -167,7 +181,10 @@ def test_newer_checkpoint_is_shown_and_others_are_one_line(session, trained, vie
     path.write_bytes(path.read_bytes()[:1000])  # half a copy
     follow(session, watch)
     assert "is not a checkpoint" in capsys.readouterr().err
-    narrower = {name: tensor[:, :2] if name == "deepvoxels" else tensor for name, tensor in content["model"].items()}
+    narrower = {
+        name: tensor[:, :2] if name == "deepvoxels" else tensor
+        for name, tensor in content["model"].items()
+    }
     save_checkpoint(path, {**content, "model": narrower})
     follow(session, watch)
     error = capsys.readouterr().err
@@ -187,7 +204,11 @@ def test_closing_frees_the_port_and_ends_all_threads(viewed, tmp_path):
     session.close()
     with socket.create_server(("127.0.0.1", port)):
         pass
-    left = [thread for thread in set(threading.enumerate()) - before if thread.is_alive() and not thread.daemon]
+    left = [
+        thread
+        for thread in set(threading.enumerate()) - before
+        if thread.is_alive() and not thread.daemon
+    ]
     assert left == []
 
 
@@ -198,9 +219,16 @@ def arguments(*words):
 def test_port_in_use_is_named(trained):
     _, logs, _ = trained
     path, _ = final_checkpoint(logs, 2)
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InputError, match="--port") as error:
-        serve(arguments("--checkpoint", path, "--logging_root", logs, "--port", taken.getsockname()[1]),
-              threading.Event())
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(InputError, match="--port") as error,
+    ):
+        serve(
+            arguments(
+                "--checkpoint", path, "--logging_root", logs, "--port", taken.getsockname()[1]
+            ),
+            threading.Event(),
+        )
     assert "\n" not in str(error.value)
 
 
@@ -217,5 +245,19 @@ def test_scene_that_vanished_is_named(trained, tmp_path):
     stopped = threading.Event()
     stopped.set()
     shutil.copytree(scene, tmp_path / "scene")
-    assert serve(arguments("--checkpoint", moved, "--logging_root", logs, "--data_root", tmp_path / "scene",
-                           "--port", 0), stopped) == 0
+    assert (
+        serve(
+            arguments(
+                "--checkpoint",
+                moved,
+                "--logging_root",
+                logs,
+                "--data_root",
+                tmp_path / "scene",
+                "--port",
+                0,
+            ),
+            stopped,
+        )
+        == 0
+    )

@@ -1,8 +1,11 @@
-"""Each file that a command writes is whole or not there, however the command ends: a full disk, any signal.
+"""Each file that a command writes is whole or not there, however the command ends: a full disk, any
+signal.
 
-For real: on a tiny tmpfs where this user may mount one, under a limit on the size of a file elsewhere; and in processes
-of their own. Each time the next try works and leaves what an undisturbed run leaves.
+For real: on a tiny tmpfs where this user may mount one, under a limit on the size of a file
+elsewhere; and in processes of their own. Each time the next try works and leaves what an
+undisturbed run leaves.
 """
+
 import os
 import random
 import resource
@@ -30,15 +33,31 @@ CAPTURED = 1 << 14  # bytes: pytest's own files, which hold what a command print
 # Those that write into the output folder for about a second, and start quickly.
 QUICK_SIGNALS = ["test", "render", "transforms_json"]
 QUICK_DISK = {"test": [0.5, 1], "render": [0.5], "check": [0.5]} | {
-    name: [0, 0.5, 1] for name in ("path", "noise", "colmap", "nerf_synthetic", "transforms_json")}
+    name: [0, 0.5, 1] for name in ("path", "noise", "colmap", "nerf_synthetic", "transforms_json")
+}
 STUDIES = {"table1", "occlusion", "sensitivity"}
 BENCHMARKS = {"speed", "kernels", "scaling"}
 # These write as others do.
 NO_SIGNALS = {"kernels", "scaling", "occlusion"}
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT]
-OTHER_SIGNALS = [signal.SIGABRT, signal.SIGALRM, signal.SIGPIPE, signal.SIGXCPU, signal.SIGUSR1, signal.SIGUSR2,
-                 signal.SIGVTALRM, signal.SIGPROF, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL,
-                 signal.SIGTRAP, signal.SIGSYS, signal.SIGIO, signal.SIGXFSZ]
+OTHER_SIGNALS = [
+    signal.SIGABRT,
+    signal.SIGALRM,
+    signal.SIGPIPE,
+    signal.SIGXCPU,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGSEGV,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGILL,
+    signal.SIGTRAP,
+    signal.SIGSYS,
+    signal.SIGIO,
+    signal.SIGXFSZ,
+]
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +94,13 @@ def no_core_dumps():
 
 @pytest.fixture
 def disk(tmp_path):
-    """A folder, and a function that leaves so much room in it: on a tmpfs of its own that many bytes in all, or, where
-    none may be mounted, in each file. None: plenty."""
+    """A folder, and a function that leaves so much room in it: on a tmpfs of its own that many
+    bytes in all, or, where none may be mounted, in each file. None: plenty."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True, check=False)
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True, check=False
+    )
     mounted = mount.returncode == 0
     (folder / "first page").write_bytes(bytes(PAGE))  # for a tmpfs, a size of 0 means no limit
 
@@ -88,7 +109,10 @@ def disk(tmp_path):
             size = "1g" if room is None else room // PAGE * PAGE + used_bytes(folder)
             subprocess.run(["mount", "-o", f"remount,size={size}", folder], check=True)
         else:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY if room is None else room, hard_limit))
+            resource.setrlimit(
+                resource.RLIMIT_FSIZE,
+                (resource.RLIM_INFINITY if room is None else room, hard_limit),
+            )
 
     _, hard_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield folder, leave, mounted
@@ -99,13 +123,17 @@ def disk(tmp_path):
 
 def used_bytes(folder: Path) -> int:
     """What the folder's files take on a disk."""
-    return sum(-(-path.stat().st_size // PAGE) * PAGE for path in folder.rglob("*")
-               if path.is_file() and not path.is_symlink())
+    return sum(
+        -(-path.stat().st_size // PAGE) * PAGE
+        for path in folder.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    )
 
 
 def fill_the_disk(name, disk, inputs, undisturbed, capfd, shares, prepare=None):
-    """Runs the command with room for these shares of what it writes: each time one line says which file cannot be
-    written, all files are whole or gone, and the next try, with room, leaves what an undisturbed run leaves."""
+    """Runs the command with room for these shares of what it writes: each time one line says which
+    file cannot be written, all files are whole or gone, and the next try, with room, leaves what an
+    undisturbed run leaves."""
     command, (folder, leave, mounted), whole = COMMANDS[name], disk, undisturbed(name)
     for number, share in enumerate(shares):
         out = folder / f"out{number}"
@@ -114,8 +142,11 @@ def fill_the_disk(name, disk, inputs, undisturbed, capfd, shares, prepare=None):
         if mounted:
             needed = used_bytes(whole) - used_bytes(out)
         else:
-            needed = max(path.stat().st_size for path in whole.rglob("*")
-                         if path.is_file() and not (out / path.relative_to(whole)).exists())
+            needed = max(
+                path.stat().st_size
+                for path in whole.rglob("*")
+                if path.is_file() and not (out / path.relative_to(whole)).exists()
+            )
         room = min(int(share * needed), needed - 1)
         if not mounted and room < CAPTURED:
             continue
@@ -127,7 +158,10 @@ def fill_the_disk(name, disk, inputs, undisturbed, capfd, shares, prepare=None):
         assert code in (1, 2), (share, error)
         (line,) = (line for line in error.replace("\r", "\n").splitlines() if "error: " in line)
         assert str(out) in line, line
-        assert any(reason in line for reason in ("No space left", "too large", "exit code -25", "could not be saved"))
+        assert any(
+            reason in line
+            for reason in ("No space left", "too large", "exit code -25", "could not be saved")
+        )
         assert "Traceback" not in error
         command.assert_whole(whole, out)
         assert command.run(inputs, out) == 0
@@ -150,6 +184,7 @@ def test_a_disk_that_fills_at_ten_moments(name, disk, inputs, undisturbed, capfd
 @pytest.mark.parametrize("name", sorted(STUDIES))
 def test_a_disk_that_fills_while_a_study_writes_its_results(name, disk, inputs, undisturbed, capfd):
     """Its runs are those of other commands."""
+
     def copy_runs(_, out):
         shutil.copytree(undisturbed(name), out, symlinks=True, dirs_exist_ok=True)
         for path in (out / "study").iterdir():
@@ -161,7 +196,9 @@ def test_a_disk_that_fills_while_a_study_writes_its_results(name, disk, inputs, 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", sorted(BENCHMARKS))
-def test_a_disk_that_is_full_when_a_benchmark_ends(name, disk, inputs, undisturbed, capfd, monkeypatch):
+def test_a_disk_that_is_full_when_a_benchmark_ends(
+    name, disk, inputs, undisturbed, capfd, monkeypatch
+):
     monkeypatch.setitem(speed.PRESETS, "small", speed.Preset(Architecture(64, 8, 4, 4, 4), 1, 1))
     monkeypatch.setattr(scaling, "VALUES", {"grid_dim": [4, 8]})
     fill_the_disk(name, disk, inputs, undisturbed, capfd, [0, 1])
@@ -199,8 +236,10 @@ def test_a_video_is_whole_or_an_error(share, disk, tmp_path):
 
 
 def interrupt(name, inputs, out, number, rng, seconds=None):
-    """Ends the command by the signal: so many seconds after its start, or shortly after it has written something."""
-    process, before = COMMANDS[name].start(inputs, out), set(out.rglob("*"))
+    """Ends the command by the signal: so many seconds after its start, or shortly after it has
+    written something."""
+    process = COMMANDS[name].start(inputs, out)
+    before = set(out.rglob("*"))
     if seconds is None:
         while process.poll() is None and set(out.rglob("*")) == before:
             time.sleep(0.005)
@@ -227,7 +266,9 @@ def test_a_signal(name, inputs, undisturbed, tmp_path):
 @pytest.mark.parametrize("name", sorted(COMMANDS.keys() - NO_SIGNALS))
 def test_ten_signals_at_random_moments(name, inputs, undisturbed, tmp_path):
     """Each try continues, replaces or ignores what those before have left."""
-    command, rng, out = COMMANDS[name], random.Random(name), tmp_path / "out"
+    command = COMMANDS[name]
+    rng = random.Random(name)
+    out = tmp_path / "out"
     begin = time.monotonic()
     (tmp_path / "first").mkdir()
     command.prepare(inputs, tmp_path / "first")

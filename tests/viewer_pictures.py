@@ -1,8 +1,9 @@
 """Takes the pictures of docs/viewer.md and the moving one of the README in the browser.
 
-    make view &
-    python -m tests.viewer_pictures http://127.0.0.1:8080 docs
+make view &
+python -m tests.viewer_pictures http://127.0.0.1:8080 docs
 """
+
 import shutil
 import sys
 from pathlib import Path
@@ -33,11 +34,17 @@ def main(address: str, folder: Path) -> None:
         take("viewer")
         frames = []
         for _ in range(TURNS):
-            window.drag(round(window.canvas.height / TURNS), 0)  # the canvas's height is a whole turn
+            window.drag(
+                round(window.canvas.height / TURNS), 0
+            )  # the canvas's height is a whole turn
             height = round(WIDTH * window.canvas.height / window.canvas.width)
-            frame = Image.fromarray(cv2.resize(window.look(), (WIDTH, height), interpolation=cv2.INTER_AREA))
+            frame = Image.fromarray(
+                cv2.resize(window.look(), (WIDTH, height), interpolation=cv2.INTER_AREA)
+            )
             frames.append(frame.quantize(160, dither=Image.Dither.NONE))
-        frames[0].save(folder / "viewer.gif", save_all=True, append_images=frames[1:], duration=120, loop=0)
+        frames[0].save(
+            folder / "viewer.gif", save_all=True, append_images=frames[1:], duration=120, loop=0
+        )
         window.page.get_by_label("Learned features").check()
         window.choose(pictures.NOTHING)
         window.page.wait_for_timeout(20_000)

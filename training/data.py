@@ -1,4 +1,6 @@
-"""The training data: the views of a scene that see its grid, and the batches drawn from them (paper, section 3.1)."""
+"""The training data: the views of a scene that see its grid, and the batches drawn from them
+(paper, section 3.1)."""
+
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -18,8 +20,8 @@ from util import InputError, one_line
 
 
 class Batch(NamedTuple):
-    """One training sample on the device: its target views, and a source view or one for each target (n is 1 or v).
-    Images in [-1/2, 1/2]."""
+    """One training sample on the device: its target views, and a source view or one for each target
+    (n is 1 or v). Images in [-1/2, 1/2]."""
 
     source_image: Float[Tensor, "n 3 s s"]
     source_cam2world: Float[Tensor, "n 4 4"]
@@ -28,41 +30,65 @@ class Batch(NamedTuple):
 
 
 def load_training_scene(opt: Namespace) -> tuple[Scene, SceneGeometry]:
-    """The training views that see the grid, and the scene's geometry. Other views are left out, with a warning.
+    """The training views that see the grid, and the scene's geometry. Other views are left out,
+    with a warning.
 
-    Raises `InputError` for a scene that cannot be learned, with the reason (the checks of `scenes.check`, in brief).
+    Raises `InputError` for a scene that cannot be learned, with the reason (the checks of
+    `scenes.check`, in brief).
     """
-    scene = load_scene(Path(opt.data_root), opt.img_sidelength, opt.sampling_pattern, opt.background)
+    scene = load_scene(
+        Path(opt.data_root), opt.img_sidelength, opt.sampling_pattern, opt.background
+    )
     geometry = scene_geometry(scene.intrinsics, opt.grid_dim, opt.proj_sidelength, opt.near_plane)
     with np.errstate(all="ignore"):  # overflow ends in a verdict; numpy need not warn
-        verdict = judge(scene.cam2world, scene.intrinsics.matrix(opt.img_sidelength), opt.img_sidelength,
-                        np.array(scene.intrinsics.grid_origin), scene.intrinsics.scale, geometry.near_plane,
-                        scene.names)
+        verdict = judge(
+            scene.cam2world,
+            scene.intrinsics.matrix(opt.img_sidelength),
+            opt.img_sidelength,
+            np.array(scene.intrinsics.grid_origin),
+            scene.intrinsics.scale,
+            geometry.near_plane,
+            scene.names,
+        )
     if verdict.errors:
         raise InputError(f"{scene.root}: {'; '.join(verdict.errors)}")
     blind = verdict.blind
     if len(scene) - len(blind) < 2:
-        raise InputError(f"{scene.root}: has {len(scene) - len(blind)} views that see the grid, training needs two; "
-                         "check origin, scale and near plane in intrinsics.txt")
+        raise InputError(
+            f"{scene.root}: has {len(scene) - len(blind)} views that see the grid, training needs "
+            "two; "
+            "check origin, scale and near plane in intrinsics.txt"
+        )
     for warning in verdict.warnings:
         print(f"warning: {scene.root}: {one_line(warning)}", file=sys.stderr)
     for view in blind:
-        print(f"warning: {scene.root}/pose/{one_line(scene.names[view])}.txt: sees nothing of the grid and is left out",
-              file=sys.stderr)
+        print(
+            f"warning: {scene.root}/pose/{one_line(scene.names[view])}.txt: sees nothing of the "
+            "grid and is left out",
+            file=sys.stderr,
+        )
     return scene.subset([i for i in range(len(scene)) if i not in blind]), geometry
 
 
 def sources_of_a_step(opt: Namespace) -> int:
-    """One, which the volume takes in and which is near target 0; for a model that renders a view from its source, one
-    near each target (paper, section 4: 'one of the top-5 nearest neighbors')."""
+    """One, which the volume takes in and which is near target 0; for a model that renders a view
+    from its source, one near each target (paper, section 4: 'one of the top-5 nearest
+    neighbors')."""
     return opt.num_trgt if opt.model in FROM_SOURCE else 1
 
 
-def training_triplets(scene: Scene, num_targets: int, seed: int, steps: range, num_sources: int = 1,
-                      ) -> Iterator[tuple[int, int, Int[np.ndarray, "views"]]]:
-    """Yields (step, epoch, triplet of view indices) for a range of steps from 0; the yielded step counts from 1.
+def training_triplets(
+    scene: Scene,
+    num_targets: int,
+    seed: int,
+    steps: range,
+    num_sources: int = 1,
+) -> Iterator[tuple[int, int, Int[np.ndarray, "views"]]]:
+    """Yields (step, epoch, triplet of view indices) for a range of steps from 0; the yielded step
+    counts from 1.
 
-    The same step has the same triplet wherever the range begins, so a resumed run continues exactly.
+    The same step has the same triplet wherever the range begins, so a resumed run continues
+    exactly.
     """
     triplets = None
     for done in steps:
@@ -72,11 +98,15 @@ def training_triplets(scene: Scene, num_targets: int, seed: int, steps: range, n
         yield done + 1, epoch, triplets[position]
 
 
-def load_batch(views: Views, triplet: Int[np.ndarray, "views"], num_sources: int = 1,
-               ranks: Ranks = ALONE) -> Batch:
-    """The views of a triplet of view indices (source, target 0, target 1, ...); of several ranks, this one's share of
-    the targets, and of the sources where each target has one."""
-    sources, targets = triplet[:num_sources], ranks.share(triplet[num_sources:])
+def load_batch(
+    views: Views, triplet: Int[np.ndarray, "views"], num_sources: int = 1, ranks: Ranks = ALONE
+) -> Batch:
+    """The views of a triplet of view indices (source, target 0, target 1, ...); of several ranks,
+    this one's share of the targets, and of the sources where each target has one."""
+    sources = triplet[:num_sources]
+    targets = ranks.share(triplet[num_sources:])
     if num_sources > 1:
         sources = ranks.share(sources)
-    return Batch(views.pixels(sources), views.poses(sources), views.pixels(targets), views.poses(targets))
+    return Batch(
+        views.pixels(sources), views.poses(sources), views.pixels(targets), views.poses(targets)
+    )

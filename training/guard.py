@@ -1,8 +1,10 @@
-"""Guards training against numbers that are not finite: such a step changes nothing and is named; after five in a row
-training goes back to its last checkpoint (`training.state.go_back`).
+"""Guards training against numbers that are not finite: such a step changes nothing and is named;
+after five in a row training goes back to its last checkpoint (`training.state.go_back`).
 
-The device decides about each step. The host reads the result when it waits for the device anyway, to log or to save.
+The device decides about each step. The host reads the result when it waits for the device anyway,
+to log or to save.
 """
+
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,40 +15,63 @@ from torch import Tensor, nn
 from util import one_line
 
 MAX_SKIPPED_STEPS = 5  # in a row, before training goes back
-CHECKED = ("l1 loss", "generator loss", "discriminator loss", "model's gradient", "discriminator's gradient", "volume")
+CHECKED = (
+    "l1 loss",
+    "generator loss",
+    "discriminator loss",
+    "model's gradient",
+    "discriminator's gradient",
+    "volume",
+)
 
 
 class NotFinite(Exception):
     """Too many steps in a row were skipped. The message says where."""
 
 
-def check_finite(losses: Sequence[Float[Tensor, ""]], parameters: Sequence[list[nn.Parameter]],
-                 volume: Tensor | None) -> Bool[Tensor, "checks"]:
-    """Whether each loss, each network's gradient and the volume, if there is one, is finite, in the order of `CHECKED`.
-    """
-    values = [*losses, *(nn.utils.get_total_norm([parameter.grad for parameter in group]) for group in parameters)]
+def check_finite(
+    losses: Sequence[Float[Tensor, ""]],
+    parameters: Sequence[list[nn.Parameter]],
+    volume: Tensor | None,
+) -> Bool[Tensor, "checks"]:
+    """Whether each loss, each network's gradient and the volume, if there is one, is finite, in the
+    order of `CHECKED`."""
+    values = [
+        *losses,
+        *(nn.utils.get_total_norm([parameter.grad for parameter in group]) for group in parameters),
+    ]
     if volume is not None:
         values.append(volume.sum())
     return torch.stack(values).isfinite()
 
 
 class RunningStatistics:
-    """The batch norms' running statistics, which a forward pass changes before anyone knows whether it was finite."""
+    """The batch norms' running statistics, which a forward pass changes before anyone knows whether
+    it was finite."""
 
     def __init__(self, *networks: nn.Module):
-        norms = [module for network in networks for module in network.modules()
-                 if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d))]
-        self.means_and_variances = [statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)]
+        norms = [
+            module
+            for network in networks
+            for module in network.modules()
+            if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d))
+        ]
+        self.means_and_variances = [
+            statistic for norm in norms for statistic in (norm.running_mean, norm.running_var)
+        ]
         self._by_dtype = [self.means_and_variances, [norm.num_batches_tracked for norm in norms]]
 
     def copy(self) -> list[Tensor]:
-        """Their current values: one vector per dtype, because a few hundred small copies would take long."""
+        """Their current values: one vector per dtype, because a few hundred small copies would take
+        long."""
         return [torch.cat([statistic.flatten() for statistic in group]) for group in self._by_dtype]
 
     def restore_unless(self, keep: Bool[Tensor, ""], earlier: list[Tensor]) -> None:
         """Goes back to the values of an earlier `copy` unless `keep` is true."""
         for group, now, before in zip(self._by_dtype, self.copy(), earlier, strict=True):
-            values = torch.where(keep, now, before).split([statistic.numel() for statistic in group])
+            values = torch.where(keep, now, before).split(
+                [statistic.numel() for statistic in group]
+            )
             for statistic, value in zip(group, values, strict=True):
                 statistic.copy_(value.view_as(statistic))
 
@@ -62,11 +87,14 @@ class SkippedSteps:
         self._view_names = view_names
         self._unread = []  # (step, triplet, checks)
 
-    def add(self, step: int, triplet: Int[np.ndarray, "views"], finite: Bool[Tensor, "checks"]) -> None:
+    def add(
+        self, step: int, triplet: Int[np.ndarray, "views"], finite: Bool[Tensor, "checks"]
+    ) -> None:
         self._unread.append((step, triplet, finite))
 
     def read(self) -> list[str]:
-        """One line per step skipped since the last call, up to `MAX_SKIPPED_STEPS` in a row. Waits for the device."""
+        """One line per step skipped since the last call, up to `MAX_SKIPPED_STEPS` in a row. Waits
+        for the device."""
         lines = []
         checks = torch.stack([finite for *_, finite in self._unread]).tolist()
         for (step, triplet, _), finite in zip(self._unread, checks, strict=True):

@@ -1,4 +1,5 @@
 """A run's checkpoints: when to save one, which to keep, and what to do when the disk is full."""
+
 import time
 from pathlib import Path
 
@@ -11,62 +12,86 @@ OPTIMIZERS = ("model_optimizer", "kernel_optimizer", "discriminator_optimizer")
 class CheckpointKeeper:
     """Saves a run's checkpoints, points `latest.pth` at the newest one, and removes old ones.
 
-    newest: the newest complete checkpoint, or None. saved: those that this process has saved, the newest last.
-    failed: whether the last save failed; `due` then asks for another.
+    newest: the newest complete checkpoint, or None. saved: those that this process has saved, the
+    newest last. failed: whether the last save failed; `due` then asks for another.
     """
 
-    def __init__(self, folder: Path, every_steps: int, every_minutes: float, keep: int, keep_optimizer: str = "all"):
-        self.folder, self.every_steps, self.every_minutes, self.keep = folder, every_steps, every_minutes, keep
-        self.keep_optimizer, self._without_optimizer = keep_optimizer, set()
-        self.newest, self.saved = newest_checkpoint(folder), []
+    def __init__(
+        self,
+        folder: Path,
+        every_steps: int,
+        every_minutes: float,
+        keep: int,
+        keep_optimizer: str = "all",
+    ):
+        self.folder = folder
+        self.every_steps = every_steps
+        self.every_minutes = every_minutes
+        self.keep = keep
+        self.keep_optimizer = keep_optimizer
+        self._without_optimizer = set()
+        self.newest = newest_checkpoint(folder)
+        self.saved = []
         self.failed = False
         self._last_attempt = time.monotonic()
         for unfinished in folder.glob(".*.pth.part"):
             unfinished.unlink()
 
     def due(self, step: int) -> bool:
-        """Whether to save now: every so many steps, every so many minutes, and a minute after a failure."""
+        """Whether to save now: every so many steps, every so many minutes, and a minute after a
+        failure."""
         wait = min(1, self.every_minutes) if self.failed else self.every_minutes
         return step % self.every_steps == 0 or (time.monotonic() - self._last_attempt) / 60 >= wait
 
     def save(self, checkpoint: dict) -> str | None:
-        """Saves the checkpoint of `checkpoint["step"]`. Returns what went wrong, if anything; older files then stay.
+        """Saves the checkpoint of `checkpoint["step"]`. Returns what went wrong, if anything; older
+        files then stay.
 
-        The message is about the save itself if `failed` is true, otherwise about removing an old checkpoint.
+        The message is about the save itself if `failed` is true, otherwise about removing an old
+        checkpoint.
         """
         path = self.folder / f"model-epoch_{checkpoint['epoch']}_iter_{checkpoint['step']}.pth"
         try:
             save_checkpoint(path, checkpoint)
             point_latest_at(path)
-        except (OSError, RuntimeError, MemoryError) as error:  # torch reports a failed write as RuntimeError
+        except (
+            OSError,
+            RuntimeError,
+            MemoryError,
+        ) as error:  # torch reports a failed write as RuntimeError
             self.failed = True
             return f"{path} could not be saved: {one_line(str(error))}"
         finally:
             self._last_attempt = time.monotonic()
-        self.newest, self.failed = path, False
+        self.newest = path
+        self.failed = False
         self.saved.append(path)
         try:
             self._remove_old()
         except OSError as error:
-            return f"{path.name} was saved, but an older one could not be removed: {one_line(str(error))}"
+            problem = one_line(str(error))
+            return f"{path.name} was saved, but an older one could not be removed: {problem}"
         try:
             self._remove_optimizers()
         except (OSError, RuntimeError, MemoryError) as error:
-            return f"{path.name} was saved, but an older one could not be made smaller: {one_line(str(error))}"
+            problem = one_line(str(error))
+            return f"{path.name} was saved, but an older one could not be made smaller: {problem}"
         return None
 
     def kept(self) -> list[Path]:
-        """The run's complete checkpoints, the oldest first, the newest last even if the clock was set back."""
+        """The run's complete checkpoints, the oldest first, the newest last even if the clock was
+        set back."""
         complete = [path for path in self.folder.glob("model-epoch_*_iter_*.pth") if path.is_file()]
         return sorted(complete, key=lambda path: (path == self.newest, path.stat().st_mtime_ns))
 
     def _remove_old(self) -> None:
         if self.keep:
-            for path in self.kept()[:-self.keep]:
+            for path in self.kept()[: -self.keep]:
                 path.unlink()
 
     def _remove_optimizers(self) -> None:
-        """With `--keep_optimizer last`, rewrites all checkpoints but the newest without the optimizers' state."""
+        """With `--keep_optimizer last`, rewrites all checkpoints but the newest without the
+        optimizers' state."""
         for path in self.kept()[:-1] if self.keep_optimizer == "last" else []:
             if path not in self._without_optimizer:
                 remove_optimizers(path)
@@ -74,7 +99,8 @@ class CheckpointKeeper:
 
 
 def remove_optimizers(path: Path) -> None:
-    """Rewrites a checkpoint without its optimizers' state, whole or not at all, with its time. A damaged one stays."""
+    """Rewrites a checkpoint without its optimizers' state, whole or not at all, with its time. A
+    damaged one stays."""
     try:
         checkpoint = load_checkpoint(path)
     except InputError:

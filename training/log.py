@@ -1,5 +1,6 @@
-"""What a training run reports: progress on the terminal; scalars and pictures (source, output, depth, gates) in
-tensorboard."""
+"""What a training run reports: progress on the terminal; scalars and pictures (source, output,
+depth, gates) in tensorboard."""
+
 import sys
 import time
 from collections.abc import Iterator
@@ -21,15 +22,18 @@ from training.step import Losses
 
 
 class TensorboardLog:
-    """Event files in one folder, written at once and in order, so that what a checkpoint follows is on disk.
+    """Event files in one folder, written at once and in order, so that what a checkpoint follows is
+    on disk.
 
-    If the folder cannot be written, entries are lost but training goes on; a new file is begun when it can be written
-    again. (tensorboardX's SummaryWriter writes in a thread that ends on a full disk, and training then hangs.)
-    `first_step`: what an earlier process logged from this step on is hidden.
+    If the folder cannot be written, entries are lost but training goes on; a new file is begun when
+    it can be written again. (tensorboardX's SummaryWriter writes in a thread that ends on a full
+    disk, and training then hangs.) `first_step`: what an earlier process logged from this step on
+    is hidden.
     """
 
     def __init__(self, folder: Path, first_step: int):
-        self.folder, self._file = folder, None
+        self.folder = folder
+        self._file = None
         self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
 
     def scalars(self, values: dict[str, float], step: int) -> None:
@@ -43,35 +47,57 @@ class TensorboardLog:
     def _write(self, **content) -> None:
         try:
             if self._file is None:
-                # Numbered, so that processes that start within one second do not overwrite each other's file.
+                # Numbered, so that processes that start within one second do not overwrite each
+                # other's file.
                 number = len(list(self.folder.glob("events.*")))
-                self._file = EventsWriter(str(self.folder / "events"), filename_suffix=f".{number:04d}")
+                self._file = EventsWriter(
+                    str(self.folder / "events"), filename_suffix=f".{number:04d}"
+                )
             self._file.write_event(Event(wall_time=time.time(), **content))
             self._file.flush()
         except OSError:
             self._file = None
 
 
-def log_pictures(log: TensorboardLog, step: int, source: Tensor, targets: Tensor, rendering: Rendering,
-                 integration: Integration | None) -> None:
-    """Logs the source, output beside truth for every target, depth, and the GRU's gates averaged along z, y and x.
+def log_pictures(
+    log: TensorboardLog,
+    step: int,
+    source: Tensor,
+    targets: Tensor,
+    rendering: Rendering,
+    integration: Integration | None,
+) -> None:
+    """Logs the source, output beside truth for every target, depth, and the GRU's gates averaged
+    along z, y and x.
 
     source (n, 3, s, s) and targets (v, 3, s, s) in [-1/2, 1/2].
     """
+
     def rows(images: Tensor) -> np.ndarray:
         """Images one above the other, in [0, 1]."""
-        return torch.cat(list((images.detach().float().cpu() + 0.5).clamp(0, 1).permute(0, 2, 3, 1))).numpy()
+        return torch.cat(
+            list((images.detach().float().cpu() + 0.5).clamp(0, 1).permute(0, 2, 3, 1))
+        ).numpy()
 
     log.picture("source", rows(source), step)
-    log.picture("output_and_truth", np.concatenate([rows(rendering.images), rows(targets)], axis=1), step)
+    log.picture(
+        "output_and_truth", np.concatenate([rows(rendering.images), rows(targets)], axis=1), step
+    )
     if rendering.depth is not None:
         depth = torch.cat(list(rendering.depth[:, 0].detach().float().cpu())).numpy()
         log.picture("depth", color_depth(depth, float(depth.min()), float(depth.max())) / 255, step)
     if integration is None:
         return
-    for name, gate in [("update_gate", integration.update_gate), ("reset_gate", integration.reset_gate)]:
+    for name, gate in [
+        ("update_gate", integration.update_gate),
+        ("reset_gate", integration.reset_gate),
+    ]:
         gate = gate.detach().float().cpu()[0, 0]
-        log.picture(name, torch.cat([gate.mean(dim=axis) for axis in range(3)], dim=1)[..., None].numpy(), step)
+        log.picture(
+            name,
+            torch.cat([gate.mean(dim=axis) for axis in range(3)], dim=1)[..., None].numpy(),
+            step,
+        )
 
 
 class ProgressBar(tqdm):
@@ -79,12 +105,18 @@ class ProgressBar(tqdm):
 
     def __init__(self, steps: range):
         super().__init__(total=steps.stop, initial=steps.start, unit="step", dynamic_ncols=True)
-        self._psnr, self._shown = None, {}
+        self._psnr = None
+        self._shown = {}
 
     def show(self, losses: dict[str, float], l1_weight: float) -> None:
         """Shows the values of `Losses`."""
-        self._psnr = losses["psnr"] if self._psnr is None else 0.9 * self._psnr + 0.1 * losses["psnr"]
-        self._shown |= {"loss": f"{l1_weight * losses['l1'] + losses['generator']:.2f}", "psnr": f"{self._psnr:.2f}"}
+        self._psnr = (
+            losses["psnr"] if self._psnr is None else 0.9 * self._psnr + 0.1 * losses["psnr"]
+        )
+        self._shown |= {
+            "loss": f"{l1_weight * losses['l1'] + losses['generator']:.2f}",
+            "psnr": f"{self._psnr:.2f}",
+        }
         if "volume_max" in losses:
             self._shown["volume"] = f"{losses['volume_max']:.2f}"
         self.set_postfix(self._shown)
@@ -100,7 +132,8 @@ class ProgressBar(tqdm):
 
 
 class LastingStream:
-    """A text stream whose failed writes are lost: training outlives its terminal, pipe, or full log disk."""
+    """A text stream whose failed writes are lost: training outlives its terminal, pipe, or full log
+    disk."""
 
     def __init__(self, stream: TextIOBase):
         self._stream = stream

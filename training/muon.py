@@ -1,9 +1,11 @@
 """MUON: a step of the same size along every singular vector of a kernel (Jordan et al., 2024,
 https://kellerjordan.github.io/posts/muon).
 
-A few singular vectors hold nearly all of a kernel's gradient; along the others, ADAM hardly moves the kernel. MUON sets
-all singular values of the momentum to about 1. A step takes longer, and far fewer are needed (docs/performance.md).
+A few singular vectors hold nearly all of a kernel's gradient; along the others, ADAM hardly moves
+the kernel. MUON sets all singular values of the momentum to about 1. A step takes longer, and far
+fewer are needed (docs/performance.md).
 """
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -13,13 +15,18 @@ from custom_layers import IntegrationNet
 MOMENTUM = 0.8
 STEP = 0.8  # root mean square of a kernel's update, in learning rates
 ITERATIONS = 3
-COEFFICIENTS = 3.4445, -4.7750, 2.0315  # of x, x^3 and x^5: this polynomial, repeated, takes (0, 1] near 1
+COEFFICIENTS = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # of x, x^3 and x^5: this polynomial, repeated, takes (0, 1] near 1
 
 
 class Muon(torch.optim.Optimizer):
     """Updates kernels (`kernels_of`) by their orthogonalized momentum.
 
-    Where its attribute `found_inf`, a tensor, is 1, a step changes nothing, as with a fused `torch.optim.Adam`.
+    Where its attribute `found_inf`, a tensor, is 1, a step changes nothing, as with a fused
+    `torch.optim.Adam`.
     """
 
     MOMENTS = ("exp_avg",)
@@ -30,7 +37,9 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
-            self._update([kernel for kernel in group["params"] if kernel.grad is not None], group["lr"])
+            self._update(
+                [kernel for kernel in group["params"] if kernel.grad is not None], group["lr"]
+            )
 
     def _update(self, kernels: list[nn.Parameter], lr: float) -> None:
         skipped = getattr(self, "found_inf", torch.zeros(())).bool()
@@ -40,7 +49,9 @@ class Muon(torch.optim.Optimizer):
             if not state:
                 state["exp_avg"] = torch.zeros_like(kernel)
             momentum = state["exp_avg"]
-            gradient = torch.where(skipped, momentum, kernel.grad)  # in a skipped step the momentum stays
+            gradient = torch.where(
+                skipped, momentum, kernel.grad
+            )  # in a skipped step the momentum stays
             momentum.lerp_(gradient, 1 - MOMENTUM)
             directions.append(gradient.lerp(momentum, MOMENTUM))  # Nesterov's
         for kernel, direction in zip(kernels, orthogonalized(directions), strict=True):
@@ -49,24 +60,33 @@ class Muon(torch.optim.Optimizer):
 
 
 def kernels_of(network: nn.Module) -> list[nn.Parameter]:
-    """What MUON is for: kernels, but not those of one output channel, which have a single singular value, and not the
-    GRU's. With MUON nearly all of the GRU's proposals S_t (paper, equation 4) became 0 within some hundred steps:
-    photos entered the volume no more, and it only decayed.
+    """What MUON is for: kernels, but not those of one output channel, which have a single singular
+    value, and not the GRU's. With MUON nearly all of the GRU's proposals S_t (paper, equation 4)
+    became 0 within some hundred steps: photos entered the volume no more, and it only decayed.
     """
-    recurrent = {parameter for module in network.modules() if isinstance(module, IntegrationNet)
-                 for parameter in module.parameters()}
-    return [parameter for parameter in network.parameters()
-            if parameter.ndim > 1 and len(parameter) > 1 and parameter not in recurrent]
+    recurrent = {
+        parameter
+        for module in network.modules()
+        if isinstance(module, IntegrationNet)
+        for parameter in module.parameters()
+    }
+    return [
+        parameter
+        for parameter in network.parameters()
+        if parameter.ndim > 1 and len(parameter) > 1 and parameter not in recurrent
+    ]
 
 
 def orthogonalized(kernels: list[Tensor]) -> list[Tensor]:
     """Kernels of the same shapes with all singular values about 1.
 
-    kernels: (rows, ...) each, seen as matrices of that many rows, U S V^T. The results are U p(S) V^T, where p(S) lies
-    between 0.68 and 1.21, but is less for singular values below a fiftieth of the Frobenius norm.
+    kernels: (rows, ...) each, seen as matrices of that many rows, U S V^T. The results are U p(S)
+    V^T, where p(S) lies between 0.68 and 1.21, but is less for singular values below a fiftieth of
+    the Frobenius norm.
 
-    The polynomials are computed of the Gram matrix, the smaller of M M^T and M^T M, for all that are equally large at
-    once, and M is multiplied by the result: less work than to repeat them on M.
+    The polynomials are computed of the Gram matrix, the smaller of M M^T and M^T M, for all that
+    are equally large at once, and M is multiplied by the result: less work than to repeat them on
+    M.
     """
     matrices = [kernel.flatten(1) for kernel in kernels]
     wide = [matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T for matrix in matrices]
@@ -81,10 +101,16 @@ def orthogonalized(kernels: list[Tensor]) -> list[Tensor]:
 
 
 def inverse_roots(grams: Float[Tensor, "kernels n n"]) -> Float[Tensor, "kernels n n"]:
-    """About G^(-1/2) of each symmetric G >= 0, by the iteration of Newton and Schulz with MUON's coefficients."""
+    """About G^(-1/2) of each symmetric G >= 0, by the iteration of Newton and Schulz with MUON's
+    coefficients."""
     a, b, c = COEFFICIENTS
-    norms = grams.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp_min(torch.finfo(grams.dtype).tiny)
-    gram, root = grams / norms, None
+    norms = (
+        grams.diagonal(dim1=1, dim2=2)
+        .sum(1)[:, None, None]
+        .clamp_min(torch.finfo(grams.dtype).tiny)
+    )
+    gram = grams / norms
+    root = None
     for iteration in range(ITERATIONS):
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         polynomial.diagonal(dim1=1, dim2=2).add_(a)

@@ -1,4 +1,6 @@
-"""What training changes: the model, the discriminator, their optimizers, and the average of the model's weights."""
+"""What training changes: the model, the discriminator, their optimizers, and the average of the
+model's weights."""
+
 from argparse import Namespace
 from dataclasses import dataclass
 
@@ -20,11 +22,13 @@ from training.recipes import WeightAverage, scale_dropout_
 
 @dataclass
 class Networks:
-    """The networks of a run. Lists that need a walk over all modules, which takes milliseconds, are made once.
+    """The networks of a run. Lists that need a walk over all modules, which takes milliseconds, are
+    made once.
 
-    optimizers: by their names in a checkpoint. setbacks: how often training went back to a checkpoint; each halves the
-    learning rate. skipped_in_a_row: how many steps right before the last save were skipped. seconds: of training,
-    without pauses, until the last save. ranks: the processes that train copies of these networks, with one state.
+    optimizers: by their names in a checkpoint. setbacks: how often training went back to a
+    checkpoint; each halves the learning rate. skipped_in_a_row: how many steps right before the
+    last save were skipped. seconds: of training, without pauses, until the last save. ranks: the
+    processes that train copies of these networks, with one state.
     """
 
     model: nn.Module
@@ -42,10 +46,15 @@ class Networks:
         self.running_statistics = RunningStatistics(self.model, self.discriminator)
 
 
-def build_networks(opt: Namespace, geometry: SceneGeometry, device: torch.device, ranks: Ranks = ALONE) -> Networks:
+def build_networks(
+    opt: Namespace, geometry: SceneGeometry, device: torch.device, ranks: Ranks = ALONE
+) -> Networks:
     """New networks, initialised from `--seed`, and their optimizers."""
     torch.manual_seed(opt.seed)
-    networks = build_model(opt.model, architecture_of(opt), geometry).to(device), PatchDiscriminator().to(device)
+    networks = (
+        build_model(opt.model, architecture_of(opt), geometry).to(device),
+        PatchDiscriminator().to(device),
+    )
     for network in networks:
         channels_last_(network)
         if uses_cpu_kernels(opt.kernels, device, opt.compile):
@@ -55,14 +64,25 @@ def build_networks(opt: Namespace, geometry: SceneGeometry, device: torch.device
     average = WeightAverage(networks[0], opt.average) if opt.average else None
     if opt.compile:
         compile_for_training(*networks)
-    return Networks(*networks, make_optimizers(*networks, opt.lr, opt.optimizer), average, ranks=ranks)
+    return Networks(
+        *networks, make_optimizers(*networks, opt.lr, opt.optimizer), average, ranks=ranks
+    )
 
 
-def make_optimizers(model: nn.Module, discriminator: nn.Module, lr: float, optimizer: str) -> dict[str, Optimizer]:
-    """Optimizers by their names in a checkpoint: ADAM (Kingma and Ba, 2015), but MUON for the model's kernels if
-    `optimizer` says so. Where the attribute `found_inf` of one, a tensor, is 1, a step changes nothing."""
+def make_optimizers(
+    model: nn.Module, discriminator: nn.Module, lr: float, optimizer: str
+) -> dict[str, Optimizer]:
+    """Optimizers by their names in a checkpoint: ADAM (Kingma and Ba, 2015), but MUON for the
+    model's kernels if `optimizer` says so. Where the attribute `found_inf` of one, a tensor, is 1,
+    a step changes nothing."""
     kernels = kernels_of(model) if optimizer == "muon" else []
-    others = [parameter for parameter in model.parameters() if not any(parameter is kernel for kernel in kernels)]
-    optimizers = {"model_optimizer": torch.optim.Adam(others, lr, fused=True),
-                  "discriminator_optimizer": torch.optim.Adam(discriminator.parameters(), lr, fused=True)}
+    others = [
+        parameter
+        for parameter in model.parameters()
+        if not any(parameter is kernel for kernel in kernels)
+    ]
+    optimizers = {
+        "model_optimizer": torch.optim.Adam(others, lr, fused=True),
+        "discriminator_optimizer": torch.optim.Adam(discriminator.parameters(), lr, fused=True),
+    }
     return optimizers | ({"kernel_optimizer": Muon(kernels, lr)} if kernels else {})

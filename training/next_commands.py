@@ -1,4 +1,5 @@
 """What a training ends with on the terminal: the commands to run next, ready to be pasted."""
+
 import os
 import shlex
 import shutil
@@ -14,25 +15,49 @@ REPOSITORY = Path(__file__).parent.parent
 
 
 def next_commands(opt: Namespace, checkpoint: Path) -> str:
-    """Commands, one a line, that show the curves and render the scene's test views or, if it has none, a path around
-    it."""
+    """Commands, one a line, that show the curves and render the scene's test views or, if it has
+    none, a path around it."""
     root = Path(opt.logging_root)
     commands = [["-m", "tensorboard.main", "--logdir", shown(root / "runs")]]
     views = find_split(Path(opt.data_root), "test")
     if views is None:
         views = root / "orbit"
-        commands.append(["-m", "scenes.path", "orbit", "--scene", shown(Path(opt.data_root)), "--out", shown(views)])
-    test = [shown(REPOSITORY / "run_deepvoxels.py"), "--train_test", "test", "--data_root", shown(views),
-            "--logging_root", shown(root), "--checkpoint", shown(checkpoint)]
+        commands.append(
+            [
+                "-m",
+                "scenes.path",
+                "orbit",
+                "--scene",
+                shown(Path(opt.data_root)),
+                "--out",
+                shown(views),
+            ]
+        )
+    test = [
+        shown(REPOSITORY / "run_deepvoxels.py"),
+        "--train_test",
+        "test",
+        "--data_root",
+        shown(views),
+        "--logging_root",
+        shown(root),
+        "--checkpoint",
+        shown(checkpoint),
+    ]
     if opt.model in FROM_SOURCE and find_split(views, "train") is None:
         test += ["--train_root", shown(Path(opt.data_root))]
     python = "python" if shutil.which("python") == sys.executable else shown(Path(sys.executable))
     join = subprocess.list2cmdline if os.name == "nt" else shlex.join
-    return "\n".join(["to see its curves, and to render new views:",
-                      *(f"  {join([python, *command])}" for command in [*commands, test])])
+    return "\n".join(
+        [
+            "to see its curves, and to render new views:",
+            *(f"  {join([python, *command])}" for command in [*commands, test]),
+        ]
+    )
 
 
 def shown(path: Path) -> str:
     """The path from the current folder if it lies in it, else in full."""
-    path, here = path.absolute(), Path.cwd()
+    path = path.absolute()
+    here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -1,24 +1,34 @@
-"""Recipes: ways to learn faster with the same networks. Each is a flag; `--recipe` names presets of them.
+"""Recipes: ways to learn faster with the same networks. Each is a flag; `--recipe` names presets of
+them.
 
-    python run_deepvoxels.py --train_test train --data_root SCENE/train --logging_root LOGS --recipe fast
+    python run_deepvoxels.py --train_test train --data_root SCENE/train --logging_root LOGS
+        --recipe fast
 
 The default is the paper's recipe, `paper`: every flag keeps its own default.
 """
+
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-RECIPES = {"paper": {},
-           "fast": {"optimizer": "muon", "lr": 1e-3, "lr_decay": 0.5, "dropout": 0.0, "average": 0.99}}
+RECIPES = {
+    "paper": {},
+    "fast": {"optimizer": "muon", "lr": 1e-3, "lr_decay": 0.5, "dropout": 0.0, "average": 0.99},
+}
 
 
-def learning_rate_schedule(optimizer: torch.optim.Optimizer, lr: float, decay: float, steps: range) -> LambdaLR:
-    """Holds the learning rate at `lr`, then lowers it linearly to 0 over the last fraction `decay` of the steps.
+def learning_rate_schedule(
+    optimizer: torch.optim.Optimizer, lr: float, decay: float, steps: range
+) -> LambdaLR:
+    """Holds the learning rate at `lr`, then lowers it linearly to 0 over the last fraction `decay`
+    of the steps.
 
-    steps: the range of steps to run; `steps.start` are done, a run of `steps.stop` steps in all. The rate depends on
-    these alone, so a resumed run continues exactly, and one with another length follows the new schedule.
+    steps: the range of steps to run; `steps.start` are done, a run of `steps.stop` steps in all.
+    The rate depends on these alone, so a resumed run continues exactly, and one with another length
+    follows the new schedule.
     """
+
     def factor(done: int) -> float:
         remaining = max(steps.stop - done, 0) / max(steps.stop, 1)
         return 1.0 if remaining >= decay else remaining / decay
@@ -29,7 +39,8 @@ def learning_rate_schedule(optimizer: torch.optim.Optimizer, lr: float, decay: f
 
 
 def scale_dropout_(model: nn.Module, scale: float) -> nn.Module:
-    """Multiplies the model's dropout probabilities, up to 1. The layers stay, so its tensors keep their names."""
+    """Multiplies the model's dropout probabilities, up to 1. The layers stay, so its tensors keep
+    their names."""
     for layer in model.modules():
         if isinstance(layer, (nn.Dropout, nn.Dropout2d, nn.Dropout3d)):
             layer.p = min(1.0, layer.p * scale)
@@ -37,9 +48,11 @@ def scale_dropout_(model: nn.Module, scale: float) -> nn.Module:
 
 
 class WeightAverage(AveragedModel):
-    """An exponential moving average of a model over its training steps (Polyak and Juditsky, 1992): `module`.
+    """An exponential moving average of a model over its training steps (Polyak and Juditsky, 1992):
+    `module`.
 
-    The whole state is averaged: parameters, batch-norm statistics and the persistent volume belong together.
+    The whole state is averaged: parameters, batch-norm statistics and the persistent volume belong
+    together.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -48,7 +61,8 @@ class WeightAverage(AveragedModel):
         self.eval().requires_grad_(False)
 
     def update(self, model: nn.Module, step: int) -> None:
-        """Includes the model after `step` (from 1). The first steps, soon outdated, get smaller weights."""
+        """Includes the model after `step` (from 1). The first steps, soon outdated, get smaller
+        weights."""
         self.n_averaged.fill_(step)
         self.update_parameters(model)
 

@@ -1,4 +1,6 @@
-"""A run's folders: found or made, held by one process, with a record of each start; and the signals sent to a run."""
+"""A run's folders: found or made, held by one process, with a record of each start; and the signals
+sent to a run."""
+
 import json
 import os
 import signal
@@ -17,14 +19,22 @@ from processes import Ranks
 from runtime import describe_machine
 from util import InputError, make_run_folder, read_text, write_json
 
-SIGHUP, SIGUSR1 = getattr(signal, "SIGHUP", None), getattr(signal, "SIGUSR1", None)  # not on Windows
+# not on Windows
+SIGHUP = getattr(signal, "SIGHUP", None)
+SIGUSR1 = getattr(signal, "SIGUSR1", None)
 SAME_REQUEST = 1.0  # seconds
 
 
 @contextmanager
-def open_run(opt: Namespace, scene_root: Path, first_step: int, device: torch.device, ranks: Ranks,
-             ) -> Iterator[tuple[Path, Path]]:
-    """The run's folders for checkpoints and for tensorboard, locked for this process, with this start recorded.
+def open_run(
+    opt: Namespace,
+    scene_root: Path,
+    first_step: int,
+    device: torch.device,
+    ranks: Ranks,
+) -> Iterator[tuple[Path, Path]]:
+    """The run's folders for checkpoints and for tensorboard, locked for this process, with this
+    start recorded.
 
     A start that cannot be recorded (a full disk) leaves no new folders.
     """
@@ -43,39 +53,64 @@ def open_run(opt: Namespace, scene_root: Path, first_step: int, device: torch.de
 
 
 def open_run_folders(opt: Namespace, scene_root: Path) -> tuple[Path, Path, list[dict]]:
-    """The folders for checkpoints and for tensorboard, and the history recorded in the run's `options.json`.
+    """The folders for checkpoints and for tensorboard, and the history recorded in the run's
+    `options.json`.
 
-    A resumed run continues in its own folders if they lie under the logging root; any other run gets new ones.
+    A resumed run continues in its own folders if they lie under the logging root; any other run
+    gets new ones.
     """
     root = Path(opt.logging_root)
     logs = Path(opt.resume).resolve().parent if opt.resume else None
-    if logs is None or not logs.is_relative_to((root / "logs").resolve()) or not (logs / "options.json").is_file():
-        logs, runs = make_run_folder(root, "logs", "runs", name=opt.experiment_name or scene_root.resolve().name)
+    if (
+        logs is None
+        or not logs.is_relative_to((root / "logs").resolve())
+        or not (logs / "options.json").is_file()
+    ):
+        logs, runs = make_run_folder(
+            root, "logs", "runs", name=opt.experiment_name or scene_root.resolve().name
+        )
         return logs, runs, []
     runs = root / "runs" / logs.relative_to((root / "logs").resolve())
     runs.mkdir(parents=True, exist_ok=True)
     try:
         history = list(json.loads(read_text(logs / "options.json", MAX_HISTORY_BYTES))["history"])
     except (KeyError, TypeError, ValueError):
-        raise InputError(f"{logs / 'options.json'}: is damaged; to resume {opt.resume} without it, choose another "
-                         "--logging_root") from None
+        raise InputError(
+            f"{logs / 'options.json'}: is damaged; to resume {opt.resume} without it, choose "
+            "another "
+            "--logging_root"
+        ) from None
     return logs, runs, history
 
 
 def remove_unfinished(root: Path) -> None:
-    """Removes the checkpoints that runs under the root were writing when they were killed. A run killed during its
-    first save is never resumed, so it would not remove its own."""
+    """Removes the checkpoints that runs under the root were writing when they were killed. A run
+    killed during its first save is never resumed, so it would not remove its own."""
     for part in root.glob("logs/*/*/.*.pth.part"):
-        with suppress(InputError, OSError), RunLock(part.parent) as lock:  # a run that lives holds its lock
+        with (
+            suppress(InputError, OSError),
+            RunLock(part.parent) as lock,
+        ):  # a run that lives holds its lock
             if lock.descriptor() is not None:  # without file locks nobody knows
                 part.unlink()
 
 
-def record_start(logs: Path, history: list[dict], opt: Namespace, first_step: int, device: torch.device, ranks: Ranks,
-                 ) -> None:
-    """Writes `options.json`: all options and the machine, of this start and of the run's earlier ones."""
-    start = {"time": datetime.now().isoformat(timespec="seconds"), "first_step": first_step, "options": vars(opt),
-             "machine": {**describe_machine(device), "processes": ranks.count}}
+def record_start(
+    logs: Path,
+    history: list[dict],
+    opt: Namespace,
+    first_step: int,
+    device: torch.device,
+    ranks: Ranks,
+) -> None:
+    """Writes `options.json`: all options and the machine, of this start and of the run's earlier
+    ones."""
+    start = {
+        "time": datetime.now().isoformat(timespec="seconds"),
+        "first_step": first_step,
+        "options": vars(opt),
+        "machine": {**describe_machine(device), "processes": ranks.count},
+    }
     write_json(logs / "options.json", {**start, "history": [*history, start]})
 
 
@@ -87,13 +122,15 @@ class RunLock(Lock):
 
 
 class Signals:
-    """Takes SIGINT, SIGTERM and SIGHUP as requests to stop after the current step, and SIGUSR1 as a request to save.
+    """Takes SIGINT, SIGTERM and SIGHUP as requests to stop after the current step, and SIGUSR1 as a
+    request to save.
 
     Windows has no SIGHUP and no SIGUSR1. A SIGHUP that is ignored (`nohup`) stays ignored.
 
-    stop: the signal that asked to stop, or None. A second SIGINT or SIGTERM ends the process at once, unless it comes
-    within `SAME_REQUEST` of the first: a scheduler may signal a process and its parent, which passes the signal on. A
-    second SIGHUP does not, because a terminal that closes may send two.
+    stop: the signal that asked to stop, or None. A second SIGINT or SIGTERM ends the process at
+    once, unless it comes within `SAME_REQUEST` of the first: a scheduler may signal a process and
+    its parent, which passes the signal on. A second SIGHUP does not, because a terminal that closes
+    may send two.
     """
 
     def __init__(self):
@@ -102,7 +139,11 @@ class Signals:
         self._asked = 0.0
 
     def __enter__(self) -> "Signals":
-        numbers = [signal.SIGINT, signal.SIGTERM, *(number for number in (SIGHUP, SIGUSR1) if number is not None)]
+        numbers = [
+            signal.SIGINT,
+            signal.SIGTERM,
+            *(number for number in (SIGHUP, SIGUSR1) if number is not None),
+        ]
         if SIGHUP is not None and signal.getsignal(SIGHUP) is signal.SIG_IGN:
             numbers.remove(SIGHUP)
         self._previous = {number: signal.signal(number, self._handle) for number in numbers}
@@ -116,6 +157,7 @@ class Signals:
         if number == SIGUSR1:
             self.save = True
         elif self.stop is None:
-            self.stop, self._asked = number, time.monotonic()
+            self.stop = number
+            self._asked = time.monotonic()
         elif number != SIGHUP and time.monotonic() - self._asked > SAME_REQUEST:
             os._exit(128 + number)

@@ -1,4 +1,6 @@
-"""One training step: a forward pass, two losses, two backward passes, two updates (paper, 3.2 'Rendering and Loss')."""
+"""One training step: a forward pass, two losses, two backward passes, two updates (paper, 3.2
+'Rendering and Loss')."""
+
 from typing import NamedTuple
 
 import torch
@@ -16,8 +18,8 @@ from training.stability import volume_penalty
 
 
 class Losses(NamedTuple):
-    """The losses of a step, averaged over targets, its PSNR in dB, and the volume's largest value (None for a model
-    without a volume). They stay on the device: no step waits for it."""
+    """The losses of a step, averaged over targets, its PSNR in dB, and the volume's largest value
+    (None for a model without a volume). They stay on the device: no step waits for it."""
 
     l1: Float[Tensor, ""]
     generator: Float[Tensor, ""]
@@ -27,7 +29,8 @@ class Losses(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What a step did. `finite[i]`: whether `guard.CHECKED[i]` was finite. If one was not, the step changed nothing."""
+    """What a step did. `finite[i]`: whether `guard.CHECKED[i]` was finite. If one was not, the step
+    changed nothing."""
 
     losses: Losses
     rendering: Rendering
@@ -35,23 +38,35 @@ class Step(NamedTuple):
     finite: Bool[Tensor, "checks"]
 
 
-def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: str = "fp32",
-               volume_limit: float = 0.0) -> Step:
-    """Takes both gradients from one forward pass, then updates both networks, then stores the new volume.
+def train_step(
+    networks: Networks,
+    batch: Batch,
+    l1_weight: float,
+    precision: str = "fp32",
+    volume_limit: float = 0.0,
+) -> Step:
+    """Takes both gradients from one forward pass, then updates both networks, then stores the new
+    volume.
 
     Of several ranks each has its share of the target views in `batch`. Batch norms see these alone.
 
-    If a loss, a gradient or the volume is not finite, weights, running statistics and volume stay as they were. The
-    device decides this; nothing here waits for it. `volume_limit`: see `--volume_limit`; 0: none.
+    If a loss, a gradient or the volume is not finite, weights, running statistics and volume stay
+    as they were. The device decides this; nothing here waits for it. `volume_limit`: see
+    `--volume_limit`; 0: none.
     """
-    model, discriminator = networks.model, networks.discriminator
+    model = networks.model
+    discriminator = networks.discriminator
     for optimizer in networks.optimizers.values():
         optimizer.zero_grad()  # before the forward pass, which can then reuse the gradients' memory
     statistics_before = networks.running_statistics.copy()
     with autocast(precision, batch.source_image.device):
-        rendering, integration = model(batch.source_image, batch.source_cam2world, batch.target_cam2world)
-        fake, real = crop_border(rendering.images), crop_border(batch.target_images)
-        fake_logits, real_logits = discriminator(fake), discriminator(real)
+        rendering, integration = model(
+            batch.source_image, batch.source_cam2world, batch.target_cam2world
+        )
+        fake = crop_border(rendering.images)
+        real = crop_border(batch.target_images)
+        fake_logits = discriminator(fake)
+        real_logits = discriminator(real)
 
     l1 = (fake.float() - real).abs().mean()
     generator = adversarial_loss(fake_logits.float(), real=True)
@@ -59,20 +74,37 @@ def train_step(networks: Networks, batch: Batch, l1_weight: float, precision: st
     penalty = 0.0
     if integration is not None and volume_limit:
         penalty = volume_penalty(integration.volume, volume_limit)
-    # The discriminator's pass first: the model's then frees the large activations of rendering as it goes.
+    # The discriminator's pass first: the model's then frees the large activations of rendering as
+    # it goes.
     discrimination.backward(inputs=networks.discriminator_parameters, retain_graph=True)
     (l1_weight * l1 + generator + penalty).backward(inputs=networks.model_parameters)
     with torch.no_grad():
         psnr = -10 * (fake.float() - real).square().mean(dim=(1, 2, 3)).log10().mean()
     volume = None if integration is None else integration.volume.detach()
-    losses = Losses(l1.detach(), generator.detach(), discrimination.detach(), psnr,
-                    None if volume is None else volume.max())
+    losses = Losses(
+        l1.detach(),
+        generator.detach(),
+        discrimination.detach(),
+        psnr,
+        None if volume is None else volume.max(),
+    )
     if networks.ranks.count > 1:  # from here on all ranks have the same numbers, and decide alike
-        gradients = [parameter.grad for parameter in networks.model_parameters + networks.discriminator_parameters]
-        networks.ranks.average_([*gradients, *networks.running_statistics.means_and_variances, *losses[:4],
-                                 *([] if volume is None else [volume, losses.volume_max])])
+        gradients = [
+            parameter.grad
+            for parameter in networks.model_parameters + networks.discriminator_parameters
+        ]
+        networks.ranks.average_(
+            [
+                *gradients,
+                *networks.running_statistics.means_and_variances,
+                *losses[:4],
+                *([] if volume is None else [volume, losses.volume_max]),
+            ]
+        )
 
-    finite = check_finite(losses[:3], [networks.model_parameters, networks.discriminator_parameters], volume)
+    finite = check_finite(
+        losses[:3], [networks.model_parameters, networks.discriminator_parameters], volume
+    )
     all_finite = finite.all()
     for optimizer in networks.optimizers.values():
         optimizer.found_inf = 1 - all_finite.float()  # 1: the update changes nothing

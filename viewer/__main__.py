@@ -4,6 +4,7 @@
 
 Open the address that it prints. Ctrl-C ends it.
 """
+
 import signal
 import sys
 import threading
@@ -29,16 +30,37 @@ PROG = "viewer"
 
 def build_parser() -> Parser:
     parser = Parser(PROG, __doc__)
-    parser.add_argument("--checkpoint", required=True, metavar="FILE",
-                        help="weights to look at, or the folder of a run; 'latest': the newest run under logging_root")
-    parser.add_argument("--logging_root", type=Path, required=True, metavar="DIR",
-                        help="folder of the training's results; paths and their videos are written there")
-    parser.add_argument("--data_root", type=Path, metavar="DIR",
-                        help="the scene, or its train folder (default: what the checkpoint was trained on)")
-    parser.add_argument("--host", default="127.0.0.1",
-                        help="address to serve at (default: 127.0.0.1, for this machine alone)")
-    parser.add_argument("--port", type=number(int, 0, 65535), default=8080, help="port to serve at (default: 8080)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto: CUDA if it is available")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        metavar="FILE",
+        help="weights to look at, or the folder of a run; 'latest': the newest run under "
+        "logging_root",
+    )
+    parser.add_argument(
+        "--logging_root",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of the training's results; paths and their videos are written there",
+    )
+    parser.add_argument(
+        "--data_root",
+        type=Path,
+        metavar="DIR",
+        help="the scene, or its train folder (default: what the checkpoint was trained on)",
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to serve at (default: 127.0.0.1, for this machine alone)",
+    )
+    parser.add_argument(
+        "--port", type=number(int, 0, 65535), default=8080, help="port to serve at (default: 8080)"
+    )
+    parser.add_argument(
+        "--device", default="auto", help="cpu, cuda, cuda:N, or auto: CUDA if it is available"
+    )
     return parser
 
 
@@ -55,7 +77,11 @@ def serve(args: Namespace, stopped: threading.Event) -> int:
     scene = load_scene_in_view(path, checkpoint, args.data_root)
     model = build(path, checkpoint, scene, device)
     folder = summaries_of(path, args.logging_root)
-    curves = Curves(folder, recorded_option(checkpoint, "l1_weight", 200.0)) if folder and folder.is_dir() else None
+    curves = (
+        Curves(folder, recorded_option(checkpoint, "l1_weight", 200.0))
+        if folder and folder.is_dir()
+        else None
+    )
     session = Session(scene, model, curves, args.logging_root, args.host, args.port)
     print(f"{path}: open {session.address}", flush=True)
     try:
@@ -67,8 +93,10 @@ def serve(args: Namespace, stopped: threading.Event) -> int:
 
 
 def follow(session: Session, watch: Watch) -> None:
-    """Shows what training has written since the last call. A checkpoint that cannot be shown is one line."""
-    shared, model = session.shared, None
+    """Shows what training has written since the last call. A checkpoint that cannot be shown is one
+    line."""
+    shared = session.shared
+    model = None
     if path := watch.changed():
         try:
             model = load_next(path, shared.scene, shared.model)
@@ -81,10 +109,13 @@ def follow(session: Session, watch: Watch) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves until SIGINT or SIGTERM, and returns the exit code."""
-    args, stopped = build_parser().parse_args(argv), threading.Event()
+    args = build_parser().parse_args(argv)
+    stopped = threading.Event()
     for end in (signal.SIGINT, signal.SIGTERM):
         signal.signal(end, lambda *_: stopped.set())
-    warnings.filterwarnings("ignore", "Queued a .* on a closed connection")  # what was sent to a browser that left
+    warnings.filterwarnings(
+        "ignore", "Queued a .* on a closed connection"
+    )  # what was sent to a browser that left
     return exit_code(PROG, lambda: serve(args, stopped))
 
 

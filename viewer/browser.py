@@ -1,4 +1,5 @@
 """One connected browser: its controls, its camera, and the pictures it gets."""
+
 import time
 from collections import deque
 from collections.abc import Callable
@@ -24,10 +25,12 @@ MIN_VISIBILITY = 0.5
 
 
 class Browser:
-    """What one browser sees. `draw` is for the rendering thread; the rest runs in viser's threads."""
+    """What one browser sees. `draw` is for the rendering thread; the rest runs in viser's
+    threads."""
 
     def __init__(self, client: viser.ClientHandle, shared: Shared):
-        self.client, self.shared = client, shared
+        self.client = client
+        self.shared = shared
         self._drawn_at: deque[float] = deque(maxlen=30)
         self._speed_shown_at = 0.0
         self._root = client.scene.add_frame(ROOT, show_axes=False)
@@ -76,24 +79,48 @@ class Browser:
                 self._training = TrainingTab(self.client, shared)
 
     def _add_view_controls(self, gui: viser.GuiApi) -> None:
-        api, model, scene = self.client.scene, self.shared.model, self.shared.scene
+        api = self.client.scene
+        model = self.shared.model
+        scene = self.shared.scene
         self._choice = gui.add_dropdown(
-            "Picture", pictures.choices(model.has_depth, scene.views.images is not None),
-            initial_value=pictures.COLOR)
+            "Picture",
+            pictures.choices(model.has_depth, scene.views.images is not None),
+            initial_value=pictures.COLOR,
+        )
         self._choice.on_update(lambda _: self._choose())
         self._legend = gui.add_image(pictures.depth_legend(), visible=False)
         near, far = model.depth_range
-        self._range = gui.add_markdown(f"Depth: {near:.3g} (yellow) to {far:.3g} (blue) world units", visible=False)
+        self._range = gui.add_markdown(
+            f"Depth: {near:.3g} (yellow) to {far:.3g} (blue) world units", visible=False
+        )
         self._caption = gui.add_markdown("", visible=False)
         self._add_switch("Grid box", True, lambda: add_box(api, scene))
         self._add_switch("Cameras", False, lambda: add_cameras(api, scene))
         if self.shared.points is not None:
-            self._add_switch("Sparse points", False, lambda: add_points(
-                api, f"{ROOT}/points", *self.shared.points, size=0.005 * scene.intrinsics.scale))
-        self._features = gui.add_checkbox("Learned features", initial_value=False, visible=model.has_depth, hint=(
-            "voxels of the persistent volume where visibility is high, coloured by three principal components"))
-        self._least = gui.add_slider("Least visibility", min=0.02, max=0.98, step=0.02, initial_value=MIN_VISIBILITY,
-                                     visible=False)
+            self._add_switch(
+                "Sparse points",
+                False,
+                lambda: add_points(
+                    api, f"{ROOT}/points", *self.shared.points, size=0.005 * scene.intrinsics.scale
+                ),
+            )
+        self._features = gui.add_checkbox(
+            "Learned features",
+            initial_value=False,
+            visible=model.has_depth,
+            hint=(
+                "voxels of the persistent volume where visibility is high, coloured by three "
+                "principal components"
+            ),
+        )
+        self._least = gui.add_slider(
+            "Least visibility",
+            min=0.02,
+            max=0.98,
+            step=0.02,
+            initial_value=MIN_VISIBILITY,
+            visible=False,
+        )
         for control in (self._features, self._least):
             control.on_update(lambda _: self._show_features())
         self._surface = SurfaceControls(self.client, self.shared)
@@ -114,7 +141,10 @@ class Browser:
     def _choose(self) -> None:
         choice = self._choice.value
         self._root.visible = choice not in pictures.PAIRS
-        self._legend.visible = self._range.visible = choice in (pictures.DEPTH, pictures.BESIDE_DEPTH)
+        self._legend.visible = self._range.visible = choice in (
+            pictures.DEPTH,
+            pictures.BESIDE_DEPTH,
+        )
         self._caption.visible = choice == pictures.BESIDE_PHOTO
         self._ask()
 
@@ -129,23 +159,31 @@ class Browser:
             old.remove()
         if shown:
             try:
-                cloud, scene = self.shared.features().above(self._least.value), self.shared.scene
+                cloud = self.shared.features().above(self._least.value)
+                scene = self.shared.scene
             except Stopped:
                 return  # the viewer ends
             if self._features_of == wanted:  # not changed while they were computed
                 self._objects["features"] = add_points(
-                    self.client.scene, f"{ROOT}/features", cloud.points, cloud.colors,
-                    size=0.3 * scene.intrinsics.scale / self.shared.model.geometry.grid_dim)
+                    self.client.scene,
+                    f"{ROOT}/features",
+                    cloud.points,
+                    cloud.colors,
+                    size=0.3 * scene.intrinsics.scale / self.shared.model.geometry.grid_dim,
+                )
 
     # Pictures
 
     def draw(self) -> None:
         """Renders what the browser's camera sees now, and sends it."""
-        camera, shared, choice = self.client.camera, self.shared, self._choice.value
+        camera = self.client.camera
+        shared = self.shared
+        choice = self._choice.value
         canvas = Canvas(camera.image_width, camera.image_height)
         if min(canvas) < 1 or max(canvas) > MAX_CANVAS:
             return  # a window that is folded away, or no window
-        lens, model = shared.scene.lens, shared.model
+        lens = shared.scene.lens
+        model = shared.model
         camera.fov = fitting_fov(lens, canvas)  # sends nothing if it is so already
         if choice == pictures.NOTHING:
             self.client.scene.set_background_image(None)

@@ -1,4 +1,5 @@
 """What is looked at: a scene, and a model of it as one checkpoint has it."""
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -63,7 +64,9 @@ class Model:
         """The view from a pose."""
         poses = torch.from_numpy(cam2world[None]).to(self.device, torch.float32)
         with torch.inference_mode(), autocast(PRECISION, self.device):
-            nearest = self.sources and nearest_views(cam2world[None], self.sources.cam2world, 1)[:, 0]
+            nearest = (
+                self.sources and nearest_views(cam2world[None], self.sources.cam2world, 1)[:, 0]
+            )
             images, depths = copies_on_host(self._render(poses, nearest))
             return Frame(0, images()[0], depths and depths()[0])
 
@@ -80,8 +83,8 @@ class Model:
 class SceneInView:
     """A scene folder as the viewer shows it.
 
-    views: its poses and, where the folder has any, photos of the model's size. up: unit vector. first: the index of the
-    view that is shown first.
+    views: its poses and, where the folder has any, photos of the model's size. up: unit vector.
+    first: the index of the view that is shown first.
     """
 
     root: Path
@@ -101,36 +104,51 @@ class SceneInView:
 
 
 def load_scene_in_view(path: Path, checkpoint: dict, data_root: Path | None) -> SceneInView:
-    """The scene at `data_root`, or the one that the checkpoint (`path`, for messages) was trained on."""
+    """The scene at `data_root`, or the one that the checkpoint (`path`, for messages) was trained
+    on."""
     root = recorded_scene(checkpoint, path, data_root)
     sidelength = recorded_network(checkpoint, path)[1].img_sidelength
     with_images = (root / "rgb").is_dir()
     background = recorded_option(checkpoint, "background", "white")
     pattern = recorded_option(checkpoint, "sampling_pattern", "all") if with_images else "all"
-    views = load_scene(root, sidelength, pattern,
-                       background if background in BACKGROUNDS else "white", with_images)
+    views = load_scene(
+        root, sidelength, pattern, background if background in BACKGROUNDS else "white", with_images
+    )
     up = scene_axes(views.cam2world)[2]
-    return SceneInView(root, views, lens_of(views.intrinsics, sidelength), up,
-                       first_view(views.cam2world, np.array(views.intrinsics.grid_origin), up))
+    return SceneInView(
+        root,
+        views,
+        lens_of(views.intrinsics, sidelength),
+        up,
+        first_view(views.cam2world, np.array(views.intrinsics.grid_origin), up),
+    )
 
 
-def first_view(cam2world: Float[np.ndarray, "views 4 4"], origin: Float[np.ndarray, "3"],
-               up: Float[np.ndarray, "3"]) -> int:
-    """The view that is upright and looks at the grid's center best, since the browser's camera can do nothing else.
+def first_view(
+    cam2world: Float[np.ndarray, "views 4 4"],
+    origin: Float[np.ndarray, "3"],
+    up: Float[np.ndarray, "3"],
+) -> int:
+    """The view that is upright and looks at the grid's center best, since the browser's camera can
+    do nothing else.
 
     Of equally good ones it is the one whose elevation is nearest to the median.
     """
-    forward, to_origin = cam2world[:, :3, 2], origin - cam2world[:, :3, 3]
+    forward = cam2world[:, :3, 2]
+    to_origin = origin - cam2world[:, :3, 3]
     to_origin /= np.maximum(np.linalg.norm(to_origin, axis=1, keepdims=True), 1e-12)
     off_axis = np.arccos(np.clip((to_origin * forward).sum(axis=1), -1, 1))
     roll = np.arcsin(np.clip(np.abs(cam2world[:, :3, 0] @ up), 0, 1))
     elevation = np.arcsin(np.clip(forward @ up, -1, 1))
-    return int(np.lexsort([np.abs(elevation - np.median(elevation)), np.round(off_axis + roll, 2)])[0])
+    return int(
+        np.lexsort([np.abs(elevation - np.median(elevation)), np.round(off_axis + roll, 2)])[0]
+    )
 
 
 def farthest_orbit(model: Model, scene: SceneInView) -> float:
-    """How far from the grid's center cameras may go (world units): to where half of the grid lies before the last depth
-    plane, or to the farthest training camera. From farther away a model sees nothing of it."""
+    """How far from the grid's center cameras may go (world units): to where half of the grid lies
+    before the last depth plane, or to the farthest training camera. From farther away a model sees
+    nothing of it."""
     farthest_camera = np.linalg.norm(scene.views.cam2world[:, :3, 3] - scene.origin, axis=1).max()
     return float(max(model.depth_range[1] - scene.intrinsics.scale / 2, farthest_camera))
 
@@ -143,14 +161,25 @@ def build(path: Path, checkpoint: dict, scene: SceneInView, device: torch.device
     network, geometry = load_recorded(checkpoint, path, scene.intrinsics, device)
     make_fast_(network, device)
     step = checkpoint.get("step")
-    return Model(path, step if isinstance(step, int) else None, name, architecture, geometry, network, device,
-                 scene.views if name in FROM_SOURCE else None)
+    return Model(
+        path,
+        step if isinstance(step, int) else None,
+        name,
+        architecture,
+        geometry,
+        network,
+        device,
+        scene.views if name in FROM_SOURCE else None,
+    )
 
 
 def load_next(path: Path, scene: SceneInView, shown: Model) -> Model:
-    """The model of a newer checkpoint of the run that is shown. Raises `InputError` if it is of another kind."""
+    """The model of a newer checkpoint of the run that is shown. Raises `InputError` if it is of
+    another kind."""
     checkpoint = load_checkpoint(path)
     name, architecture = recorded_network(checkpoint, path)
     if (name, architecture) != (shown.name, shown.architecture):
-        raise InputError(f"{path}: is of another architecture than {shown.path.name}; it is not shown")
+        raise InputError(
+            f"{path}: is of another architecture than {shown.path.name}; it is not shown"
+        )
     return build(path, checkpoint, scene, shown.device)

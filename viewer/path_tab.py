@@ -1,4 +1,5 @@
 """The controls of camera paths: keyframes, preview, saving, and the video."""
+
 import re
 import time
 from collections.abc import Callable
@@ -18,14 +19,18 @@ from viewer.video import render_video
 PATH_COLOR = (235, 150, 20)
 NONE = "none"
 MIN_SECONDS = 0.1
-GO, EARLIER, LATER, DELETE = "Go to", "Earlier", "Later", "Delete"
+GO = "Go to"
+EARLIER = "Earlier"
+LATER = "Later"
+DELETE = "Delete"
 
 
 class PathTab:
     """One browser's path. Its controls are made where the caller's `gui` context is."""
 
     def __init__(self, client: viser.ClientHandle, shared: Shared):
-        self.client, self.shared = client, shared
+        self.client = client
+        self.shared = shared
         self.folder = shared.logging_root / "paths"
         self.keyframes: list[np.ndarray] = []
         self.closed = False  # whether the browser has left
@@ -40,12 +45,18 @@ class PathTab:
         self._selected = gui.add_dropdown("Keyframe", (NONE,))
         self._edit = gui.add_button_group("", (GO, EARLIER, LATER, DELETE))
         self._edit.on_click(self._reporting(self._edit_selected))
-        self._seconds = gui.add_number("Seconds", initial_value=4.0, min=MIN_SECONDS, max=MAX_SECONDS, step=0.1)
-        self._loop = gui.add_checkbox("Closed", initial_value=True, hint="return to the first keyframe")
+        self._seconds = gui.add_number(
+            "Seconds", initial_value=4.0, min=MIN_SECONDS, max=MAX_SECONDS, step=0.1
+        )
+        self._loop = gui.add_checkbox(
+            "Closed", initial_value=True, hint="return to the first keyframe"
+        )
         self._loop.on_update(lambda _: self._redraw())
         self._preview = gui.add_button("Preview")
         self._preview.on_click(self._reporting(self._play_or_stop))
-        self._name = gui.add_text("Name", initial_value="path", hint=f"a folder under {self.folder}")
+        self._name = gui.add_text(
+            "Name", initial_value="path", hint=f"a folder under {self.folder}"
+        )
         gui.add_button("Save").on_click(self._reporting(self._save))
         self._loadable = gui.add_dropdown("Saved", tuple(saved_paths(self.folder)) or (NONE,))
         gui.add_button("Load").on_click(self._reporting(self._load))
@@ -58,6 +69,7 @@ class PathTab:
 
     def _reporting(self, action: Callable[[], None]) -> Callable:
         """A callback that shows what a user can mend."""
+
         def callback(_) -> None:
             try:
                 action()
@@ -73,7 +85,9 @@ class PathTab:
     def _path(self) -> CameraPath:
         if not self.keyframes:
             raise InputError("add a view first")
-        seconds = float(np.clip(self._seconds.value, MIN_SECONDS, MAX_SECONDS))  # a browser can send anything
+        seconds = float(
+            np.clip(self._seconds.value, MIN_SECONDS, MAX_SECONDS)
+        )  # a browser can send anything
         return CameraPath(np.stack(self.keyframes), seconds, bool(self._loop.value))
 
     def _add(self) -> None:
@@ -86,7 +100,9 @@ class PathTab:
     def _edit_selected(self) -> None:
         if not self.keyframes:
             raise InputError("add a view first")
-        index, action, last = int(self._selected.value) - 1, self._edit.value, len(self.keyframes) - 1
+        index = int(self._selected.value) - 1
+        action = self._edit.value
+        last = len(self.keyframes) - 1
         if action == GO:
             self._look_from(self.keyframes[index], keep_up=True)
             return
@@ -104,25 +120,37 @@ class PathTab:
         self._selected.value = chosen if chosen in names else names[0]
         for node in self._drawn:
             node.remove()
-        api, scene = self.client.scene, self.shared.scene
-        self._drawn = [add_camera(api, f"{ROOT}/keyframes/{i}", scene, pose, PATH_COLOR)
-                       for i, pose in enumerate(self.keyframes)]
+        api = self.client.scene
+        scene = self.shared.scene
+        self._drawn = [
+            add_camera(api, f"{ROOT}/keyframes/{i}", scene, pose, PATH_COLOR)
+            for i, pose in enumerate(self.keyframes)
+        ]
         if len(self.keyframes) > 1:
             centers = self._path().poses(scene.intrinsics.scale)[:, :3, 3]
             if self._loop.value:
                 centers = np.concatenate([centers, centers[:1]])
-            self._drawn.append(api.add_line_segments(
-                f"{ROOT}/keyframes/line", np.stack([centers[:-1], centers[1:]], axis=1), PATH_COLOR, thickness=2,
-                thickness_units="screen"))
+            self._drawn.append(
+                api.add_line_segments(
+                    f"{ROOT}/keyframes/line",
+                    np.stack([centers[:-1], centers[1:]], axis=1),
+                    PATH_COLOR,
+                    thickness=2,
+                    thickness_units="screen",
+                )
+            )
         self._state.content = ""
 
     # The camera
 
     def _look_from(self, cam2world: np.ndarray, keep_up: bool) -> None:
         """Moves the browser's camera. `keep_up` leaves what orbits turn about as it is."""
-        camera, position = self.client.camera, cam2world[:3, 3]
-        distance = max(float((self.shared.scene.origin - position) @ cam2world[:3, 2]),
-                       0.1 * self.shared.scene.intrinsics.scale)
+        camera = self.client.camera
+        position = cam2world[:3, 3]
+        distance = max(
+            float((self.shared.scene.origin - position) @ cam2world[:3, 2]),
+            0.1 * self.shared.scene.intrinsics.scale,
+        )
         with self.client.atomic():
             camera.up_direction = self.shared.scene.up if keep_up else -cam2world[:3, 1]
             camera.position = position
@@ -133,7 +161,9 @@ class PathTab:
             self._playing = False
             return
         poses = self._path().poses(self.shared.scene.intrinsics.scale)
-        self._playing, self._preview.label, frame = True, "Stop", 0
+        self._playing = True
+        self._preview.label = "Stop"
+        frame = 0
         for node in self._drawn:
             node.visible = False
         try:
@@ -145,7 +175,8 @@ class PathTab:
                 self._look_from(poses[frame], keep_up=False)
                 time.sleep(1 / FRAMES_PER_SECOND)
         finally:
-            self._playing, self._preview.label = False, "Preview"
+            self._playing = False
+            self._preview.label = "Preview"
             if not self.closed:
                 self._look_from(poses[min(frame, len(poses) - 1)], keep_up=True)
                 for node in self._drawn:
@@ -170,28 +201,42 @@ class PathTab:
             raise InputError("there is no saved path of that name")
         path = load_path(self.folder / name)
         self.keyframes = list(path.keyframes)
-        self._seconds.value, self._loop.value, self._name.value = path.seconds, path.closed, name
+        self._seconds.value = path.seconds
+        self._loop.value = path.closed
+        self._name.value = name
         self._saved = name, path
         self._redraw(select=0)
 
     def _is_saved(self) -> bool:
         if self._saved is None:
             return False
-        saved, path = self._saved[1], self._path()
+        saved = self._saved[1]
+        path = self._path()
         return saved[1:] == path[1:] and np.array_equal(saved.keyframes, path.keyframes)
 
     def _render(self) -> None:
         if not self._is_saved():
             self._save()
         name, path = self._saved
-        shared, poses = self.shared, path.poses(self.shared.scene.intrinsics.scale)
-        self._render_button.disabled, self._progress.visible, self._download.visible = True, True, False
+        shared = self.shared
+        poses = path.poses(self.shared.scene.intrinsics.scale)
+        self._render_button.disabled = True
+        self._progress.visible = True
+        self._download.visible = False
         try:
-            folder = render_video(self.folder / name, poses, shared.model, shared.renderer, shared.logging_root,
-                                  self._show_progress)
+            folder = render_video(
+                self.folder / name,
+                poses,
+                shared.model,
+                shared.renderer,
+                shared.logging_root,
+                self._show_progress,
+            )
         finally:
-            self._render_button.disabled, self._progress.visible = False, False
-        self._video, self._download.visible = (name, folder / "video.mp4"), True
+            self._render_button.disabled = False
+            self._progress.visible = False
+        self._video = (name, folder / "video.mp4")
+        self._download.visible = True
         self._state.content = f"Rendered {one_line(str(folder))}"
 
     def _show_progress(self, share: float) -> None:

@@ -1,4 +1,6 @@
-"""Camera paths through keyframes: smooth poses, saved as test folders that `--train_test test` renders too."""
+"""Camera paths through keyframes: smooth poses, saved as test folders that `--train_test test`
+renders too."""
+
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +16,8 @@ from scenes.geometry.smooth_path import smooth_path
 from util import InputError, read_text, write_json
 from viewer.model import Model, SceneInView
 
-MAX_SECONDS, MAX_KEYFRAMES = 120.0, 500
+MAX_SECONDS = 120.0
+MAX_KEYFRAMES = 500
 KEYFRAMES = "keyframes.json"  # beside the poses: what to edit further
 
 
@@ -27,25 +30,39 @@ class CameraPath(NamedTuple):
 
     def poses(self, scale: float) -> Float[np.ndarray, "frames 4 4"]:
         """The pose of each frame of the video. See `smooth_path`."""
-        return smooth_path(self.keyframes, max(1, round(self.seconds * FRAMES_PER_SECOND)), self.closed, scale)
+        return smooth_path(
+            self.keyframes, max(1, round(self.seconds * FRAMES_PER_SECOND)), self.closed, scale
+        )
 
 
 def save_path(folder: Path, path: CameraPath, scene: SceneInView, model: Model) -> None:
     """Writes a test folder: poses, intrinsics, and the keyframes for `load_path`.
 
-    Raises `InputError` if the folder exists, or if a pose sees nothing of the grid: no command would render it.
+    Raises `InputError` if the folder exists, or if a pose sees nothing of the grid: no command
+    would render it.
     """
     poses = path.poses(scene.intrinsics.scale)
     lens = scene.lens
-    meets = frustum_meets_grid(poses, scene.intrinsics.matrix(lens.sidelength), lens.sidelength, scene.origin,
-                               scene.intrinsics.scale, model.geometry.near_plane)
+    meets = frustum_meets_grid(
+        poses,
+        scene.intrinsics.matrix(lens.sidelength),
+        lens.sidelength,
+        scene.origin,
+        scene.intrinsics.scale,
+        model.geometry.near_plane,
+    )
     if not meets.all():
         second = np.flatnonzero(~meets)[0] / FRAMES_PER_SECOND
-        raise InputError(f"{folder.name}: at {second:.1f} s the path sees nothing of the grid; move its keyframes")
+        raise InputError(
+            f"{folder.name}: at {second:.1f} s the path sees nothing of the grid; move its "
+            "keyframes"
+        )
     with new_folder(folder) as part:
         write_scene_folder(part, scene.intrinsics, poses)
-        write_json(part / KEYFRAMES, {"seconds": path.seconds, "closed": path.closed,
-                                      "keyframes": path.keyframes.tolist()})
+        write_json(
+            part / KEYFRAMES,
+            {"seconds": path.seconds, "closed": path.closed, "keyframes": path.keyframes.tolist()},
+        )
 
 
 def load_path(folder: Path) -> CameraPath:
@@ -54,10 +71,17 @@ def load_path(folder: Path) -> CameraPath:
     try:
         content = json.loads(read_text(file))
         keyframes = np.array(content["keyframes"], dtype=np.float64)
-        seconds, closed = float(content["seconds"]), bool(content["closed"])
+        seconds = float(content["seconds"])
+        closed = bool(content["closed"])
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file}: is not a path that this program saved ({type(error).__name__})") from None
-    if keyframes.ndim != 3 or keyframes.shape[1:] != (4, 4) or not 1 <= len(keyframes) <= MAX_KEYFRAMES:
+        raise InputError(
+            f"{file}: is not a path that this program saved ({type(error).__name__})"
+        ) from None
+    if (
+        keyframes.ndim != 3
+        or keyframes.shape[1:] != (4, 4)
+        or not 1 <= len(keyframes) <= MAX_KEYFRAMES
+    ):
         raise InputError(f"{file}: does not hold 1 to {MAX_KEYFRAMES} poses")
     if not 0 < seconds <= MAX_SECONDS:
         raise InputError(f"{file}: takes {seconds:g} seconds; at most {MAX_SECONDS:g} are allowed")

@@ -1,4 +1,6 @@
-"""The thread that renders, for all browsers: the newest camera of each, in turns, and other work in between."""
+"""The thread that renders, for all browsers: the newest camera of each, in turns, and other work in
+between."""
+
 import contextlib
 import sys
 import threading
@@ -19,10 +21,12 @@ class Stopped(Exception):
 
 
 class Renderer:
-    """Calls `draw(client)` for clients that asked for a picture, and functions that others want run beside it.
+    """Calls `draw(client)` for clients that asked for a picture, and functions that others want run
+    beside it.
 
-    A client that asks again before its turn keeps its turn and gets one picture, of what is newest then. So no queue
-    grows, and no client waits for more than one picture of each other. A model is used by this thread alone.
+    A client that asks again before its turn keeps its turn and gets one picture, of what is newest
+    then. So no queue grows, and no client waits for more than one picture of each other. A model is
+    used by this thread alone.
     """
 
     def __init__(self, draw: Callable[[int], None]):
@@ -47,7 +51,8 @@ class Renderer:
             self._asking.pop(client, None)
 
     def run(self, function: Callable[[], T]) -> T:
-        """Runs a function in the rendering thread, between pictures, and returns its result or raises its exception.
+        """Runs a function in the rendering thread, between pictures, and returns its result or
+        raises its exception.
 
         Raises `Stopped` if the thread has ended.
         """
@@ -62,7 +67,8 @@ class Renderer:
         return future.result()
 
     def in_turns(self, items: Generator[T, None, None]) -> Iterator[T]:
-        """What a generator yields, each item computed in the rendering thread when it is that work's turn."""
+        """What a generator yields, each item computed in the rendering thread when it is that
+        work's turn."""
         try:
             while (item := self.run(lambda: next(items, None))) is not None:
                 yield item
@@ -71,7 +77,8 @@ class Renderer:
                 self.run(items.close)
 
     def stop(self) -> None:
-        """Ends the thread after what it does now. Work that still waits raises `Stopped` where it is waited for."""
+        """Ends the thread after what it does now. Work that still waits raises `Stopped` where it
+        is waited for."""
         with self._changed:
             self._stopped = True
             self._changed.notify()

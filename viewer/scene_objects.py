@@ -1,4 +1,6 @@
-"""What the browser draws over the picture: the grid's box, the training cameras with their photos, sparse points."""
+"""What the browser draws over the picture: the grid's box, the training cameras with their photos,
+sparse points."""
+
 from pathlib import Path
 
 import cv2
@@ -14,7 +16,8 @@ from viewer.model import SceneInView
 from viewer.pictures import photo
 
 ROOT = "/scene"  # the parent of all of them, hidden where they would not fall on the picture
-BOX_COLOR, CAMERA_COLOR = (215, 60, 40), (40, 110, 200)
+BOX_COLOR = (215, 60, 40)
+CAMERA_COLOR = (40, 110, 200)
 MAX_CAMERAS = 200  # more make a browser slow
 PHOTO_PIXELS = 96
 
@@ -22,16 +25,34 @@ PHOTO_PIXELS = 96
 def box_edges(origin: Float[np.ndarray, "3"], scale: float) -> Float[np.ndarray, "12 2 3"]:
     """The edges of the grid's cube. The corners of an edge differ along one axis."""
     corners = grid_corners(origin, scale)
-    return np.stack([corners[[corner, corner | bit]] for corner in range(8) for bit in (1, 2, 4) if not corner & bit])
+    return np.stack(
+        [
+            corners[[corner, corner | bit]]
+            for corner in range(8)
+            for bit in (1, 2, 4)
+            if not corner & bit
+        ]
+    )
 
 
 def add_box(api: viser.SceneApi, scene: SceneInView) -> viser.SceneNodeHandle:
     """The grid's box, with the world's axes at its lowest corner."""
-    origin, scale = scene.origin, scene.intrinsics.scale
-    frame = api.add_frame(f"{ROOT}/box", position=grid_corners(origin, scale)[0], axes_length=0.12 * scale,
-                          axes_radius=0.004 * scale, origin_radius=0.006 * scale)
-    api.add_line_segments(f"{ROOT}/box/edges", box_edges(origin, scale) - grid_corners(origin, scale)[0], BOX_COLOR,
-                          thickness=1.5, thickness_units="screen")
+    origin = scene.origin
+    scale = scene.intrinsics.scale
+    frame = api.add_frame(
+        f"{ROOT}/box",
+        position=grid_corners(origin, scale)[0],
+        axes_length=0.12 * scale,
+        axes_radius=0.004 * scale,
+        origin_radius=0.006 * scale,
+    )
+    api.add_line_segments(
+        f"{ROOT}/box/edges",
+        box_edges(origin, scale) - grid_corners(origin, scale)[0],
+        BOX_COLOR,
+        thickness=1.5,
+        thickness_units="screen",
+    )
     return frame
 
 
@@ -39,19 +60,41 @@ def add_cameras(api: viser.SceneApi, scene: SceneInView) -> viser.SceneNodeHandl
     """The training cameras, at most `MAX_CAMERAS` of them, with their photos."""
     parent = api.add_frame(f"{ROOT}/cameras", show_axes=False)
     for view in spread(len(scene.views), MAX_CAMERAS):
-        add_camera(api, f"{ROOT}/cameras/{view}", scene, scene.views.cam2world[view], CAMERA_COLOR,
-                   None if scene.views.images is None else thumbnail(photo(scene.views, view)))
+        add_camera(
+            api,
+            f"{ROOT}/cameras/{view}",
+            scene,
+            scene.views.cam2world[view],
+            CAMERA_COLOR,
+            None if scene.views.images is None else thumbnail(photo(scene.views, view)),
+        )
     return parent
 
 
-def add_camera(api: viser.SceneApi, name: str, scene: SceneInView, cam2world: Float[np.ndarray, "4 4"],
-               color: tuple[int, int, int], image: UInt8[np.ndarray, "s s 3"] | None = None,
-               ) -> viser.CameraFrustumHandle:
+def add_camera(
+    api: viser.SceneApi,
+    name: str,
+    scene: SceneInView,
+    cam2world: Float[np.ndarray, "4 4"],
+    color: tuple[int, int, int],
+    image: UInt8[np.ndarray, "s s 3"] | None = None,
+) -> viser.CameraFrustumHandle:
     """A camera with the scene's field of view."""
     fov = 2 * np.arctan((scene.lens.sidelength / 2 - BORDER) / scene.lens.focal)
-    return api.add_camera_frustum(name, fov, 1.0, scale=0.08 * scene.intrinsics.scale, thickness=1.5,
-                                  thickness_units="screen", color=color, image=image, wxyz=to_wxyz(cam2world),
-                                  position=cam2world[:3, 3], cast_shadow=False, receive_shadow=False)
+    return api.add_camera_frustum(
+        name,
+        fov,
+        1.0,
+        scale=0.08 * scene.intrinsics.scale,
+        thickness=1.5,
+        thickness_units="screen",
+        color=color,
+        image=image,
+        wxyz=to_wxyz(cam2world),
+        position=cam2world[:3, 3],
+        cast_shadow=False,
+        receive_shadow=False,
+    )
 
 
 def thumbnail(picture: UInt8[np.ndarray, "s s 3"]) -> UInt8[np.ndarray, "t t 3"]:
@@ -63,11 +106,30 @@ def thumbnail(picture: UInt8[np.ndarray, "s s 3"]) -> UInt8[np.ndarray, "t t 3"]
 
 def points_file(root: Path) -> Path | None:
     """The sparse points of a scene folder: `points.ply` in it or beside it."""
-    return next((path for path in (root / "points.ply", root.absolute().parent / "points.ply") if path.is_file()), None)
+    return next(
+        (
+            path
+            for path in (root / "points.ply", root.absolute().parent / "points.ply")
+            if path.is_file()
+        ),
+        None,
+    )
 
 
-def add_points(api: viser.SceneApi, name: str, points: Float[np.ndarray, "points 3"],
-               colors: UInt8[np.ndarray, "points 3"], size: float) -> viser.PointCloudHandle:
+def add_points(
+    api: viser.SceneApi,
+    name: str,
+    points: Float[np.ndarray, "points 3"],
+    colors: UInt8[np.ndarray, "points 3"],
+    size: float,
+) -> viser.PointCloudHandle:
     """A point cloud; `size` in world units."""
-    return api.add_point_cloud(name, points, colors, point_size=size, point_shape="circle", precision="float32",
-                               point_shading="flat")
+    return api.add_point_cloud(
+        name,
+        points,
+        colors,
+        point_size=size,
+        point_shape="circle",
+        precision="float32",
+        point_shading="flat",
+    )

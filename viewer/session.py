@@ -1,4 +1,5 @@
 """Serves a scene to any number of browsers."""
+
 import contextlib
 import io
 import socket
@@ -26,19 +27,29 @@ class Server(viser.ViserServer):
 class Session:
     """The server and its browsers, until it is closed."""
 
-    def __init__(self, scene: SceneInView, model: Model, curves: Curves | None, logging_root: Path, host: str,
-                 port: int):
+    def __init__(
+        self,
+        scene: SceneInView,
+        model: Model,
+        curves: Curves | None,
+        logging_root: Path,
+        host: str,
+        port: int,
+    ):
         points = points_file(scene.root)
         self.server = start_server(host, port)
         self.address = f"http://{host}:{self.server.get_port()}"
-        self.shared = Shared(scene, model, Renderer(self._draw), logging_root, points and load_points(points), curves)
+        self.shared = Shared(
+            scene, model, Renderer(self._draw), logging_root, points and load_points(points), curves
+        )
         self._browsers: dict[int, Browser] = {}
         self._set_first_view()
         self.server.on_client_disconnect(self._disconnected)
         self.server.on_client_connect(self._connected)
 
     def show(self, model: Model | None = None) -> None:
-        """Shows another model of the scene, or newer curves, to all browsers. They keep their cameras."""
+        """Shows another model of the scene, or newer curves, to all browsers. They keep their
+        cameras."""
         if model:
             self.shared.show(model)
         for browser in list(self._browsers.values()):
@@ -55,13 +66,17 @@ class Session:
     def _set_first_view(self) -> None:
         scene = self.shared.scene
         cam2world = scene.views.cam2world[scene.first]
-        position, forward = cam2world[:3, 3], cam2world[:3, 2]
+        position = cam2world[:3, 3]
+        forward = cam2world[:3, 2]
         # The point on the viewing axis nearest to the grid's center: orbits turn around it.
         distance = max(float((scene.origin - position) @ forward), 0.1 * scene.intrinsics.scale)
         self.server.scene.set_up_direction(scene.up)
         camera = self.server.initial_camera
-        camera.up, camera.position, camera.look_at = scene.up, position, position + distance * forward
-        camera.near, camera.far = 0.01 * scene.intrinsics.scale, 1000 * scene.intrinsics.scale
+        camera.up = scene.up
+        camera.position = position
+        camera.look_at = position + distance * forward
+        camera.near = 0.01 * scene.intrinsics.scale
+        camera.far = 1000 * scene.intrinsics.scale
 
     def _connected(self, client: viser.ClientHandle) -> None:
         browser = self._browsers[client.client_id] = Browser(client, self.shared)
@@ -80,9 +95,12 @@ class Session:
 
 
 def start_server(host: str, port: int) -> Server:
-    """A server on that port, or on a free one if it is 0. Raises `InputError` if the port cannot be had."""
+    """A server on that port, or on a free one if it is 0. Raises `InputError` if the port cannot be
+    had."""
     try:
-        with socket.create_server((host, port)):  # viser would take the next free port without a word
+        with socket.create_server(
+            (host, port)
+        ):  # viser would take the next free port without a word
             pass
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error

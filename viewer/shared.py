@@ -1,4 +1,5 @@
 """What all browsers share: the scene, the model that is shown, the rendering thread."""
+
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,8 +21,8 @@ from viewer.summaries import Curves
 
 @dataclass
 class Shared:
-    """model: what is shown now; a newer checkpoint replaces it. points: the scene's sparse points and their colours.
-    curves: those of the run, if it has any."""
+    """model: what is shown now; a newer checkpoint replaces it. points: the scene's sparse points
+    and their colours. curves: those of the run, if it has any."""
 
     scene: SceneInView
     model: Model
@@ -36,7 +37,9 @@ class Shared:
 
     def show(self, model: Model) -> None:
         """Makes another model the one that is shown."""
-        self.model, self._features, self._surface = model, None, None
+        self.model = model
+        self._features = None
+        self._surface = None
 
     def title(self) -> str:
         """What is shown, in a line."""
@@ -53,7 +56,8 @@ class Shared:
             return self._features[1]
 
     def surface(self, model: Model, progress: Callable[[int, int], None]) -> Cloud:
-        """The surface that a model has learned, fused once for all browsers from the views of the scene.
+        """The surface that a model has learned, fused once for all browsers from the views of the
+        scene.
 
         `progress` is called with the steps that are done, and with all.
         """

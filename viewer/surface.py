@@ -1,4 +1,5 @@
 """The controls of the learned surface: shown as a point cloud, downloaded as a PLY file."""
+
 import viser
 
 from evaluation.export import to_ply
@@ -9,15 +10,21 @@ from viewer.shared import Shared
 
 
 class SurfaceControls:
-    """Made where the caller's `gui` context is. A surface belongs to the model that was shown when it was asked for."""
+    """Made where the caller's `gui` context is. A surface belongs to the model that was shown when
+    it was asked for."""
 
     def __init__(self, client: viser.ClientHandle, shared: Shared):
-        self.client, self.shared = client, shared
-        self._model, self._cloud = None, None
+        self.client = client
+        self.shared = shared
+        self._model = None
+        self._cloud = None
         self._points: viser.PointCloudHandle | None = None
         self._switch = client.gui.add_checkbox(
-            "Learned surface", initial_value=False, visible=shared.model.has_depth,
-            hint="points on which the learned depth of many views agrees; takes some seconds")
+            "Learned surface",
+            initial_value=False,
+            visible=shared.model.has_depth,
+            hint="points on which the learned depth of many views agrees; takes some seconds",
+        )
         self._progress = client.gui.add_progress_bar(0, visible=False)
         self._state = client.gui.add_markdown("", visible=False)
         self._download = client.gui.add_button("Download surface (PLY)", visible=False)
@@ -35,25 +42,34 @@ class SurfaceControls:
         if not self._switch.value:
             return
         model = self._model = self.shared.model
-        self._progress.value, self._progress.visible = 0, True
+        self._progress.value = 0
+        self._progress.visible = True
         try:
             cloud = self.shared.surface(model, self._show_progress)
         except Stopped:
             return  # the viewer ends
         finally:
             self._progress.visible = False
-        if self._model is model and self._switch.value and not self._points:  # nothing else was chosen meanwhile
+        if (
+            self._model is model and self._switch.value and not self._points
+        ):  # nothing else was chosen meanwhile
             self._show(cloud)
 
     def _show(self, cloud: Cloud) -> None:
-        self._cloud, self._state.visible = cloud, True
+        self._cloud = cloud
+        self._state.visible = True
         if not len(cloud.points):
             self._state.content = "The views agree on no surface yet."
             return
-        self._state.content, self._download.visible = f"{len(cloud.points):,} points", True
+        self._state.content = f"{len(cloud.points):,} points"
+        self._download.visible = True
         self._points = add_points(
-            self.client.scene, f"{ROOT}/surface", cloud.points, cloud.colors,
-            size=0.5 * self.shared.scene.intrinsics.scale / self.shared.model.geometry.grid_dim)
+            self.client.scene,
+            f"{ROOT}/surface",
+            cloud.points,
+            cloud.colors,
+            size=0.5 * self.shared.scene.intrinsics.scale / self.shared.model.geometry.grid_dim,
+        )
 
     def _hide(self) -> None:
         if self._points:

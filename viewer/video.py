@@ -1,4 +1,6 @@
-"""The video of a camera path, rendered and written as `--train_test test` does, while browsers go on looking."""
+"""The video of a camera path, rendered and written as `--train_test test` does, while browsers go
+on looking."""
+
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,23 +15,47 @@ from viewer.model import PRECISION, Model
 from viewer.renderer import Renderer
 
 
-def render_video(path_folder: Path, cam2world: Float[np.ndarray, "path 4 4"], model: Model, renderer: Renderer,
-                 logging_root: Path, progress: Callable[[float], None]) -> Path:
+def render_video(
+    path_folder: Path,
+    cam2world: Float[np.ndarray, "path 4 4"],
+    model: Model,
+    renderer: Renderer,
+    logging_root: Path,
+    progress: Callable[[float], None],
+) -> Path:
     """Writes the frames of a path to a new folder of `test_traj`, and returns that folder.
 
     `progress` is told the share that is done.
     """
     (folder,) = make_run_folder(logging_root, "test_traj", name=path_folder.name)
-    write_json(folder / "options.json", {
-        "options": {"train_test": "test", "data_root": str(path_folder), "logging_root": str(logging_root),
-                    "checkpoint": str(model.path), "model": model.name}, "machine": describe_machine(model.device)})
-    frames = render_path(model.network, cam2world, model.neighbors(cam2world), PRECISION, model.device)
-    write_frames(folder, _reported(renderer.in_turns(frames), len(cam2world), progress), len(cam2world),
-                 model.depth_range)
+    write_json(
+        folder / "options.json",
+        {
+            "options": {
+                "train_test": "test",
+                "data_root": str(path_folder),
+                "logging_root": str(logging_root),
+                "checkpoint": str(model.path),
+                "model": model.name,
+            },
+            "machine": describe_machine(model.device),
+        },
+    )
+    frames = render_path(
+        model.network, cam2world, model.neighbors(cam2world), PRECISION, model.device
+    )
+    write_frames(
+        folder,
+        _reported(renderer.in_turns(frames), len(cam2world), progress),
+        len(cam2world),
+        model.depth_range,
+    )
     return folder
 
 
-def _reported(frames: Iterator[Frame], count: int, progress: Callable[[float], None]) -> Iterator[Frame]:
+def _reported(
+    frames: Iterator[Frame], count: int, progress: Callable[[float], None]
+) -> Iterator[Frame]:
     for frame in frames:
         progress((frame.view + 1) / count)
         yield frame

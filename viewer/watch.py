@@ -1,4 +1,5 @@
 """Finds the checkpoint to show, and notices when training has written a newer one."""
+
 from pathlib import Path
 from threading import Event
 
@@ -9,10 +10,12 @@ POLL_SECONDS = 1.0
 
 
 class Watch:
-    """Follows what `--checkpoint` names: a file, a run's folder, or 'latest', the newest run under the logging root.
+    """Follows what `--checkpoint` names: a file, a run's folder, or 'latest', the newest run under
+    the logging root.
 
-    'latest' is settled once: a run that begins later is not followed. `newest` is a checkpoint's path, or None if the
-    run has none yet. Of a folder with nothing but checkpoints the last one is shown.
+    'latest' is settled once: a run that begins later is not followed. `newest` is a checkpoint's
+    path, or None if the run has none yet. Of a folder with nothing but checkpoints the last one is
+    shown.
     """
 
     def __init__(self, checkpoint: str, logging_root: Path):
@@ -21,9 +24,15 @@ class Watch:
             self.target = newest_run(logging_root)
         elif not self.target.exists():
             raise InputError(f"--checkpoint {checkpoint}: no such file")
-        elif self.target.is_dir() and not (self.target / "options.json").is_file() and self.newest() is None:
+        elif (
+            self.target.is_dir()
+            and not (self.target / "options.json").is_file()
+            and self.newest() is None
+        ):
             if not (kept := checkpoints_by_step(self.target)):
-                raise InputError(f"--checkpoint {checkpoint}: is no run's folder (LOGS/logs/MM_DD/TIME_NAME)")
+                raise InputError(
+                    f"--checkpoint {checkpoint}: is no run's folder (LOGS/logs/MM_DD/TIME_NAME)"
+                )
             self.target = kept[-1]
         self._seen = None
 
@@ -51,8 +60,12 @@ class Watch:
             if path := self.changed():
                 return path
             if not told:
-                print(f"{self.target}: waiting for its first checkpoint (--checkpoint_minutes says how often training "
-                      "saves one)", flush=True)
+                print(
+                    f"{self.target}: waiting for its first checkpoint (--checkpoint_minutes says "
+                    "how often training "
+                    "saves one)",
+                    flush=True,
+                )
                 told = True
             stopped.wait(POLL_SECONDS)
         return None

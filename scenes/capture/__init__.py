@@ -1,4 +1,5 @@
-"""What the importers are made of: structure from motion, readers of other formats, undistortion, sparse points.
+"""What the importers are made of: structure from motion, readers of other formats, undistortion,
+sparse points.
 
 All of them end in a `Capture`, which becomes a scene folder. `check_picture` draws the result.
 """

@@ -1,9 +1,12 @@
-"""Reads COLMAP's files of cameras, images and points, binary or text (https://colmap.github.io/format.html).
+"""Reads COLMAP's files of cameras, images and points, binary or text
+(https://colmap.github.io/format.html).
 
-COLMAP's own reader believes the counts in the files: where one is damaged it waits for ever or fills the memory. Here
-no record may pass the end of its file, nor anything follow the last one. Newer versions of COLMAP write rigs and frames
-beside these files; for each image they repeat its pose.
+COLMAP's own reader believes the counts in the files: where one is damaged it waits for ever or
+fills the memory. Here no record may pass the end of its file, nor anything follow the last one.
+Newer versions of COLMAP write rigs and frames beside these files; for each image they repeat its
+pose.
 """
+
 import os
 import struct
 from collections.abc import Iterator
@@ -21,17 +24,23 @@ from util import InputError, require_file
 
 FILES = ("cameras", "images", "points3D")
 MAX_BYTES = 1 << 33
-MODELS = {model.value: model for model in pycolmap.CameraModelId.__members__.values() if model.value >= 0}
-CAMERA, PARAMETER = struct.Struct("<IiQQ"), struct.Struct("<d")
-IMAGE, OBSERVATION_BYTES = struct.Struct("<I7dI"), 24
-POINT, TRACK_BYTES = struct.Struct("<Q3d3BdQ"), 8
+MODELS = {
+    model.value: model for model in pycolmap.CameraModelId.__members__.values() if model.value >= 0
+}
+CAMERA = struct.Struct("<IiQQ")
+PARAMETER = struct.Struct("<d")
+IMAGE = struct.Struct("<I7dI")
+OBSERVATION_BYTES = 24
+POINT = struct.Struct("<Q3d3BdQ")
+TRACK_BYTES = 8
 COUNT = struct.Struct("<Q")
 MIN_IMAGE_BYTES = IMAGE.size + 1 + COUNT.size
 
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """rotation: world-to-camera, a quaternion (w, x, y, z) of any length. translation: world-to-camera, world units."""
+    """rotation: world-to-camera, a quaternion (w, x, y, z) of any length. translation:
+    world-to-camera, world units."""
 
     name: str
     camera_id: int
@@ -50,7 +59,8 @@ class Model:
 
 
 def read_files(folder: Path) -> Model:
-    """Reads the binary files if the folder has all three, else the text files. Raises InputError with what is wrong."""
+    """Reads the binary files if the folder has all three, else the text files. Raises InputError
+    with what is wrong."""
     if all((folder / f"{file}.bin").is_file() for file in FILES):
         cameras, images, points = (folder / f"{file}.bin" for file in FILES)
         return Model(_binary_cameras(cameras), _binary_images(images), *_binary_points(points))
@@ -63,7 +73,9 @@ class _Records:
 
     def __init__(self, path: Path):
         require_file(path, MAX_BYTES)
-        self.path, self.data, self.position = path, path.read_bytes(), 0
+        self.path = path
+        self.data = path.read_bytes()
+        self.position = 0
 
     def take(self, layout: struct.Struct) -> tuple:
         start = self.position
@@ -73,30 +85,39 @@ class _Records:
     def skip(self, count: int, size: int) -> None:
         self.position += count * size
         if self.position > len(self.data):
-            raise InputError(f"{self.path}: is damaged or cut off: a record reaches beyond the file's end")
+            raise InputError(
+                f"{self.path}: is damaged or cut off: a record reaches beyond the file's end"
+            )
 
     def count(self, smallest: int) -> int:
         """How many records follow, of at least `smallest` bytes each."""
         (count,) = self.take(COUNT)
         if count * smallest > len(self.data) - self.position:
-            raise InputError(f"{self.path}: is damaged or cut off: it claims {count} records, more than it can hold")
+            raise InputError(
+                f"{self.path}: is damaged or cut off: it claims {count} records, more than it can "
+                "hold"
+            )
         return count
 
     def name(self) -> str:
         end = self.data.find(b"\0", self.position)
         if end < 0:
             raise InputError(f"{self.path}: is damaged or cut off: a name has no end")
-        name = os.fsdecode(self.data[self.position:end])
+        name = os.fsdecode(self.data[self.position : end])
         self.position = end + 1
         return name
 
     def finish(self) -> None:
         if self.position != len(self.data):
-            raise InputError(f"{self.path}: is damaged: {len(self.data) - self.position} bytes follow the last record")
+            raise InputError(
+                f"{self.path}: is damaged: {len(self.data) - self.position} bytes follow the last "
+                "record"
+            )
 
 
 def _binary_cameras(path: Path) -> dict[int, pycolmap.Camera]:
-    records, cameras = _Records(path), {}
+    records = _Records(path)
+    cameras = {}
     for _ in range(records.count(CAMERA.size)):
         camera_id, model_id, width, height = records.take(CAMERA)
         if model_id not in MODELS:
@@ -108,7 +129,8 @@ def _binary_cameras(path: Path) -> dict[int, pycolmap.Camera]:
 
 
 def _binary_images(path: Path) -> list[ImageRecord]:
-    records, images = _Records(path), []
+    records = _Records(path)
+    images = []
     for _ in range(records.count(MIN_IMAGE_BYTES)):
         _, *pose, camera_id = records.take(IMAGE)
         images.append(ImageRecord(records.name(), camera_id, tuple(pose[:4]), tuple(pose[4:])))
@@ -117,10 +139,13 @@ def _binary_images(path: Path) -> list[ImageRecord]:
     return images
 
 
-def _binary_points(path: Path) -> tuple[Float[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"]]:
+def _binary_points(
+    path: Path,
+) -> tuple[Float[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"]]:
     records = _Records(path)
     count = records.count(POINT.size)
-    points, colors = np.empty((count, 3)), np.empty((count, 3), np.uint8)
+    points = np.empty((count, 3))
+    colors = np.empty((count, 3), np.uint8)
     for index in range(count):
         _, x, y, z, red, green, blue, _, track = records.take(POINT)
         points[index], colors[index] = (x, y, z), (red, green, blue)
@@ -134,34 +159,51 @@ def _text_cameras(path: Path) -> dict[int, pycolmap.Camera]:
     for line in _lines(path):
         with line.reading("a camera: ID, MODEL, WIDTH, HEIGHT, PARAMS"):
             camera_id, model, width, height, *params = line.text.split()
-            _add_camera(path, cameras, int(camera_id), pycolmap.CameraModelId.__members__[model], int(width),
-                        int(height), [float(word) for word in params])
+            _add_camera(
+                path,
+                cameras,
+                int(camera_id),
+                pycolmap.CameraModelId.__members__[model],
+                int(width),
+                int(height),
+                [float(word) for word in params],
+            )
     return cameras
 
 
 def _text_images(path: Path) -> list[ImageRecord]:
     """Two lines for each image; the second holds its observations, perhaps none."""
-    images, lines = [], _lines(path, with_empty=True)
+    images = []
+    lines = _lines(path, with_empty=True)
     for line in lines:
         if not line.is_empty():
             with line.reading("an image: ID, QW, QX, QY, QZ, TX, TY, TZ, CAMERA_ID, NAME"):
                 _, w, x, y, z, *translation, camera_id, name = line.text.split(maxsplit=9)
                 if len(translation) != 3:
                     raise ValueError
-                images.append(ImageRecord(name.rstrip(), int(camera_id), tuple(map(float, (w, x, y, z))),
-                                          tuple(map(float, translation))))
+                images.append(
+                    ImageRecord(
+                        name.rstrip(),
+                        int(camera_id),
+                        tuple(map(float, (w, x, y, z))),
+                        tuple(map(float, translation)),
+                    )
+                )
             next(lines, None)
     return images
 
 
 def _text_points(path: Path) -> tuple[Float[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"]]:
-    points, colors = [], []
+    points = []
+    colors = []
     for line in _lines(path):
         with line.reading("a point: ID, X, Y, Z, R, G, B, ERROR, TRACK"):
             _, x, y, z, red, green, blue, _ = line.text.split(maxsplit=8)[:8]
             points.append((float(x), float(y), float(z)))
             colors.append(bytes([int(red), int(green), int(blue)]))
-    return usable_points(np.array(points).reshape(-1, 3), np.frombuffer(b"".join(colors), np.uint8).reshape(-1, 3))
+    return usable_points(
+        np.array(points).reshape(-1, 3), np.frombuffer(b"".join(colors), np.uint8).reshape(-1, 3)
+    )
 
 
 @dataclass(frozen=True)
@@ -192,8 +234,15 @@ def _lines(path: Path, with_empty: bool = False) -> Iterator[_Line]:
                 yield line
 
 
-def _add_camera(path: Path, cameras: dict[int, pycolmap.Camera], camera_id: int, model: pycolmap.CameraModelId,
-                width: int, height: int, params: list[float]) -> None:
+def _add_camera(
+    path: Path,
+    cameras: dict[int, pycolmap.Camera],
+    camera_id: int,
+    model: pycolmap.CameraModelId,
+    width: int,
+    height: int,
+    params: list[float],
+) -> None:
     subject = f"{path}: camera {camera_id}"
     if camera_id in cameras:
         raise InputError(f"{subject} is there twice")

@@ -1,4 +1,6 @@
-"""The frames of a `transforms.json` (NeRF-synthetic, instant-ngp, nerfstudio): images, poses, and all else as it is."""
+"""The frames of a `transforms.json` (NeRF-synthetic, instant-ngp, nerfstudio): images, poses, and
+all else as it is."""
+
 import json
 from collections import ChainMap
 from collections.abc import Mapping
@@ -30,8 +32,8 @@ class Frame:
 def read_frames(path: Path) -> tuple[dict, list[Frame]]:
     """The file's content, and its frames in the natural order of their file names; at least one.
 
-    Checks that every image exists, is listed once and lies in the file's folder, and that every pose is rigid. Raises
-    InputError with what is wrong.
+    Checks that every image exists, is listed once and lies in the file's folder, and that every
+    pose is rigid. Raises InputError with what is wrong.
     """
     try:
         content = json.loads(read_text(path, MAX_BYTES))
@@ -41,15 +43,28 @@ def read_frames(path: Path) -> tuple[dict, list[Frame]]:
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path}: has no frames")
     for number, entry in enumerate(entries):
-        if not isinstance(entry, dict) or not isinstance(entry.get("file_path"), str) or not entry["file_path"]:
+        if (
+            not isinstance(entry, dict)
+            or not isinstance(entry.get("file_path"), str)
+            or not entry["file_path"]
+        ):
             raise InputError(f"{path}: frame {number} has no file_path")
-    frames = [Frame(entry["file_path"], _image_path(path, entry["file_path"]), _pose(entry, path),
-                    ChainMap(entry, content)) for entry in entries]
+    frames = [
+        Frame(
+            entry["file_path"],
+            _image_path(path, entry["file_path"]),
+            _pose(entry, path),
+            ChainMap(entry, content),
+        )
+        for entry in entries
+    ]
     require_files([frame.image for frame in frames], path)
     first = {}
     for number, frame in enumerate(frames):
         if first.setdefault(frame.image, number) != number:
-            raise InputError(f"{path}: frames {first[frame.image]} and {number} are both {frame.name}")
+            raise InputError(
+                f"{path}: frames {first[frame.image]} and {number} are both {frame.name}"
+            )
     return content, sorted(frames, key=lambda frame: natural_order(frame.name))
 
 

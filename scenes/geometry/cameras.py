@@ -1,18 +1,26 @@
-"""Camera poses as pure functions: placing cameras, the paper's training and test cameras, axis conventions.
+"""Camera poses as pure functions: placing cameras, the paper's training and test cameras, axis
+conventions.
 
-Poses are camera-to-world with OpenCV axes (x right, y down, z forward); the world's z axis points up.
+Poses are camera-to-world with OpenCV axes (x right, y down, z forward); the world's z axis points
+up.
 """
+
 import numpy as np
 from jaxtyping import Float
 
 GOLDEN_ANGLE = np.pi * (3 - np.sqrt(5))
-ROLL_TO_PITCH = 0.02  # (5 degrees / 35)^2: how far people hold cameras from level, beside how far they point them down
-NEARLY_UP = 5.0  # degrees, more than up directions of one scene differ between its training and its test views
+# (5 degrees / 35)^2: how far people hold cameras from level, beside how far they point them down
+ROLL_TO_PITCH = 0.02
+# Degrees, more than up directions of one scene differ between its training and its test views
+NEARLY_UP = 5.0
 SPIRAL_RADIANS = 20.0  # azimuth from the equator to the pole in the original's test sets
 
 
-def look_at(centers: Float[np.ndarray, "views 3"], target: Float[np.ndarray, "3"],
-            up: Float[np.ndarray, "3"]) -> Float[np.ndarray, "views 4 4"]:
+def look_at(
+    centers: Float[np.ndarray, "views 3"],
+    target: Float[np.ndarray, "3"],
+    up: Float[np.ndarray, "3"],
+) -> Float[np.ndarray, "views 4 4"]:
     """Poses of cameras at `centers` that look at `target`, with `up` upwards in the image.
 
     Raises ValueError if a camera looks along `up`.
@@ -40,7 +48,8 @@ def hemisphere(count: int, radius: float, seed: int) -> Float[np.ndarray, "count
 
 
 def spiral(count: int, radius: float) -> Float[np.ndarray, "count 3"]:
-    """Camera centers on an Archimedean spiral (paper, section 4), from the equator up to just before the pole.
+    """Camera centers on an Archimedean spiral (paper, section 4), from the equator up to just
+    before the pole.
 
     The polar angle is linear in the azimuth, as in the original's test sets.
     """
@@ -49,32 +58,42 @@ def spiral(count: int, radius: float) -> Float[np.ndarray, "count 3"]:
 
 
 def focus_point(cam2world: Float[np.ndarray, "views 4 4"]) -> Float[np.ndarray, "3"]:
-    """The point nearest to all viewing axes. Iteratively reweighted least squares, so that outliers count little."""
-    centers, forward = cam2world[:, :3, 3], cam2world[:, :3, 2]
-    across = np.eye(3) - forward[:, :, None] * forward[:, None, :]  # projects onto the plane across the viewing axis
+    """The point nearest to all viewing axes. Iteratively reweighted least squares, so that outliers
+    count little."""
+    centers = cam2world[:, :3, 3]
+    forward = cam2world[:, :3, 2]
+    across = (
+        np.eye(3) - forward[:, :, None] * forward[:, None, :]
+    )  # projects onto the plane across the viewing axis
     weights = np.ones(len(centers))
     point = centers.mean(axis=0)
     for _ in range(20):
         system = (across * weights[:, None, None]).sum(axis=0)
         # Parallel axes leave the system singular; damping then keeps the previous estimate.
         damping = 1e-6 * np.trace(system) * np.eye(3)
-        point = np.linalg.solve(system + damping, np.einsum("n,nij,nj->i", weights, across, centers) + damping @ point)
+        point = np.linalg.solve(
+            system + damping, np.einsum("n,nij,nj->i", weights, across, centers) + damping @ point
+        )
         miss = np.linalg.norm(np.einsum("nij,nj->ni", across, point - centers), axis=1)
         weights = 1 / (miss + 0.05 * np.median(np.linalg.norm(centers - point, axis=1)) + 1e-12)
     return point
 
 
 def up_direction(cam2world: Float[np.ndarray, "views 4 4"]) -> tuple[Float[np.ndarray, "3"], float]:
-    """The world's up direction (unit), and the median angle in degrees between the images' rows and the horizontal.
+    """The world's up direction (unit), and the median angle in degrees between the images' rows and
+    the horizontal.
 
-    People hold a camera level, however far they point it up or down: the rows of the images, their right axes, are
-    horizontal. So up is the direction most nearly perpendicular to all right axes. Where these leave it open, because
-    all cameras look the same way, the images' mean up direction decides; it also gives the sign. Iteratively reweighted
-    least squares, so that photos held askew count little.
+    People hold a camera level, however far they point it up or down: the rows of the images, their
+    right axes, are horizontal. So up is the direction most nearly perpendicular to all right axes.
+    Where these leave it open, because all cameras look the same way, the images' mean up direction
+    decides; it also gives the sign. Iteratively reweighted least squares, so that photos held askew
+    count little.
     """
     damping = ROLL_TO_PITCH / len(cam2world) * np.eye(3)
-    right, image_up = cam2world[:, :3, 0], -cam2world[:, :3, 1]
-    weights, up = np.ones(len(right)), np.array([0.0, 0.0, 1.0])
+    right = cam2world[:, :3, 0]
+    image_up = -cam2world[:, :3, 1]
+    weights = np.ones(len(right))
+    up = np.array([0.0, 0.0, 1.0])
     for _ in range(20):
         scatter = np.einsum("n,ni,nj->ij", weights, right, right) / weights.sum()
         solution = np.linalg.solve(scatter + damping, weights @ image_up / weights.sum())
@@ -85,9 +104,11 @@ def up_direction(cam2world: Float[np.ndarray, "views 4 4"]) -> tuple[Float[np.nd
     return up, float(np.degrees(np.median(np.arcsin(np.clip(np.abs(right @ up), 0, 1)))))
 
 
-def scene_axes(cam2world: Float[np.ndarray, "views 4 4"]) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"],
-                                                                   Float[np.ndarray, "3"]]:
-    """Unit world vectors right, back and up. Up is z if the cameras' up direction is near it, else that direction."""
+def scene_axes(
+    cam2world: Float[np.ndarray, "views 4 4"],
+) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
+    """Unit world vectors right, back and up. Up is z if the cameras' up direction is near it, else
+    that direction."""
     up, _ = up_direction(cam2world)
     if up[2] > np.cos(np.radians(NEARLY_UP)):
         up = np.array([0.0, 0.0, 1.0])
@@ -98,21 +119,23 @@ def scene_axes(cam2world: Float[np.ndarray, "views 4 4"]) -> tuple[Float[np.ndar
 
 
 def opengl2opencv(cam2world: Float[np.ndarray, "*views 4 4"]) -> Float[np.ndarray, "*views 4 4"]:
-    """Converts poses between OpenGL camera axes (y up, z backward) and OpenCV's; its own inverse."""
+    """Converts poses between OpenGL camera axes (y up, z backward) and OpenCV's; its own
+    inverse."""
     return cam2world * np.array([1, -1, -1, 1])
 
 
 def near_plane(distance: float, scale: float) -> float:
     """The near plane from which the depth planes, `2 * scale` deep in all, cover the grid.
 
-    `distance` is the nearest camera's distance from the grid's center. The grid's corners are half a diagonal,
-    sqrt(3)/2 * scale, from there. At least a hundredth of the scale: planes behind the camera see nothing.
+    `distance` is the nearest camera's distance from the grid's center. The grid's corners are half
+    a diagonal, sqrt(3)/2 * scale, from there. At least a hundredth of the scale: planes behind the
+    camera see nothing.
     """
     return float(max(distance - np.sqrt(3) / 2 * scale, 0.01 * scale))
 
 
 def _on_sphere(height: np.ndarray, azimuth: np.ndarray) -> np.ndarray:
-    ring = np.sqrt(1 - height ** 2)
+    ring = np.sqrt(1 - height**2)
     return np.stack([ring * np.cos(azimuth), ring * np.sin(azimuth), height], axis=1)
 
 

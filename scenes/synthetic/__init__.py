@@ -1,1 +1,2 @@
-"""What `scenes.render` is made of: textured objects, meshes from files, and a ray caster that runs on the CPU."""
+"""What `scenes.render` is made of: textured objects, meshes from files, and a ray caster that runs
+on the CPU."""

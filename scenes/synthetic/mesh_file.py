@@ -1,7 +1,8 @@
 """Reads a mesh with its materials and textures, from files that need not be what they claim.
 
-    surface, hashes = load_surface(Path("bust.glb"))
+surface, hashes = load_surface(Path("bust.glb"))
 """
+
 import hashlib
 import os
 from contextlib import suppress
@@ -27,7 +28,8 @@ MAX_UV = 1e6  # a texture that repeats more often is meant to confuse
 
 
 def load_surface(path: Path, up: str | None = None) -> tuple[Surface, dict[str, str | None]]:
-    """The meshes of a file as one surface that fits the unit cube, z up, and the hashes of `load_meshes`."""
+    """The meshes of a file as one surface that fits the unit cube, z up, and the hashes of
+    `load_meshes`."""
     meshes, hashes = load_meshes(path, up)
     with reading(path, KIND, MAX_BYTES), np.errstate(all="ignore"):
         surface = Surface.from_meshes(fit_unit_cube(meshes))
@@ -37,12 +39,15 @@ def load_surface(path: Path, up: str | None = None) -> tuple[Surface, dict[str, 
     return surface, hashes
 
 
-def load_meshes(path: Path, up: str | None = None) -> tuple[list[trimesh.Trimesh], dict[str, str | None]]:
-    """The meshes of a file in world coordinates with z up, and the SHA-256 of every file that it is made of, by name.
-    None: a file that the mesh names but that is not in its folder; nothing is read from elsewhere.
+def load_meshes(
+    path: Path, up: str | None = None
+) -> tuple[list[trimesh.Trimesh], dict[str, str | None]]:
+    """The meshes of a file in world coordinates with z up, and the SHA-256 of every file that it is
+    made of, by name. None: a file that the mesh names but that is not in its folder; nothing is
+    read from elsewhere.
 
-    `up` is the file's up axis, x, y or z; by default its format's: y for glTF, else z. Raises InputError if the mesh or
-    a texture cannot be read, or if there are no faces.
+    `up` is the file's up axis, x, y or z; by default its format's: y for glTF, else z. Raises
+    InputError if the mesh or a texture cannot be read, or if there are no faces.
     """
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in FORMATS:
@@ -51,7 +56,9 @@ def load_meshes(path: Path, up: str | None = None) -> tuple[list[trimesh.Trimesh
         folder = _Folder(path, limits)
         with open(path, "rb") as file:
             scene = trimesh.load_scene(file, file_type=suffix, resolver=folder, process=False)
-        meshes = [mesh for mesh in scene.dump() if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)]
+        meshes = [
+            mesh for mesh in scene.dump() if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)
+        ]
         for error in [*folder.errors, *limits.picture_errors]:
             raise error
     if not meshes:
@@ -62,21 +69,27 @@ def load_meshes(path: Path, up: str | None = None) -> tuple[list[trimesh.Trimesh
             _require_sound(mesh)
             if suffix == "stl":
                 _merge_vertices(mesh)
-    turn = np.roll(np.eye(3), {"x": 2, "y": 1, "z": 0}[up or ("y" if suffix in Y_UP_FORMATS else "z")], axis=0)
+    turn = np.roll(
+        np.eye(3), {"x": 2, "y": 1, "z": 0}[up or ("y" if suffix in Y_UP_FORMATS else "z")], axis=0
+    )
     for mesh in meshes:
         mesh.vertices = mesh.vertices @ turn.T
     return meshes, folder.hashes
 
 
 class _Folder(Resolver):
-    """Gives trimesh the files that a mesh names, from the mesh's folder alone, and remembers their hashes.
+    """Gives trimesh the files that a mesh names, from the mesh's folder alone, and remembers their
+    hashes.
 
     errors: of files that are there but cannot be read; trimesh passes over them.
     """
 
     def __init__(self, mesh: Path, limits: Limits):
-        self.mesh, self.file_name, self.limits = mesh, mesh.name, limits
-        self.size, self.errors = 0, []
+        self.mesh = mesh
+        self.file_name = mesh.name
+        self.limits = limits
+        self.size = 0
+        self.errors = []
         self.hashes = {mesh.name: self._hash(mesh)}
 
     def get(self, name: str) -> bytes:
@@ -93,7 +106,8 @@ class _Folder(Resolver):
         return path.read_bytes()
 
     def _find(self, name: str) -> Path | None:
-        """The file in the mesh's folder; for a path of another machine, the file of its last part."""
+        """The file in the mesh's folder; for a path of another machine, the file of its last
+        part."""
         for candidate in (name, PureWindowsPath(name).name):  # which takes both \ and / apart
             with suppress(InputError):
                 path = inside(self.mesh.parent, candidate, named_by=self.mesh)
@@ -118,8 +132,11 @@ class _Folder(Resolver):
 
 
 def _load_textures(meshes: list[trimesh.Trimesh]) -> None:
-    """Decodes the textures, after a look at their sizes. Raises what Pillow raises if one is damaged."""
-    textures = {id(texture): texture for texture in map(texture_of, meshes) if texture is not None}.values()
+    """Decodes the textures, after a look at their sizes. Raises what Pillow raises if one is
+    damaged."""
+    textures = {
+        id(texture): texture for texture in map(texture_of, meshes) if texture is not None
+    }.values()
     if sum(texture.width * texture.height for texture in textures) > MAX_TEXTURE_PIXELS:
         raise ValueError(f"its textures have more than {MAX_TEXTURE_PIXELS} pixels")
     for texture in textures:
@@ -127,7 +144,8 @@ def _load_textures(meshes: list[trimesh.Trimesh]) -> None:
 
 
 def _merge_vertices(mesh: trimesh.Trimesh) -> None:
-    """Makes equal vertices one, so that the triangles around it share a normal: STL repeats it for each of them."""
+    """Makes equal vertices one, so that the triangles around it share a normal: STL repeats it for
+    each of them."""
     _, first, inverse = np.unique(mesh.vertices, axis=0, return_index=True, return_inverse=True)
     mesh.update_vertices(first, inverse.reshape(-1))
 
@@ -143,4 +161,6 @@ def _require_sound(mesh: trimesh.Trimesh) -> None:
     if texture_of(mesh) is not None and mesh.visual.uv is not None:
         uv = mesh.visual.uv
         if uv.shape != (len(mesh.vertices), 2) or not (np.abs(uv) <= MAX_UV).all():
-            raise ValueError(f"texture coordinates are not finite, beyond {MAX_UV:g}, or not two for each vertex")
+            raise ValueError(
+                f"texture coordinates are not finite, beyond {MAX_UV:g}, or not two for each vertex"
+            )

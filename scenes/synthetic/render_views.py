@@ -1,4 +1,5 @@
 """Renders the views of a scene into their files, in several processes."""
+
 import multiprocessing
 import os
 import pickle
@@ -25,7 +26,8 @@ RAYS_PER_PROCESS = 30_000_000  # fewer are done before another process has start
 
 @dataclass(frozen=True)
 class View:
-    """One view to render, into `folder/rgb` and, if there is a `folder/depth`, its z-depth into that."""
+    """One view to render, into `folder/rgb` and, if there is a `folder/depth`, its z-depth into
+    that."""
 
     folder: Path
     index: int
@@ -35,20 +37,29 @@ class View:
         return self.folder / "rgb" / f"{view_name(self.index)}.png"
 
 
-def render_views(views: list[View], surface: Surface, matrix: Float[np.ndarray, "3 3"], sidelength: int,
-                 supersampling: int, workers: int | None, scratch: Path) -> None:
+def render_views(
+    views: list[View],
+    surface: Surface,
+    matrix: Float[np.ndarray, "3 3"],
+    sidelength: int,
+    supersampling: int,
+    workers: int | None,
+    scratch: Path,
+) -> None:
     """Renders the views whose image is missing.
 
-    `matrix` is the intrinsic matrix of the square images of `sidelength` pixels. Without `workers`, uses as many
-    processes as there are cores, fewer if there is little to do. They are sent the surface through the file `scratch`,
-    which is gone in the end.
+    `matrix` is the intrinsic matrix of the square images of `sidelength` pixels. Without `workers`,
+    uses as many processes as there are cores, fewer if there is little to do. They are sent the
+    surface through the file `scratch`, which is gone in the end.
     """
     scratch.unlink(missing_ok=True)  # of an earlier run that was killed
     missing = [view for view in views if not view.image_path().exists()]
     setup = (surface, matrix, sidelength, supersampling)
     rays = len(missing) * (sidelength * supersampling) ** 2
     workers = workers or min(1 + rays // RAYS_PER_PROCESS, usable_cores())
-    with tqdm(desc="render", total=len(views), initial=len(views) - len(missing), unit="view") as bar:
+    with tqdm(
+        desc="render", total=len(views), initial=len(views) - len(missing), unit="view"
+    ) as bar:
         if workers == 1:
             renderer = _Renderer(*setup)
             for view in missing:
@@ -62,29 +73,44 @@ def render_views(views: list[View], surface: Surface, matrix: Float[np.ndarray, 
 class _Renderer:
     """Renders views of one surface into their files."""
 
-    def __init__(self, surface: Surface, matrix: Float[np.ndarray, "3 3"], sidelength: int, supersampling: int):
-        self.caster, self.matrix = RayCaster(surface), matrix
-        self.sidelength, self.supersampling = sidelength, supersampling
+    def __init__(
+        self,
+        surface: Surface,
+        matrix: Float[np.ndarray, "3 3"],
+        sidelength: int,
+        supersampling: int,
+    ):
+        self.caster = RayCaster(surface)
+        self.matrix = matrix
+        self.sidelength = sidelength
+        self.supersampling = supersampling
 
     def render(self, view: View) -> None:
         """Writes the image last: its file marks the view as finished."""
         image = self.caster.render(view.cam2world, self.matrix, self.sidelength, self.supersampling)
         if (view.folder / "depth").is_dir():
             with new_file(view.folder / "depth" / f"{view_name(view.index)}.npz") as file:
-                np.savez_compressed(file, depth=self.caster.depth(view.cam2world, self.matrix, self.sidelength))
+                np.savez_compressed(
+                    file, depth=self.caster.depth(view.cam2world, self.matrix, self.sidelength)
+                )
         write_image(view.image_path(), image)
 
 
-def _render_in_parallel(views: list[View], setup: tuple, workers: int, scratch: Path) -> Iterator[None]:
+def _render_in_parallel(
+    views: list[View], setup: tuple, workers: int, scratch: Path
+) -> Iterator[None]:
     """Spawns fresh processes: forked ones would inherit OpenCV's threads in a state that hangs.
 
     Raises InputError if one of them is killed.
     """
     try:
-        # Sent through a file, because the pipe to a starting process would block until it has started.
+        # Sent through a file, because the pipe to a starting process would block until it has
+        # started.
         scratch.write_bytes(pickle.dumps(setup))
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(scratch,)) as pool:
+        with ProcessPoolExecutor(
+            workers, context, initializer=_start_worker, initargs=(scratch,)
+        ) as pool:
             # Workers inherit the ignored signal: the parent alone handles Ctrl-C.
             handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
             finished = pool.map(_render_in_worker, views)
@@ -94,8 +120,11 @@ def _render_in_parallel(views: list[View], setup: tuple, workers: int, scratch: 
             finally:
                 pool.shutdown(cancel_futures=True)
     except BrokenProcessPool:
-        raise InputError(f"--workers {workers}: a worker process was killed, perhaps because memory ran out. The same "
-                         "command goes on where this one ended; give it fewer --workers") from None
+        raise InputError(
+            f"--workers {workers}: a worker process was killed, perhaps because memory ran out. "
+            "The same "
+            "command goes on where this one ended; give it fewer --workers"
+        ) from None
     finally:
         scratch.unlink(missing_ok=True)
 

@@ -1,7 +1,8 @@
 """`Surface`: meshes as flat arrays for the ray caster, made from any trimesh meshes.
 
-    surface = Surface.from_meshes(fit_unit_cube(meshes))
+surface = Surface.from_meshes(fit_unit_cube(meshes))
 """
+
 from dataclasses import dataclass
 
 import cv2
@@ -17,8 +18,9 @@ SMOOTH_COSINE = np.cos(np.radians(45))
 class Surface:
     """Triangles with everything that shading needs, one row per triangle and corner.
 
-    corners: world coordinates. normals: unit, outward. uv: texture coordinates, v upwards, repeating beyond [0, 1].
-    colors: RGB in [0, 1], multiplied with the texture. texture: index into `textures`, which are RGB images.
+    corners: world coordinates. normals: unit, outward. uv: texture coordinates, v upwards,
+    repeating beyond [0, 1]. colors: RGB in [0, 1], multiplied with the texture. texture: index into
+    `textures`, which are RGB images.
     """
 
     corners: Float32[np.ndarray, "faces 3 3"]
@@ -30,29 +32,36 @@ class Surface:
 
     @classmethod
     def from_meshes(cls, meshes: list[trimesh.Trimesh]) -> "Surface":
-        """Uses smooth normals where the surface bends by less than 45 degrees, the triangle's own elsewhere."""
+        """Uses smooth normals where the surface bends by less than 45 degrees, the triangle's own
+        elsewhere."""
         parts = [_appearance(mesh) for mesh in meshes]
-        return cls(np.concatenate([mesh.triangles for mesh in meshes]).astype(np.float32),
-                   np.concatenate([_corner_normals(mesh) for mesh in meshes]).astype(np.float32),
-                   np.concatenate([uv for uv, _, _ in parts]).astype(np.float32),
-                   np.concatenate([colors for _, colors, _ in parts]).astype(np.float32),
-                   np.repeat(np.arange(len(meshes)), [len(mesh.faces) for mesh in meshes]),
-                   [texture for _, _, texture in parts])
+        return cls(
+            np.concatenate([mesh.triangles for mesh in meshes]).astype(np.float32),
+            np.concatenate([_corner_normals(mesh) for mesh in meshes]).astype(np.float32),
+            np.concatenate([uv for uv, _, _ in parts]).astype(np.float32),
+            np.concatenate([colors for _, colors, _ in parts]).astype(np.float32),
+            np.repeat(np.arange(len(meshes)), [len(mesh.faces) for mesh in meshes]),
+            [texture for _, _, texture in parts],
+        )
 
     def radius(self) -> float:
         """The radius of the smallest sphere about the origin that holds the surface."""
         return float(np.linalg.norm(self.corners, axis=2).max())
 
     def prefiltered(self, spacing: float) -> "Surface":
-        """The surface with textures shrunk to about one texel per `spacing` (world units) by area averaging.
+        """The surface with textures shrunk to about one texel per `spacing` (world units) by area
+        averaging.
 
-        `spacing` is the distance between the camera's samples on the surface; finer detail would alias.
+        `spacing` is the distance between the camera's samples on the surface; finer detail would
+        alias.
         """
         textures = []
         for index, texture in enumerate(self.textures):
             height, width = texture.shape[:2]
             own = self.texture == index
-            texel = np.sqrt(_area(self.corners[own]) / max(_area(self.uv[own]) * height * width, 1e-12))
+            texel = np.sqrt(
+                _area(self.corners[own]) / max(_area(self.uv[own]) * height * width, 1e-12)
+            )
             ratio = min(texel / spacing, 1.0)
             size = max(round(width * ratio), 1), max(round(height * ratio), 1)
             textures.append(cv2.resize(texture, size, interpolation=cv2.INTER_AREA))
@@ -60,7 +69,8 @@ class Surface:
 
 
 def fit_unit_cube(meshes: list[trimesh.Trimesh]) -> list[trimesh.Trimesh]:
-    """Copies of the meshes, centered at the origin together and scaled so that the longest side is 1.
+    """Copies of the meshes, centered at the origin together and scaled so that the longest side is
+    1.
 
     Raises ValueError if they have no extent.
     """
@@ -87,10 +97,15 @@ def _corner_normals(mesh: trimesh.Trimesh) -> Float[np.ndarray, "faces 3 3"]:
     return np.where(bends_little, smooth, flat)
 
 
-def _appearance(mesh: trimesh.Trimesh) -> tuple[Float[np.ndarray, "faces 3 2"], Float[np.ndarray, "faces 3 3"],
-                                                UInt8[np.ndarray, "h w 3"]]:
-    """Texture coordinates and colors per corner, and the texture; neutral ones where the mesh has none."""
-    uv, white = np.zeros((len(mesh.faces), 3, 2)), np.ones((len(mesh.faces), 3, 3))
+def _appearance(
+    mesh: trimesh.Trimesh,
+) -> tuple[
+    Float[np.ndarray, "faces 3 2"], Float[np.ndarray, "faces 3 3"], UInt8[np.ndarray, "h w 3"]
+]:
+    """Texture coordinates and colors per corner, and the texture; neutral ones where the mesh has
+    none."""
+    uv = np.zeros((len(mesh.faces), 3, 2))
+    white = np.ones((len(mesh.faces), 3, 3))
     plain = np.full((1, 1, 3), 255, np.uint8)
     if mesh.visual.kind == "texture":
         material = mesh.visual.material
@@ -112,5 +127,5 @@ def _rgb(image: Image.Image) -> np.ndarray:
 def _area(triangles: np.ndarray) -> float:
     """The total area of triangles with corners in 2D or 3D."""
     first, second = (triangles[:, k].astype(np.float64) - triangles[:, 0] for k in (1, 2))
-    gram = (first ** 2).sum(1) * (second ** 2).sum(1) - (first * second).sum(1) ** 2
+    gram = (first**2).sum(1) * (second**2).sum(1) - (first * second).sum(1) ** 2
     return float(np.sqrt(np.maximum(gram, 0)).sum() / 2)
