@@ -4,7 +4,7 @@ scenes/photos.py.
 python colmap_wrapper.py --img_dir photos --trgt_dir data/mine
 """
 
-from cli import run
+from machine.cli import run
 from scenes.photos import PROG, main
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8, UInt16
 from tqdm import tqdm
 
-from foreign import reading
-from images import decode, decode_rgba
+from files.images import decode, decode_rgba
+from files.untrusted import reading
 from util import InputError, new_file, read_text, write_text
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from baselines import MODELS, UNTRAINED, recorded_model
 from checkpoints import find_checkpoint, latest_checkpoint, load_checkpoint
-from cli import Parser, exit_code, number
 from data_util import BACKGROUNDS, DEFAULT_NEAR_PLANE
 from deep_voxels import SIZES
 from evaluation.command import test
-from processes import Ranks, joined
-from runtime import PRECISIONS, choose_device, keep_freed_memory
+from machine.cli import Parser, exit_code, number
+from machine.ranks import Ranks, joined
+from machine.runtime import PRECISIONS, choose_device, keep_freed_memory
 from training.loop import train
 from training.recipes import RECIPES
 from util import InputError, run_name

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.speed import PRESETS, add_arithmetic_options, parse_options, training_state
-from cli import Parser, run
+from machine.cli import Parser, run
 from training.recipes import scale_dropout_
 from training.step import train_step
 

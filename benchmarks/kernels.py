@@ -20,11 +20,11 @@ import torch
 from torch import nn
 
 from benchmarks.speed import PRESETS, training
-from cli import Parser, number, run
 from cpu_kernels import prepare_for_frames_, thresholds
 from cpu_kernels.accelerate import KERNELS
 from evaluation.render import VIEWS_AT_ONCE
-from runtime import PRECISIONS, autocast, keep_freed_memory, set_arithmetic
+from machine.cli import Parser, number, run
+from machine.runtime import PRECISIONS, autocast, keep_freed_memory, set_arithmetic
 from util import write_json
 
 # Kernels that a threshold switches off; the others' layers become their parents again.

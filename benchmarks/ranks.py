@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 from benchmarks.speed import camera_ring, fresh_networks
-from cli import Parser, number, run
 from deep_voxels import SIZES
-from processes import ALONE, Ranks, joined
-from runtime import keep_freed_memory, set_arithmetic
+from machine.cli import Parser, number, run
+from machine.ranks import ALONE, Ranks, joined
+from machine.runtime import keep_freed_memory, set_arithmetic
 from training.data import Batch
 from training.step import train_step
 from util import InputError, write_json

@@ -25,9 +25,9 @@ from benchmarks.speed import (
     time_frames,
     training,
 )
-from cli import Parser, run
 from deep_voxels import Architecture
 from experiments.plot import Curve, Plot, write_plots
+from machine.cli import Parser, run
 from util import write_json
 
 VALUES = {

@@ -25,14 +25,15 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cli import Parser, number, run
 from cpu_kernels import prepare_for_frames_
 from data_util import SceneIntrinsics
 from dataio import scene_geometry
 from deep_voxels import SIZES, Architecture
 from evaluation.render import VIEWS_AT_ONCE
-from processes import ALONE, Ranks
-from runtime import (
+from geometry.cameras import look_at
+from machine.cli import Parser, number, run
+from machine.ranks import ALONE, Ranks
+from machine.runtime import (
     PRECISIONS,
     autocast,
     choose_device,
@@ -40,7 +41,6 @@ from runtime import (
     set_arithmetic,
     uses_cpu_kernels,
 )
-from scenes.geometry.cameras import look_at
 from training.data import Batch
 from training.loop import PROGRESS_EVERY
 from training.networks import Networks, build_networks

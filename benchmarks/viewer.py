@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from cli import Parser, number, run
+from machine.cli import Parser, number, run
 from util import InputError
 
 PROG = "benchmarks.viewer"

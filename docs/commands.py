@@ -7,7 +7,7 @@ from argparse import Action, HelpFormatter
 from pathlib import Path
 from unittest.mock import patch
 
-from cli import Parser
+from machine.cli import Parser
 
 ROOT = Path(__file__).parent.parent
 GROUPS = {  # files under each heading; those that are commands appear

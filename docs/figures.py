@@ -23,7 +23,6 @@ from matplotlib.image import AxesImage
 from torch import Tensor
 
 from checkpoints import find_checkpoint, load_checkpoint
-from cli import Parser, number, run
 from data_util import BACKGROUNDS, BORDER, crop_border, nearest_views
 from dataio import Scene, find_split, load_scene
 from deep_voxels import DeepVoxels, Rendering
@@ -37,6 +36,7 @@ from evaluation.render import (
     recorded_option,
     recorded_scene,
 )
+from machine.cli import Parser, number, run
 from projection import (
     frustum_coordinates,
     frustum_mask,

@@ -27,9 +27,9 @@ from evaluation.metrics import (
 from evaluation.output import write_comparison, write_frames
 from evaluation.perceptual import load_lpips
 from evaluation.render import load_model, make_fast_, nearest_neighbors, render_path
-from processes import ALONE, Ranks
-from runtime import describe_machine, set_arithmetic
-from scenes.geometry.coverage import frustum_meets_grid
+from geometry.coverage import frustum_meets_grid
+from machine.ranks import ALONE, Ranks
+from machine.runtime import describe_machine, set_arithmetic
 from util import InputError, make_run_folder, write_json
 
 

@@ -20,7 +20,6 @@ from torch import nn
 from tqdm import tqdm
 
 from checkpoints import find_checkpoint, load_checkpoint
-from cli import Parser, run
 from data_util import BORDER
 from dataio import load_scene
 from deep_voxels import DeepVoxels
@@ -34,7 +33,8 @@ from evaluation.render import (
     recorded_scene,
     render_path,
 )
-from runtime import choose_device, set_arithmetic
+from machine.cli import Parser, run
+from machine.runtime import choose_device, set_arithmetic
 from util import InputError, new_file
 
 PROG = "evaluation.export"

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float
 from data_util import BACKGROUNDS, BORDER, center_square, list_images
 from dataio import Scene, load_scene
 from evaluation.render import Frame, Neighbors
-from foreign import reading
-from images import may_be_transparent
+from files.images import may_be_transparent
+from files.untrusted import reading
 from util import InputError
 
 MAX_DEPTH_BYTES = 1 << 28

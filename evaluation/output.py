@@ -16,7 +16,7 @@ from evaluation.metrics import true_image
 from evaluation.pictures import depth_pictures, enlarge, picture_grid, spread, to_uint8
 from evaluation.render import VIEWS_AT_ONCE, Frame
 from evaluation.video import Video
-from processes import ALONE, Ranks
+from machine.ranks import ALONE, Ranks
 from util import new_file
 
 WRITERS = 4  # threads that write and measure frames while the next ones are rendered

@@ -13,8 +13,8 @@ from pathlib import Path
 from torch import Tensor
 
 from checkpoints import find_checkpoint, load_checkpoint, save_checkpoint, tested_weights
-from cli import Parser, run
 from evaluation.render import recorded_network
+from machine.cli import Parser, run
 from util import InputError
 
 PROG = "evaluation.pack"

@@ -16,9 +16,9 @@ from cpu_kernels import accelerate_, prepare_for_frames_
 from data_util import BORDER, DEFAULT_NEAR_PLANE, SceneIntrinsics, nearest_views, scene_parts
 from dataio import Scene, scene_geometry
 from deep_voxels import Architecture, DeepVoxels, Rendering, describe
-from processes import ALONE, Ranks
+from machine.ranks import ALONE, Ranks
+from machine.runtime import autocast, channels_last_, uses_cpu_kernels
 from projection import SceneGeometry
-from runtime import autocast, channels_last_, uses_cpu_kernels
 from util import InputError
 
 VIEWS_AT_ONCE = 4

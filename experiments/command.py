@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 
-from cli import Parser, number
 from experiments.execute import ROOT
 from experiments.plan import (
     Plan,
@@ -27,6 +26,7 @@ from experiments.slurm import add_slurm_arguments, check_slurm, run_on_slurm
 from experiments.slurm_queue import tasks_if_known
 from experiments.status import find_result, read_state, status_table
 from experiments.worker import add_slot_arguments, make_slots, work
+from machine.cli import Parser, number
 from util import InputError
 
 Scenes = dict[str, SceneData]  # by name

@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from baselines import FROM_SOURCE
 from checkpoints import checkpoints_by_step, load_checkpoint
-from cli import Parser, run
 from data_util import BACKGROUNDS
 from dataio import Scene, load_scene
 from evaluation.metrics import FrameMetrics, load_true_depth, mean_metrics, measure_depth
@@ -40,7 +39,8 @@ from evaluation.render import (
 from experiments.fingerprint import fingerprint
 from experiments.plan import writing
 from experiments.results import GAP, markdown_table
-from runtime import PRECISIONS, choose_device, set_arithmetic
+from machine.cli import Parser, run
+from machine.runtime import PRECISIONS, choose_device, set_arithmetic
 from training.validation import held_out_folder
 from util import InputError, new_file, one_line, read_text, write_json, write_text
 

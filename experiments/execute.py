@@ -19,7 +19,7 @@ from pathlib import Path
 
 from experiments.plan import OUT, Plan
 from experiments.status import count_failures, find_result, read_commands
-from folders import Lock
+from files.folders import Lock
 from util import InputError, write_json
 
 ROOT = Path(__file__).parent.parent

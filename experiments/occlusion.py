@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cli import run
 from dataio import Scene
 from evaluation.metrics import load_true_depth
 from evaluation.pictures import depth_pictures, spread
@@ -22,6 +21,7 @@ from experiments.pictures import VIEWS_SHOWN, load_test_views, truth_and_frames,
 from experiments.plan import Run, SceneData
 from experiments.results import GAP, Outcome, cell, gaps, markdown_table, summarize
 from experiments.status import Result
+from machine.cli import run
 from util import write_json, write_text
 
 PROG = "experiments.occlusion"

@@ -17,7 +17,7 @@ from baselines import UNTRAINED
 from data_util import list_images
 from dataio import find_split
 from experiments.fingerprint import fingerprint
-from folders import Lock
+from files.folders import Lock
 from run_deepvoxels import FREE_ON_RESUME, build_parser
 from util import InputError, read_text, write_json
 

@@ -15,7 +15,6 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from cli import Parser, number, run
 from data_util import list_poses
 from dataio import sampled_views
 from deep_voxels import SIZES
@@ -23,6 +22,7 @@ from experiments.command import Groups, Scenes, experiment_parser, parse, run_ex
 from experiments.plan import OUT, Run, SceneData
 from experiments.plot import Curve, Plot, write_plots
 from experiments.results import Outcome, cell, gaps, markdown_table, summarize
+from machine.cli import Parser, number, run
 from util import write_json, write_text
 
 PROG = "experiments.sensitivity"

@@ -18,14 +18,14 @@ from contextlib import redirect_stderr
 from functools import partial
 from pathlib import Path
 
-from cli import Parser, number
 from experiments.execute import ROOT
 from experiments.plan import Plan
 from experiments.slurm_queue import Task, call, read_queue
 from experiments.slurm_task import SAVE_SECONDS, work_in_task
 from experiments.status import read_state
 from experiments.worker import StepBar, ending, say
-from folders import Lock
+from files.folders import Lock
+from machine.cli import Parser, number
 from util import InputError, write_json
 
 POLL_SECONDS = 10

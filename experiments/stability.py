@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cli import Parser, number, run
 from experiments.command import Groups, Scenes, experiment_parser, parse, run_experiment
 from experiments.plan import Run
 from experiments.results import GAP, Outcome, gaps, markdown_table, summarize
+from machine.cli import Parser, number, run
 from util import new_file, one_line, write_json, write_text
 
 PROG = "experiments.stability"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.plan import Plan
-from folders import is_locked
+from files.folders import is_locked
 
 STOPPED = {
     0,

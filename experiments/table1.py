@@ -15,7 +15,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from baselines import MODELS, UNTRAINED
-from cli import run
 from evaluation.pictures import spread
 from experiments.command import Groups, Scenes, experiment_parser, parse, run_experiment
 from experiments.pictures import (
@@ -28,6 +27,7 @@ from experiments.pictures import (
 from experiments.plan import Run
 from experiments.results import GAP, Outcome, cell, gaps, markdown_table, summarize
 from experiments.status import Result
+from machine.cli import run
 from util import write_json, write_text
 
 PROG = "experiments.table1"

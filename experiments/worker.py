@@ -24,10 +24,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from cli import Parser, number, run
 from experiments.execute import Commands, carry_out, taken
 from experiments.plan import Plan, read_plan, split_flags
 from experiments.status import count_failures, find_result, read_progress, read_state
+from machine.cli import Parser, number, run
 from util import InputError, usable_cores
 
 PROG = "experiments.worker"

@@ -19,7 +19,6 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from cli import Parser, number, run
 from data_util import (
     DEFAULT_NEAR_PLANE,
     SceneIntrinsics,
@@ -31,8 +30,9 @@ from data_util import (
     scene_parts,
     write_image,
 )
-from scenes.geometry.coverage import covered_share, judge, seen_share
-from scenes.geometry.points import load_points
+from geometry.coverage import covered_share, judge, seen_share
+from geometry.points import load_points
+from machine.cli import Parser, number, run
 from util import InputError
 
 PROG = "scenes.check"

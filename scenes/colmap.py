@@ -10,8 +10,8 @@ order of their names.
 from collections.abc import Sequence
 from pathlib import Path
 
-from cli import Parser, run
-from folders import new_folder, refuse_existing
+from files.folders import new_folder, refuse_existing
+from machine.cli import Parser, run
 from scenes.capture.capture import add_flags, write_capture
 from scenes.capture.colmap_files import FILES
 from scenes.capture.colmap_model import read_capture

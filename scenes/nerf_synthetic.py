@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cli import Parser, number, run
 from data_util import SceneIntrinsics, load_image, square_resize, write_scene_folder
-from folders import new_folder
+from files.folders import new_folder
+from geometry.cameras import near_plane
+from machine.cli import Parser, number, run
 from scenes.capture.files import warn_of_leaks
 from scenes.capture.transforms import Frame, read_frames
-from scenes.geometry.cameras import near_plane
 from util import InputError, write_json
 
 PROG = "scenes.nerf_synthetic"

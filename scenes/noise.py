@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float
 
-from cli import Parser, number, run
 from data_util import list_poses, load_intrinsics, load_pose, scene_parts, write_pose
-from folders import new_folder, real_path, refuse_existing
+from files.folders import new_folder, real_path, refuse_existing
+from machine.cli import Parser, number, run
 from util import InputError, write_json
 
 PROG = "scenes.noise"

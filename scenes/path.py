@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from cli import Parser, number, run
 from data_util import SceneIntrinsics, scene_parts, write_scene_folder
 from dataio import load_scene
-from folders import new_folder, refuse_existing
-from scenes.geometry.cameras import SPIRAL_RADIANS, look_at, scene_axes
-from scenes.geometry.smooth_path import smooth_path
+from files.folders import new_folder, refuse_existing
+from geometry.cameras import SPIRAL_RADIANS, look_at, scene_axes
+from geometry.smooth_path import smooth_path
+from machine.cli import Parser, number, run
 from util import InputError
 
 PROG = "scenes.path"

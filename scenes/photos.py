@@ -23,8 +23,8 @@ from tempfile import TemporaryDirectory
 
 from tqdm import tqdm
 
-from cli import Parser, number, run
-from folders import new_folder
+from files.folders import new_folder
+from machine.cli import Parser, number, run
 from scenes.capture.capture import add_flags, split_views, write_capture
 from scenes.capture.colmap_model import model_capture
 from scenes.capture.exposure import exposure_warning

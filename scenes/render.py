@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from cli import Parser, number, run
 from data_util import SceneIntrinsics, write_intrinsics, write_poses
-from folders import finish_folder, held_folder, real_path, refuse_existing
-from scenes.geometry.cameras import hemisphere, look_at, near_plane, spiral
+from files.folders import finish_folder, held_folder, real_path, refuse_existing
+from geometry.cameras import hemisphere, look_at, near_plane, spiral
+from machine.cli import Parser, number, run
 from scenes.synthetic.mesh_file import load_surface
 from scenes.synthetic.objects import OBJECTS
 from scenes.synthetic.raycast import RayCaster

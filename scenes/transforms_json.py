@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cli import Parser, run
-from folders import new_folder, refuse_existing
-from foreign import inside
+from files.folders import new_folder, refuse_existing
+from files.untrusted import inside
+from geometry.points import load_points
+from machine.cli import Parser, run
 from scenes.capture.capture import Capture, add_flags, write_capture
 from scenes.capture.transforms import read_frames
 from scenes.capture.transforms_camera import transforms_camera
-from scenes.geometry.points import load_points
 
 PROG = "scenes.transforms_json"
 

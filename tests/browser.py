@@ -14,7 +14,7 @@ import imageio.v2 as imageio
 import numpy as np
 
 from evaluation.metrics import measure
-from scenes.geometry.coverage import project
+from geometry.coverage import project
 from tests.helpers import ENVIRONMENT, ROOT, finish
 from viewer.camera import Canvas, fitting_fov, place
 from viewer.scene_objects import BOX_COLOR, box_edges

@@ -16,10 +16,10 @@ import imageio.v2 as imageio
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-import cli
 from checkpoints import load_checkpoint
 from data_util import list_images, list_poses, load_intrinsics, load_pose, write_image
-from scenes.geometry.cameras import look_at, opengl2opencv
+from geometry.cameras import look_at, opengl2opencv
+from machine import cli
 from tests.conftest import SMALL
 from tests.helpers import ENVIRONMENT, ROOT, STARTED, arguments, render_arguments, run
 

@@ -108,7 +108,7 @@ class Worker:
 def serve() -> None:
     """Answers each line of stdin, a module and its arguments, with one line on stdout."""
     import tests.conftest  # noqa: F401, which checks shape annotations
-    from cli import exit_code
+    from machine.cli import exit_code
 
     opened = []
     programs = []

@@ -1,5 +1,5 @@
 """Training steps in float64, in one process or in each of several that torchrun starts, for
-tests/test_torchrun.py.
+tests/machine/test_torchrun.py.
 
     torchrun --nproc_per_node 2 -m tests.ranks_worker OUT WORDS...
 
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataio import draw_triplets
-from processes import Ranks, joined
+from machine.ranks import Ranks, joined
 from run_deepvoxels import resolve_options
 from training.data import Batch, load_batch, load_training_scene
 from training.networks import Networks, build_networks

@@ -12,8 +12,8 @@ from data_util import crop_border, list_poses, load_intrinsics, load_pose
 from dataio import scene_geometry
 from deep_voxels import Architecture, DeepVoxels
 from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
+from machine.runtime import channels_last_
 from projection import frustum_coordinates, frustum_mask, lift, lift_coordinates
-from runtime import channels_last_
 from tests.golden.synthetic_weights import synthetic_image
 from tests.helpers import GOLDEN, synthetic_state
 

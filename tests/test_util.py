@@ -12,8 +12,8 @@ from argparse import ArgumentTypeError
 import pytest
 import torch
 
-from cli import exit_code, number, run
-from runtime import describe_machine
+from machine.cli import exit_code, number, run
+from machine.runtime import describe_machine
 from training import run_folder
 from training.run_folder import Signals
 from util import InputError, make_run_folder
@@ -101,7 +101,7 @@ def test_commands_end_well_or_with_their_own_code_and_bugs_are_not_hidden():
 @pytest.mark.parametrize(("length", "code"), [(10, 0), (100_000, 141)])
 def test_a_closed_pipe_ends_a_command_without_a_word(length, code):
     """As in `command | head`: a short text fails only when Python flushes it at its end."""
-    command = f"import cli; cli.run('thing', lambda argv: print('x' * {length}))"
+    command = f"from machine import cli; cli.run('thing', lambda argv: print('x' * {length}))"
     process = subprocess.Popen(
         [sys.executable, "-c", command],
         stdout=subprocess.PIPE,
@@ -115,9 +115,8 @@ def test_a_closed_pipe_ends_a_command_without_a_word(length, code):
 
 
 def test_commands_that_need_no_torch_do_not_wait_for_it():
-    subprocess.run(
-        [sys.executable, "-c", "import cli, sys; assert 'torch' not in sys.modules"], check=True
-    )
+    code = "import sys, machine.cli; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +147,8 @@ def test_large_blocks_are_cleared_by_the_system_once_or_each_time(everything):
     """In pages of 4 KiB: a block of 64 MiB has 16384. At first malloc has to find where such blocks
     fit."""
     faults = """if True:
-        import ctypes, resource, torch, runtime
+        import ctypes, resource, torch
+        from machine import runtime
         ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: no pages of 2 MiB
         runtime.keep_freed_memory(everything=%s)
         for _ in range(20):

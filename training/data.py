@@ -13,9 +13,9 @@ from torch import Tensor
 
 from baselines import FROM_SOURCE
 from dataio import Scene, Views, draw_triplets, load_scene, scene_geometry
-from processes import ALONE, Ranks
+from geometry.coverage import judge
+from machine.ranks import ALONE, Ranks
 from projection import SceneGeometry
-from scenes.geometry.coverage import judge
 from util import InputError, one_line
 
 

@@ -13,8 +13,8 @@ import torch
 
 from baselines.width import count_parameters
 from dataio import Scene
-from processes import ALONE, Ranks
-from runtime import set_arithmetic
+from machine.ranks import ALONE, Ranks
+from machine.runtime import set_arithmetic
 from training.data import load_batch, load_training_scene, sources_of_a_step, training_triplets
 from training.guard import MAX_SKIPPED_STEPS, NotFinite, SkippedSteps
 from training.keeper import CheckpointKeeper

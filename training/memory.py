@@ -17,7 +17,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from baselines import build_model
 from deep_voxels import architecture_of
 from losses import PatchDiscriminator
-from processes import Ranks
+from machine.ranks import Ranks
 from projection import SceneGeometry
 from training.data import sources_of_a_step
 from training.muon import kernels_of

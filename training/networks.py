@@ -12,9 +12,9 @@ from baselines import build_model
 from cpu_kernels import accelerate_
 from deep_voxels import architecture_of
 from losses import PatchDiscriminator
-from processes import ALONE, Ranks
+from machine.ranks import ALONE, Ranks
+from machine.runtime import channels_last_, compile_for_training, uses_cpu_kernels
 from projection import SceneGeometry
-from runtime import channels_last_, compile_for_training, uses_cpu_kernels
 from training.guard import RunningStatistics
 from training.muon import Muon, kernels_of
 from training.recipes import WeightAverage, scale_dropout_

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 from checkpoints import MAX_HISTORY_BYTES
-from folders import Lock
-from processes import Ranks
-from runtime import describe_machine
+from files.folders import Lock
+from machine.ranks import Ranks
+from machine.runtime import describe_machine
 from util import InputError, make_run_folder, read_text, write_json
 
 # not on Windows

@@ -17,7 +17,7 @@ from checkpoints import (
 )
 from dataio import Scene
 from deep_voxels import architecture_of, describe
-from processes import Ranks
+from machine.ranks import Ranks
 from projection import SceneGeometry
 from training.networks import Networks, build_networks
 from util import InputError

@@ -10,7 +10,7 @@ from torch import Tensor
 from data_util import crop_border
 from deep_voxels import Integration, Rendering
 from losses import adversarial_loss, discriminator_loss
-from runtime import autocast
+from machine.runtime import autocast
 from training.data import Batch
 from training.guard import check_finite
 from training.networks import Networks

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 from checkpoints import load_checkpoint
-from cli import Parser, exit_code, number
 from evaluation.render import recorded_option
-from runtime import choose_device, keep_freed_memory, set_arithmetic
+from machine.cli import Parser, exit_code, number
+from machine.runtime import choose_device, keep_freed_memory, set_arithmetic
 from util import InputError
 from viewer.model import PRECISION, build, load_next, load_scene_in_view
 from viewer.session import Session

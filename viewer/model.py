@@ -28,9 +28,9 @@ from evaluation.render import (
     recorded_scene,
     view_renderer,
 )
+from geometry.cameras import scene_axes
+from machine.runtime import autocast
 from projection import SceneGeometry
-from runtime import autocast
-from scenes.geometry.cameras import scene_axes
 from util import InputError
 from viewer.camera import Lens, lens_of
 

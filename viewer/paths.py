@@ -10,9 +10,9 @@ from jaxtyping import Float
 
 from data_util import require_rigid, write_scene_folder
 from evaluation.video import FRAMES_PER_SECOND
-from folders import new_folder
-from scenes.geometry.coverage import frustum_meets_grid
-from scenes.geometry.smooth_path import smooth_path
+from files.folders import new_folder
+from geometry.coverage import frustum_meets_grid
+from geometry.smooth_path import smooth_path
 from util import InputError, read_text, write_json
 from viewer.model import Model, SceneInView
 

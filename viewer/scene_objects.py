@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 
 from data_util import BORDER
 from evaluation.pictures import spread
-from scenes.geometry.coverage import grid_corners
+from geometry.coverage import grid_corners
 from viewer.camera import to_wxyz
 from viewer.model import SceneInView
 from viewer.pictures import photo

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from evaluation.output import write_frames
 from evaluation.render import Frame, render_path
-from runtime import describe_machine
+from machine.runtime import describe_machine
 from util import make_run_folder, write_json
 from viewer.model import PRECISION, Model
 from viewer.renderer import Renderer

@@ -20,15 +20,15 @@ except ModuleNotFoundError:  # this is the import of a command, which ends here,
     )
     sys.exit(2)
 
-from cli import Parser, number
 from data_util import SceneIntrinsics, load_image, load_rgba, square_resize, write_scene_folder
+from geometry.coverage import judge
+from geometry.grid import Grid, choose_grid, tightest_yaw
+from geometry.points import save_points
+from machine.cli import Parser, number
 from scenes.capture.files import warn_of_leaks
 from scenes.capture.masks import cut_out, object_points
 from scenes.capture.undistort import Undistorter, shared_pinhole
 from scenes.capture.upright import upright_rotation
-from scenes.geometry.coverage import judge
-from scenes.geometry.grid import Grid, choose_grid, tightest_yaw
-from scenes.geometry.points import save_points
 from util import InputError, write_json
 
 

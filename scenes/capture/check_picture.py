@@ -11,8 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from data_util import SceneIntrinsics, load_image
-from scenes.geometry.cameras import scene_axes
-from scenes.geometry.coverage import grid_corners, project
+from geometry.cameras import scene_axes
+from geometry.coverage import grid_corners, project
 from util import InputError
 
 DPI = 100

@@ -18,8 +18,8 @@ import numpy as np
 import pycolmap
 from jaxtyping import Float, UInt8
 
+from geometry.points import usable_points
 from scenes.capture.sensible import parameter_count, sensible_camera
-from scenes.geometry.points import usable_points
 from util import InputError, require_file
 
 FILES = ("cameras", "images", "points3D")

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from data_util import require_rigid
-from foreign import inside
+from files.untrusted import inside
 from scenes.capture.capture import Capture
 from scenes.capture.colmap_files import ImageRecord, read_files
 from scenes.capture.files import natural_order, require_files

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from data_util import MAX_IMAGE_BYTES, list_images, load_image, load_rgba
-from foreign import reading
+from files.untrusted import reading
 from scenes.capture.exif import orientation_of, turn_upright
 from util import InputError
 

@@ -8,8 +8,8 @@ import pillow_heif
 from PIL import Image
 
 from data_util import MAX_IMAGE_BYTES, list_images
-from foreign import PICTURES, reading
-from images import has_alpha
+from files.images import has_alpha
+from files.untrusted import PICTURES, reading
 from scenes.capture.exif import SIDEWAYS, orientation_of, turn_upright, upright_exif
 from scenes.capture.files import natural_order, same_pictures
 from util import InputError

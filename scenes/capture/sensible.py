@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pycolmap
 
-from images import MAX_PIXELS
+from files.images import MAX_PIXELS
 from util import InputError
 
 FOCAL_RANGE = (

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float
 
 from data_util import require_rigid
-from foreign import inside
+from files.untrusted import inside
+from geometry.cameras import opengl2opencv
 from scenes.capture.files import natural_order, require_files
-from scenes.geometry.cameras import opengl2opencv
 from util import InputError, read_text
 
 MAX_BYTES = 1 << 25

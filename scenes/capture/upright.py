@@ -6,7 +6,7 @@ rotation, why = upright_rotation(cam2world)
 import numpy as np
 from jaxtyping import Float
 
-from scenes.geometry.cameras import up_direction
+from geometry.cameras import up_direction
 
 # Degrees by which the photos may be held askew, in the median, for their up direction to mean
 # anything

@@ -13,8 +13,8 @@ import trimesh
 from trimesh.resolvers import Resolver
 
 from data_util import MAX_NUMBER
-from foreign import Limits, inside, reading
-from images import MAX_PIXELS
+from files.images import MAX_PIXELS
+from files.untrusted import Limits, inside, reading
 from scenes.synthetic.surface import Surface, fit_unit_cube, texture_of
 from util import InputError, require_file
 

@@ -1,0 +1,124 @@
+"""Decodes pictures of any bit depth, with or without transparency, as 8 bit RGB or RGBA; PNG and
+JPEG alone.
+
+    pixels = decode(path, background=255)
+    pixels = decode_rgba(path)
+
+By the file's content, whatever its name is. A large picture is converted in bands, so that its
+memory is that of the decoded and of the converted picture, not a multiple.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8, UInt16
+from PIL import Image
+
+from files.untrusted import PICTURES
+
+MAX_PIXELS = 1 << 27  # of half as many if they have 16 bits
+PIXELS_PER_BAND = 1 << 18
+
+
+def decode(path: Path, background: int) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture over a gray level from 0 to 255. Raises ValueError if it is too large, and what
+    Pillow and OpenCV raise if it is damaged."""
+    return _decode(path, 3, lambda pixels: _flatten(pixels, background))
+
+
+def decode_rgba(path: Path) -> UInt8[np.ndarray, "h w 4"]:
+    """The picture with its alpha, 255 where it has none. Raises as `decode`."""
+    return _decode(path, 4, _to_rgba)
+
+
+def _decode(
+    path: Path,
+    channels: int,
+    convert: Callable[[np.ndarray], np.ndarray],
+) -> UInt8[np.ndarray, "h w channels"]:
+    """The picture's rows, converted from RGB or RGBA of 8 or 16 bits to this many channels of 8
+    bits."""
+    with Image.open(path, formats=PICTURES) as image:
+        width, height = image.size
+        is_deep = image.format == "PNG" and _png_bit_depth(path) == 16
+        if width * height > MAX_PIXELS // (2 if is_deep else 1):
+            raise ValueError(f"{width}x{height} pixels are too many")
+        read_rows = _deep_rows(path, image) if is_deep else _plain_rows(image)
+        pixels = np.empty((height, width, channels), np.uint8)
+        step = max(PIXELS_PER_BAND // width, 1)
+        for top in range(0, height, step):
+            rows = slice(top, min(top + step, height))
+            pixels[rows] = convert(read_rows(rows))
+        return pixels
+
+
+def may_be_transparent(path: Path) -> bool:
+    """Whether a picture has transparency, by its header alone. Raises what Pillow raises if it is
+    no picture."""
+    with Image.open(path, formats=PICTURES) as image:
+        return has_alpha(image)
+
+
+def has_alpha(image: Image.Image) -> bool:
+    """Whether an opened picture has transparency: a channel, or a colour that stands for it."""
+    return "A" in image.getbands() or "transparency" in image.info
+
+
+def _plain_rows(image: Image.Image) -> Callable[[slice], UInt8[np.ndarray, "h w channels"]]:
+    """A function that gives rows of an 8 bit image as RGB or RGBA."""
+    transparent = has_alpha(image)
+    image.load()
+    return lambda rows: np.asarray(
+        image.crop((0, rows.start, image.width, rows.stop)).convert(
+            "RGBA" if transparent else "RGB"
+        )
+    )
+
+
+def _deep_rows(
+    path: Path, image: Image.Image
+) -> Callable[[slice], UInt16[np.ndarray, "h w channels"]]:
+    """The same for a 16 bit PNG, which OpenCV reads with all its bits; Pillow does not."""
+    image.verify()
+    pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise OSError("damaged PNG")
+    if pixels.ndim == 2:
+        return lambda rows: np.repeat(pixels[rows, :, None], 3, axis=2)
+    return lambda rows: pixels[rows][..., [2, 1, 0, 3][: pixels.shape[2]]]
+
+
+def _flatten(
+    pixels: UInt8[np.ndarray, "h w channels"] | UInt16[np.ndarray, "h w channels"], background: int
+) -> UInt8[np.ndarray, "h w 3"]:
+    """RGB or RGBA of 8 or 16 bits as RGB of 8 bits, over a gray level from 0 to 255."""
+    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
+        return pixels
+    maximum = np.iinfo(pixels.dtype).max
+    colors = pixels[..., :3] / maximum
+    if pixels.shape[2] == 4:
+        alpha = pixels[..., 3:] / maximum
+        colors = colors * alpha + background / 255 * (1 - alpha)
+    return np.round(255 * colors).astype(np.uint8)
+
+
+def _to_rgba(
+    pixels: UInt8[np.ndarray, "h w channels"] | UInt16[np.ndarray, "h w channels"],
+) -> UInt8[np.ndarray, "h w 4"]:
+    """RGB or RGBA of 8 or 16 bits as RGBA of 8 bits."""
+    if pixels.dtype == np.uint16:
+        pixels = np.round(pixels / 257).astype(np.uint8)
+    return (
+        pixels
+        if pixels.shape[2] == 4
+        else np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
+    )
+
+
+def _png_bit_depth(path: Path) -> int:
+    with open(path, "rb") as file:
+        return file.read(25)[
+            24
+        ]  # IHDR is the first chunk: signature 8, length 4, type 4, width 4, height 4, depth

@@ -1,0 +1,50 @@
+"""Sparse points of a scene as PLY files."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import trimesh
+from jaxtyping import Float, UInt8
+
+from data_util import MAX_NUMBER
+from files.untrusted import reading
+from util import InputError, new_file
+
+UNCOLORED = 128  # gray level
+MAX_BYTES = 1 << 32
+
+
+def load_points(path: Path) -> tuple[Float[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"]]:
+    """The usable points of a PLY file and their RGB colors; gray if the file has no colors."""
+    with reading(path, "a readable point cloud", MAX_BYTES) as limits:
+        content = path.read_bytes()
+        limits.memory_for(len(content))
+        # From memory, so that no texture that the file names is looked for.
+        cloud = trimesh.load(io.BytesIO(content), file_type="ply")
+        points = np.asarray(cloud.vertices, dtype=np.float64)
+        colors = np.asarray(cloud.visual.vertex_colors)
+    if points.ndim != 2 or points.shape[1] != 3:
+        raise InputError(
+            f"{path}: is not a readable point cloud: a point has {points.shape[1:]} coordinates"
+        )
+    if colors.shape[:1] != points.shape[:1]:
+        colors = np.full((len(points), 3), UNCOLORED)
+    return usable_points(points, colors[:, :3].astype(np.uint8))
+
+
+def usable_points(
+    points: Float[np.ndarray, "points 3"],
+    colors: UInt8[np.ndarray, "points 3"],
+) -> tuple[Float[np.ndarray, "usable 3"], UInt8[np.ndarray, "usable 3"]]:
+    """The points, with their colors, whose coordinates are finite in float32."""
+    usable = (np.abs(points) <= MAX_NUMBER).all(axis=1)
+    return points[usable], colors[usable]
+
+
+def save_points(
+    path: Path, points: Float[np.ndarray, "points 3"], colors: UInt8[np.ndarray, "points 3"]
+) -> None:
+    """Writes colored points as binary PLY."""
+    with new_file(path) as file:
+        trimesh.PointCloud(points, colors=colors).export(file, file_type="ply")

@@ -1,0 +1,148 @@
+"""The machine a run uses: its device, the precision of its arithmetic, its memory allocator, and a
+description of it.
+
+`--precision` sets the arithmetic of the networks' convolutions. fp32: float32, on CUDA too, where
+PyTorch's default is TF32. tf32: TF32 (inputs rounded to a 10-bit mantissa, float32 sums), on CUDA
+only. bf16: bfloat16 by autocast. Cameras, sampling, softmax, batch-norm statistics, the GRU's
+mixing, the volume, losses, weights and optimizers are always float32.
+"""
+
+import ctypes
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from util import InputError
+
+PRECISIONS = ["fp32", "tf32", "bf16"]
+# from malloc.h
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+M_MMAP_MAX = -4
+MIB = 2**20
+
+
+def choose_device(name: str) -> str:
+    """The device named by `--device`: 'auto' becomes 'cuda' or 'cpu'. Raises `InputError` for one
+    that is not here."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device {name}: is unknown; choose auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"--device {name}: PyTorch finds {torch.cuda.device_count() or 'no'} CUDA devices here"
+        )
+    return name
+
+
+def set_arithmetic(precision: str, device: torch.device, deterministic: bool = False) -> None:
+    """Sets PyTorch's global switches for a precision of `PRECISIONS`.
+
+    `deterministic` selects deterministic algorithms where PyTorch has them; it warns where it has
+    none (on CUDA, for the gradient of `grid_sample`). Raises `InputError` for tf32 on a device
+    other than CUDA.
+    """
+    if precision == "tf32" and device.type != "cuda":
+        raise InputError(f"--precision tf32: exists on CUDA devices only, not on --device {device}")
+    torch.backends.cuda.matmul.allow_tf32 = False  # cameras are matrix products
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.benchmark = (
+        not deterministic
+    )  # shapes never change, so searching once pays off
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The context in which the networks are called."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def compile_for_training(*networks: nn.Module) -> None:
+    """Compiles networks in place (`torch.compile`) so that two losses can go backward through the
+    same graph."""
+    try:
+        # No public switch exists. Imported here because only --compile needs it.
+        from torch._functorch import config
+
+        config.donated_buffer = False
+    except (ImportError, AttributeError):
+        print(
+            "warning: --compile: this PyTorch may refuse to go backward twice through a compiled "
+            "graph",
+            file=sys.stderr,
+        )
+    for network in networks:
+        network.compile()
+
+
+def keep_freed_memory(everything: bool) -> None:
+    """Makes glibc keep freed memory for the next step or frame; the system would clear it page by
+    page on reuse.
+
+    `everything` is for tests and for training in bfloat16, which need less memory. Training in
+    float32 keeps up to 256 MiB and returns blocks of more than 32 MiB at once, which avoids
+    fragmentation. Without glibc this does nothing.
+    """
+    try:
+        libc = ctypes.CDLL(None)
+    except TypeError:  # on Windows
+        return
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 32 * MIB)
+        libc.mallopt(M_MMAP_MAX, 0 if everything else 2**16)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1 if everything else 256 * MIB)
+
+
+def describe_machine(device: torch.device) -> dict[str, str | int]:
+    """Versions, git commit and device, as recorded in a run's `options.json`."""
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent.parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout.strip()
+    except OSError:  # git is not installed
+        commit = ""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": version("torchvision"),
+        "numpy": np.__version__,
+        "git_commit": commit or "unknown",
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or "cpu",
+    }
+
+
+def channels_last_(module: nn.Module) -> nn.Module:
+    """Stores a module's convolution weights channels-last, the layout in which convolutions run
+    fastest."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in module.parameters():
+        if parameter.dim() in formats:
+            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.dim()])
+    return module
+
+
+def uses_cpu_kernels(kernels: str, device: torch.device, compiled: bool) -> bool:
+    """Whether `--kernels` has the model accelerated by `cpu_kernels`: on the CPU, where it is not
+    compiled."""
+    return kernels == "auto" and device.type == "cpu" and not compiled

@@ -1,6 +1,0 @@
-"""Pure functions on camera poses and the voxel grid: placing cameras, what they see of the grid,
-choosing the grid.
-
-They need numpy alone and know no files. Below the commands, only this room is imported from outside
-`scenes`.
-"""

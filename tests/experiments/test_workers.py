@@ -1,0 +1,319 @@
+"""Workers that share the runs of a plan, in processes of their own. The runs are short scripts."""
+
+import io
+import json
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tqdm import tqdm
+
+from experiments import table1, worker
+from experiments.execute import command_lines
+from experiments.plan import RECORD, read_plan
+from experiments.status import (
+    Progress,
+    find_result,
+    read_commands,
+    read_progress,
+    read_state,
+    reason,
+    status_table,
+)
+from machine.cli import run as run_command
+from tests.helpers import ENVIRONMENT, ROOT, STARTED, wait_for
+from util import InputError, write_json
+
+# What every script begins with: `folder` is the run's, `finish()` writes its result.
+SCRIPT = """
+import json, os, pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[sys.argv.index('--logging_root') + 1])
+open(folder / 'begun', 'a').write('x')
+def wait_for(name):
+    for _ in range(2000):
+        if (folder / name).exists():
+            return
+        time.sleep(0.01)
+    sys.exit('waited in vain')
+def finish():
+    (folder / 'test_traj/day/run').mkdir(parents=True)
+    (folder / 'test_traj/day/run/metrics.json').write_text('{"psnr": 20.0, "ssim": 0.5}')
+"""
+
+
+def make_plan(out: Path, scripts: dict[str, str]):
+    """The plan of an experiment whose runs are these scripts, by name."""
+    out.mkdir()
+    write_json(
+        out / RECORD,
+        {
+            "experiment": "table1",
+            "steps": 3,
+            "flags": [],
+            "scenes": {},
+            "runs": {
+                name: {
+                    "views": "",
+                    "prepare": "",
+                    "train": "",
+                    "test": shlex.join(["python", "-c", SCRIPT + script, "--train_test", "test"]),
+                }
+                for name, script in scripts.items()
+            },
+        },
+    )
+    return read_plan(out)
+
+
+def start(out: Path, *more) -> subprocess.Popen:
+    """A worker. It is killed when the test ends."""
+    STARTED.append(
+        subprocess.Popen(
+            [sys.executable, "-m", "experiments.worker", "--out", out, *map(str, more)],
+            cwd=ROOT,
+            text=True,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    )
+    return STARTED[-1]
+
+
+def begun(folder: Path) -> int:
+    """How often a run was begun."""
+    return len((folder / "begun").read_text()) if (folder / "begun").exists() else 0
+
+
+def test_workers_share_the_runs(tmp_path):
+    plan = make_plan(
+        tmp_path / "out",
+        {f"run{i}": "time.sleep(0.2); finish()" for i in range(8)}
+        | {"bad": "print('50%'); sys.exit('error: out of luck')"},
+    )
+    workers = [
+        start(plan.out, "--jobs", 2),
+        start(plan.out),
+        start(plan.out, "--runs", "run7", "--log_every", 5),
+    ]
+    ends = [process.communicate(timeout=120) for process in workers]
+    codes = [process.returncode for process in workers]
+    assert codes[:2] in ([0, 1], [1, 0], [1, 1]), (
+        ends
+    )  # 0 if the bad run had not failed yet when the worker ended
+    assert codes[2] == 0, ends  # it was not asked for that run
+    assert all(begun(plan.folder(f"run{i}")) == 1 for i in range(8))
+    assert read_state(plan.folder("bad")).text == "exit code 1: error: out of luck"
+    shown = [name for output, _ in ends for name in plan.runs if f"] {name}: see" in output]
+    assert sorted(shown) == sorted([*plan.runs, *["bad"] * (begun(plan.folder("bad")) - 1)])
+    (command,) = read_commands(plan.folder("run7"))
+    assert command["where"].startswith("process ")
+    assert command["exit_code"] == 0
+
+
+def test_a_command_that_outlived_its_killed_worker_keeps_its_run(tmp_path):
+    plan = make_plan(tmp_path / "out", {"run": "wait_for('go'); finish()"})
+    folder = plan.folder("run")
+    killed = start(plan.out)
+    wait_for(lambda: begun(folder), killed)
+    killed.kill()
+    killed.wait()
+    worker.work(plan, ["run"], [], [{}])
+    assert begun(folder) == 1
+    assert read_state(folder).kind == "running"
+    assert read_state(folder).text.startswith(f"process {killed.pid} on ")
+    (folder / "go").touch()
+    while read_state(folder).kind == "running":
+        pass
+    assert read_state(folder).kind == "done"
+    assert find_result(folder).seconds is None  # nobody knows how long it took
+
+
+def test_a_second_interrupt_kills(tmp_path):
+    plan = make_plan(
+        tmp_path / "out",
+        {
+            "run": """
+signal.signal(signal.SIGTERM, lambda *_: (folder / 'asked').touch())
+(folder / 'ready').write_text(str(os.getpid()))
+wait_for('never')"""
+        },
+    )
+    folder = plan.folder("run")
+    process = start(plan.out)
+    wait_for((folder / "ready").exists, process)
+    process.send_signal(signal.SIGHUP)
+    wait_for((folder / "asked").exists, process)
+    process.send_signal(signal.SIGHUP)  # a terminal that closes may send two
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.5)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert read_commands(folder)[-1]["exit_code"] == -signal.SIGKILL
+
+
+def test_the_states_of_runs(tmp_path):
+    bar = io.StringIO()
+    with tqdm(total=1000, initial=400, unit="step", file=bar, mininterval=0) as progress:
+        progress.update(50)
+    log = repr("error: of an earlier command\n" * 3000 + bar.getvalue())
+    plan = make_plan(
+        tmp_path / "out",
+        {
+            "done": "finish()",
+            "failed": "print('50%|##\\rrun.py: error: no such thing\\n'); print('100%|##\\r'); "
+            "sys.exit(2)",
+            "no_result": "",
+            "stopped": f"print({log}); sys.exit(143)",
+            "killed": f"print({log}, flush=True); os.kill(os.getpid(), signal.SIGKILL)",
+            "new": "",
+        },
+    )
+    worker.work(plan, [name for name in plan.runs if name != "new"], [], [{}] * 2)
+    table = status_table(plan, list(plan.runs))
+    assert [line.split(maxsplit=2) for line in table.splitlines()] == [
+        ["done", "done", "PSNR 20.00 dB"],
+        ["failed", "failed", "exit code 2: run.py: error: no such thing"],
+        ["no_result", "failed", "wrote no metrics"],
+        ["stopped", "waiting", "stopped at step 450 of 1000"],
+        ["killed", "failed", table.splitlines()[4].split(maxsplit=2)[2]],
+        ["new", "waiting"],
+        ["1", "done,", "0 running, 2 waiting, 3 failed"],
+    ]
+    assert "exit code -9" in table
+
+
+@pytest.mark.parametrize(
+    ("line", "progress"),
+    [
+        (
+            "45%|#5  | 450/1000 [00:10<00:12, 43.20step/s, loss=1.2]",
+            Progress(450, 1000, "step", 43.2, "00:12"),
+        ),
+        (
+            "45%|#5  | 450/1000 [1:00:10<1:02:12,  2.00s/step]",
+            Progress(450, 1000, "step", 0.5, "1:02:12"),
+        ),
+        ("0%|  | 0/3 [00:00<?, ?frame/s]", Progress(0, 3, "frame", None, "?")),
+        ("no bar at all", None),
+    ],
+)
+def test_the_progress_is_that_of_the_last_bar(tmp_path, line, progress):
+    (tmp_path / "log.txt").write_text(
+        f"1%|  | 1/7 [00:10<00:12, 43.20step/s]\r{line}\n" if progress else line
+    )
+    assert read_progress(tmp_path) == progress
+
+
+def test_the_reason_is_the_last_error_of_the_last_command(tmp_path):
+    def check(log, expected, begin=0):
+        (tmp_path / "log.txt").write_text(log)
+        write_json(tmp_path / "commands.json", {"commands": [{"log_begin": begin}]})
+        assert reason(tmp_path) == expected
+
+    check("50%|##\r60%|###\nrun.py: error: no such thing\n\n", "run.py: error: no such thing")
+    check(
+        "50%|##\rerror: model.pth could not be saved\n100%|#####\r100%|#####\n",
+        "error: model.pth could not be saved",
+    )
+    check("error: earlier\nKilled\n\n", "Killed", begin=15)
+    check("", "no output")
+
+
+def test_every_slot_has_its_share(monkeypatch):
+    def slots(*words, flags=()):
+        parser = worker.Parser("test", None)
+        worker.add_slot_arguments(parser.add_mutually_exclusive_group())
+        return worker.make_slots(parser.parse_args(words), flags)
+
+    monkeypatch.setattr(worker, "usable_cores", lambda: 9)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(worker.torch.cuda, "device_count", lambda: 8)
+    assert slots() == slots("--jobs", "1") == [{}]
+    assert slots("--jobs", "2") == [{"OMP_NUM_THREADS": "4"}] * 2
+    assert slots("--jobs", "20") == [{"OMP_NUM_THREADS": "1"}] * 20
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots("--gpus", "0-2,7")] == [
+        "0",
+        "1",
+        "2",
+        "7",
+    ]
+    assert slots("--gpus", "3") == [{"OMP_NUM_THREADS": "9", "CUDA_VISIBLE_DEVICES": "3"}]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert slots("--jobs", "2") == [{"OMP_NUM_THREADS": "3"}] * 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-5")  # as a batch system sets it
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots("--gpus", "0-1")] == ["4", "GPU-5"]
+    with pytest.raises(InputError, match="--gpus 8: PyTorch finds 8 CUDA devices here"):
+        slots("--gpus", "0-8")
+    with pytest.raises(InputError, match="--gpus and --device"):
+        slots("--gpus", "0", flags=["--device", "cpu"])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--out", "OUT", "--runs", "run", "other"], "--runs other: "),
+        (["--out", "OUT", "--gpus", "99"], "--gpus 99: PyTorch finds"),
+        (["--out", "OUT", "--gpus", "3-"], "3- is not a list of GPUs"),
+        (["--out", "OUT", "--gpus", "3-1"], "twice, or none"),
+        (["--out", "OUT", "--gpus", "0,0"], "twice, or none"),
+        (["--out", "OUT", "--jobs", "0"], "0 is not a whole number of at least 1"),
+        (["--out", "OUT", "--jobs", "2", "--gpus", "0"], "not allowed with"),
+        (["--out", "OUT", "--nf0", "8"], "--nf0: cannot be given to a worker"),
+        (["--out", "OUT", "--log_evry", "8"], "--log_evry"),
+        *(
+            (
+                ["--out", "OUT", *words],
+                f"{words[0].partition('=')[0]}: cannot be given, the experiment sets it",
+            )
+            for words in (
+                ["--data_root", "other"],
+                ["--train_root", "other"],
+                ["--logging_root=other"],
+                ["--dry_run"],
+                ["--start_epoch", "2"],
+                ["--experiment_name", "mine"],
+                ["--lpips"],
+                ["--checkpoint", "latest"],
+            )
+        ),
+        (["--out", "nowhere"], "nowhere: holds no experiment"),
+    ],
+)
+def test_a_worker_refuses(tmp_path, capfd, words, expected):
+    plan = make_plan(tmp_path / "out", {"run": "finish()"})
+    with pytest.raises(SystemExit) as end:
+        run_command(
+            worker.PROG, worker.main, [str(plan.out) if word == "OUT" else word for word in words]
+        )
+    error = capfd.readouterr().err
+    assert end.value.code == 2
+    assert error.startswith("experiments.worker: error: ")
+    assert error.count("\n") == 1
+    assert expected in error
+    assert not begun(plan.folder("run"))
+    assert not Path("nowhere").exists()
+
+
+def test_a_training_that_leaves_no_checkpoint_is_named(tmp_path):
+    plan = make_plan(tmp_path / "out", {"run": ""})
+    plan.runs["run"]["train"] = "python train.py"
+    with pytest.raises(InputError, match=f"{plan.folder('run')}: holds no checkpoint of step 3"):
+        list(command_lines(plan, "run", []))
+
+
+def test_an_experiment_lists_its_runs(tmp_path, capsys):
+    plan = make_plan(tmp_path / "out", {"run": "finish()", "other": "finish()"})
+    worker.work(plan, ["other"], [], [{}])
+    capsys.readouterr()
+    table1.main(["--out", str(plan.out), "--status"])
+    assert capsys.readouterr().out == (
+        "run    waiting\nother  done     PSNR 20.00 dB\n1 done, 0 running, 1 waiting, 0 failed\n"
+    )
+    assert json.loads((plan.out / RECORD).read_text())["steps"] == 3

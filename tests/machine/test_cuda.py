@@ -1,0 +1,175 @@
+"""What a CPU can prove about CUDA, on fake tensors; and the same on a real GPU, where there is
+one."""
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from data_util import crop_border
+from dataio import Views
+from deep_voxels import Architecture, DeepVoxels
+from evaluation.render import view_renderer
+from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
+from machine.runtime import channels_last_
+from projection import SceneGeometry
+from run_deepvoxels import main, resolve_options
+from tests.helpers import CPU, arguments, final_checkpoint, render_arguments
+from training.data import load_batch, load_training_scene
+from training.muon import Muon, kernels_of
+from training.networks import build_networks
+from training.recipes import scale_dropout_
+from training.step import train_step
+
+ARCHITECTURES = [
+    Architecture(64, 16, 8, 4, 4),
+    Architecture(64, 16, 8, 4, 4, no_occlusion_net=True),
+]
+GEOMETRY = SceneGeometry(8, 0.125, (0.0, 0.0, 0.0), 1.0, 16, 17.0, 8.0, 8.0)
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+class Devices(TorchDispatchMode):
+    """The operations, while this is active, whose results do not lie on CUDA."""
+
+    def __init__(self):
+        super().__init__()
+        self.elsewhere = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        tensors = [
+            value
+            for value in (result if isinstance(result, (tuple, list)) else [result])
+            if isinstance(value, torch.Tensor)
+        ]
+        self.elsewhere += [
+            f"{function} -> {value.device}" for value in tensors if value.device.type != "cuda"
+        ]
+        return result
+
+
+@pytest.fixture
+def fake_cuda():
+    """Tensors without values on a GPU that is not there. Whatever asks for a value, as each wait
+    for the device does, raises. cuDNN is off, since `grid_sample` has no fake kernel there."""
+    with (
+        torch.backends.cudnn.flags(enabled=False),
+        FakeTensorMode(allow_non_fake_inputs=False),
+        torch.device("cuda"),
+    ):
+        yield
+
+
+def fake_views() -> Views:
+    return Views(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.eye(4).repeat(4, 1, 1))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_forward_pass_of_a_step_stays_on_the_device_and_never_waits(architecture, fake_cuda):
+    model, discriminator = (
+        channels_last_(network)
+        for network in (DeepVoxels(architecture, GEOMETRY), PatchDiscriminator())
+    )
+    with Devices() as devices:
+        batch = load_batch(fake_views(), np.array([0, 1, 2]))
+        rendering, integration = model(
+            batch.source_image, batch.source_cam2world, batch.target_cam2world
+        )
+        fake = crop_border(rendering.images)
+        real = crop_border(batch.target_images)
+        fake_logits = discriminator(fake)
+        real_logits = discriminator(real)
+        loss = (
+            (fake.float() - real).abs().mean()
+            + adversarial_loss(fake_logits.float(), real=True)
+            + discriminator_loss(real_logits.float(), fake_logits.float())
+        )
+        model.remember(integration.volume)
+    assert isinstance(loss, FakeTensor)
+    assert loss.device.type == model.deepvoxels.device.type == "cuda"
+    assert not devices.elsewhere
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_tests_frames_stay_on_the_device_and_never_wait(architecture, fake_cuda):
+    model = channels_last_(DeepVoxels(architecture, GEOMETRY).eval())
+    with Devices() as devices, torch.inference_mode():
+        rendering = view_renderer(model, None, torch.device("cuda"))(fake_views().cam2world)
+    assert rendering.images.shape == (4, 3, 64, 64)
+    assert rendering.images.device.type == "cuda"
+    assert not devices.elsewhere
+
+
+def test_a_step_of_muon_stays_on_the_device_and_never_waits(fake_cuda):
+    kernels = kernels_of(DeepVoxels(ARCHITECTURES[0], GEOMETRY))
+    optimizer = Muon(kernels, 1e-3)
+    optimizer.found_inf = torch.zeros(())
+    for kernel in kernels:
+        kernel.grad = torch.zeros_like(kernel)
+    with Devices() as devices:
+        optimizer.step()
+    assert not devices.elsewhere
+
+
+def test_a_wait_for_the_device_would_be_seen(fake_cuda):
+    with pytest.raises(Exception, match="data-dependent|_local_scalar_dense|item"):
+        float(torch.ones(1).sum())
+    with Devices() as devices:
+        torch.zeros(1, device="cpu")
+    assert devices.elsewhere
+
+
+def networks_on(device: torch.device, scene, logs, *flags):
+    """Networks without dropout, whose random numbers are the device's own, and the views, both on
+    the device."""
+    opt, _ = resolve_options(
+        [*arguments(scene, logs, "--dropout", 0, *flags), "--device", str(device)]
+    )
+    views, geometry = load_training_scene(opt)
+    networks = build_networks(opt, geometry, device)
+    scale_dropout_(networks.discriminator, 0.0)
+    return networks, views.on(device)
+
+
+@needs_gpu
+@pytest.mark.parametrize("flags", [(), ("--no_occlusion_net",)])
+def test_a_training_step_on_cuda_equals_the_cpus(flags, scene, tmp_path):
+    steps = []
+    norms = []
+    for device in (CPU, torch.device("cuda")):
+        networks, views = networks_on(device, scene, tmp_path, *flags)
+        steps.append(train_step(networks, load_batch(views, np.array([0, 1, 2])), 200.0))
+        norms.append([float(parameter.grad.norm()) for parameter in networks.model_parameters])
+    for one, other in [
+        *zip(steps[0].losses, steps[1].losses, strict=True),
+        (steps[0].rendering.images, steps[1].rendering.images),
+        (steps[0].integration.volume, steps[1].integration.volume),
+    ]:
+        torch.testing.assert_close(other.cpu(), one, atol=1e-3, rtol=1e-3)
+    assert norms[1] == pytest.approx(norms[0], rel=1e-3, abs=1e-3 * max(norms[0]))
+
+
+@needs_gpu
+def test_no_training_step_waits_for_cuda(scene, tmp_path):
+    networks, views = networks_on(torch.device("cuda"), scene, tmp_path)
+    train_step(networks, load_batch(views, np.array([0, 1, 2])), 200.0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train_step(networks, load_batch(views, np.array([0, 1, 2])), 200.0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_gpu
+def test_compiled_networks_train_and_test_on_cuda(scene, tmp_path):
+    assert (
+        main([*arguments(scene, tmp_path, "--max_steps", 3, "--compile"), "--device", "cuda"]) == 0
+    )
+    path, checkpoint = final_checkpoint(tmp_path, 3)
+    assert checkpoint["step"] == 3
+    assert (
+        main([*render_arguments(scene / "test", tmp_path, path, "--compile"), "--device", "cuda"])
+        == 0
+    )

@@ -1,0 +1,267 @@
+"""Several processes on one run, for real: torchrun starts them, signals and kills reach them
+(docs/clusters.md).
+
+The tests marked `long` repeat the quick ones often enough to believe them.
+"""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+
+from machine.ranks import ALONE, Ranks
+from run_deepvoxels import resolve_options, spread
+from tests.conftest import write_scene
+from tests.helpers import (
+    ENVIRONMENT,
+    ROOT,
+    STARTED,
+    arguments,
+    assert_same,
+    checkpoints,
+    final_checkpoint,
+    finish,
+    render_arguments,
+    resume,
+    run,
+    start,
+    tensorboard_events,
+    wait_for,
+)
+from tests.ranks_worker import RECIPES, train_steps
+from util import InputError
+
+pytest.importorskip("resource")  # not on Windows
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+ENDLESS = ["--max_steps", 100000]
+STEPS = 20
+
+
+@pytest.fixture(autouse=True)
+def no_rank_stays_running(nothing_stays_running):
+    """torchrun starts its processes in sessions of their own."""
+    yield
+    for process in STARTED:
+        if process.poll() is None:
+            for rank in ranks_of(process):
+                rank.kill()
+
+
+def torchrun(*words, options=()):
+    """run_deepvoxels.py in two processes."""
+    return start(*words, wrapper=[*TORCHRUN, *options, "--no-python"])
+
+
+def ranks_of(process) -> list[psutil.Process]:
+    """The processes that a torchrun started, by rank."""
+    return sorted(
+        (child for child in psutil.Process(process.pid).children() if "RANK" in child.environ()),
+        key=lambda child: int(child.environ()["RANK"]),
+    )
+
+
+def logged_steps(logs) -> list[int]:
+    """The steps whose losses are in tensorboard's files."""
+    return [
+        event.step
+        for path in logs.glob("runs/*/*/events*")
+        for event in tensorboard_events(path)
+        if any(value.tag == "l1" for value in event.summary.value)
+    ]
+
+
+def test_two_ranks_of_a_target_are_one_process_with_two(scene, tmp_path):
+    """Whose batch norms see one view at a time. And a NaN on one rank changes nothing on either."""
+    words = arguments(scene, tmp_path, "--kernels", "plain")
+    STARTED.append(
+        subprocess.Popen(
+            [*TORCHRUN, "-m", "tests.ranks_worker", tmp_path, *words],
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=ENVIRONMENT,
+        )
+    )
+    expected = train_steps(words, ALONE)
+    code, _, error = finish(STARTED[-1])
+    assert code == 0, error
+    first, second = (torch.load(tmp_path / f"rank{rank}.pth") for rank in (0, 1))
+    for name in RECIPES:
+        assert_same(first[name], second[name])
+        assert not first[name]["finite"][0]
+        assert not first[name]["changed"]
+        torch.testing.assert_close(
+            first[name]["losses"], expected[name]["losses"], rtol=0, atol=1e-5
+        )
+        assert first[name]["state"].keys() == expected[name]["state"].keys()
+        for tensor, values in first[name]["state"].items():
+            torch.testing.assert_close(values, expected[name]["state"][tensor], rtol=0, atol=1e-5)
+
+
+def test_a_signal_to_one_rank_saves_and_ctrl_c_ends_all(scene, logs, capfd):
+    """And one process continues the run, which is said."""
+    process = torchrun(*arguments(scene, logs, *ENDLESS))
+    wait_for(lambda: logged_steps(logs), process, 120)
+    assert not checkpoints(logs)
+    ranks_of(process)[1].send_signal(signal.SIGUSR1)
+    wait_for(lambda: len(checkpoints(logs)) == 1, process)
+    process.send_signal(signal.SIGINT)
+    output, error = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert output.count("saved ") == 1
+    assert "lost the other processes" not in error
+    _, last = sorted(checkpoints(logs), key=lambda path: path.stat().st_mtime_ns)
+    content = torch.load(last, weights_only=True)
+    assert content["ranks"] == 2
+    assert not list(logs.glob("logs/*/*/.*.part"))
+
+    capfd.readouterr()
+    assert run(*resume(logs, "--max_steps", content["step"] + 1)) == 0
+    assert (
+        "processes: 2 before, 1 now; a batch norm now sees 2 of a step's 2 target"
+        in capfd.readouterr().out
+    )
+    assert "ranks" not in final_checkpoint(logs, content["step"] + 1)[1]
+
+
+def train_with_kills(scene, logs, kills: int):
+    """Kills one of two ranks, in turn, each time two more checkpoints are there; torchrun starts
+    both again."""
+    process = torchrun(
+        *arguments(
+            scene,
+            logs,
+            "--max_steps",
+            STEPS,
+            "--checkpoint_every",
+            2,
+            "--resume",
+            "auto",
+            "--keep_checkpoints",
+            0,
+        ),
+        options=[f"--max_restarts={kills}"],
+    )
+    for kill in range(kills):
+        wait_for(lambda: len(checkpoints(logs)) >= 2 * kill + 2, process, 180)  # noqa: B023
+        ranks_of(process)[kill % 2 - 1].kill()
+        time.sleep(1)  # until torchrun has seen it
+    return finish(process)
+
+
+def test_when_a_rank_is_killed_all_start_again_from_the_last_checkpoint(scene, logs):
+    code, _, error = train_with_kills(scene, logs, 1)
+    assert code == 0, error
+    final_checkpoint(logs, STEPS)
+    (options,) = logs.glob("logs/*/*/options.json")
+    first, second = (entry["first_step"] for entry in json.loads(options.read_text())["history"])
+    assert first == 0
+    assert second >= 4
+
+
+@pytest.mark.long
+def test_kills_do_not_change_a_bit(scene, tmp_path):
+    assert train_with_kills(scene, tmp_path / "killed", 4)[0] == 0
+    assert train_with_kills(scene, tmp_path / "whole", 0)[0] == 0
+    expected, actual = (final_checkpoint(tmp_path / logs, STEPS)[1] for logs in ("whole", "killed"))
+    for part in expected.keys() - {"options", "checksum", "seconds"}:
+        assert_same(expected[part], actual[part], part)
+
+
+@pytest.mark.long
+def test_steps_that_are_never_finite_send_all_ranks_back(scene, logs):
+    process = torchrun(*arguments(scene, logs, "--max_steps", 20, "--l1_weight", "3e38"))
+    output, error = process.communicate(timeout=180)
+    assert process.returncode != 0
+    assert error.count("going back to the start, at half the learning rate") == 5
+    assert error.count("training went back 5 times already") == 1
+    assert "lost the other processes" not in error
+
+
+@pytest.mark.long
+def test_two_processes_continue_what_one_began(scene, logs):
+    assert run(*arguments(scene, logs, "--max_steps", 2)) == 0
+    code, output, _ = finish(torchrun(*resume(logs, "--max_steps", 4)))
+    assert code == 0
+    assert output.count(": number of processes: 1 before, 2 now; a batch norm now sees 1 of") == 1
+    assert final_checkpoint(logs, 4)[1]["ranks"] == 2
+
+
+def test_the_frames_of_two_ranks_are_those_of_one_process(trained, tmp_path):
+    """All files of a test but its options, to the bit: batches of views on both ranks, and a part
+    of one."""
+    shutil.copytree(trained[0], tmp_path / "scene")
+    views = write_scene(tmp_path / "scene" / "test", views=9)
+    (checkpoint,) = checkpoints(trained[1])
+    process = torchrun(*render_arguments(views, tmp_path / "two", checkpoint))
+    assert run(*render_arguments(views, tmp_path / "one", checkpoint)) == 0
+    code, output, error = finish(process)
+    assert code == 0, error
+    assert output.count("metrics: ") == 1
+    files = [
+        {
+            path.relative_to(folder): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+        for number in ("one", "two")
+        for folder in (tmp_path / number).glob("test_traj/*/*")
+    ]
+    assert (
+        len(files[0]) == 9 + 9 + 5
+    )  # frames, depth pictures; depth, video, comparison, metrics, options
+    for content in files:
+        content.pop(next(path for path in content if path.name == "options.json"))
+    assert files[0] == files[1]
+
+
+def test_what_is_wrong_is_said_once(scene, logs):
+    """torchrun adds its own report, and ends with exit code 1."""
+    process = torchrun(*arguments(scene, logs, "--num_trgt", 3))
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert error.count("error: ") == 1
+    assert "--num_trgt 3: must be a multiple of the 2 processes" in error
+    assert "exitcode  : 2" in error
+    assert not logs.exists()
+
+
+def test_options_that_do_not_suit_the_ranks(scene, logs, monkeypatch):
+    two, (opt, _) = Ranks(0, 2, 0, 2), resolve_options(arguments(scene, logs))
+    spread(opt, two)
+    assert opt.device == "cpu"
+    opt.num_trgt = 3
+    with pytest.raises(InputError, match="--num_trgt 3: must be a multiple of the 2"):
+        spread(opt, two)
+    with pytest.raises(InputError, match="--device cuda:1: torchrun's processes take a GPU each"):
+        two.own_device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(
+        InputError, match="--device cuda: PyTorch finds 1 GPUs here, torchrun started 2 processes"
+    ):
+        two.own_device("cuda")
+
+
+def test_spread_dropout_is_the_dropout_of_one_process():
+    """Each rank's part of it, from a random state that stays the same on all."""
+    x = torch.randn(4, 8, 3, 3)
+    networks = []
+    states = []
+    torch.manual_seed(3)
+    expected = torch.nn.Dropout2d(0.4)(x)
+    for rank in (0, 1):
+        ranks = Ranks(rank, 2)
+        networks.append(torch.nn.Sequential(torch.nn.Dropout2d(0.4)))
+        ranks.spread_dropout_(networks[-1])
+        torch.manual_seed(3)
+        torch.testing.assert_close(networks[-1](ranks.share(x)), ranks.share(expected))
+        states.append(torch.get_rng_state())
+        assert torch.equal(networks[-1].eval()(x), x)
+    assert torch.equal(*states)

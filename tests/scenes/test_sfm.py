@@ -1,0 +1,132 @@
+"""Photos to a scene folder: cameras and grid on renders with known cameras, and photos that cannot
+be related."""
+
+import cv2
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+import colmap_wrapper
+from data_util import list_images, list_poses, load_image, load_intrinsics, load_pose, write_image
+from geometry.cameras import look_at
+from scenes.capture.sfm import image_pairs
+from scenes.synthetic.objects import OBJECTS
+from scenes.synthetic.raycast import RayCaster
+from scenes.synthetic.surface import Surface
+from scenes.synthetic.textures import letter_panel, noise
+from util import InputError
+
+SIZE = 320
+FOCAL = 400.0
+RADIUS = 2.0
+
+
+def photographs(folder, count, size=SIZE, focal=FOCAL):
+    """Renders of the lettered cube on a patterned floor, along an arc; returns the camera-to-world
+    poses.
+
+    The first photo is HEIC. Beside `folder` its `masks` of the cube.
+    """
+    pattern = np.stack([noise((512, 512), seed, finest=0.004) for seed in range(3)], axis=2)
+    floor = np.clip(120 + 60 * pattern, 0, 255).astype(np.uint8)
+    floor[64:192, 64:192] = cv2.resize(letter_panel("F", (90, 60, 60), 512, 1), (128, 128))
+    corners = np.array([[-3, -3, -0.5], [3, -3, -0.5], [3, 3, -0.5], [-3, 3, -0.5]])
+    material = trimesh.visual.material.PBRMaterial(baseColorTexture=Image.fromarray(floor))
+    visual = trimesh.visual.TextureVisuals(
+        uv=np.array([[0, 0], [1, 0], [1, 1], [0, 1]]), material=material
+    )
+    ground = trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]], visual=visual, process=False)
+    cube = RayCaster(Surface.from_meshes(OBJECTS["cube"]()))
+    caster = RayCaster(Surface.from_meshes([*OBJECTS["cube"](), ground]))
+    angles = np.linspace(0, np.radians(9) * count, count)
+    height = np.full(count, np.sqrt(1 - 0.85**2))
+    centers = RADIUS * np.stack([np.cos(angles) * 0.85, np.sin(angles) * 0.85, height], axis=1)
+    centers *= 1 + 0.05 * np.sin(5 * angles)[:, None]
+    cam2world = look_at(centers, np.zeros(3), np.array([0.0, 0.0, 1.0]))
+    matrix = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
+    masks = folder.with_name("masks")
+    folder.mkdir()
+    masks.mkdir()
+    for index, pose in enumerate(cam2world):
+        photo = Image.fromarray(caster.render(pose, matrix, size, 2))
+        photo.save(folder / f"shot {index}.{'png' if index else 'heic'}", quality=95)
+        Image.fromarray(np.isfinite(cube.depth(pose, matrix, size))).save(
+            masks / f"shot {index}.png"
+        )
+    return cam2world
+
+
+def align(estimated, true):
+    """Distances between centers after the best similarity transform (Umeyama 1991), and its
+    rotation."""
+    a = estimated - estimated.mean(0)
+    b = true - true.mean(0)
+    left, sizes, right = np.linalg.svd(b.T @ a)
+    flip = np.diag([1, 1, np.sign(np.linalg.det(left @ right))])
+    scale = (sizes * np.diag(flip)).sum() / (a**2).sum()
+    rotation = left @ flip @ right
+    return np.linalg.norm(scale * a @ rotation.T - b, axis=1), rotation
+
+
+def test_photos_become_an_upright_scene_around_the_masked_object(tmp_path, capsys):
+    true = photographs(tmp_path / "photos", 8)
+    colmap_wrapper.main(
+        [
+            "--img_dir",
+            str(tmp_path / "photos"),
+            "--trgt_dir",
+            str(tmp_path / "scene"),
+            "--masks",
+            str(tmp_path / "masks"),
+            "--test_every",
+            "0",
+        ]
+    )
+    train = tmp_path / "scene" / "train"
+    poses = np.stack([load_pose(path) for path in list_poses(train / "pose")])
+    assert len(poses) == len(list_images(train / "rgb")) == len(true)
+    errors, scene2truth = align(poses[:, :3, 3], true[:, :3, 3])
+    assert errors.max() < 0.005 * RADIUS
+    assert scene2truth[2, 2] > np.cos(np.radians(2))  # z is the floor's normal
+    intrinsics = load_intrinsics(train / "intrinsics.txt")
+    assert intrinsics.focal == pytest.approx(FOCAL, rel=0.02)
+    assert (tmp_path / "scene" / "points.ply").exists()
+    assert "8 of 8 photos registered" in capsys.readouterr().out
+    # with masks the grid holds the cube, whose side is 1, and little more: not the floor
+    distances = np.linalg.norm(poses[:, :3, 3] - intrinsics.grid_origin, axis=1)
+    scene2true_scale = np.median(np.linalg.norm(true[:, :3, 3], axis=1) / distances)
+    assert 1 < intrinsics.scale * scene2true_scale < 1.25
+    cut_out = load_image(list_images(train / "rgb")[0])
+    mask = load_image(tmp_path / "masks" / "shot 0.png") == 255
+    assert (cut_out == 255).all(axis=2).mean() == pytest.approx(1 - mask[..., 0].mean(), abs=0.02)
+    assert cut_out[SIZE // 2, SIZE // 2].max() < 250
+
+
+def test_pairs_to_match():
+    names = [f"{index:03d}" for index in range(400)]
+    assert len(image_pairs(names[:20], "exhaustive")) == 190
+    pairs = image_pairs(names, "sequential")
+    assert len(set(pairs)) == len(pairs) < 400 * 20
+    assert {("000", "001"), ("010", "022"), ("005", "197")} <= set(pairs) and all(
+        a < b for a, b in pairs
+    )
+
+
+def refused(tmp_path, match):
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match=match) as error:
+        colmap_wrapper.main(
+            ["--img_dir", str(tmp_path / "photos"), "--trgt_dir", str(tmp_path / "scene")]
+        )
+    assert "\n" not in str(error.value)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_textureless_photos_end_in_advice(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for index in range(4):
+        write_image(
+            tmp_path / "photos" / f"{index}.png", np.full((96, 96, 3), 60 * index, np.uint8)
+        )
+    refused(tmp_path, "could be related to each other.*texture")
