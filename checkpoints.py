@@ -292,14 +292,19 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], path: Path, flags:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, path: Path) -> None:
-    """Loads an optimizer's state, with moments laid out in memory like their parameters.
+    """Loads an optimizer's state, with moments laid out in memory like their parameters. Parameters
+    that have never had a gradient have no moments.
 
     Raises `InputError` if it belongs to other parameters.
     """
     try:
         optimizer.load_state_dict(state)
+        if not optimizer.state:
+            raise ValueError("it holds no moments")
         for group in optimizer.param_groups:
             for parameter in group["params"]:
+                if parameter not in optimizer.state:
+                    continue
                 moments = optimizer.state[parameter]
                 for name in getattr(optimizer, "MOMENTS", ("exp_avg", "exp_avg_sq")):
                     if moments[name].shape != parameter.shape:

@@ -54,11 +54,12 @@ def describe(architecture: Architecture) -> str:
 
 
 class Integration(NamedTuple):
-    """The volume after one observation, and the gates of the GRU that led to it."""
+    """The volume after one observation, and the gates of the GRU that led to it (None for a
+    network without gates)."""
 
     volume: Float[Tensor, "1 f d d d"]
-    update_gate: Float[Tensor, "1 1 d d d"]
-    reset_gate: Float[Tensor, "1 1 d d d"]
+    update_gate: Float[Tensor, "1 1 d d d"] | None
+    reset_gate: Float[Tensor, "1 1 d d d"] | None
 
 
 class Rendering(NamedTuple):

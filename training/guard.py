@@ -35,14 +35,16 @@ def check_finite(
     volume: Tensor | None,
 ) -> Bool[Tensor, "checks"]:
     """Whether each loss, each network's gradient and the volume, if there is one, is finite, in the
-    order of `CHECKED`."""
-    values = [
-        *losses,
-        *(nn.utils.get_total_norm([parameter.grad for parameter in group]) for group in parameters),
-    ]
+    order of `CHECKED`. Parameters without a gradient are left alone."""
+    values = [*losses, *(nn.utils.get_total_norm(gradients_of(group)) for group in parameters)]
     if volume is not None:
         values.append(volume.sum())
     return torch.stack(values).isfinite()
+
+
+def gradients_of(parameters: list[nn.Parameter]) -> list[Tensor]:
+    """The gradients of those parameters that have one: a changed network may not use them all."""
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 class RunningStatistics:

@@ -67,8 +67,8 @@ def log_pictures(
     rendering: Rendering,
     integration: Integration | None,
 ) -> None:
-    """Logs the source, output beside truth for every target, depth, and the GRU's gates averaged
-    along z, y and x.
+    """Logs the source, output beside truth for every target, depth, and the GRU's gates, if there
+    are any, averaged along z, y and x.
 
     source (n, 3, s, s) and targets (v, 3, s, s) in [-1/2, 1/2].
     """
@@ -92,6 +92,8 @@ def log_pictures(
         ("update_gate", integration.update_gate),
         ("reset_gate", integration.reset_gate),
     ]:
+        if gate is None:
+            continue
         gate = gate.detach().float().cpu()[0, 0]
         log.picture(
             name,

@@ -195,8 +195,9 @@ def run_steps(
                 continue  # the next step waits for the first rank
             if log_scalars and not skipped.in_a_row:
                 losses = losses_on_host(result.losses)
-                if result.integration:
-                    losses["loop_gain"] = float(loop_gain(networks.model.integration_net))
+                gain = loop_gain(getattr(networks.model, "integration_net", None))
+                if gain is not None:
+                    losses["loop_gain"] = float(gain)
                 progress.show(losses, opt.l1_weight)
                 log.scalars(losses, step)
             if log_images and not skipped.in_a_row:

@@ -41,9 +41,14 @@ class Networks:
     ranks: Ranks = ALONE
 
     def __post_init__(self):
-        self.model_parameters = list(self.model.parameters())
-        self.discriminator_parameters = list(self.discriminator.parameters())
+        self.model_parameters = learned(self.model)
+        self.discriminator_parameters = learned(self.discriminator)
         self.running_statistics = RunningStatistics(self.model, self.discriminator)
+
+
+def learned(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are not frozen (`requires_grad_(False)`)."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 def build_networks(

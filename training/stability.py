@@ -9,7 +9,7 @@ may lift it above 1.
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from custom_layers import IntegrationNet
 
@@ -23,18 +23,19 @@ def volume_penalty(volume: Float[Tensor, "1 f d d d"], limit: float) -> Float[Te
 
 
 @torch.no_grad()
-def loop_gain(net: IntegrationNet) -> Float[Tensor, ""]:
+def loop_gain(net: nn.Module | None) -> Float[Tensor, ""] | None:
     """The factor by which a volume that is constant over space grows per step while both gates are
-    open.
+    open. None where there is no U_s, in a model without a GRU or with another one.
 
     Replication padding keeps such a volume constant, so the 3x3x3 convolution U_s acts as the
     matrix of its summed kernels; the gain is the growth of a power iteration with that matrix and
     ReLU. Dropout and W_s are left out.
     """
-    features = net.old_integration[1].weight.shape[
-        0
-    ]  # the input channels after these are coordinates
-    matrix = net.old_integration[1].weight[:, :features].sum(dim=(2, 3, 4))
+    if not has_known_loop(net):
+        return None
+    weight = net.old_integration[1].weight
+    features = weight.shape[0]  # the input channels after these are coordinates
+    matrix = weight[:, :features].sum(dim=(2, 3, 4))
     state = matrix.new_ones(features)
     gain = matrix.new_ones(())
     for _ in range(30):
@@ -42,3 +43,15 @@ def loop_gain(net: IntegrationNet) -> Float[Tensor, ""]:
         gain = grown.norm() / state.norm().clamp_min(1e-12)  # 0 once nothing is left to grow
         state = grown / grown.norm().clamp_min(1e-12)
     return gain
+
+
+def has_known_loop(net: nn.Module | None) -> bool:
+    """Whether a network feeds the volume back through U_s as `IntegrationNet` does."""
+    layers = getattr(net, "old_integration", None)
+    return (
+        isinstance(net, IntegrationNet)
+        and isinstance(layers, nn.Sequential)
+        and len(layers) > 1
+        and isinstance(layers[1], nn.Conv3d)
+        and layers[1].in_channels == layers[1].out_channels + 3
+    )

@@ -12,7 +12,7 @@ from deep_voxels import Integration, Rendering
 from losses import adversarial_loss, discriminator_loss
 from machine.runtime import autocast
 from training.data import Batch
-from training.guard import check_finite
+from training.guard import check_finite, gradients_of
 from training.networks import Networks
 from training.stability import volume_penalty
 
@@ -89,10 +89,7 @@ def train_step(
         None if volume is None else volume.max(),
     )
     if networks.ranks.count > 1:  # from here on all ranks have the same numbers, and decide alike
-        gradients = [
-            parameter.grad
-            for parameter in networks.model_parameters + networks.discriminator_parameters
-        ]
+        gradients = gradients_of(networks.model_parameters + networks.discriminator_parameters)
         networks.ranks.average_(
             [
                 *gradients,
