@@ -1,5 +1,5 @@
 # make view: a trained scene in a browser. make demo: a scene, a trained model and its video in a few minutes.
-# make test: ruff and pytest.
+# make test: ruff, pyrefly and pytest.
 # make docs: the site, in docs/_build/index.html; any warning fails.
 # make test-browser: the viewer in Chromium, which is installed if it may be. make test-cluster: experiments on a SLURM of
 # two nodes on this machine, which is installed if it may be; without it the tests are skipped.
@@ -47,6 +47,7 @@ demo: .venv/installed
 test: .venv/installed-dev
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
+	.venv/bin/pyrefly check
 	$(PY) -m pytest
 
 test-long: .venv/installed-dev

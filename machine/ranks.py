@@ -133,7 +133,7 @@ class Ranks:
         code = 2 if isinstance(error, (InputError, OSError)) else getattr(error, "code", 1)
         place = 0 if error is None else self.count - self.rank
         code, first_place = self.largest(code if place and isinstance(code, int) else 0, place)
-        if place and place == first_place:
+        if error is not None and place == first_place:
             raise error
         if first_place:
             raise SystemExit(code)

@@ -129,6 +129,9 @@ def _render_in_parallel(
         scratch.unlink(missing_ok=True)
 
 
+_renderer: _Renderer  # of a worker process
+
+
 def _start_worker(setup: Path) -> None:
     global _renderer
     threading.Thread(target=_exit_with_parent, daemon=True).start()
