@@ -48,7 +48,7 @@ test: .venv/installed-dev
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/pyrefly check
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --dist worksteal
 
 test-long: .venv/installed-dev
 	$(PY) -m pytest -m long -s

@@ -35,6 +35,8 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from util import usable_cores  # noqa: E402
+
 torch.set_num_threads(1)  # networks this small are no faster with more
 os.environ["OMP_NUM_THREADS"] = (
     "1"  # of the processes that tests start: as many threads compute the same bits
@@ -58,6 +60,12 @@ SMALL = [
     "--device",
     "cpu",
 ]
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes share the tests with `-n auto`: pytest-xdist alone would count only the
+    cores that differ physically, and those that this process may not use."""
+    return usable_cores()
 
 
 @pytest.fixture(autouse=True)
