@@ -13,10 +13,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8, UInt16
-from tqdm import tqdm
 
 from files.images import decode, decode_rgba
 from files.untrusted import reading
+from machine.progress import Progress
 from util import InputError, new_file, read_text, write_text
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
@@ -66,7 +66,7 @@ def write_scene_folder(
     if images is not None:
         (folder / "rgb").mkdir()
         for index, image in enumerate(
-            tqdm(images, desc=folder.name, total=len(cam2world), unit="image")
+            Progress(images, desc=folder.name, total=len(cam2world), unit="image")
         ):
             write_image(folder / "rgb" / f"{view_name(index)}.png", image)
 

@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def add_arithmetic_options(parser: Parser) -> None:
     """Device, precision and compilation, without a graph."""
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto (default)")
+    parser.add_shared("device")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--compile", action="store_true")
     parser.set_defaults(graph=False)

@@ -17,7 +17,6 @@ import torch
 import trimesh
 from jaxtyping import Float
 from torch import nn
-from tqdm import tqdm
 
 from checkpoints import find_checkpoint, load_checkpoint
 from data_util import BORDER
@@ -34,6 +33,7 @@ from evaluation.render import (
     render_path,
 )
 from machine.cli import Parser, run
+from machine.progress import Progress
 from machine.runtime import choose_device, set_arithmetic
 from util import InputError, new_file
 
@@ -44,30 +44,17 @@ PRECISION = "fp32"
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(PROG, __doc__)
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        metavar="FILE|latest",
-        help="the model; 'latest': the newest checkpoint under logging_root",
-    )
-    parser.add_argument(
-        "--logging_root", type=Path, metavar="DIR", help="where training wrote logs/, for 'latest'"
-    )
-    parser.add_argument(
-        "--data_root",
-        type=Path,
-        metavar="DIR",
-        help="scene folder with the poses to see the model "
-        "from, many and all around (default: the one that it was trained on)",
+    parser.add_shared("checkpoint")
+    parser.add_shared("logging_root")
+    parser.add_shared(
+        "data_root",
+        help="scene folder with the poses to see the model from, many and all around "
+        "(default: the one that it was trained on)",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="the PLY file to make"
     )
-    parser.add_argument(
-        "--device",
-        default="auto",
-        help="cpu, cuda, cuda:N, or auto: CUDA if it is available (default: auto)",
-    )
+    parser.add_shared("device")
     args = parser.parse_args(argv)
     if args.out.exists():
         raise InputError(f"--out {args.out}: already exists; delete it or choose another name")
@@ -75,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = torch.device(choose_device(args.device))
     set_arithmetic(PRECISION, device)
     model, cam2world = load(path, args.data_root, device)
-    with new_file(args.out) as file, tqdm(desc="fusing", unit="step", dynamic_ncols=True) as bar:
+    with new_file(args.out) as file, Progress(desc="fusing", unit="step") as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from tqdm import tqdm
 
 from data_util import load_image, write_image
 from dataio import Scene
@@ -16,6 +15,7 @@ from evaluation.metrics import true_image
 from evaluation.pictures import depth_pictures, enlarge, picture_grid, spread, to_uint8
 from evaluation.render import VIEWS_AT_ONCE, Frame
 from evaluation.video import Video
+from machine.progress import Progress
 from machine.ranks import ALONE, Ranks
 from util import new_file
 
@@ -59,11 +59,10 @@ def write_frames(
     measured = []
     waiting = deque()
     with Video(folder / "video.mp4") as video, ThreadPoolExecutor(WRITERS) as writers:
-        for picture, depth in tqdm(
+        for picture, depth in Progress(
             ranks.in_turns(handed_to_writers(), count, VIEWS_AT_ONCE),
             total=count,
             unit="frame",
-            dynamic_ncols=True,
         ):
             if depth is not None:
                 depths.append(depth)

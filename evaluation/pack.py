@@ -29,15 +29,8 @@ PATHS = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(PROG, __doc__)
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        metavar="FILE|latest",
-        help="the model; 'latest': the newest checkpoint under logging_root",
-    )
-    parser.add_argument(
-        "--logging_root", type=Path, metavar="DIR", help="where training wrote logs/, for 'latest'"
-    )
+    parser.add_shared("checkpoint")
+    parser.add_shared("logging_root")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="the checkpoint to make"
     )

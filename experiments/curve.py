@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from baselines import FROM_SOURCE
 from checkpoints import checkpoints_by_step, load_checkpoint
@@ -40,6 +39,7 @@ from experiments.fingerprint import fingerprint
 from experiments.plan import writing
 from experiments.results import GAP, markdown_table
 from machine.cli import Parser, run
+from machine.progress import Progress
 from machine.runtime import PRECISIONS, choose_device, set_arithmetic
 from training.validation import held_out_folder
 from util import InputError, new_file, one_line, read_text, write_json, write_text
@@ -61,13 +61,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for the results"
     )
-    parser.add_argument(
-        "--data_root",
-        type=Path,
-        metavar="DIR",
+    parser.add_shared(
+        "data_root",
         help="held-out views (default: those of the scene that each run was trained on)",
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, or auto (default)")
+    parser.add_shared("device")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default: fp32")
     args = parser.parse_args(argv)
     device = torch.device(choose_device(args.device))
@@ -93,7 +91,7 @@ def measure_new(paths: Sequence[Path], args: Namespace, device: torch.device) ->
     points = {}
     views = {}
     fingerprint_of = cache(fingerprint)
-    for path in tqdm(paths, unit="checkpoint", dynamic_ncols=True):
+    for path in Progress(paths, unit="checkpoint"):
         try:
             point = known.get(str(path.resolve()), {})
             checkpoint = None
@@ -118,7 +116,7 @@ def measure_new(paths: Sequence[Path], args: Namespace, device: torch.device) ->
         except (InputError, FileNotFoundError):
             if path.exists():
                 raise
-            tqdm.write(
+            Progress.write(
                 f"warning: {path}: was removed before it was measured, and is left out",
                 file=sys.stderr,
             )

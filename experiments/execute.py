@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from experiments.plan import OUT, Plan
-from experiments.status import count_failures, find_result, read_commands
+from experiments.status import PROGRESS, count_failures, find_result, read_commands
 from files.folders import Lock
+from machine.progress import REPORT_VARIABLE
 from util import InputError, write_json
 
 ROOT = Path(__file__).parent.parent
@@ -134,6 +135,8 @@ def _call(
     begin = time.monotonic()
     earlier = read_commands(folder)
     descriptor = lock.descriptor()
+    progress = folder.absolute() / PROGRESS
+    progress.unlink(missing_ok=True)
     with open(folder / "log.txt", "ab") as log:
         entry = {
             "command": shlex.join(["python", *words]),
@@ -149,7 +152,7 @@ def _call(
             [sys.executable, *words],
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "TQDM_MININTERVAL": "1", **environment},
+            env={**os.environ, REPORT_VARIABLE: str(progress), **environment},
             pass_fds=() if descriptor is None or os.name == "nt" else (descriptor,),
         )
     if process is None:

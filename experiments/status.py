@@ -1,15 +1,17 @@
 """How far the runs of an experiment are, read from their folders: done, running, waiting or failed.
 
 A run is done when its test has written `metrics.json`; `commands.json` holds the commands that were
-begun, where, and how they ended; `log.txt` their output; and whoever carries it out holds `.lock`.
+begun, where, and how they ended; `progress.json` how far the last one is; `log.txt` their output;
+and whoever carries it out holds `.lock`.
 """
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from tqdm import tqdm
 
 from experiments.plan import Plan
 from files.folders import is_locked
@@ -24,8 +26,7 @@ STOPPED = {
     -15,
 }  # exit codes of a command that did its work, or was asked to stop
 LOG_TAIL = 1 << 14  # bytes
-# tqdm's line, as "450/1000 [00:10<00:12, 43.2step/s"
-PROGRESS = re.compile(r"(\d+)/(\d+) \[[^<\]]*<([^,\]]*), +([\d.]+|\?)(step|frame|s)/(step|frame|s)")
+PROGRESS = "progress.json"
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,20 @@ class State:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a command is: `done` of `total` steps or frames (`unit`), its speed in units a
-    second, None if it is not known yet, and the time left, as a text."""
+    """How far a command is: `done` of `total` steps, frames or images (`unit`), and its speed in
+    units a second, None if it is not known yet."""
 
     done: int
     total: int
     unit: str
-    speed: float | None
-    left: str
+    per_second: float | None
+
+    def __str__(self) -> str:
+        text = f"{self.unit} {self.done} of {self.total}"
+        if self.per_second:
+            left = tqdm.format_interval((self.total - self.done) / self.per_second)
+            text += f", {self.per_second:.3g} {self.unit}s/s, {left} left"
+        return text
 
 
 def find_result(folder: Path) -> Result | None:
@@ -102,7 +109,7 @@ def read_state(folder: Path) -> State:
     if is_locked(folder / ".lock"):
         return State(
             "running",
-            last.get("where", "elsewhere") + (f": {describe(progress)}" if progress else ""),
+            last["where"] + (f": {progress}" if progress else ""),
         )
     if last["exit_code"] == 0 and "--train_test test" in last["command"]:
         return State("failed", "wrote no metrics")
@@ -112,25 +119,13 @@ def read_state(folder: Path) -> State:
     )
 
 
-def describe(progress: Progress) -> str:
-    speed = (
-        ""
-        if progress.speed is None
-        else f", {progress.speed:.3g} {progress.unit}s/s, {progress.left} left"
-    )
-    return f"{progress.unit} {progress.done} of {progress.total}{speed}"
-
-
 def read_progress(folder: Path) -> Progress | None:
-    """How far the last command of a run is, by the last progress bar in its log."""
-    bars = PROGRESS.findall(_read_log(folder))
-    if not bars:
+    """How far the last command of a run is, as it says itself (`machine.progress`)."""
+    try:
+        progress = Progress(**json.loads((folder / PROGRESS).read_text()))
+    except (OSError, ValueError, TypeError):
         return None
-    done, total, left, rate, one, other = bars[-1]
-    speed = (
-        None if rate == "?" or not float(rate) else float(rate) if other == "s" else 1 / float(rate)
-    )
-    return Progress(int(done), int(total), one if other == "s" else other, speed, left)
+    return progress if progress.total else None
 
 
 def reason(folder: Path) -> str:
@@ -148,7 +143,7 @@ def _read_log(folder: Path) -> str:
     if not path.is_file():
         return ""
     with open(path, "rb") as log:
-        begin = commands[-1].get("log_begin", 0) if commands else 0
+        begin = commands[-1]["log_begin"] if commands else 0
         log.seek(max(begin, path.stat().st_size - LOG_TAIL))
         return log.read(LOG_TAIL).decode(errors="replace")
 

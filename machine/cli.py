@@ -6,8 +6,28 @@ import math
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from util import InputError, one_line
+
+# Flags that several commands have, as `Parser.add_shared` declares them.
+SHARED_FLAGS = {
+    "checkpoint": {
+        "required": True,
+        "metavar": "FILE|latest",
+        "help": "the model; 'latest': the newest checkpoint under logging_root",
+    },
+    "logging_root": {
+        "type": Path,
+        "metavar": "DIR",
+        "help": "where training wrote logs/, for 'latest'",
+    },
+    "data_root": {"type": Path, "metavar": "DIR"},
+    "device": {
+        "default": "auto",
+        "help": "cpu, cuda, cuda:N, or auto: CUDA if it is available (default: auto)",
+    },
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -21,6 +41,10 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             **kwargs,
         )
+
+    def add_shared(self, name: str, **changes) -> None:
+        """Declares a flag of `SHARED_FLAGS`, with what is different for this command."""
+        self.add_argument(f"--{name}", **SHARED_FLAGS[name] | changes)
 
     def error(self, message: str):
         self.exit(2, f"{self.prog}: error: {one_line(message)}\n")

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from tqdm import tqdm
 
 from data_util import (
     DEFAULT_NEAR_PLANE,
@@ -33,6 +32,7 @@ from data_util import (
 from geometry.coverage import covered_share, judge, seen_share
 from geometry.points import load_points
 from machine.cli import Parser, number, run
+from machine.progress import Progress
 from util import InputError
 
 PROG = "scenes.check"
@@ -160,7 +160,7 @@ def _examine_images(findings: Findings, pose_count: int) -> None:
             f"{folder}: rgb holds {len(findings.images)} images, pose {pose_count} poses"
         )
     sizes = {}
-    for path in tqdm(
+    for path in Progress(
         findings.images, desc=f"{folder.name} images", unit="image", leave=False, delay=2
     ):
         try:

@@ -21,10 +21,9 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tqdm import tqdm
-
 from files.folders import new_folder
 from machine.cli import Parser, number, run
+from machine.progress import Progress
 from scenes.capture.capture import add_flags, split_views, write_capture
 from scenes.capture.colmap_model import model_capture
 from scenes.capture.exposure import exposure_warning
@@ -148,7 +147,7 @@ def _place(args: Namespace, workspace: Path) -> dict[str, str]:
     masks = find_masks(args.masks, photos) if args.masks else []
     names = [
         place_photo(photo, workspace / "images", index, side)
-        for index, photo in enumerate(tqdm(photos, desc="photos", unit="photo"))
+        for index, photo in enumerate(Progress(photos, desc="photos", unit="photo"))
     ]
     for mask, photo, name in zip(masks, photos, names, strict=False):
         place_mask(mask, photo, size, kept_size(*size, side), _mask_path(workspace, name))

@@ -14,10 +14,10 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from torch import Tensor
-from tqdm import tqdm
 
 from data_util import color_depth
 from deep_voxels import Integration, Rendering
+from machine.progress import Progress
 from training.step import Losses
 
 
@@ -102,11 +102,11 @@ def log_pictures(
         )
 
 
-class ProgressBar(tqdm):
+class ProgressBar(Progress):
     """A run's progress on the terminal, with its loss and its PSNR (dB), a moving average."""
 
     def __init__(self, steps: range):
-        super().__init__(total=steps.stop, initial=steps.start, unit="step", dynamic_ncols=True)
+        super().__init__(total=steps.stop, initial=steps.start, unit="step")
         self._psnr = None
         self._shown = {}
 

@@ -17,6 +17,7 @@ from checkpoints import MAX_HISTORY_BYTES
 from files.folders import Lock
 from machine.ranks import Ranks
 from machine.runtime import describe_machine
+from machine.signals import ENDING, handling
 from util import InputError, make_run_folder, read_text, write_json
 
 # not on Windows
@@ -125,8 +126,6 @@ class Signals:
     """Takes SIGINT, SIGTERM and SIGHUP as requests to stop after the current step, and SIGUSR1 as a
     request to save.
 
-    Windows has no SIGHUP and no SIGUSR1. A SIGHUP that is ignored (`nohup`) stays ignored.
-
     stop: the signal that asked to stop, or None. A second SIGINT or SIGTERM ends the process at
     once, unless it comes within `SAME_REQUEST` of the first: a scheduler may signal a process and
     its parent, which passes the signal on. A second SIGHUP does not, because a terminal that closes
@@ -139,19 +138,12 @@ class Signals:
         self._asked = 0.0
 
     def __enter__(self) -> "Signals":
-        numbers = [
-            signal.SIGINT,
-            signal.SIGTERM,
-            *(number for number in (SIGHUP, SIGUSR1) if number is not None),
-        ]
-        if SIGHUP is not None and signal.getsignal(SIGHUP) is signal.SIG_IGN:
-            numbers.remove(SIGHUP)
-        self._previous = {number: signal.signal(number, self._handle) for number in numbers}
+        self._handling = handling(self._handle, *ENDING, "SIGUSR1")
+        self._handling.__enter__()
         return self
 
-    def __exit__(self, *_) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+    def __exit__(self, *error) -> None:
+        self._handling.__exit__(*error)
 
     def _handle(self, number: int, _frame) -> None:
         if number == SIGUSR1:

@@ -11,7 +11,6 @@ import threading
 import warnings
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
@@ -30,24 +29,18 @@ PROG = "viewer"
 
 def build_parser() -> Parser:
     parser = Parser(PROG, __doc__)
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        metavar="FILE",
+    parser.add_shared(
+        "checkpoint",
         help="weights to look at, or the folder of a run; 'latest': the newest run under "
         "logging_root",
     )
-    parser.add_argument(
-        "--logging_root",
-        type=Path,
+    parser.add_shared(
+        "logging_root",
         required=True,
-        metavar="DIR",
         help="folder of the training's results; paths and their videos are written there",
     )
-    parser.add_argument(
-        "--data_root",
-        type=Path,
-        metavar="DIR",
+    parser.add_shared(
+        "data_root",
         help="the scene, or its train folder (default: what the checkpoint was trained on)",
     )
     parser.add_argument(
@@ -58,9 +51,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--port", type=number(int, 0, 65535), default=8080, help="port to serve at (default: 8080)"
     )
-    parser.add_argument(
-        "--device", default="auto", help="cpu, cuda, cuda:N, or auto: CUDA if it is available"
-    )
+    parser.add_shared("device")
     return parser
 
 

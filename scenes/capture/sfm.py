@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 
 import pycolmap
-from tqdm import tqdm
+
+from machine.progress import Progress
 
 # Pixels of the longer side in which features are sought; more of them cost time and add little
 MATCHED_SIDE = 1280
@@ -61,7 +62,7 @@ def _extract(database: Path, image_dir: Path, names: list[str]) -> None:
     """Extracts SIFT features, a few photos per call, because COLMAP itself reports no progress."""
     reader = pycolmap.ImageReaderOptions(camera_model="SIMPLE_RADIAL")
     extraction = pycolmap.FeatureExtractionOptions(max_image_size=MATCHED_SIDE)
-    with tqdm(desc="features", total=len(names), unit="photo") as bar:
+    with Progress(desc="features", total=len(names), unit="photo") as bar:
         for batch in _batches(names, 2 * (os.cpu_count() or 1)):
             pycolmap.extract_features(
                 database,
@@ -79,7 +80,7 @@ def _extract(database: Path, image_dir: Path, names: list[str]) -> None:
 def _match(database: Path, pairs: list[tuple[str, str]], list_path: Path) -> None:
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = SEED
-    with tqdm(desc="matching", total=len(pairs), unit="pair") as bar:
+    with Progress(desc="matching", total=len(pairs), unit="pair") as bar:
         for batch in _batches(pairs, PAIRS_PER_CALL):
             list_path.write_text("".join(f"{first} {second}\n" for first, second in batch))
             pairing = pycolmap.ImportedPairingOptions(match_list_path=list_path)
@@ -96,7 +97,7 @@ def _map(
     database: Path, image_dir: Path, workspace: Path, seed: int, photos: int
 ) -> list[pycolmap.Reconstruction]:
     """The consistent sets of photos that one attempt finds."""
-    with tqdm(desc="mapping", total=photos, unit="photo") as bar:
+    with Progress(desc="mapping", total=photos, unit="photo") as bar:
         options = pycolmap.IncrementalPipelineOptions(min_model_size=3, random_seed=seed)
         models = pycolmap.incremental_mapping(
             database,

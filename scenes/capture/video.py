@@ -10,9 +10,9 @@ import cv2
 import imageio.v2 as imageio
 import numpy as np
 from jaxtyping import UInt8
-from tqdm import tqdm
 
 from data_util import write_image
+from machine.progress import Progress
 from scenes.capture.photos import kept_size
 from util import InputError, require_file
 
@@ -62,7 +62,7 @@ def decode(video: Path, total: int) -> Iterator[Frame]:
         with imageio.get_reader(
             video, format="FFMPEG", output_params=["-fps_mode", "passthrough"]
         ) as reader:
-            yield from tqdm(reader.iter_data(), desc="frames", total=total, unit="frame")
+            yield from Progress(reader.iter_data(), desc="frames", total=total, unit="frame")
     except (OSError, ValueError, RuntimeError, IndexError) as error:
         raise _unreadable(video, error) from None
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import Float
-from tqdm import tqdm
 
 from data_util import view_name, write_image
+from machine.progress import Progress
 from scenes.synthetic.raycast import RayCaster
 from scenes.synthetic.surface import Surface
 from util import InputError, new_file, usable_cores
@@ -57,7 +57,7 @@ def render_views(
     setup = (surface, matrix, sidelength, supersampling)
     rays = len(missing) * (sidelength * supersampling) ** 2
     workers = workers or min(1 + rays // RAYS_PER_PROCESS, usable_cores())
-    with tqdm(
+    with Progress(
         desc="render", total=len(views), initial=len(views) - len(missing), unit="view"
     ) as bar:
         if workers == 1:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from experiments import table1
-from experiments.status import read_commands, read_state
+from experiments.status import read_commands, read_progress, read_state
 from tests.conftest import SMALL, write_scene
 from tests.helpers import ENVIRONMENT, ROOT, STARTED, assert_same, wait_for
 
@@ -123,10 +123,7 @@ def test_two_jobs_stopped_and_continued_give_the_same_bits(shared, tmp_path, cap
     models = ["--models", "pix2pix", "deepvoxels"]
     process = start(scene, out, *models, "--jobs", 2)
     wait_for(
-        lambda: all(
-            (log / "log.txt").exists() and f"/{STEPS} [" in (log / "log.txt").read_text()
-            for log in logs
-        ),
+        lambda: all((progress := read_progress(log)) and progress.unit == "step" for log in logs),
         process,
         seconds=120,
     )

@@ -1,6 +1,5 @@
 """Workers that share the runs of a plan, in processes of their own. The runs are short scripts."""
 
-import io
 import json
 import shlex
 import signal
@@ -9,13 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from tqdm import tqdm
 
 from experiments import table1, worker
 from experiments.execute import command_lines
 from experiments.plan import RECORD, read_plan
 from experiments.status import (
-    Progress,
     find_result,
     read_commands,
     read_progress,
@@ -158,10 +155,12 @@ wait_for('never')"""
 
 
 def test_the_states_of_runs(tmp_path):
-    bar = io.StringIO()
-    with tqdm(total=1000, initial=400, unit="step", file=bar, mininterval=0) as progress:
-        progress.update(50)
-    log = repr("error: of an earlier command\n" * 3000 + bar.getvalue())
+    log = repr("error: of an earlier command\n" * 3000)
+    bar = """
+sys.path.insert(0, os.getcwd())
+from machine.progress import Progress
+Progress(total=1000, initial=400, unit='step', mininterval=0).update(50)
+"""
     plan = make_plan(
         tmp_path / "out",
         {
@@ -169,7 +168,7 @@ def test_the_states_of_runs(tmp_path):
             "failed": "print('50%|##\\rrun.py: error: no such thing\\n'); print('100%|##\\r'); "
             "sys.exit(2)",
             "no_result": "",
-            "stopped": f"print({log}); sys.exit(143)",
+            "stopped": f"print({log}){bar}sys.exit(143)",
             "killed": f"print({log}, flush=True); os.kill(os.getpid(), signal.SIGKILL)",
             "new": "",
         },
@@ -189,25 +188,22 @@ def test_the_states_of_runs(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "progress"),
+    ("text", "shown"),
     [
         (
-            "45%|#5  | 450/1000 [00:10<00:12, 43.20step/s, loss=1.2]",
-            Progress(450, 1000, "step", 43.2, "00:12"),
+            '{"done": 450, "total": 1000, "unit": "step", "per_second": 0.5}',
+            "step 450 of 1000, 0.5 steps/s, 18:20 left",
         ),
-        (
-            "45%|#5  | 450/1000 [1:00:10<1:02:12,  2.00s/step]",
-            Progress(450, 1000, "step", 0.5, "1:02:12"),
-        ),
-        ("0%|  | 0/3 [00:00<?, ?frame/s]", Progress(0, 3, "frame", None, "?")),
-        ("no bar at all", None),
+        ('{"done": 0, "total": 3, "unit": "frame", "per_second": null}', "frame 0 of 3"),
+        ('{"done": 7, "total": null, "unit": "step", "per_second": 0.5}', None),
+        ("{", None),
+        ("[]", None),
     ],
 )
-def test_the_progress_is_that_of_the_last_bar(tmp_path, line, progress):
-    (tmp_path / "log.txt").write_text(
-        f"1%|  | 1/7 [00:10<00:12, 43.20step/s]\r{line}\n" if progress else line
-    )
-    assert read_progress(tmp_path) == progress
+def test_the_progress_that_a_command_writes(tmp_path, text, shown):
+    (tmp_path / "progress.json").write_text(text)
+    progress = read_progress(tmp_path)
+    assert (progress and str(progress)) == shown
 
 
 def test_the_reason_is_the_last_error_of_the_last_command(tmp_path):
