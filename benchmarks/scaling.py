@@ -26,7 +26,7 @@ from benchmarks.speed import (
     training,
 )
 from deep_voxels import Architecture
-from experiments.plot import Curve, Plot, write_plots
+from experiments.figures import Curve, Plot, write_plots
 from machine.cli import Parser, run
 from util import write_json
 
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for name, (label, style) in CURVES.items()
             if results[flag][0][name] is not None
         ]
-        plots.append(Plot("", f"--{flag}", "seconds, GFLOP", curves, log=True))
+        plots.append(Plot("", f"--{flag}", "seconds, GFLOP", curves, log_x=True, log_y=True))
     write_json(
         opt.out / "scaling.json",
         {

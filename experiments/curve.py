@@ -35,8 +35,7 @@ from evaluation.render import (
     recorded_scene,
     render_path,
 )
-from experiments.fingerprint import fingerprint
-from experiments.plan import writing
+from experiments.plan import fingerprint, writing
 from experiments.results import GAP, markdown_table
 from machine.cli import Parser, run
 from machine.progress import Progress

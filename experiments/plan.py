@@ -6,17 +6,17 @@ So any process that sees the folder can carry out a run (`experiments.execute`).
 with more scenes or seeds extends the plan.
 """
 
+import hashlib
 import json
 import shlex
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from baselines import UNTRAINED
-from data_util import list_images
+from data_util import list_images, list_poses
 from dataio import find_split
-from experiments.fingerprint import fingerprint
 from files.folders import Lock
 from run_deepvoxels import FREE_ON_RESUME, build_parser
 from util import InputError, read_text, write_json
@@ -93,8 +93,8 @@ class Plan:
     experiment: str
     steps: int
     flags: list[str]
-    scenes: dict[str, str]
-    runs: dict[str, dict]
+    scenes: dict[str, str] = field(default_factory=dict)
+    runs: dict[str, dict] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
 
     def folder(self, name: str) -> Path:
@@ -103,39 +103,17 @@ class Plan:
 
     def add(self, runs: Sequence[Run]) -> "Plan":
         """The plan with these runs too."""
-        return Plan(
-            **vars(self)
-            | {"runs": self.runs | {run.name: self._command_lines(run) for run in runs}}
-        )
+        return replace(self, runs=self.runs | {run.name: self._command_lines(run) for run in runs})
 
     def _command_lines(self, run: Run) -> dict:
-        def line(train_test: str, *roots) -> str:
-            return shlex.join(
-                [
-                    "python",
-                    "run_deepvoxels.py",
-                    "--train_test",
-                    train_test,
-                    "--model",
-                    run.model,
-                    *map(str, roots),
-                    "--seed",
-                    f"{run.seed}",
-                    *self.flags,
-                    *run.flags,
-                ]
-            )
+        def line(train_test: str, *more) -> str:
+            words = ["python", "run_deepvoxels.py", "--train_test", train_test]
+            words += ["--model", run.model, *more, "--seed", run.seed, *self.flags, *run.flags]
+            return shlex.join(map(str, words))
 
         # As many epochs as steps, so that --max_steps ends training.
-        train = line(
-            "train",
-            "--data_root",
-            run.data.train,
-            "--max_steps",
-            self.steps,
-            "--max_epoch",
-            self.steps,
-        )
+        length = ["--max_steps", self.steps, "--max_epoch", self.steps]
+        train = line("train", "--data_root", run.data.train, *length)
         return {
             "views": str(run.data.train),
             "prepare": shlex.join(["python", *run.prepare]) if run.prepare else "",
@@ -200,58 +178,41 @@ def read_plan(out: Path) -> Plan:
         raise InputError(f"--out {out}: holds no experiment")
     try:
         content = json.loads(read_text(record, MAX_RECORD_BYTES))
-        # Earlier versions wrote no runs, no fingerprints, and among the flags those that do not
-        # change what is learned.
         return Plan(
             out,
             content["experiment"],
             int(content["steps"]),
-            split_flags(str(record), content["flags"])[0],
+            list(content["flags"]),
             dict(content["scenes"]),
-            dict(content.get("runs", {})),
-            dict(content.get("fingerprints", {})),
+            dict(content["runs"]),
+            dict(content["fingerprints"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{record}: is not an experiment's record ({error})") from None
 
 
-def draw_up(
-    out: Path,
-    experiment: str,
-    steps: int,
-    flags: list[str],
-    scenes: dict[str, SceneData],
-    runs: Sequence[Run],
-) -> Plan:
-    """The plan in the folder, if there is one, with these scenes and runs too. Writes nothing.
+def draw_up(wanted: Plan, scenes: dict[str, SceneData], runs: Sequence[Run]) -> Plan:
+    """The plan in the folder `wanted.out`, if there is one, else `wanted`, with these scenes and
+    runs too. Writes nothing.
 
     Raises `InputError` if the folder holds anything else: another experiment, other steps, flags or
     scenes, or results of a scene that has changed since.
     """
     roots = {name: str(data.root) for name, data in scenes.items()}
     fingerprints = {name: fingerprint(*data) for name, data in scenes.items()}
-    # Hidden files, such as the lock, may be left of a command that ended before it wrote its
-    # record.
-    if (
-        not out.exists()
-        or not (out / RECORD).exists()
-        and out.is_dir()
-        and all(path.name.startswith(".") for path in out.iterdir())
-    ):
-        return Plan(out, experiment, steps, flags, roots, {}, fingerprints).add(runs)
+    out = wanted.out
+    if is_unused(out):
+        return replace(wanted, scenes=roots, fingerprints=fingerprints).add(runs)
     if not (out / RECORD).is_file():
         raise InputError(f"--out {out}: exists and holds no experiment; name another folder")
     plan = read_plan(out)
-    for setting, value in [("experiment", experiment), ("steps", steps), ("flags", flags)]:
+    for setting in ("experiment", "steps", "flags"):
         earlier = getattr(plan, setting)
-        if earlier != value:
-            earlier, value = (
-                " ".join(words) or "none" if isinstance(words, list) else words
-                for words in (earlier, value)
-            )
+        now = getattr(wanted, setting)
+        if earlier != now:
             raise InputError(
-                f"--out {out}: holds an experiment with {setting} {earlier}, not {value}; "
-                "name another folder"
+                f"--out {out}: holds an experiment with {setting} {shown(earlier)}, not "
+                f"{shown(now)}; name another folder"
             )
     for scene, root in roots.items():
         if plan.scenes.setdefault(scene, root) != root:
@@ -265,6 +226,39 @@ def draw_up(
     return plan.add(runs)
 
 
+def is_unused(out: Path) -> bool:
+    """Whether nothing was written to an output folder. Hidden files, such as the lock, may be left
+    of a command that ended before it wrote its record."""
+    if not out.exists():
+        return True
+    return out.is_dir() and all(path.name.startswith(".") for path in out.iterdir())
+
+
+def shown(setting: str | int | list[str]) -> str:
+    """A setting of a plan, for messages."""
+    if isinstance(setting, list):
+        return " ".join(setting) or "none"
+    return str(setting)
+
+
+def fingerprint(*folders: Path) -> str:
+    """Identifies scene folders, so that results are reused only for the same views, wherever the
+    folders are.
+
+    A hash of poses and intrinsics by content, and of images and true depth by name and size, so
+    that none is read. Raises `InputError` for what cannot be read.
+    """
+    content = []
+    for folder in folders:
+        texts = [folder / "intrinsics.txt", *list_poses(folder / "pose")]
+        others = [*list_images(folder / "rgb"), *sorted((folder / "depth").glob("*.npz"))]
+        content.append(
+            [[path.relative_to(folder).as_posix(), read_text(path)] for path in texts]
+            + [[path.relative_to(folder).as_posix(), path.stat().st_size] for path in others]
+        )
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
 def write_plan(plan: Plan, runs: Sequence[Run], scenes: dict[str, SceneData]) -> Plan:
     """Adds the runs to what is in the folder, which another process may just have extended, and
     returns the plan."""
@@ -273,7 +267,7 @@ def write_plan(plan: Plan, runs: Sequence[Run], scenes: dict[str, SceneData]) ->
     except OSError as error:
         raise InputError(f"--out {plan.out}: cannot be created ({error.strerror})") from None
     with writing(plan.out):
-        plan = draw_up(plan.out, plan.experiment, plan.steps, plan.flags, scenes, runs)
+        plan = draw_up(plan, scenes, runs)
         content = asdict(plan)
         del content["out"]
         write_json(plan.out / RECORD, content)

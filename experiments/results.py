@@ -33,20 +33,15 @@ def summarize(runs: Sequence[Run], outcome: Outcome) -> dict:
     there are none), each seed's own figures, why other runs failed, and the state of those that run
     or wait."""
     done = {run.seed: outcome.results[run] for run in runs if run in outcome.results}
-    summary = {
-        name: float(np.mean([result.metrics[name] for result in done.values()])) if done else None
-        for name in ("psnr", "ssim")
-    }
-    depths = [result.metrics["depth"] for result in done.values() if result.metrics["depth"]]
-    summary["depth"] = (
-        {
-            name: float(np.mean([depth[name] for depth in depths]))
-            for name in ("mean_absolute_error", "within_one_voxel", "voxel_size")
-        }
-        if depths
-        else None
+    metrics = [result.metrics for result in done.values()]
+    summary = means(metrics, "psnr", "ssim") or {"psnr": None, "ssim": None}
+    summary["depth"] = means(
+        [of_run["depth"] for of_run in metrics if of_run["depth"]],
+        "mean_absolute_error",
+        "within_one_voxel",
+        "voxel_size",
     )
-    summary["parameters"] = next((result.metrics["parameters"] for result in done.values()), None)
+    summary["parameters"] = metrics[0]["parameters"] if metrics else None
     summary["seeds"] = {
         str(seed): {
             "psnr": result.metrics["psnr"],
@@ -58,29 +53,50 @@ def summarize(runs: Sequence[Run], outcome: Outcome) -> dict:
         }  # under the output folder
         for seed, result in done.items()
     }
-    missing = [(run.seed, outcome.missing[run]) for run in runs if run in outcome.missing]
-    summary["failed"] = {str(seed): state.text for seed, state in missing if state.kind == "failed"}
-    summary["unfinished"] = {
-        str(seed): f"{state.kind}, {state.text}".removesuffix(", ")
-        for seed, state in missing
-        if state.kind != "failed"
-    }
+    summary["failed"] = {}
+    summary["unfinished"] = {}
+    for run in runs:
+        state = outcome.missing.get(run)
+        if state and state.kind == "failed":
+            summary["failed"][str(run.seed)] = state.text
+        elif state:
+            text = f"{state.kind}, {state.text}".removesuffix(", ")
+            summary["unfinished"][str(run.seed)] = text
     return summary
 
 
+def means(figures: list[dict], *names: str) -> dict[str, float] | None:
+    """The means of some figures of several runs; None if there are no runs."""
+    if not figures:
+        return None
+    return {name: float(np.mean([of_run[name] for of_run in figures])) for name in names}
+
+
+def parameters_cell(summaries: list[dict]) -> str:
+    """The number of parameters of a model, from the first summary that has one."""
+    for summary in summaries:
+        if summary["parameters"]:
+            return f"{summary['parameters'] / 1e6:.2f} M"
+    return GAP
+
+
 def cell(summary: dict, best: bool = False) -> str:
-    """PSNR / SSIM as the paper writes them, how many seeds finished if not all did, and how many of
-    these went back to a checkpoint, which halves the learning rate."""
-    gaps = len(summary["failed"]) + len(summary["unfinished"])
+    """PSNR / SSIM as the paper writes them, with remarks: how many seeds finished if not all did,
+    and how many of these went back to a checkpoint, which halves the learning rate."""
     if summary["psnr"] is None:
         return f"{GAP} (failed)" if summary["failed"] else f"{GAP} (not done)"
     text = f"{summary['psnr']:.2f} / {summary['ssim']:.2f}"
+    if best:
+        text = f"**{text}**"
+    remarks = []
     seeds = len(summary["seeds"])
+    missing = len(summary["failed"]) + len(summary["unfinished"])
+    if missing:
+        remarks.append(f"{seeds} of {seeds + missing} seeds")
     went_back = sum(figures["setbacks"] > 0 for figures in summary["seeds"].values())
-    remarks = [f"{seeds} of {seeds + gaps} seeds"] * (gaps > 0) + [f"{went_back} went back"] * (
-        went_back > 0
-    )
-    return (f"**{text}**" if best else text) + (f" ({', '.join(remarks)})" if remarks else "")
+    if went_back:
+        remarks.append(f"{went_back} went back")
+    return f"{text} ({', '.join(remarks)})" if remarks else text
 
 
 def gaps(summaries: dict[str, dict]) -> str:

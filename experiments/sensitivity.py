@@ -12,204 +12,168 @@ missing. A failed run is a gap in table and plot.
 """
 
 from argparse import Namespace
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from data_util import list_poses
 from dataio import sampled_views
 from deep_voxels import SIZES
-from experiments.command import Groups, Scenes, experiment_parser, parse, run_experiment
+from experiments.figures import Curve, Plot, write_plots
 from experiments.plan import OUT, Run, SceneData
-from experiments.plot import Curve, Plot, write_plots
-from experiments.results import Outcome, cell, gaps, markdown_table, summarize
+from experiments.results import cell, gaps, markdown_table
+from experiments.study import Collected, Groups, Scenes, Study
 from machine.cli import Parser, number, run
-from util import write_json, write_text
 
-PROG = "experiments.sensitivity"
 X_LABELS = {"images": "training images", "grid": "voxels per side", "noise": "pose noise (degrees)"}
 BASE = "base"  # the variant that changes nothing: one run for all studies
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse(
-        add_arguments(experiment_parser(PROG, __doc__)), argv, reserved={"sampling_pattern"}
-    )
-    run_experiment("sensitivity", args, plan_runs, collect)
+class Sensitivity(Study):
+    name = "sensitivity"
+    table = "sensitivity"
+    doc = __doc__
+    reserved = frozenset({"sampling_pattern"})
+
+    def add_flags(self, parser: Parser) -> None:
+        parser.add_argument(
+            "--studies",
+            nargs="+",
+            choices=list(X_LABELS),
+            default=list(X_LABELS),
+            help="default: all",
+        )
+        parser.add_argument(
+            "--skip",
+            type=number(int, 0),
+            nargs="+",
+            default=[0, 1, 3],
+            metavar="N",
+            help="training views to leave out after each one kept (default: 0 1 3)",
+        )
+        parser.add_argument(
+            "--grid_dims",
+            type=number(int, 1),
+            nargs="+",
+            default=[8, 16, 32],
+            metavar="D",
+            help="voxels per side (default: 8 16 32)",
+        )
+        parser.add_argument(
+            "--degrees",
+            type=number(float, 0),
+            nargs="+",
+            default=[0, 1, 3],
+            metavar="DEG",
+            help="standard deviation of the cameras' rotation (default: 0 1 3)",
+        )
+
+    def plan_runs(self, args: Namespace, scenes: Scenes) -> Groups:
+        groups = {}
+        for study in args.studies:
+            for scene, data in scenes.items():
+                for x in values_of(args, study):
+                    groups[study, scene, x] = [
+                        varied(Run(scene, data, BASE, seed), study, x, args.flags)
+                        for seed in args.seeds
+                    ]
+        return groups
+
+    def tables(self, collected: Collected) -> tuple[dict, str]:
+        studies = points_by_study(collected)
+        rows = []
+        by_name = {}
+        for study, scenes in studies.items():
+            for scene, points in scenes.items():
+                for value, point in zip(values_of(collected.args, study), points, strict=True):
+                    shown = f"{point['x']:g}"
+                    if study == "images":  # several --skip may keep as many views
+                        shown += f" (--skip {value})"
+                    rows.append([scene, X_LABELS[study], shown, cell(point)])
+                    by_name[f"{scene}, {X_LABELS[study]} {shown}"] = point
+        text = markdown_table(["Scene", "Varied", "Value", "PSNR / SSIM"], rows) + gaps(by_name)
+        content = {
+            study: {"x": X_LABELS[study], "scenes": scenes} for study, scenes in studies.items()
+        }
+        return {"studies": content}, text
+
+    def draw(self, collected: Collected) -> None:
+        """Writes a plot for each study."""
+        title = f"PSNR after {collected.args.steps} steps"
+        for study, scenes in points_by_study(collected).items():
+            curves = [
+                psnr_curve(scene, points)
+                for scene, points in scenes.items()
+                if any(point["seeds"] for point in points)
+            ]
+            plots = [Plot(title, X_LABELS[study], "PSNR (dB)", curves)] if curves else []
+            write_plots(collected.args.out / f"{study}.png", plots)
 
 
-def plan_runs(args: Namespace, scenes: Scenes) -> Groups:
+def values_of(args: Namespace, study: str) -> list[int] | list[float]:
+    """The values that a study compares, in ascending order on its x axis."""
+    if study == "images":
+        return sorted(set(args.skip), reverse=True)
+    return sorted(set(args.grid_dims if study == "grid" else args.degrees))
+
+
+def points_by_study(collected: Collected) -> dict[str, dict[str, list[dict]]]:
+    """The summaries of a study's runs with their place on its x axis, by study and scene."""
+    args = collected.args
     return {
-        (study, scene, x): [STUDIES[study](args, scene, data, x, seed) for seed in args.seeds]
-        for study in args.studies
-        for scene, data in scenes.items()
-        for x in values(args, study)
-    }
-
-
-def collect(args: Namespace, scenes: Scenes, groups: Groups, outcome: Outcome) -> None:
-    """Writes the table and the plots."""
-    studies = {
         study: {
             scene: [
-                {"x": shown_x(study, data, x), **summarize(groups[study, scene, x], outcome)}
-                for x in values(args, study)
+                {"x": place_on_axis(study, data, x), **collected.summary((study, scene, x))}
+                for x in values_of(args, study)
             ]
-            for scene, data in scenes.items()
+            for scene, data in collected.scenes.items()
         }
         for study in args.studies
     }
-    write_json(
-        args.out / "sensitivity.json",
-        {
-            "steps": args.steps,
-            "seeds": args.seeds,
-            "flags": args.flags,
-            "studies": {
-                study: {"x": X_LABELS[study], "scenes": points} for study, points in studies.items()
-            },
-        },
-    )
-    write_text(args.out / "sensitivity.md", table_text(studies, args))
-    print((args.out / "sensitivity.md").read_text(encoding="utf-8"))
-    for study, points in studies.items():
-        write_plot(args.out / f"{study}.png", study, points, args.steps)
 
 
-def table_text(studies: dict[str, dict[str, list[dict]]], args: Namespace) -> str:
-    """A row for each study, scene and value."""
-
-    def shown(
-        study: str, value: int | float, point: dict
-    ) -> str:  # several --skip may keep as many views
-        return f"{point['x']:g}" + (f" (--skip {value})" if study == "images" else "")
-
-    points = {
-        (scene, X_LABELS[study], shown(study, value, point)): point
-        for study, scenes in studies.items()
-        for scene, line in scenes.items()
-        for value, point in zip(values(args, study), line, strict=True)
-    }
-    return (
-        f"Test views after {args.steps} steps, mean over the seeds "
-        f"{', '.join(map(str, args.seeds))}; "
-        f"flags: {' '.join(args.flags) or 'none'}\n\n"
-        + markdown_table(
-            ["Scene", "Varied", "Value", "PSNR / SSIM"],
-            [[*names, cell(point)] for names, point in points.items()],
-        )
-        + gaps(
-            {f"{scene}, {label} {value}": point for (scene, label, value), point in points.items()}
-        )
-    )
-
-
-def write_plot(path: Path, study: str, points: dict[str, list[dict]], steps: int) -> None:
-    """Writes a study's curves and says where. If no run is done, a plot of an earlier call is
-    removed."""
-    curves = [
-        psnr_curve(scene, line)
-        for scene, line in points.items()
-        if any(point["seeds"] for point in line)
-    ]
-    if curves:
-        write_plots(path, [Plot(f"PSNR after {steps} steps", X_LABELS[study], "PSNR (dB)", curves)])
-        print(f"look at {path}")
-    else:
-        path.unlink(missing_ok=True)
-
-
-def add_arguments(parser: Parser) -> Parser:
-    parser.add_argument(
-        "--studies", nargs="+", choices=list(STUDIES), default=list(STUDIES), help="default: all"
-    )
-    parser.add_argument(
-        "--skip",
-        type=number(int, 0),
-        nargs="+",
-        default=[0, 1, 3],
-        metavar="N",
-        help="training views to leave out after each one kept (default: 0 1 3)",
-    )
-    parser.add_argument(
-        "--grid_dims",
-        type=number(int, 1),
-        nargs="+",
-        default=[8, 16, 32],
-        metavar="D",
-        help="voxels per side (default: 8 16 32)",
-    )
-    parser.add_argument(
-        "--degrees",
-        type=number(float, 0),
-        nargs="+",
-        default=[0, 1, 3],
-        metavar="DEG",
-        help="standard deviation of the cameras' rotation (default: 0 1 3)",
-    )
-    return parser
-
-
-def values(args: Namespace, study: str) -> list[int] | list[float]:
-    """The values that a study compares, in ascending order on its x axis."""
-    return {
-        "images": sorted(set(args.skip), reverse=True),
-        "grid": sorted(set(args.grid_dims)),
-        "noise": sorted(set(args.degrees)),
-    }[study]
-
-
-def images_run(args: Namespace, scene: str, data: SceneData, skip: int, seed: int) -> Run:
-    if skip == 0:
-        return Run(scene, data, BASE, seed)
-    return Run(scene, data, f"skip_{skip}", seed, flags=("--sampling_pattern", f"skip_{skip}"))
-
-
-def grid_run(args: Namespace, scene: str, data: SceneData, grid_dim: int, seed: int) -> Run:
-    flags = Parser(PROG, None, allow_abbrev=False)
-    flags.add_argument("--size", choices=list(SIZES), default="paper")
-    flags.add_argument("--grid_dim", type=int)
-    given, _ = flags.parse_known_args(args.flags)
-    if grid_dim == (given.grid_dim or SIZES[given.size].grid_dim):
-        return Run(scene, data, BASE, seed)
-    return Run(scene, data, f"grid_{grid_dim}", seed, flags=("--grid_dim", str(grid_dim)))
-
-
-def noise_run(args: Namespace, scene: str, data: SceneData, degrees: float, seed: int) -> Run:
-    """On a noisy copy of the training views, which the run makes; no held-out views to validate
-    with lie beside it."""
-    if degrees == 0:
-        return Run(scene, data, BASE, seed)
-    copy = Path(OUT, "scenes", f"{scene}-noise_{degrees:g}-seed{seed}", "train")
-    prepare = (
-        "-m",
-        "scenes.noise",
-        "--scene",
-        str(data.train),
-        "--out",
-        str(copy),
-        "--degrees",
-        str(degrees),
-        "--seed",
-        str(seed),
-    )
-    return Run(
-        scene,
-        data._replace(train=copy),
-        f"noise_{degrees:g}",
-        seed,
-        flags=("--validate_every", "0"),
-        prepare=prepare,
-    )
-
-
-STUDIES = {"images": images_run, "grid": grid_run, "noise": noise_run}
-
-
-def shown_x(study: str, data: SceneData, x: int | float) -> int | float:
+def place_on_axis(study: str, data: SceneData, x: int | float) -> int | float:
     """A value's place on the x axis: for `images`, the number of views kept."""
     if study != "images":
         return x
     return len(sampled_views(len(list_poses(data.train / "pose")), f"skip_{x}"))
+
+
+def varied(base: Run, study: str, x: int | float, flags: list[str]) -> Run:
+    """The run of one value of a study; `base` if the value changes nothing. flags: the study's for
+    run_deepvoxels.py."""
+    if study == "images":
+        if x == 0:
+            return base
+        return replace(base, variant=f"skip_{x}", flags=("--sampling_pattern", f"skip_{x}"))
+    if study == "grid":
+        if x == usual_grid_dim(flags):
+            return base
+        return replace(base, variant=f"grid_{x}", flags=("--grid_dim", str(x)))
+    return base if x == 0 else noisy(base, x)
+
+
+def usual_grid_dim(flags: list[str]) -> int:
+    """The number of voxels per side that these flags of run_deepvoxels.py set."""
+    parser = Parser("experiments.sensitivity", None, allow_abbrev=False)
+    parser.add_argument("--size", choices=list(SIZES), default="paper")
+    parser.add_argument("--grid_dim", type=int)
+    given, _ = parser.parse_known_args(flags)
+    return given.grid_dim or SIZES[given.size].grid_dim
+
+
+def noisy(base: Run, degrees: float) -> Run:
+    """A run on a noisy copy of the training views, which it makes. No held-out views to validate
+    with lie beside the copy."""
+    copy = Path(OUT, "scenes", f"{base.scene}-noise_{degrees:g}-seed{base.seed}", "train")
+    words = ["-m", "scenes.noise", "--scene", base.data.train, "--out", copy]
+    words += ["--degrees", degrees, "--seed", base.seed]
+    return replace(
+        base,
+        data=base.data._replace(train=copy),
+        variant=f"noise_{degrees:g}",
+        flags=("--validate_every", "0"),
+        prepare=tuple(map(str, words)),
+    )
 
 
 def psnr_curve(scene: str, points: list[dict]) -> Curve:
@@ -221,5 +185,7 @@ def psnr_curve(scene: str, points: list[dict]) -> Curve:
     )
 
 
+main = Sensitivity().main
+
 if __name__ == "__main__":
-    run(PROG, main)
+    run("experiments.sensitivity", main)

@@ -13,104 +13,110 @@ of these the curves show the last attempt.
 """
 
 from argparse import Namespace
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from experiments.command import Groups, Scenes, experiment_parser, parse, run_experiment
+from experiments.figures import Curve, Plot, write_plots
 from experiments.plan import Run
-from experiments.results import GAP, Outcome, gaps, markdown_table, summarize
+from experiments.results import GAP, gaps, markdown_table
+from experiments.study import Collected, Groups, Scenes, Study
 from machine.cli import Parser, number, run
-from util import new_file, one_line, write_json, write_text
 
-PROG = "experiments.stability"
-CURVES = {"loop_gain": "gain of the volume's loop", "volume_max": "largest value of the volume"}
+SCALARS = {"loop_gain": "gain of the volume's loop", "volume_max": "largest value of the volume"}
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse(
-        add_arguments(experiment_parser(PROG, __doc__)), argv, reserved={"lr", "volume_limit"}
-    )
-    run_experiment("stability", args, plan_runs, collect)
+class Stability(Study):
+    name = "stability"
+    table = "stability"
+    doc = __doc__
+    heading = "{steps} steps, seeds {seeds}; flags: {flags}"
+    reserved = frozenset({"lr", "volume_limit"})
 
+    def add_flags(self, parser: Parser) -> None:
+        parser.add_argument(
+            "--learning_rates",
+            type=number(float, 0),
+            nargs="+",
+            default=[1e-3],
+            metavar="LR",
+            help="default: 0.001",
+        )
+        parser.add_argument(
+            "--volume_limits",
+            type=number(float, 0),
+            nargs="+",
+            default=[10.0],
+            metavar="LIMIT",
+            help="values of --volume_limit to compare (default: 10)",
+        )
 
-def add_arguments(parser: Parser) -> Parser:
-    parser.add_argument(
-        "--learning_rates",
-        type=number(float, 0),
-        nargs="+",
-        default=[1e-3],
-        metavar="LR",
-        help="default: 0.001",
-    )
-    parser.add_argument(
-        "--volume_limits",
-        type=number(float, 0),
-        nargs="+",
-        default=[10.0],
-        metavar="LIMIT",
-        help="values of --volume_limit to compare (default: 10)",
-    )
-    return parser
+    def plan_runs(self, args: Namespace, scenes: Scenes) -> Groups:
+        groups = {}
+        for scene, data in scenes.items():
+            for lr in args.learning_rates:
+                for limit in args.volume_limits:
+                    variant = f"lr{lr:g}-limit{limit:g}"
+                    flags = ("--lr", f"{lr:g}", "--volume_limit", f"{limit:g}")
+                    groups[scene, lr, limit] = [
+                        Run(scene, data, variant, seed, flags=flags) for seed in args.seeds
+                    ]
+        return groups
 
-
-def plan_runs(args: Namespace, scenes: Scenes) -> Groups:
-    return {
-        (scene, lr, limit): [
-            Run(
-                scene,
-                data,
-                f"lr{lr:g}-limit{limit:g}",
-                seed,
-                flags=("--lr", f"{lr:g}", "--volume_limit", f"{limit:g}"),
-            )
-            for seed in args.seeds
-        ]
-        for scene, data in scenes.items()
-        for lr in args.learning_rates
-        for limit in args.volume_limits
-    }
-
-
-def collect(args: Namespace, scenes: Scenes, groups: Groups, outcome: Outcome) -> None:
-    """Writes the picture and the table, from the curves of unfinished runs too."""
-    curves = {
-        run: read_curves(args.out / "runs" / run.name) for group in groups.values() for run in group
-    }
-    table = [
-        {
-            "scene": scene,
-            "lr": lr,
-            "volume_limit": limit,
-            **summarize(group, outcome),
-            **{
-                name: {
-                    str(run.seed): curves[run][name].max(axis=0).tolist()[1]
-                    for run in group
-                    if len(curves[run][name])
+    def tables(self, collected: Collected) -> tuple[dict, str]:
+        table = []
+        for key, group in collected.groups.items():
+            scene, lr, limit = key
+            row = {"scene": scene, "lr": lr, "volume_limit": limit, **collected.summary(key)}
+            curves = {run.seed: read_scalars(collected.args.out, run) for run in group}
+            for name in SCALARS:
+                row[name] = {
+                    str(seed): float(scalars[name][:, 1].max())
+                    for seed, scalars in curves.items()
+                    if len(scalars[name])
                 }
-                for name in CURVES
-            },
+            table.append(row)
+        by_name = {
+            f"{row['scene']}, lr {row['lr']:g}, limit {row['volume_limit']:g}": row for row in table
         }
-        for (scene, lr, limit), group in groups.items()
-    ]
-    write_json(
-        args.out / "stability.json",
-        {"steps": args.steps, "seeds": args.seeds, "flags": args.flags, "rows": table},
-    )
-    write_text(args.out / "stability.md", table_text(table, args))
-    write_picture(args.out / "stability.png", groups, curves)
-    print((args.out / "stability.md").read_text(encoding="utf-8"))
-    print(f"look at {args.out / 'stability.png'}")
+        header = [
+            "Scene",
+            "Learning rate",
+            "Volume limit",
+            "Finished",
+            "Went back",
+            "PSNR",
+            *(f"Largest {name} of a run: median / largest" for name in SCALARS),
+        ]
+        rows = [table_row(row, len(collected.args.seeds)) for row in table]
+        return {"rows": table}, markdown_table(header, rows) + gaps(by_name)
+
+    def draw(self, collected: Collected) -> None:
+        """One line per run, unfinished ones too, and a colour per group: the gain on the left, the
+        volume's largest value on the right."""
+        names = legend_texts(collected.groups)
+        curves = {name: [] for name in SCALARS}
+        for number_, (key, group) in enumerate(collected.groups.items()):
+            style = f"C{number_ % 10}" + ("-" if key[2] else "--")
+            for run_ in group:
+                for name, points in read_scalars(collected.args.out, run_).items():
+                    values = [[value] for value in points[:, 1]]
+                    curves[name].append(Curve(names[key], list(points[:, 0]), values, style))
+        gain, largest = SCALARS.items()
+        plots = [
+            Plot(gain[1], "step", gain[0], curves[gain[0]], line_at=1.0),
+            Plot(largest[1], "step", largest[0], curves[largest[0]], log_y=True),
+        ]
+        write_plots(collected.args.out / "stability.png", plots)
 
 
-def read_curves(folder: Path) -> dict[str, np.ndarray]:
+def read_scalars(out: Path, run_: Run) -> dict[str, np.ndarray]:
     """(step, value) pairs, one a row, by the name of a scalar, from a run's tensorboard
     summaries."""
-    points = {name: [] for name in CURVES}
-    for events in sorted(folder.glob("runs/*/*")):
+    points = {name: [] for name in SCALARS}
+    for events in sorted((out / "runs" / run_.name).glob("runs/*/*")):
         reader = EventAccumulator(str(events), size_guidance={"scalars": 0})
         reader.Reload()
         for name in points.keys() & reader.Tags()["scalars"]:
@@ -118,78 +124,23 @@ def read_curves(folder: Path) -> dict[str, np.ndarray]:
     return {name: np.array(values).reshape(-1, 2) for name, values in points.items()}
 
 
-def table_text(table: list[dict], args: Namespace) -> str:
-    """A row for each scene, learning rate and limit."""
-    rows = [
-        [
-            row["scene"],
-            f"{row['lr']:g}",
-            f"{row['volume_limit']:g}" if row["volume_limit"] else "none",
-            f"{len(row['seeds'])} of {len(args.seeds)}",
-            str(sum(figures["setbacks"] > 0 for figures in row["seeds"].values())),
-            GAP if row["psnr"] is None else f"{row['psnr']:.2f}",
-            *(
-                f"{np.median(list(row[name].values())):.3g} / {max(row[name].values()):.3g}"
-                if row[name]
-                else GAP
-                for name in CURVES
-            ),
-        ]
-        for row in table
+def table_row(row: dict, num_seeds: int) -> list[str]:
+    """A scene, learning rate and limit in the table."""
+    largest = [
+        f"{np.median(list(row[name].values())):.3g} / {max(row[name].values()):.3g}"
+        if row[name]
+        else GAP
+        for name in SCALARS
     ]
-    header = [
-        "Scene",
-        "Learning rate",
-        "Volume limit",
-        "Finished",
-        "Went back",
-        "PSNR",
-        *(f"Largest {name} of a run: median / largest" for name in CURVES),
+    return [
+        row["scene"],
+        f"{row['lr']:g}",
+        f"{row['volume_limit']:g}" if row["volume_limit"] else "none",
+        f"{len(row['seeds'])} of {num_seeds}",
+        str(sum(figures["setbacks"] > 0 for figures in row["seeds"].values())),
+        GAP if row["psnr"] is None else f"{row['psnr']:.2f}",
+        *largest,
     ]
-    return (
-        f"{args.steps} steps, seeds {', '.join(map(str, args.seeds))}; flags: "
-        f"{' '.join(args.flags) or 'none'}\n\n"
-        + markdown_table(header, rows)
-        + gaps(
-            {
-                f"{row['scene']}, lr {row['lr']:g}, limit {row['volume_limit']:g}": row
-                for row in table
-            }
-        )
-    )
-
-
-def write_picture(
-    path: Path, groups: dict[tuple, list[Run]], curves: dict[Run, dict[str, np.ndarray]]
-) -> None:
-    """One line per run: the gain on the left, the volume's largest value on the right; a colour per
-    group."""
-    from matplotlib.figure import Figure  # takes half a second; only pictures need it
-
-    figure = Figure((14.4, 5.2), dpi=100, layout="constrained")
-    names = legend_texts(groups)
-    for axes, (name, label) in zip(figure.subplots(1, 2), CURVES.items(), strict=True):
-        for number_, (group, runs) in enumerate(groups.items()):
-            for run_ in runs:
-                axes.plot(
-                    *curves[run_][name].T,
-                    color=f"C{number_}",
-                    linewidth=1,
-                    linestyle="-" if group[2] else "--",
-                    label=names[group] if run_ is runs[0] else None,
-                )
-        axes.set(xlabel="step", title=label, yscale="log" if name == "volume_max" else "linear")
-        axes.grid(alpha=0.3)
-        if name == "loop_gain":
-            axes.axhline(1, color="black", linewidth=1)
-    figure.legend(
-        *figure.axes[0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=4,
-        frameon=False,
-    )
-    with new_file(path) as file:
-        figure.savefig(file, format="png")
 
 
 def legend_texts(groups: Collection[tuple]) -> dict[tuple, str]:
@@ -198,11 +149,16 @@ def legend_texts(groups: Collection[tuple]) -> dict[tuple, str]:
     several = len({limit for _, _, limit in groups}) > 1
     texts = {}
     for scene, lr, limit in groups:
-        bound = f", limit {limit:g}" if limit else ", no limit"
-        text = f"{one_line(scene)}, learning rate {lr:g}" + (bound if several or not limit else "")
-        texts[scene, lr, limit] = text.replace("$", r"\$")
+        text = f"{scene}, learning rate {lr:g}"
+        if not limit:
+            text += ", no limit"
+        elif several:
+            text += f", limit {limit:g}"
+        texts[scene, lr, limit] = text
     return texts
 
 
+main = Stability().main
+
 if __name__ == "__main__":
-    run(PROG, main)
+    run("experiments.stability", main)

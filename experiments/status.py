@@ -149,8 +149,8 @@ def _read_log(folder: Path) -> str:
 
 
 def status_table(plan: Plan, names: Sequence[str], queued: Mapping[str, str] | None = None) -> str:
-    """A line for each run, and how many are in which state. queued: what the runs that a cluster
-    has queued wait for, by name."""
+    """A line for each run, and how many are in which state. queued: the queue state of each queued
+    run, by its name."""
     queued = queued or {}
     states = {name: read_state(plan.folder(name)) for name in names}
     states |= {

@@ -10,14 +10,12 @@ added. A failed run is a gap in the table.
 """
 
 from argparse import Namespace
-from collections.abc import Sequence
 
 import numpy as np
 
 from baselines import MODELS, UNTRAINED
 from evaluation.pictures import spread
-from experiments.command import Groups, Scenes, experiment_parser, parse, run_experiment
-from experiments.pictures import (
+from experiments.figures import (
     VIEWS_SHOWN,
     load_test_views,
     truth_and_frames,
@@ -25,12 +23,10 @@ from experiments.pictures import (
     write_path_video,
 )
 from experiments.plan import Run
-from experiments.results import GAP, Outcome, cell, gaps, markdown_table, summarize
-from experiments.status import Result
-from machine.cli import run
-from util import write_json, write_text
+from experiments.results import GAP, cell, gaps, markdown_table, parameters_cell
+from experiments.study import Collected, Groups, Scenes, Study
+from machine.cli import Parser, run
 
-PROG = "experiments.table1"
 NAMES = {
     "nearest_neighbor": "Nearest Neighbor",
     "tatarchenko": "Tatarchenko et al.",
@@ -45,140 +41,117 @@ PAPER = {  # PSNR and SSIM on vase, pedestal, chair, cube, and their mean
     "pix2pix": [(26.36, 0.95), (25.41, 0.91), (23.04, 0.96), (19.69, 0.86), (23.63, 0.92)],
     "deepvoxels": [(27.99, 0.96), (32.35, 0.97), (33.45, 0.99), (28.42, 0.97), (30.55, 0.97)],
 }
+PAPER_SCENES = ("vase", "pedestal", "chair", "cube", "mean")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = experiment_parser(PROG, __doc__)
-    parser.add_argument(
-        "--models", nargs="+", choices=list(MODELS), default=list(MODELS), help="default: all"
+class Table1(Study):
+    name = "table1"
+    table = "table"
+    doc = __doc__
+    heading = (
+        "PSNR / SSIM on the test views after {steps} steps, mean over the seeds {seeds}; "
+        "flags: {flags}"
     )
-    args = parse(parser, argv, reserved=set())
-    run_experiment("table1", args, plan_runs, collect)
 
+    def add_flags(self, parser: Parser) -> None:
+        parser.add_argument(
+            "--models", nargs="+", choices=list(MODELS), default=list(MODELS), help="default: all"
+        )
 
-def plan_runs(args: Namespace, scenes: Scenes) -> Groups:
-    return {
-        (scene, model): [
-            Run(scene, data, model, seed, model)
-            for seed in (args.seeds[:1] if model in UNTRAINED else args.seeds)
-        ]
-        for scene, data in scenes.items()
-        for model in NAMES
-        if model in args.models
-    }
+    def plan_runs(self, args: Namespace, scenes: Scenes) -> Groups:
+        groups = {}
+        for scene, data in scenes.items():
+            for model in models_shown(args):
+                seeds = args.seeds[:1] if model in UNTRAINED else args.seeds
+                groups[scene, model] = [Run(scene, data, model, seed, model) for seed in seeds]
+        return groups
 
-
-def collect(args: Namespace, scenes: Scenes, runs: Groups, outcome: Outcome) -> None:
-    """Writes the table and the pictures."""
-    models = [model for model in NAMES if model in args.models]
-    table = {
-        scene: {model: summarize(runs[scene, model], outcome) for model in models}
-        for scene in scenes
-    }
-    write_json(
-        args.out / "table.json",
-        {
-            "steps": args.steps,
-            "seeds": args.seeds,
-            "flags": args.flags,
+    def tables(self, collected: Collected) -> tuple[dict, str]:
+        models = models_shown(collected.args)
+        table = {
+            scene: {model: collected.summary((scene, model)) for model in models}
+            for scene in collected.scenes
+        }
+        content = {
             "scenes": table,
             "mean": {model: mean_over_scenes(table, model) for model in models},
             "paper": {
-                model: dict(zip(("vase", "pedestal", "chair", "cube", "mean"), row, strict=True))
-                for model, row in PAPER.items()
+                model: dict(zip(PAPER_SCENES, figures, strict=True))
+                for model, figures in PAPER.items()
             },
-        },
-    )
-    write_text(args.out / "table.md", table_text(table, models, args))
-    print((args.out / "table.md").read_text(encoding="utf-8"))
-    write_pictures(
-        args, scenes, models, {key: outcome.results.get(group[0]) for key, group in runs.items()}
-    )
+        }
+        return content, paper_layout(table, models)
+
+    def draw(self, collected: Collected) -> None:
+        """Writes figure.png and each SCENE.mp4, from the first seed's runs."""
+        out = collected.args.out
+        models = models_shown(collected.args)
+        columns = ["truth", *(NAMES[model] for model in models)]
+        rows = []
+        for scene, data in collected.scenes.items():
+            results = [collected.first((scene, model)) for model in models]
+            finished = [result for result in results if result]
+            if not finished:
+                continue
+            views = load_test_views(data, finished[0])
+            for view in spread(len(views), VIEWS_SHOWN):
+                rows.append(
+                    (f"{scene} {views.names[view]}", truth_and_frames(views, view, results))
+                )
+            write_path_video(out / f"{scene}.mp4", columns, views, results)
+        write_figure(out / "figure.png", columns, rows)
+
+
+def models_shown(args: Namespace) -> list[str]:
+    """The models asked for, in the paper's order."""
+    return [model for model in NAMES if model in args.models]
 
 
 def mean_over_scenes(table: dict, model: str) -> dict[str, float | None]:
     """The means of PSNR and SSIM over scenes; None if a scene is a gap, since methods would not
     compare."""
-    rows = [scene[model] for scene in table.values()]
-    return {
-        name: None
-        if any(row[name] is None for row in rows)
-        else float(np.mean([row[name] for row in rows]))
-        for name in ("psnr", "ssim")
-    }
+    means = {}
+    for name in ("psnr", "ssim"):
+        values = [scene[model][name] for scene in table.values()]
+        means[name] = None if None in values else float(np.mean(values))
+    return means
 
 
-def table_text(table: dict, models: list[str], args: Namespace) -> str:
-    """The paper's layout: a column for each scene, its best PSNR in bold. The paper's own figures
-    follow."""
+def paper_layout(table: dict, models: list[str]) -> str:
+    """A row for each model and a column for each scene, its best PSNR in bold. The paper's own
+    figures follow."""
     best = {
         name: max((scene[model]["psnr"] or 0 for model in models), default=0)
         for name, scene in table.items()
     }
     rows = []
     for model in models:
-        parameters = next(
-            (
-                scene[model]["parameters"]
-                for scene in table.values()
-                if scene[model]["parameters"] is not None
-            ),
-            None,
-        )
+        cells = [
+            cell(scene[model], best=scene[model]["psnr"] == best[name])
+            for name, scene in table.items()
+        ]
         mean = mean_over_scenes(table, model)
-        rows.append(
-            [
-                NAMES[model],
-                GAP if not parameters else f"{parameters / 1e6:.2f} M",
-                *(
-                    cell(scene[model], best=scene[model]["psnr"] == best[name])
-                    for name, scene in table.items()
-                ),
-                GAP if mean["psnr"] is None else f"{mean['psnr']:.2f} / {mean['ssim']:.2f}",
-            ]
-        )
+        mean_cell = GAP if mean["psnr"] is None else f"{mean['psnr']:.2f} / {mean['ssim']:.2f}"
+        parameters = parameters_cell([scene[model] for scene in table.values()])
+        rows.append([NAMES[model], parameters, *cells, mean_cell])
     paper = [
-        [NAMES[model], *(f"{psnr:.2f} / {ssim:.2f}" for psnr, ssim in row)]
-        for model, row in PAPER.items()
+        [NAMES[model], *(f"{psnr:.2f} / {ssim:.2f}" for psnr, ssim in figures)]
+        for model, figures in PAPER.items()
     ]
+    by_name = {
+        f"{scene}, {NAMES[model]}": summaries[model]
+        for scene, summaries in table.items()
+        for model in models
+    }
     return (
-        f"PSNR / SSIM on the test views after {args.steps} steps, mean over the seeds "
-        f"{', '.join(map(str, args.seeds))}; flags: {' '.join(args.flags) or 'none'}\n\n"
-        + markdown_table(["", "Parameters", *table, "Mean"], rows)
-        + gaps(
-            {
-                f"{scene}, {NAMES[model]}": row[model]
-                for scene, row in table.items()
-                for model in models
-            }
-        )
+        markdown_table(["", "Parameters", *table, "Mean"], rows)
+        + gaps(by_name)
         + "\nThe paper's own figures, on its own renders at 512 pixels, for reference:\n\n"
-        + markdown_table(["", "Vase", "Pedestal", "Chair", "Cube", "Mean"], paper)
+        + markdown_table(["", *map(str.capitalize, PAPER_SCENES)], paper)
     )
 
 
-def write_pictures(
-    args: Namespace,
-    scenes: Scenes,
-    models: list[str],
-    results: dict[tuple[str, str], Result | None],
-) -> None:
-    """Writes figure.png and each SCENE.mp4, from the first seed's runs."""
-    columns = ["truth", *(NAMES[model] for model in models)]
-    rows = []
-    for scene, data in scenes.items():
-        scene_results = [results[scene, model] for model in models]
-        finished = [result for result in scene_results if result]
-        if not finished:
-            continue
-        views = load_test_views(data, finished[0])
-        rows += [
-            (f"{scene} {views.names[view]}", truth_and_frames(views, view, scene_results))
-            for view in spread(len(views), VIEWS_SHOWN)
-        ]
-        write_path_video(args.out / f"{scene}.mp4", columns, views, scene_results)
-    write_figure(args.out / "figure.png", columns, rows)
-
+main = Table1().main
 
 if __name__ == "__main__":
-    run(PROG, main)
+    run("experiments.table1", main)

@@ -14,7 +14,7 @@ from evaluation.pictures import (
     tile,
     to_uint8,
 )
-from experiments.plot import Curve, Plot, write_plots
+from experiments.figures import Curve, Plot, write_plots
 
 
 def random_picture(side: int = 54) -> np.ndarray:

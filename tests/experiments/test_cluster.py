@@ -74,7 +74,7 @@ def refused(capfd, arguments, *words):
     """table1 ends with exit code 2 and one line, besides its progress, that holds the words."""
     capfd.readouterr()
     with pytest.raises(SystemExit) as end:
-        run_command(table1.PROG, table1.main, arguments)
+        run_command("experiments.table1", table1.main, arguments)
     assert end.value.code == 2
     (error,) = re.findall(r"^experiments.table1: error: .*$", capfd.readouterr().err, re.MULTILINE)
     for word in words:

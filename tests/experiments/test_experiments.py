@@ -16,6 +16,7 @@ from experiments.status import read_commands
 from machine.cli import run as run_command
 from scenes import noise
 from tests.conftest import SMALL, write_scene
+from tests.experiments import write_record
 from training.run_folder import RunLock
 from util import write_json
 
@@ -40,7 +41,13 @@ def fake_commands(monkeypatch):
             {
                 "commands": [
                     *read_commands(root),
-                    {"command": commands[-1], "seconds": 1.0, "exit_code": int(failed)},
+                    {
+                        "command": commands[-1],
+                        "where": "here",
+                        "log_begin": 0,
+                        "seconds": 1.0,
+                        "exit_code": int(failed),
+                    },
                 ]
             },
         )
@@ -76,7 +83,7 @@ def fake_commands(monkeypatch):
 
     call.fail = []
     monkeypatch.setattr(execute, "_call", call)
-    monkeypatch.setattr("experiments.command.check_first", lambda *_: None)
+    monkeypatch.setattr("experiments.study.check_first", lambda *_: None)
     return commands, call
 
 
@@ -232,11 +239,11 @@ def test_the_originals_layout(scene, tmp_path, fake_commands, capfd):
 
 def refused(capfd, command, *words):
     with pytest.raises(SystemExit) as end:
-        run_command(command[0].PROG, command[0].main, list(map(str, command[1:])))
+        run_command(command[0].__name__, command[0].main, list(map(str, command[1:])))
     assert end.value.code == 2
     error = capfd.readouterr().err
     assert error.count("\n") == 1, error
-    assert error.startswith(f"{command[0].PROG}: error: ")
+    assert error.startswith(f"{command[0].__name__}: error: ")
     for word in words:
         assert word in error, error
 
@@ -394,13 +401,17 @@ def test_a_run_that_another_process_holds_is_a_gap(scene, tmp_path, fake_command
         folder / "commands.json",
         {
             "commands": [
-                {"command": "", "where": "process 7 on earth", "seconds": None, "exit_code": None}
+                {
+                    "command": "",
+                    "where": "process 7 on earth",
+                    "log_begin": 0,
+                    "seconds": None,
+                    "exit_code": None,
+                }
             ]
         },
     )
-    (out / "experiment.json").write_text(
-        json.dumps({"experiment": "table1", "steps": 3, "flags": SMALL, "scenes": {}})
-    )
+    write_record(out, "table1", 3)
     with RunLock(folder):
         table1.main(arguments(scene, out, "--models", "pix2pix", "nearest_neighbor"))
     assert len(commands) == 1

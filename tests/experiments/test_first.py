@@ -8,10 +8,9 @@ import shutil
 import pytest
 
 from experiments import sensitivity, table1
-from experiments.fingerprint import fingerprint
-from experiments.plan import RECORD, draw_up, scenes_by_name, write_plan
+from experiments.plan import Plan, draw_up, fingerprint, scenes_by_name, write_plan
 from tests.conftest import SMALL
-from util import InputError, write_json
+from util import InputError
 
 
 def words(scene, out, *more) -> list[str]:
@@ -43,12 +42,11 @@ def test_a_scene_that_was_made_again_is_refused(scene, tmp_path):
     """One table would mix results of both; poses count by content, pictures by size, and neither by
     time."""
     data = scenes_by_name([scene])
-    write_plan(draw_up(tmp_path / "out", "table1", 2, [], data, []), [], data)
+    plan = Plan(tmp_path / "out", "table1", 2, [])
+    write_plan(draw_up(plan, data, []), [], data)
     os.utime(scene / "test" / "pose" / "000000.txt", (0, 0))
     shutil.copytree(scene, tmp_path / "copy")
-    assert draw_up(tmp_path / "out", "table1", 2, [], data, []).fingerprints == {
-        "scene": fingerprint(*data["scene"])
-    }
+    assert draw_up(plan, data, []).fingerprints == {"scene": fingerprint(*data["scene"])}
     for changed in [
         "train/rgb/000003.png",
         "train/intrinsics.txt",
@@ -61,19 +59,7 @@ def test_a_scene_that_was_made_again_is_refused(scene, tmp_path):
             InputError,
             match=f"^{scene}: has changed since {tmp_path / 'out'} was begun; name another",
         ):
-            draw_up(tmp_path / "out", "table1", 2, [], data, [])
+            draw_up(plan, data, [])
         shutil.rmtree(scene)
         shutil.copytree(tmp_path / "copy", scene)
-    draw_up(tmp_path / "out", "table1", 2, [], data, [])
-
-
-def test_a_plan_without_fingerprints_gains_them(scene, tmp_path):
-    data = scenes_by_name([scene])
-    write_json(
-        tmp_path / RECORD,
-        {"experiment": "table1", "steps": 2, "flags": [], "scenes": {"scene": str(scene)}},
-    )
-    write_plan(draw_up(tmp_path, "table1", 2, [], data, []), [], data)
-    assert json.loads((tmp_path / RECORD).read_text())["fingerprints"] == {
-        "scene": fingerprint(*data["scene"])
-    }
+    draw_up(plan, data, [])

@@ -6,10 +6,10 @@ import pytest
 
 from evaluation.output import read_frame, write_png16
 from experiments import occlusion, sensitivity, table1
-from experiments.plan import RECORD
-from experiments.plot import Plot, write_plots
+from experiments.figures import Plot, write_plots
 from experiments.results import cell
 from tests.conftest import SMALL
+from tests.experiments import write_record
 from util import InputError, write_json
 
 
@@ -24,7 +24,7 @@ def collect(study, scene, out, *more) -> None:
 
 def plan(out, experiment: str, **psnr: float) -> None:
     """The folder of an experiment in which the runs with these variants, of seed 0, are done."""
-    write_json(out / RECORD, {"experiment": experiment, "steps": 3, "flags": SMALL, "scenes": {}})
+    write_record(out, experiment, 3)
     for variant, value in psnr.items():
         folder = out / "runs" / f"scene-{variant}-seed0" / "test_traj" / "day" / "run"
         folder.mkdir(parents=True)

@@ -3,7 +3,6 @@ the bit."""
 
 import json
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -154,18 +153,3 @@ def test_two_jobs_stopped_and_continued_give_the_same_bits(shared, tmp_path, cap
     assert output.startswith("0 of 2 runs are done")
     for run in RUNS:
         assert_same(final(out / "runs" / run), final(undisturbed / "runs" / run))
-
-
-def test_the_folder_of_an_earlier_version_is_extended(shared, tmp_path, capsys):
-    """Its record held no plan, and all flags, those among them that do not change what is
-    learned."""
-    scene, undisturbed, _ = shared
-    shutil.copytree(undisturbed, tmp_path / "out", symlinks=True)
-    record = json.loads((undisturbed / "experiment.json").read_text())
-    del record["runs"]
-    (tmp_path / "out" / "experiment.json").write_text(json.dumps(record | {"flags": SMALL}))
-    table1.main(words(scene, tmp_path / "out"))
-    assert capsys.readouterr().out.startswith("5 of 5 runs are done")
-    assert list(json.loads((tmp_path / "out" / "experiment.json").read_text())["runs"]) == [
-        f"scene-{model}-seed0" for model in table1.NAMES
-    ]

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tqdm import tqdm
 
-from experiments import worker
+from experiments import work
 from experiments.plan import Plan
 from experiments.status import find_result, read_commands
 from util import write_json
@@ -50,7 +50,13 @@ def simulate(plan: Plan, befalls: dict[str, list[str]]) -> list[int]:
             time.sleep(0.001)
             if trouble == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
-            entry = {"command": "", "seconds": None, "exit_code": None}
+            entry = {
+                "command": "",
+                "where": "",
+                "log_begin": 0,
+                "seconds": None,
+                "exit_code": None,
+            }
             write_json(folder / "commands.json", {"commands": [*read_commands(folder), entry]})
             if trouble == "dies in a command":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -73,8 +79,8 @@ def simulate(plan: Plan, befalls: dict[str, list[str]]) -> list[int]:
                 tqdm.set_lock(
                     threading.RLock()
                 )  # not the parent's, which a worker that dies would keep for ever
-                worker.carry_out = carry_out
-                worker.work(plan, list(plan.runs), [], [{}])
+                work.carry_out = carry_out
+                work.work(plan, list(plan.runs), [], [{}])
                 code = 0
             finally:
                 os._exit(code)

@@ -6,7 +6,6 @@ import shlex
 import pytest
 
 from experiments import table1
-from experiments.command import experiment_parser, parse
 from machine.cli import run
 from tests.conftest import SMALL
 from tests.helpers import ROOT
@@ -27,7 +26,7 @@ def test_wrong_arguments(scene, tmp_path, monkeypatch, capfd, more, words):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SystemExit) as end:
         run(
-            table1.PROG,
+            "experiments.table1",
             table1.main,
             ["--scenes", str(scene), "--steps", "3", "--out", str(tmp_path / "out"), *SMALL, *more],
         )
@@ -46,6 +45,6 @@ def test_the_commands_of_the_documentation_are_understood():
     assert len(commands) >= 4
     for module, words in commands:
         assert module == "experiments.table1"
-        args = parse(experiment_parser(module, None), shlex.split(words), reserved=set())
+        args = table1.Table1().parse(shlex.split(words))
         assert set(args.free_flags) <= {"--keep_checkpoints", "1"}, args.free_flags
         assert args.flags == []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import table1, worker
+from experiments import table1, work, worker
 from experiments.execute import command_lines
 from experiments.plan import RECORD, read_plan
 from experiments.status import (
@@ -20,6 +20,7 @@ from experiments.status import (
     reason,
     status_table,
 )
+from machine.cli import Parser
 from machine.cli import run as run_command
 from tests.helpers import ENVIRONMENT, ROOT, STARTED, wait_for
 from util import InputError, write_json
@@ -51,6 +52,7 @@ def make_plan(out: Path, scripts: dict[str, str]):
             "steps": 3,
             "flags": [],
             "scenes": {},
+            "fingerprints": {},
             "runs": {
                 name: {
                     "views": "",
@@ -118,7 +120,7 @@ def test_a_command_that_outlived_its_killed_worker_keeps_its_run(tmp_path):
     wait_for(lambda: begun(folder), killed)
     killed.kill()
     killed.wait()
-    worker.work(plan, ["run"], [], [{}])
+    work.work(plan, ["run"], [], [{}])
     assert begun(folder) == 1
     assert read_state(folder).kind == "running"
     assert read_state(folder).text.startswith(f"process {killed.pid} on ")
@@ -173,7 +175,7 @@ Progress(total=1000, initial=400, unit='step', mininterval=0).update(50)
             "new": "",
         },
     )
-    worker.work(plan, [name for name in plan.runs if name != "new"], [], [{}] * 2)
+    work.work(plan, [name for name in plan.runs if name != "new"], [], [{}] * 2)
     table = status_table(plan, list(plan.runs))
     assert [line.split(maxsplit=2) for line in table.splitlines()] == [
         ["done", "done", "PSNR 20.00 dB"],
@@ -223,14 +225,15 @@ def test_the_reason_is_the_last_error_of_the_last_command(tmp_path):
 
 def test_every_slot_has_its_share(monkeypatch):
     def slots(*words, flags=()):
-        parser = worker.Parser("test", None)
-        worker.add_slot_arguments(parser.add_mutually_exclusive_group())
-        return worker.make_slots(parser.parse_args(words), flags)
+        parser = Parser("test", None)
+        work.add_slot_arguments(parser.add_mutually_exclusive_group())
+        args = parser.parse_args(words)
+        return work.make_slots(args.jobs, args.gpus, flags)
 
-    monkeypatch.setattr(worker, "usable_cores", lambda: 9)
+    monkeypatch.setattr(work, "usable_cores", lambda: 9)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(worker.torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(work.torch.cuda, "device_count", lambda: 8)
     assert slots() == slots("--jobs", "1") == [{}]
     assert slots("--jobs", "2") == [{"OMP_NUM_THREADS": "4"}] * 2
     assert slots("--jobs", "20") == [{"OMP_NUM_THREADS": "1"}] * 20
@@ -306,7 +309,7 @@ def test_a_training_that_leaves_no_checkpoint_is_named(tmp_path):
 
 def test_an_experiment_lists_its_runs(tmp_path, capsys):
     plan = make_plan(tmp_path / "out", {"run": "finish()", "other": "finish()"})
-    worker.work(plan, ["other"], [], [{}])
+    work.work(plan, ["other"], [], [{}])
     capsys.readouterr()
     table1.main(["--out", str(plan.out), "--status"])
     assert capsys.readouterr().out == (

@@ -22,7 +22,7 @@ import pytest
 from benchmarks import scaling, speed
 from deep_voxels import Architecture
 from evaluation.video import Video
-from experiments.plan import RECORD, draw_up, write_plan
+from experiments.plan import RECORD, Plan, draw_up, write_plan
 from tests.commands import COMMANDS, make_inputs
 from tests.conftest import write_scene
 from tests.helpers import final_checkpoint
@@ -206,12 +206,12 @@ def test_a_disk_that_is_full_when_a_benchmark_ends(
 
 def test_an_experiment_whose_record_did_not_fit_starts_again(disk, inputs):
     folder, leave, _ = disk
-    plan = draw_up(folder / "study", "table1", 3, [], {}, [])
+    plan = draw_up(Plan(folder / "study", "table1", 3, []), {}, [])
     leave(0)
     with pytest.raises(OSError, match="experiment.json"):
         write_plan(plan, [], {})
     leave(None)
-    write_plan(draw_up(folder / "study", "table1", 3, [], {}, []), [], {})
+    write_plan(draw_up(Plan(folder / "study", "table1", 3, []), {}, []), [], {})
 
 
 @pytest.mark.parametrize("share", [0, 0.3, 0.6, 0.9, 1])
