@@ -14,21 +14,75 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8, UInt16
 
-from files.images import decode, decode_rgba
-from files.untrusted import reading
+from files.images import decode_rgb, decode_rgba
+from files.untrusted import MAX_NUMBER, reading
+from geometry.coverage import Grid, Pinhole
 from machine.progress import Progress
 from util import InputError, new_file, read_text, write_text
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 BACKGROUNDS = {"white": 255, "black": 0}
 MAX_IMAGE_BYTES = 1 << 30
-MAX_NUMBER = float(
-    np.finfo(np.float32).max
-)  # of poses and intrinsics, because the model computes in float32
 # Pixels at the image border, where padding shows, are left out of losses, metrics and written
 # frames
 BORDER = 5
 DEFAULT_NEAR_PLANE = math.sqrt(3) / 2  # world units, used where intrinsics.txt says 0
+
+
+@dataclass(frozen=True)
+class SceneFolder:
+    """The content of a scene folder, its images as files. names: the pose files' stems. images: one
+    for each pose, None if only poses were asked for. cam2world: OpenCV axes, world units."""
+
+    names: list[str]
+    cam2world: Float[np.ndarray, "views 4 4"]
+    images: list[Path] | None
+    intrinsics: "SceneIntrinsics"
+
+
+def read_views(root: Path, sampling_pattern: str = "all", with_images: bool = True) -> SceneFolder:
+    """Reads `root/intrinsics.txt`, `root/pose` and, unless `with_images` is false, the list of
+    images in `root/rgb`; of the views those that the sampling pattern selects.
+
+    Raises `InputError`, naming the file, if a file is missing or wrong or does not match the
+    others.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder")
+    intrinsics = load_intrinsics(root / "intrinsics.txt")
+    poses = list_poses(root / "pose")
+    images = None
+    if with_images:
+        images = list_images(root / "rgb")
+        require_pairs(root, images, poses)
+    selected = sampled_views(len(poses), sampling_pattern)
+    cam2world = intrinsics.to_cam2world(np.stack([load_pose(poses[view]) for view in selected]))
+    if images is not None:
+        images = [images[view] for view in selected]
+    return SceneFolder([poses[view].stem for view in selected], cam2world, images, intrinsics)
+
+
+def require_pairs(root: Path, images: list[Path], poses: list[Path]) -> None:
+    """Raises `InputError` unless there is an image for each pose of the scene folder `root`."""
+    if len(images) != len(poses):
+        raise InputError(
+            f"{root}: rgb holds {len(images)} images, pose holds {len(poses)} poses; "
+            "they pair by sorted order, so the numbers must agree"
+        )
+
+
+def sampled_views(count: int, sampling_pattern: str) -> range:
+    """The indices that a `--sampling_pattern` selects from `count` views: all, or with skip_N every
+    (N+1)th."""
+    if sampling_pattern == "all":
+        return range(count)
+    word, _, number = sampling_pattern.partition("_")
+    if word != "skip" or not number.isascii() or not number.isdigit() or len(number) > 6:
+        raise InputError(
+            f"--sampling_pattern {sampling_pattern}: is unknown; choose 'all' or 'skip_N', such as "
+            "skip_1"
+        )
+    return range(0, count, int(number) + 1)
 
 
 def scene_parts(folder: Path) -> list[Path]:
@@ -168,6 +222,20 @@ class SceneIntrinsics:
         %. They may be smaller or larger."""
         return abs(width / height * self.height / self.width - 1) <= 0.01
 
+    def require_fits(self, image: Path, height: int, width: int) -> None:
+        """Raises `InputError` unless an image of this size fits."""
+        if not self.fits(height, width):
+            raise InputError(
+                f"{image}: is {width}x{height} pixels, whose aspect ratio differs from "
+                f"the {self.width}x{self.height} of intrinsics.txt"
+            )
+
+    def to_cam2world(self, poses: Float[np.ndarray, "views 4 4"]) -> Float[np.ndarray, "views 4 4"]:
+        """The pose files' matrices as camera-to-world. Its own inverse."""
+        if self.world2cam:
+            return np.linalg.inv(poses)
+        return poses
+
     def matrix(self, sidelength: int) -> Float[np.ndarray, "3 3"]:
         """The intrinsic matrix of an image center-cropped to a square and scaled to `sidelength`
         pixels.
@@ -183,6 +251,16 @@ class SceneIntrinsics:
                 [0, 0, 1],
             ],
             dtype=np.float64,
+        )
+
+    def pinhole(self, sidelength: int) -> Pinhole:
+        """The camera of an image center-cropped to a square and scaled to `sidelength` pixels."""
+        return Pinhole(self.matrix(sidelength), sidelength)
+
+    def grid(self, default_near_plane: float = DEFAULT_NEAR_PLANE) -> Grid:
+        """The voxel grid, with the default (world units) where the near plane is 0."""
+        return Grid(
+            np.array(self.grid_origin), self.scale, self.near_plane or float(default_near_plane)
         )
 
 
@@ -265,7 +343,7 @@ def load_image(path: Path, background: str = "white") -> UInt8[np.ndarray, "h w 
     """Reads an 8 or 16 bit PNG or JPEG as 8 bit RGB; transparent pixels are composed over
     `background`."""
     with reading(path, "a readable image", MAX_IMAGE_BYTES):
-        return decode(path, BACKGROUNDS[background])
+        return decode_rgb(path, BACKGROUNDS[background])
 
 
 def load_rgba(path: Path) -> UInt8[np.ndarray, "h w 4"]:

@@ -13,16 +13,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from data_util import (
-    SceneIntrinsics,
-    list_images,
-    list_poses,
-    load_image,
-    load_intrinsics,
-    load_pose,
-    nearest_views,
-    square_resize,
-)
+from data_util import SceneIntrinsics, load_image, nearest_views, read_views, square_resize
 from projection import SceneGeometry
 from util import InputError
 
@@ -111,40 +102,11 @@ def load_scene(
     Raises `InputError`, naming the file, if a file is missing or wrong or does not match the
     others.
     """
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder")
-    intrinsics = load_intrinsics(root / "intrinsics.txt")
-    pose_paths = list_poses(root / "pose")
-    image_paths = list_images(root / "rgb") if with_images else None
-    if with_images and len(image_paths) != len(pose_paths):
-        raise InputError(
-            f"{root}: rgb holds {len(image_paths)} images, pose holds {len(pose_paths)} poses; "
-            "they pair by sorted order, so the numbers must agree"
-        )
-    selected = sampled_views(len(pose_paths), sampling_pattern)
-    cam2world = np.stack([load_pose(pose_paths[i]) for i in selected])
-    if intrinsics.world2cam:
-        cam2world = np.linalg.inv(cam2world)
+    views = read_views(root, sampling_pattern, with_images)
     images = None
-    if with_images:
-        images = _load_images(
-            [image_paths[i] for i in selected], sidelength, background, intrinsics
-        )
-    return Scene(root, [pose_paths[i].stem for i in selected], cam2world, images, intrinsics)
-
-
-def sampled_views(count: int, sampling_pattern: str) -> range:
-    """The indices that a `--sampling_pattern` selects from `count` views: all, or with skip_N every
-    (N+1)th."""
-    if sampling_pattern == "all":
-        return range(count)
-    word, _, number = sampling_pattern.partition("_")
-    if word != "skip" or not number.isascii() or not number.isdigit() or len(number) > 6:
-        raise InputError(
-            f"--sampling_pattern {sampling_pattern}: is unknown; choose 'all' or 'skip_N', such as "
-            "skip_1"
-        )
-    return range(0, count, int(number) + 1)
+    if views.images is not None:
+        images = _load_images(views.images, sidelength, background, views.intrinsics)
+    return Scene(root, views.names, views.cam2world, images, views.intrinsics)
 
 
 def scene_geometry(
@@ -163,7 +125,7 @@ def scene_geometry(
         grid_dim,
         intrinsics.scale / grid_dim,
         intrinsics.grid_origin,
-        intrinsics.near_plane or default_near_plane,
+        intrinsics.grid(default_near_plane).near_plane,
         map_sidelength,
         focal=float(matrix[0, 0]),
         cx=float(matrix[0, 2]),
@@ -216,9 +178,5 @@ def _load_images(
                 f"{paths[0].name} is {size[1]}x{size[0]}; all must have one size"
             )
         images[i] = square_resize(image, sidelength).transpose(2, 0, 1)
-    if not intrinsics.fits(*size):
-        raise InputError(
-            f"{paths[0]}: is {size[1]}x{size[0]} pixels, whose aspect ratio differs from "
-            f"the {intrinsics.width}x{intrinsics.height} of intrinsics.txt"
-        )
+    intrinsics.require_fits(paths[0], *size)
     return torch.from_numpy(images)

@@ -50,11 +50,8 @@ def test(opt: Namespace, checkpoint: dict | None, ranks: Ranks = ALONE) -> int:
         with np.errstate(all="ignore"):  # overflow ends in an error message; numpy need not warn
             meets = frustum_meets_grid(
                 scene.cam2world,
-                scene.intrinsics.matrix(opt.img_sidelength),
-                opt.img_sidelength,
-                np.array(scene.intrinsics.grid_origin),
-                scene.intrinsics.scale,
-                geometry.near_plane,
+                scene.intrinsics.pinhole(opt.img_sidelength),
+                scene.intrinsics.grid(opt.near_plane),
             )
         for view in np.flatnonzero(~meets):
             raise InputError(

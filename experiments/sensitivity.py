@@ -15,8 +15,7 @@ from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
-from data_util import list_poses
-from dataio import sampled_views
+from data_util import list_poses, sampled_views
 from deep_voxels import SIZES
 from experiments.figures import Curve, Plot, write_plots
 from experiments.plan import OUT, Run, SceneData

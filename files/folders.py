@@ -117,8 +117,8 @@ def new_folder(target: Path) -> Iterator[Path]:
     another process is making it.
     """
     refuse_existing(target)
-    place = real_path(target)
-    with held_folder(place.with_name(f".{place.name}.partial")) as partial:
+    destination = real_path(target)
+    with held_folder(destination.with_name(f".{destination.name}.partial")) as partial:
         try:
             for path in partial.iterdir():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -137,16 +137,15 @@ def real_path(path: Path) -> Path:
 def refuse_existing(target: Path) -> None:
     """Raises `InputError` unless `target` is absent or an empty folder, or links to one, and can be
     replaced."""
-    place = real_path(target)
-    if os.path.lexists(place) and not (place.is_dir() and not any(place.iterdir())):
+    destination = real_path(target)
+    is_empty = destination.is_dir() and not any(destination.iterdir())
+    if os.path.lexists(destination) and not is_empty:
         raise InputError(f"{target}: already exists; delete it or choose another folder")
-    kind = (
-        "a mount point"
-        if os.path.ismount(place)
-        else "the current folder"
-        if place.is_dir() and place.samefile(".")
-        else None
-    )
+    kind = None
+    if os.path.ismount(destination):
+        kind = "a mount point"
+    elif destination.is_dir() and destination.samefile("."):
+        kind = "the current folder"
     if kind:
         raise InputError(f"{target}: is {kind}, which cannot be replaced; choose a folder in it")
 
@@ -154,7 +153,7 @@ def refuse_existing(target: Path) -> None:
 def finish_folder(partial: Path, target: Path) -> None:
     """Renames the complete folder to `target`, or to what `target` links to."""
     refuse_existing(target)
-    place = real_path(target)
-    if place.exists():
-        place.rmdir()
-    partial.rename(place)
+    destination = real_path(target)
+    if destination.exists():
+        destination.rmdir()
+    partial.rename(destination)

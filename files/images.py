@@ -1,7 +1,7 @@
 """Decodes pictures of any bit depth, with or without transparency, as 8 bit RGB or RGBA; PNG and
 JPEG alone.
 
-    pixels = decode(path, background=255)
+    pixels = decode_rgb(path, background=255)
     pixels = decode_rgba(path)
 
 By the file's content, whatever its name is. A large picture is converted in bands, so that its
@@ -18,18 +18,18 @@ from PIL import Image
 
 from files.untrusted import PICTURES
 
-MAX_PIXELS = 1 << 27  # of half as many if they have 16 bits
+MAX_PIXELS = 1 << 27  # half as many for 16-bit images
 PIXELS_PER_BAND = 1 << 18
 
 
-def decode(path: Path, background: int) -> UInt8[np.ndarray, "h w 3"]:
+def decode_rgb(path: Path, background: int) -> UInt8[np.ndarray, "h w 3"]:
     """The picture over a gray level from 0 to 255. Raises ValueError if it is too large, and what
     Pillow and OpenCV raise if it is damaged."""
     return _decode(path, 3, lambda pixels: _flatten(pixels, background))
 
 
 def decode_rgba(path: Path) -> UInt8[np.ndarray, "h w 4"]:
-    """The picture with its alpha, 255 where it has none. Raises as `decode`."""
+    """The picture with its alpha, 255 where it has none. Raises as `decode_rgb`."""
     return _decode(path, 4, _to_rgba)
 
 
@@ -68,12 +68,10 @@ def has_alpha(image: Image.Image) -> bool:
 
 def _plain_rows(image: Image.Image) -> Callable[[slice], UInt8[np.ndarray, "h w channels"]]:
     """A function that gives rows of an 8 bit image as RGB or RGBA."""
-    transparent = has_alpha(image)
+    mode = "RGBA" if has_alpha(image) else "RGB"
     image.load()
     return lambda rows: np.asarray(
-        image.crop((0, rows.start, image.width, rows.stop)).convert(
-            "RGBA" if transparent else "RGB"
-        )
+        image.crop((0, rows.start, image.width, rows.stop)).convert(mode)
     )
 
 
@@ -110,15 +108,12 @@ def _to_rgba(
     """RGB or RGBA of 8 or 16 bits as RGBA of 8 bits."""
     if pixels.dtype == np.uint16:
         pixels = np.round(pixels / 257).astype(np.uint8)
-    return (
-        pixels
-        if pixels.shape[2] == 4
-        else np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
-    )
+    if pixels.shape[2] == 4:
+        return pixels
+    return np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
 
 
 def _png_bit_depth(path: Path) -> int:
     with open(path, "rb") as file:
-        return file.read(25)[
-            24
-        ]  # IHDR is the first chunk: signature 8, length 4, type 4, width 4, height 4, depth
+        # IHDR is the first chunk: signature 8, length 4, type 4, width 4, height 4, depth
+        return file.read(25)[24]

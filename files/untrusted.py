@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from PIL import EpsImagePlugin, Image
 
 from util import InputError, require_file
 
@@ -26,44 +27,35 @@ try:
 except ImportError:  # Windows
     resource = None
 
-PICTURES = (
-    "PNG",
-    "JPEG",
-)  # by content; Pillow would start Ghostscript for an EPS, whatever its name
+# Largest number in poses, intrinsics, points and meshes: what computes with them is in float32
+MAX_NUMBER = float(np.finfo(np.float32).max)
+PICTURES = ("PNG", "JPEG")  # by content, whatever a picture's name is
 # bytes that reading a file may take: these, and more for each of its own
 BASE_MEMORY = 512 << 20
 MEMORY_PER_BYTE = 64
 MEMORY_USED = Path("/proc/self/statm")
 DATA_PAGES = 5  # the field that holds the pages of data and stack
 
+# Pillow would start Ghostscript to decode an EPS.
+EpsImagePlugin.gs_binary = False
+# What these libraries say on damaged files names no file; `reading` does.
+for library in ("PIL", "trimesh"):
+    logging.getLogger(library).addHandler(logging.NullHandler())
+    warnings.filterwarnings("ignore", module=rf"{library}\b")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 
 @contextmanager
-def reading(
-    path: Path, kind: str, max_bytes: int, pictures: tuple[str, ...] = PICTURES
-) -> Iterator["Limits"]:
+def reading(path: Path, kind: str, max_bytes: int) -> Iterator["Limits"]:
     """Everything raised in the block becomes an `InputError`: `path` is not `kind`.
 
-    Raises it at once unless `path` is a regular file of at most `max_bytes`. In the block Pillow
-    decodes `pictures` alone, whoever calls it, libraries log and warn of nothing, and memory can be
-    limited.
+    Raises it at once unless `path` is a regular file of at most `max_bytes`. In the block numpy
+    warns of nothing, and memory can be limited.
     """
     require_file(path, max_bytes)
     limits = Limits()
-    open_any = Image.open
-    logged = logging.root.manager.disable
-
-    def open_picture(file, mode="r", formats=None):
-        try:
-            return open_any(file, mode, formats=pictures)
-        except Exception as error:
-            limits.picture_errors.append(error)
-            raise
-
-    Image.open = open_picture
-    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with np.errstate(all="ignore"):
             yield limits
     except InputError:
         raise
@@ -72,14 +64,12 @@ def reading(
             f"{path}: is not {kind} (it claims more than a file of its size can hold)"
         ) from None
     except Exception as error:
-        raise InputError(f"{path}: is not {kind} ({reason(error)})") from None
+        raise InputError(f"{path}: is not {kind} ({error_text(error)})") from None
     finally:
-        Image.open = open_any
-        logging.disable(logged)
         limits.lift()
 
 
-def reason(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """An error's text, or its name if it has none, of at most 200 characters."""
     text = " ".join(str(error).split())
     return text[:200] if len(text) > 10 else f"{type(error).__name__}: {text}".rstrip(": ")
@@ -101,15 +91,12 @@ def inside(folder: Path, name: str, named_by: Path) -> Path:
 
 
 class Limits:
-    """What a block of `reading` may do, and `picture_errors`: those that its library met, and
-    perhaps passed over."""
+    """The memory that the process may take in a block of `reading`; Linux alone limits it."""
 
     def __init__(self):
-        self.picture_errors: list[Exception] = []
-        # Linux alone limits memory; elsewhere nothing happens.
-        self._before = (
-            resource.getrlimit(resource.RLIMIT_DATA) if resource and MEMORY_USED.exists() else None
-        )
+        self._before = None
+        if resource and MEMORY_USED.exists():
+            self._before = resource.getrlimit(resource.RLIMIT_DATA)
 
     def memory_for(self, size: int) -> None:
         """From now on the process may take what reading so many bytes of a file can need, and no
@@ -117,13 +104,8 @@ class Limits:
         if self._before is not None:
             used = int(MEMORY_USED.read_text().split()[DATA_PAGES]) * resource.getpagesize()
             bounds = used + BASE_MEMORY + MEMORY_PER_BYTE * size, *self._before
-            resource.setrlimit(
-                resource.RLIMIT_DATA,
-                (
-                    min(bound for bound in bounds if bound != resource.RLIM_INFINITY),
-                    self._before[1],
-                ),
-            )
+            limit = min(bound for bound in bounds if bound != resource.RLIM_INFINITY)
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, self._before[1]))
 
     def lift(self) -> None:
         """Ends the limit."""

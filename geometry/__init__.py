@@ -1,5 +1,6 @@
-"""Pure functions on camera poses and the voxel grid: placing cameras, what they see of the grid,
-choosing the grid.
+"""Pure functions on camera poses and the voxel grid; they read no files and need no torch.
 
-They need numpy alone and know no files.
+cameras: placing cameras, which way is up, axis conventions. coverage: what cameras see of the grid,
+whether poses make sense. grid: choosing the grid. paths: through keyframes, between two poses,
+around the grid.
 """

@@ -1,5 +1,5 @@
-"""Camera poses as pure functions: placing cameras, the paper's training and test cameras, axis
-conventions.
+"""Camera poses as pure functions: placing cameras, the paper's training and test cameras, which way
+is up, axis conventions.
 
 Poses are camera-to-world with OpenCV axes (x right, y down, z forward); the world's z axis points
 up.
@@ -9,10 +9,14 @@ import numpy as np
 from jaxtyping import Float
 
 GOLDEN_ANGLE = np.pi * (3 - np.sqrt(5))
-# (5 degrees / 35)^2: how far people hold cameras from level, beside how far they point them down
+# (5 degrees / 35 degrees)^2: people's roll relative to their pitch
 ROLL_TO_PITCH = 0.02
 # Degrees, more than up directions of one scene differ between its training and its test views
 NEARLY_UP = 5.0
+# Degrees by which the photos may be held askew, in the median, for their up direction to mean
+# anything
+MAX_TILT = 20.0
+UPRIGHT = 1.0  # degrees; a world nearer to upright than that keeps its coordinates to the bit
 SPIRAL_RADIANS = 20.0  # azimuth from the equator to the pole in the original's test sets
 
 
@@ -62,9 +66,8 @@ def focus_point(cam2world: Float[np.ndarray, "views 4 4"]) -> Float[np.ndarray, 
     count little."""
     centers = cam2world[:, :3, 3]
     forward = cam2world[:, :3, 2]
-    across = (
-        np.eye(3) - forward[:, :, None] * forward[:, None, :]
-    )  # projects onto the plane across the viewing axis
+    # Projects onto the plane across the viewing axis
+    across = np.eye(3) - forward[:, :, None] * forward[:, None, :]
     weights = np.ones(len(centers))
     point = centers.mean(axis=0)
     for _ in range(20):
@@ -102,6 +105,41 @@ def up_direction(cam2world: Float[np.ndarray, "views 4 4"]) -> tuple[Float[np.nd
         up = solution / np.linalg.norm(solution)
         weights = 1 / (np.abs(right @ up) + 0.05)
     return up, float(np.degrees(np.median(np.arcsin(np.clip(np.abs(right @ up), 0, 1)))))
+
+
+def upright_rotation(
+    cam2world: Float[np.ndarray, "views 4 4"],
+) -> tuple[Float[np.ndarray, "3 3"], str]:
+    """The smallest rotation that takes the cameras' up direction (see `up_direction`) to z, and a
+    line that says why.
+
+    It is the identity if z is up already, or if the cameras were held so differently that they do
+    not tell.
+    """
+    up, tilt = up_direction(cam2world)
+    if tilt > MAX_TILT:
+        return (
+            np.eye(3),
+            f"unknown: the cameras are {tilt:.0f} degrees from level in the median; the world "
+            "stays as is",
+        )
+    angle = np.degrees(np.arccos(np.clip(up[2], -1, 1)))
+    level = f"the cameras are {tilt:.2g} degrees from level in the median"
+    if angle < UPRIGHT:
+        return np.eye(3), f"z already, {level}"
+    return rotation_to_z(
+        up
+    ), f"z, after turning the world by {angle:.1f} degrees and about z; {level}"
+
+
+def rotation_to_z(direction: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
+    """The smallest rotation that takes a unit vector to the z axis; about the x axis for -z."""
+    x, y, z = direction
+    if z < -1 + 1e-9:
+        return np.diag([1.0, -1.0, -1.0])
+    # Rodrigues' formula for the axis direction × z, whose length is the angle's sine.
+    cross = np.array([[0, 0, -x], [0, 0, -y], [x, y, 0]])
+    return np.eye(3) + cross + cross @ cross / (1 + z)
 
 
 def scene_axes(

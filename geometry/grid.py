@@ -1,7 +1,7 @@
 """Chooses the voxel grid of a captured scene: origin, scale and near plane, from the cameras and
 sparse points.
 
-    grid = choose_grid(cam2world, matrix, sidelength, points)
+    grid, why = choose_grid(cam2world, camera, points)
 
 In the original the user chose them by eye. Photographers walk around their object, so the point
 that the cameras look at, and their distance from it, tell which of the points belong to the object.
@@ -14,20 +14,19 @@ import numpy as np
 from jaxtyping import Float
 
 from geometry.cameras import focus_point
-from geometry.coverage import grid_samples, project, seen
+from geometry.coverage import Grid, Pinhole, visible_depths
 
 # Points within this share of the nearer cameras' distance from the center may belong to the object
 REACH = 0.5
-CLOSENESS = (
-    0.7  # of that distance: the standard deviation of the Gaussian that weights points by closeness
-)
-# of points of whatever is near, and of the object alone
+# The standard deviation, as a share of that distance, of the Gaussian that weights points by
+# closeness
+CLOSENESS = 0.7
+# Share in percent of the points that the grid holds: of all nearby points, of the object's own
 EXTENT_PERCENTILE = 95
 OBJECT_EXTENT_PERCENTILE = 99
-MIDDLE_PERCENTILES = (
-    1,
-    99,
-)  # the middle between them, because the median leans to the side with more texture
+# The origin lies in the middle between these percentiles; the median leans to the side with more
+# texture
+MIDDLE_PERCENTILES = (1, 99)
 MARGIN = 1.1
 MIN_POINTS = 50
 YAW_STEP = 3  # degrees
@@ -36,68 +35,58 @@ FRUSTUM_SHARE = 0.9
 
 
 @dataclass(frozen=True)
-class Grid:
-    """origin: the center; scale: the sidelength; near_plane: z-depth; all in world units. why: a
-    line for each."""
+class GivenGrid:
+    """What of the grid is given, in world units; None is to be chosen."""
 
-    origin: Float[np.ndarray, "3"]
-    scale: float
-    near_plane: float
-    why: dict[str, str]
+    origin: Float[np.ndarray, "3"] | None = None
+    scale: float | None = None
+    near_plane: float | None = None
 
 
 def choose_grid(
     cam2world: Float[np.ndarray, "views 4 4"],
-    matrix: Float[np.ndarray, "3 3"],
-    sidelength: int,
+    camera: Pinhole,
     points: Float[np.ndarray, "points 3"],
-    origin: Float[np.ndarray, "3"] | None = None,
-    scale: float | None = None,
-    near_plane: float | None = None,
+    given: GivenGrid = GivenGrid(),  # noqa: B008, it is frozen
     object_alone: bool = False,
-) -> Grid:
-    """The grid for cameras (camera-to-world, OpenCV axes) with the intrinsic matrix of square
-    images.
+) -> tuple[Grid, dict[str, str]]:
+    """The grid for these cameras (camera-to-world, OpenCV axes), and a line for each of origin,
+    scale and near plane that says why.
 
-    Keeps origin, scale and near plane if given (world units) and chooses the others.
     `object_alone`: all points are the object's, as far as masks tell.
     """
-    why = {
-        name: "given"
-        for name, value in [("origin", origin), ("scale", scale), ("near_plane", near_plane)]
-        if value is not None
-    }
-    focus = focus_point(cam2world) if origin is None else origin
+    why = {name: "given" for name, value in vars(given).items() if value is not None}
+    focus = focus_point(cam2world) if given.origin is None else given.origin
     reach = REACH * np.percentile(np.linalg.norm(cam2world[:, :3, 3] - focus, axis=1), 10)
-    center, own = _object_points(points, focus, reach, move=origin is None)
-    if origin is None:
-        origin = np.percentile(own, MIDDLE_PERCENTILES, axis=0).mean(axis=0) if len(own) else center
+    center, own = _points_within(points, focus, reach, move=given.origin is None)
+    origin = given.origin
+    if origin is None and len(own):
+        origin = np.percentile(own, MIDDLE_PERCENTILES, axis=0).mean(axis=0)
         why["origin"] = (
             f"middle of the {len(own)} sparse points within {reach:.3g} of where the cameras look"
-            if len(own)
-            else "the point that the cameras look at; there are too few points around it"
         )
-    if scale is None:
-        scale, why["scale"] = _choose_scale(
-            own,
-            origin,
-            cam2world,
-            matrix,
-            sidelength,
-            OBJECT_EXTENT_PERCENTILE if object_alone else EXTENT_PERCENTILE,
-        )
+    elif origin is None:
+        origin = center
+        why["origin"] = "the point that the cameras look at; there are too few points around it"
+    scale = given.scale
+    if scale is None and len(own):
+        percentile = OBJECT_EXTENT_PERCENTILE if object_alone else EXTENT_PERCENTILE
+        scale, why["scale"] = _scale_by_points(own, origin, percentile)
+    elif scale is None:
+        scale, why["scale"] = _scale_by_cameras(origin, cam2world, camera)
+    near_plane = given.near_plane
     if near_plane is None:
-        near_plane, covered = choose_near_plane(cam2world, matrix, sidelength, origin, scale)
+        near_plane, covered = choose_near_plane(cam2world, camera, origin, scale)
         why["near_plane"] = (
             f"the depth planes from here cover {covered:.1%} of what the views see of the grid"
         )
-    return Grid(np.asarray(origin, dtype=np.float64), float(scale), float(near_plane), why)
+    grid = Grid(np.asarray(origin, dtype=np.float64), float(scale), float(near_plane))
+    return grid, why
 
 
 def tightest_yaw(
     cam2world: Float[np.ndarray, "views 4 4"],
-    matrix: Float[np.ndarray, "3 3"],
-    sidelength: int,
+    camera: Pinhole,
     points: Float[np.ndarray, "points 3"],
     object_alone: bool = False,
 ) -> Float[np.ndarray, "3 3"]:
@@ -116,49 +105,40 @@ def tightest_yaw(
     for rotation in rotations:
         turned = cam2world.copy()
         turned[:, :3] = rotation @ cam2world[:, :3]
-        scales.append(
-            choose_grid(
-                turned,
-                matrix,
-                sidelength,
-                points @ rotation.T,
-                near_plane=1.0,
-                object_alone=object_alone,
-            ).scale
+        without_near_plane = GivenGrid(near_plane=1.0)  # the scale does not depend on it
+        grid, _ = choose_grid(
+            turned, camera, points @ rotation.T, without_near_plane, object_alone=object_alone
         )
+        scales.append(grid.scale)
     return rotations[int(np.argmin(scales))]
 
 
 def choose_near_plane(
     cam2world: Float[np.ndarray, "views 4 4"],
-    matrix: Float[np.ndarray, "3 3"],
-    sidelength: int,
+    camera: Pinhole,
     origin: Float[np.ndarray, "3"],
     scale: float,
 ) -> tuple[float, float]:
     """The near plane whose depth planes cover the largest share of what views see of the grid, and
-    that share.
-
-    The planes are 2 * scale deep in all. Among equally good near planes, the middle one.
-    """
-    points = grid_samples(origin, scale)
-    visible = seen(points, cam2world, matrix, sidelength)
-    _, depth = project(points, cam2world, matrix)
+    that share. Among equally good near planes, the middle one."""
+    cube = Grid(origin, scale, near_plane=0.0)
+    depth_range = cube.far_plane - cube.near_plane
+    visible, depth = visible_depths(cube.samples(), cam2world, camera)
     if not visible.any():
         return float(max(np.median(depth) - scale, 0.01 * scale)), 0.0
     depths = np.sort(depth[visible])
-    candidates = np.linspace(
-        max(depths[0] - scale, 0.01 * scale), max(depths[-1] - scale, 0.02 * scale), 400
-    )
+    nearest = max(depths[0] - scale, 0.01 * scale)
+    farthest = max(depths[-1] - scale, 0.02 * scale)
+    candidates = np.linspace(nearest, farthest, 400)
     covered = (
-        np.searchsorted(depths, candidates + 2 * scale, side="right")
+        np.searchsorted(depths, candidates + depth_range, side="right")
         - np.searchsorted(depths, candidates, side="left")
     ) / len(depths)
     best = candidates[covered >= covered.max() - 1e-9]
     return float((best[0] + best[-1]) / 2), float(covered.max())
 
 
-def _object_points(
+def _points_within(
     points: Float[np.ndarray, "points 3"], focus: Float[np.ndarray, "3"], reach: float, move: bool
 ) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "own 3"]]:
     """The object's center and the points within reach of it; the focus and no points if there are
@@ -176,24 +156,25 @@ def _object_points(
             break
         center = weights @ points / weights.sum()
     own = points[np.linalg.norm(points - center, axis=1) < reach]
-    return (focus, points[:0]) if len(own) < MIN_POINTS else (center, own)
+    if len(own) < MIN_POINTS:
+        return focus, points[:0]
+    return center, own
 
 
-def _choose_scale(
-    own: np.ndarray,
-    origin: np.ndarray,
-    cam2world: np.ndarray,
-    matrix: np.ndarray,
-    sidelength: int,
-    percentile: int,
+def _scale_by_points(
+    own: Float[np.ndarray, "own 3"], origin: Float[np.ndarray, "3"], percentile: int
 ) -> tuple[float, str]:
-    if len(own):
-        reach = np.percentile(np.abs(own - origin).max(axis=1), percentile)
-        return 2 * reach * MARGIN, (
-            f"{percentile}% of these points lie within {reach:.3g} along every axis; "
-            f"twice that plus a margin of {MARGIN - 1:.0%}"
-        )
+    reach = np.percentile(np.abs(own - origin).max(axis=1), percentile)
+    return 2 * reach * MARGIN, (
+        f"{percentile}% of these points lie within {reach:.3g} along every axis; "
+        f"twice that plus a margin of {MARGIN - 1:.0%}"
+    )
+
+
+def _scale_by_cameras(
+    origin: Float[np.ndarray, "3"], cam2world: Float[np.ndarray, "views 4 4"], camera: Pinhole
+) -> tuple[float, str]:
     distance = np.percentile(np.linalg.norm(cam2world[:, :3, 3] - origin, axis=1), 10)
     # At most the distance, so that the grid stays in front of the cameras.
-    width = min(FRUSTUM_SHARE * distance * sidelength / matrix[0, 0], distance)
+    width = min(FRUSTUM_SHARE * distance * camera.sidelength / camera.matrix[0, 0], distance)
     return width, f"what the nearer cameras, {distance:.3g} away, see at the origin"

@@ -11,7 +11,8 @@ picture. The exit code is 1 if training cannot work.
 
 import errno
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,21 +27,19 @@ from data_util import (
     load_image,
     load_intrinsics,
     load_pose,
+    require_pairs,
     scene_parts,
     write_image,
 )
+from files.points import load_points
 from geometry.coverage import covered_share, judge, seen_share
-from geometry.points import load_points
 from machine.cli import Parser, number, run
 from machine.progress import Progress
 from util import InputError
 
 PROG = "scenes.check"
-READ_ONLY = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-}  # a scene that is not the user's own can be checked
+# A scene that is not the user's own can be checked
+READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 @dataclass
@@ -56,6 +55,14 @@ class Findings:
     facts: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def errors_noted(self) -> Iterator[None]:
+        """An `InputError` in the block is noted, and the examination goes on."""
+        try:
+            yield
+        except InputError as error:
+            self.errors.append(str(error))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -84,9 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(f"  {kind}{line}")
     drawn = next((findings for findings in all_findings if findings.names), None)
     if drawn is not None:
-        from scenes.capture.check_picture import (
-            draw_check,
-        )  # here, because matplotlib takes long to import
+        # here, because matplotlib takes long to import
+        from scenes.capture.check_picture import draw_check
 
         picture = draw_check(
             drawn.cam2world, drawn.intrinsics, drawn.names, drawn.images, sparse_points(args.folder)
@@ -124,49 +130,39 @@ def examine(
     paths = list_poses(folder / "pose")
     poses = []
     for path in paths:
-        try:
+        with findings.errors_noted():
             poses.append(load_pose(path))
             findings.names.append(path.stem)
-        except InputError as error:
-            findings.errors.append(str(error))
-    _examine_images(findings, len(paths))
+    _examine_images(findings, paths)
     if poses:
-        cam2world = np.stack(poses)
-        findings.cam2world = (
-            np.linalg.inv(cam2world) if findings.intrinsics.world2cam else cam2world
-        )
+        findings.cam2world = findings.intrinsics.to_cam2world(np.stack(poses))
         seeing = _examine_geometry(findings, default_near_plane)
         if to_train_on and (folder / "rgb").is_dir() and seeing < 2:
             findings.errors.append(
                 f"{folder}: has {seeing} views that see the grid, training needs two; check "
-                "origin, "
-                "scale and near plane in intrinsics.txt"
+                "origin, scale and near plane in intrinsics.txt"
             )
     return findings
 
 
-def _examine_images(findings: Findings, pose_count: int) -> None:
+def _examine_images(findings: Findings, poses: list[Path]) -> None:
     intrinsics = findings.intrinsics
     folder = findings.folder
-    findings.facts.append(f"{pose_count} poses, {len(findings.names)} of them valid")
+    findings.facts.append(f"{len(poses)} poses, {len(findings.names)} of them valid")
     if not (folder / "rgb").is_dir():
         findings.facts.append(
             "no images (rgb/): can be rendered, but not trained on or measured against"
         )
         return
     findings.images = list_images(folder / "rgb")
-    if len(findings.images) != pose_count:
-        findings.errors.append(
-            f"{folder}: rgb holds {len(findings.images)} images, pose {pose_count} poses"
-        )
+    with findings.errors_noted():
+        require_pairs(folder, findings.images, poses)
     sizes = {}
     for path in Progress(
         findings.images, desc=f"{folder.name} images", unit="image", leave=False, delay=2
     ):
-        try:
+        with findings.errors_noted():
             sizes.setdefault(load_image(path).shape[:2], path)
-        except InputError as error:
-            findings.errors.append(str(error))
     findings.facts.append(
         f"{len(findings.images)} images of "
         + ", ".join(f"{width}x{height}" for height, width in sizes)
@@ -179,37 +175,34 @@ def _examine_images(findings: Findings, pose_count: int) -> None:
         )
     elif sizes:
         (((height, width), path),) = sizes.items()
-        if not intrinsics.fits(height, width):
-            findings.errors.append(
-                f"{path}: is {width}x{height} pixels, whose aspect ratio differs from the "
-                f"{intrinsics.width}x{intrinsics.height} of {folder / 'intrinsics.txt'}"
-            )
+        with findings.errors_noted():
+            intrinsics.require_fits(path, height, width)
 
 
 def _examine_geometry(findings: Findings, default_near_plane: float) -> int:
     """Judges poses and grid; returns the number of views that see the grid."""
     intrinsics = findings.intrinsics
-    square = min(intrinsics.width, intrinsics.height)
-    near = intrinsics.near_plane or default_near_plane
-    origin = np.array(intrinsics.grid_origin)
-    scene = (findings.cam2world, intrinsics.matrix(square), square, origin, intrinsics.scale)
-    verdict = judge(*scene, near, findings.names)
+    camera = intrinsics.pinhole(min(intrinsics.width, intrinsics.height))
+    grid = intrinsics.grid(default_near_plane)
+    verdict = judge(findings.cam2world, camera, grid, findings.names)
     findings.errors += verdict.errors
     findings.warnings += verdict.warnings
-    distances = np.linalg.norm(findings.cam2world[:, :3, 3] - origin, axis=1)
+    distances = np.linalg.norm(findings.cam2world[:, :3, 3] - grid.origin, axis=1)
+    seen = seen_share(findings.cam2world, camera, grid)
+    covered = covered_share(findings.cam2world, camera, grid)
     findings.facts += [
-        f"grid of sidelength {intrinsics.scale:.4g} about "
-        f"{' '.join(f'{value:.4g}' for value in origin)}; cameras "
-        f"{distances.min():.4g} to {distances.max():.4g} from it; depth planes from {near:.4g} to "
-        f"{near + 2 * intrinsics.scale:.4g}",
-        f"share of the grid that a view sees: {_spread(seen_share(*scene), findings.names)}",
+        f"grid of sidelength {grid.scale:.4g} about "
+        f"{' '.join(f'{value:.4g}' for value in grid.origin)}; cameras "
+        f"{distances.min():.4g} to {distances.max():.4g} from it; depth planes from "
+        f"{grid.near_plane:.4g} to {grid.far_plane:.4g}",
+        f"share of the grid that a view sees: {_median_and_minimum(seen, findings.names)}",
         "share of that covered by its depth planes: "
-        f"{_spread(covered_share(*scene, near), findings.names)}",
+        f"{_median_and_minimum(covered, findings.names)}",
     ]
     return len(findings.names) - len(verdict.blind)
 
 
-def _spread(shares: Float[np.ndarray, "views"], names: list[str]) -> str:
+def _median_and_minimum(shares: Float[np.ndarray, "views"], names: list[str]) -> str:
     lowest = names[int(shares.argmin())]
     return f"median {np.median(shares):.0%}, minimum {shares.min():.0%} ({lowest})"
 

@@ -12,10 +12,7 @@ from pathlib import Path
 
 from files.folders import new_folder, refuse_existing
 from machine.cli import Parser, run
-from scenes.capture.capture import add_flags, write_capture
-from scenes.capture.colmap_files import FILES
-from scenes.capture.colmap_model import read_capture
-from util import InputError
+from scenes.capture.options import CaptureOptions, add_flags, require_pycolmap
 
 PROG = "scenes.colmap"
 
@@ -37,36 +34,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_flags(parser)
     args = parser.parse_args(argv)
     refuse_existing(args.target)
+    require_pycolmap()
+    # here, because they import pycolmap
+    from scenes.capture.capture import write_capture
+    from scenes.capture.colmap_model import find_images, find_model, read_colmap
+
     folder = find_model(args.model)
-    capture = read_capture(folder, args.images or find_images(folder))
+    capture = read_colmap(folder, args.images or find_images(folder))
+    options = CaptureOptions.of(args)
     with new_folder(args.target) as target:
-        report = write_capture(capture, target, args, source=f"COLMAP {folder}")
+        report = write_capture(capture, target, options, source=f"COLMAP {folder}")
     print(f"{args.target}: {report}")
-
-
-def find_model(folder: Path) -> Path:
-    """The folder of the model: `folder` itself, or sparse/0 or sparse in it."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    for candidate in (folder, folder / "sparse" / "0", folder / "sparse"):
-        if any(
-            all((candidate / f"{file}{suffix}").is_file() for file in FILES)
-            for suffix in (".bin", ".txt")
-        ):
-            return candidate
-    raise InputError(
-        f"{folder}: holds no COLMAP model (cameras, images and points3D, as .bin or .txt)"
-    )
-
-
-def find_images(model: Path) -> Path:
-    """The folder `images` in the model's folder or up to two folders above it."""
-    for folder in (model, *model.absolute().parents[:2]):
-        if (folder / "images").is_dir():
-            return folder / "images"
-    raise InputError(
-        f"{model}: no folder `images` in it or above it; give the photos' folder with --images"
-    )
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ from data_util import SceneIntrinsics, load_image, square_resize, write_scene_fo
 from files.folders import new_folder
 from geometry.cameras import near_plane
 from machine.cli import Parser, number, run
-from scenes.capture.files import warn_of_leaks
-from scenes.capture.transforms import Frame, read_frames
+from scenes.capture.listing import warn_of_leaks
+from scenes.capture.transforms import ListedFrame, read_frames
 from util import InputError, write_json
 
 PROG = "scenes.nerf_synthetic"
@@ -102,7 +102,7 @@ def _parse(argv: Sequence[str] | None):
     return parser.parse_args(argv)
 
 
-def _read_split(path: Path) -> tuple[float, list[Frame]]:
+def _read_split(path: Path) -> tuple[float, list[ListedFrame]]:
     """The focal length as a multiple of the image's width, and the frames."""
     content, frames = read_frames(path)
     try:

@@ -46,9 +46,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     train = scene_parts(args.scene)[0]
     paths = list_poses(train / "pose")
     poses = np.stack([load_pose(path) for path in paths])
-    world2cam = load_intrinsics(train / "intrinsics.txt").world2cam
-    noisy = rotate_randomly(np.linalg.inv(poses) if world2cam else poses, args.degrees, args.seed)
-    noisy = np.linalg.inv(noisy) if world2cam else noisy
+    intrinsics = load_intrinsics(train / "intrinsics.txt")
+    noisy = rotate_randomly(intrinsics.to_cam2world(poses), args.degrees, args.seed)
+    noisy = intrinsics.to_cam2world(noisy)  # and back to what the files hold
     with new_folder(args.out) as folder:
         _copy(args.scene, folder)
         for path, pose in zip(paths, noisy, strict=True):

@@ -17,72 +17,38 @@ photos.
 
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from files.folders import new_folder
 from machine.cli import Parser, number, run
-from machine.progress import Progress
-from scenes.capture.capture import add_flags, split_views, write_capture
-from scenes.capture.colmap_model import model_capture
-from scenes.capture.exposure import exposure_warning
-from scenes.capture.masks import find_masks, place_mask
-from scenes.capture.photos import (
-    KEPT_SIDE,
-    kept_size,
-    list_photos,
-    place_photo,
-    require_different,
-    require_one_size,
-)
-from scenes.capture.sfm import reconstruct
-from scenes.capture.video import extract_frames
-from util import InputError
+from scenes.capture.options import CaptureOptions, add_flags, require_pycolmap
 
 PROG = "colmap_wrapper.py"
-MAX_EXHAUSTIVE = 300
-MIN_REGISTERED = 3
+MAX_EXHAUSTIVE = 300  # photos
 FRAMES = 80
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = _parse(argv)
-    source = args.video or args.img_dir
+    require_pycolmap()
+    # here, because they import pycolmap
+    from scenes.capture.capture import write_capture
+    from scenes.capture.from_photos import PhotoSource, import_pictures, relate
+
+    options = CaptureOptions.of(args)
+    source = PhotoSource(args.img_dir, args.masks, args.video, args.frames or FRAMES)
     with new_folder(args.trgt_dir) as folder, TemporaryDirectory(dir=folder, prefix=".") as name:
-        workspace = Path(name)
-        originals = _place(args, workspace)
-        split_views(
-            len(originals), args.test_every
-        )  # refuses a split that would fail after the minutes below
-        warning = exposure_warning(
-            [workspace / "images" / name for name in originals], list(originals.values())
-        )
-        if warning:
-            print(f"{source}: warning: {warning}")
-        matching = args.matching or (
-            "exhaustive" if len(originals) <= MAX_EXHAUSTIVE else "sequential"
-        )
-        model = reconstruct(workspace / "images", list(originals), workspace, matching)
-        registered = 0 if model is None else model.num_reg_images()
-        if registered < MIN_REGISTERED:
-            raise InputError(
-                f"{source}: only {registered} of {len(originals)} photos could be related to each "
-                "other. "
-                "Photos need texture (the background counts), sharpness, and neighbours a few "
-                "degrees "
-                "apart that show the same thing"
-            )
-        capture = model_capture(model, workspace / "images", named_by=source)
-        missing = [original for name, original in originals.items() if name not in capture.names]
-        masks = [_mask_path(workspace, name) for name in capture.names] if args.masks else []
-        capture = replace(capture, names=[originals[name] for name in capture.names], masks=masks)
-        report = write_capture(
-            capture, folder, args, source=f"{'video' if args.video else 'photos'} {source}"
-        )
+        pictures = import_pictures(source, Path(name), options)
+        matching = args.matching
+        if matching is None:
+            matching = "exhaustive" if len(pictures.originals) <= MAX_EXHAUSTIVE else "sequential"
+        capture, missing = relate(pictures, matching)
+        kind = "video" if args.video else "photos"
+        report = write_capture(capture, folder, options, source=f"{kind} {source.path}")
     print(f"{args.trgt_dir}: {report}")
     print(
-        f"  {registered} of {len(originals)} photos registered"
+        f"  {len(capture.names)} of {len(pictures.originals)} photos registered"
         + (f"; not: {', '.join(missing)}" if missing else "")
     )
 
@@ -130,33 +96,6 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     if args.frames and not args.video:
         parser.error("--frames: needs a --video")
     return args
-
-
-def _place(args: Namespace, workspace: Path) -> dict[str, str]:
-    """Puts photos or frames into workspace/images and masks beside them; their plain names, and
-    their names for people.
-
-    All input is checked here, before structure from motion takes its minutes.
-    """
-    side = max(KEPT_SIDE, args.sidelength or 0)
-    if args.video:
-        return extract_frames(args.video, args.frames or FRAMES, workspace / "images", side)
-    photos = list_photos(args.img_dir)
-    size = require_one_size(photos)
-    require_different(photos)
-    masks = find_masks(args.masks, photos) if args.masks else []
-    names = [
-        place_photo(photo, workspace / "images", index, side)
-        for index, photo in enumerate(Progress(photos, desc="photos", unit="photo"))
-    ]
-    for mask, photo, name in zip(masks, photos, names, strict=False):
-        place_mask(mask, photo, size, kept_size(*size, side), _mask_path(workspace, name))
-    return dict(zip(names, (photo.name for photo in photos), strict=True))
-
-
-def _mask_path(workspace: Path, name: str) -> Path:
-    """Where the mask of the photo with this plain name lies."""
-    return (workspace / "masks" / name).with_suffix(".png")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from machine.cli import Parser, number, run
 from scenes.synthetic.mesh_file import load_surface
 from scenes.synthetic.objects import OBJECTS
 from scenes.synthetic.raycast import RayCaster
-from scenes.synthetic.render_views import View, render_views
+from scenes.synthetic.render_views import RenderSettings, View, render_views
 from scenes.synthetic.surface import Surface, fit_unit_cube
 from util import InputError, one_line, read_text, write_json
 
@@ -57,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     intrinsics = _intrinsics(surface.radius(), args.radius, args.sidelength)
     if args.mesh:
         _require_visible(args.mesh, surface, cam2world["train"], intrinsics)
-    place = real_path(args.out)
-    with held_folder(place.with_name(f"{place.name}.partial")) as partial:
+    destination = real_path(args.out)
+    with held_folder(destination.with_name(f"{destination.name}.partial")) as partial:
         refuse_existing(args.out)  # again: another process may have finished it meanwhile
         _start_or_continue(partial, _settings(args, mesh_files))
         _warn_of_missing(args.mesh, mesh_files or {})
@@ -74,10 +74,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 for split, poses in cam2world.items()
                 for index, pose in enumerate(poses)
             ],
-            surface.prefiltered(sample_spacing),
-            intrinsics.matrix(args.sidelength),
-            args.sidelength,
-            args.supersampling,
+            RenderSettings(
+                surface.prefiltered(sample_spacing),
+                intrinsics.pinhole(args.sidelength),
+                args.supersampling,
+            ),
             args.workers,
             scratch=partial / ".setup",
         )

@@ -12,15 +12,9 @@ the order of their file names.
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from files.folders import new_folder, refuse_existing
-from files.untrusted import inside
-from geometry.points import load_points
 from machine.cli import Parser, run
-from scenes.capture.capture import Capture, add_flags, write_capture
-from scenes.capture.transforms import read_frames
-from scenes.capture.transforms_camera import transforms_camera
+from scenes.capture.options import CaptureOptions, add_flags, require_pycolmap
 
 PROG = "scenes.transforms_json"
 
@@ -40,30 +34,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     refuse_existing(args.target)
     path = args.source / "transforms.json" if args.source.is_dir() else args.source
-    capture = read_capture(path)
+    require_pycolmap()
+    # here, because they import pycolmap
+    from scenes.capture.capture import write_capture
+    from scenes.capture.transforms_capture import read_transforms
+
+    capture = read_transforms(path)
+    options = CaptureOptions.of(args)
     with new_folder(args.target) as target:
-        report = write_capture(capture, target, args, source=f"transforms.json {path}")
+        report = write_capture(capture, target, options, source=f"transforms.json {path}")
     print(f"{args.target}: {report}")
-
-
-def read_capture(path: Path) -> Capture:
-    """Reads the file and the points that it names; raises InputError with what is wrong."""
-    content, frames = read_frames(path)
-    cameras = [transforms_camera(frame, path) for frame in frames]
-    points = np.zeros((0, 3))
-    colors = np.zeros((0, 3), np.uint8)
-    if content.get("ply_file_path"):
-        points, colors = load_points(
-            inside(path.parent, str(content["ply_file_path"]), named_by=path)
-        )
-    return Capture(
-        [frame.image for frame in frames],
-        [frame.name for frame in frames],
-        np.stack([frame.cam2world for frame in frames]),
-        cameras,
-        points,
-        colors,
-    )
 
 
 if __name__ == "__main__":

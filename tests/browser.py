@@ -14,7 +14,7 @@ import imageio.v2 as imageio
 import numpy as np
 
 from evaluation.metrics import measure
-from geometry.coverage import project
+from geometry.coverage import world2pixels
 from tests.helpers import ENVIRONMENT, ROOT, finish
 from viewer.camera import Canvas, fitting_fov, place
 from viewer.scene_objects import BOX_COLOR, box_edges
@@ -161,9 +161,9 @@ def box_on_canvas(view, cam2world, canvas) -> np.ndarray:
     """Points along the edges of the grid's box where our camera sees them on the canvas, (n, 2)."""
     share = np.linspace(0, 1, 401)[:, None]
     points = np.concatenate(
-        [a * (1 - share) + b * share for a, b in box_edges(view.origin, view.intrinsics.scale)]
+        [a * (1 - share) + b * share for a, b in box_edges(view.intrinsics.grid())]
     )
-    pixels = project(points, cam2world[None], view.intrinsics.matrix(64))[0][0]
+    pixels = world2pixels(points, cam2world[None], view.intrinsics.matrix(64))[0][0]
     left, top, side = place(view.lens, fitting_fov(view.lens, canvas), canvas)
     return np.array([left, top]) + (pixels - 5) * side / 54
 

@@ -137,7 +137,7 @@ def changed(content, change):
     return content[: len(content) // 2]
 
 
-def write_pictures(folder, count=3):
+def write_decoys(folder, count=3):
     """Pictures, and what only looks like one: PostScript, a named pipe."""
     for number in range(count):
         (folder / f"{number}.png").write_bytes(picture())
@@ -245,7 +245,7 @@ deep = st.sampled_from(
 
 def write_transforms(content, points):
     def write(folder):
-        write_pictures(folder)
+        write_decoys(folder)
         for name in ("transforms.json", "transforms_train.json", "transforms_test.json"):
             (folder / name).write_bytes(content)
         (folder / "points.ply").write_bytes(points)
@@ -310,7 +310,7 @@ def colmap_files():
 def write_colmap(suffix, edits):
     def write(folder):
         (folder / "images").mkdir()
-        write_pictures(folder / "images")
+        write_decoys(folder / "images")
         files = {name: content for name, content in colmap_files().items() if name.endswith(suffix)}
         for name, change in edits:
             files[name + suffix] = changed(files[name + suffix], change)

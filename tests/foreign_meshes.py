@@ -20,7 +20,7 @@ from tests.foreign_files import (
     places,
     put,
     shares,
-    write_pictures,
+    write_decoys,
 )
 
 OBJ = """mtllib a.mtl
@@ -91,7 +91,7 @@ def change_glb(edits):
 
 def write_mesh(name, content, mtl):
     def write(folder):
-        write_pictures(folder)
+        write_decoys(folder)
         (folder / "a.mtl").write_bytes(mtl)
         (folder / f"mesh.{name.rpartition('.')[2]}").write_bytes(content)
 

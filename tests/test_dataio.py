@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from dataio import draw_triplets, find_split, load_scene, sampled_views
+from data_util import sampled_views
+from dataio import draw_triplets, find_split, load_scene
 from tests.conftest import hemisphere_poses, write_scene
 from tests.helpers import CPU
 from util import InputError

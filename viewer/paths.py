@@ -11,8 +11,8 @@ from jaxtyping import Float
 from data_util import require_rigid, write_scene_folder
 from evaluation.video import FRAMES_PER_SECOND
 from files.folders import new_folder
-from geometry.coverage import frustum_meets_grid
-from geometry.smooth_path import smooth_path
+from geometry.coverage import Grid, frustum_meets_grid
+from geometry.paths import smooth_path
 from util import InputError, read_text, write_json
 from viewer.model import Model, SceneInView
 
@@ -45,11 +45,8 @@ def save_path(folder: Path, path: CameraPath, scene: SceneInView, model: Model) 
     lens = scene.lens
     meets = frustum_meets_grid(
         poses,
-        scene.intrinsics.matrix(lens.sidelength),
-        lens.sidelength,
-        scene.origin,
-        scene.intrinsics.scale,
-        model.geometry.near_plane,
+        scene.intrinsics.pinhole(lens.sidelength),
+        Grid(scene.origin, scene.intrinsics.scale, model.geometry.near_plane),
     )
     if not meets.all():
         second = np.flatnonzero(~meets)[0] / FRAMES_PER_SECOND

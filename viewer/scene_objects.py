@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 
 from data_util import BORDER
 from evaluation.pictures import spread
-from geometry.coverage import grid_corners
+from geometry.coverage import Grid
 from viewer.camera import to_wxyz
 from viewer.model import SceneInView
 from viewer.pictures import photo
@@ -22,9 +22,9 @@ MAX_CAMERAS = 200  # more make a browser slow
 PHOTO_PIXELS = 96
 
 
-def box_edges(origin: Float[np.ndarray, "3"], scale: float) -> Float[np.ndarray, "12 2 3"]:
+def box_edges(grid: Grid) -> Float[np.ndarray, "12 2 3"]:
     """The edges of the grid's cube. The corners of an edge differ along one axis."""
-    corners = grid_corners(origin, scale)
+    corners = grid.corners()
     return np.stack(
         [
             corners[[corner, corner | bit]]
@@ -37,18 +37,19 @@ def box_edges(origin: Float[np.ndarray, "3"], scale: float) -> Float[np.ndarray,
 
 def add_box(api: viser.SceneApi, scene: SceneInView) -> viser.SceneNodeHandle:
     """The grid's box, with the world's axes at its lowest corner."""
-    origin = scene.origin
-    scale = scene.intrinsics.scale
+    grid = scene.intrinsics.grid()
+    scale = grid.scale
+    lowest_corner = grid.corners()[0]
     frame = api.add_frame(
         f"{ROOT}/box",
-        position=grid_corners(origin, scale)[0],
+        position=lowest_corner,
         axes_length=0.12 * scale,
         axes_radius=0.004 * scale,
         origin_radius=0.006 * scale,
     )
     api.add_line_segments(
         f"{ROOT}/box/edges",
-        box_edges(origin, scale) - grid_corners(origin, scale)[0],
+        box_edges(grid) - lowest_corner,
         BOX_COLOR,
         thickness=1.5,
         thickness_units="screen",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import viser
 
-from geometry.points import load_points
+from files.points import load_points
 from util import InputError
 from viewer.browser import Browser
 from viewer.model import Model, SceneInView

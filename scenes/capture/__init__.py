@@ -1,5 +1,8 @@
-"""What the importers are made of: structure from motion, readers of other formats, undistortion,
-sparse points.
+"""What the importers are made of.
 
-All of them end in a `Capture`, which becomes a scene folder. `check_picture` draws the result.
+All of them end in a `Capture`, which becomes a scene folder (`capture`). It comes from photos or a
+video (`from_photos`, which needs `photos`, `masks`, `video`, `sfm`), a COLMAP model
+(`colmap_model`, `colmap_files`) or a transforms.json (`transforms_capture`, `transforms`).
+cameras: plausibility and undistortion. listing: the images that a source lists. options: the flags
+that importers share. check_picture: the picture of `scenes.check`.
 """

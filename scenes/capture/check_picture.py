@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from data_util import SceneIntrinsics, load_image
 from geometry.cameras import scene_axes
-from geometry.coverage import grid_corners, project
+from geometry.coverage import Grid, world2pixels
 from util import InputError
 
 DPI = 100
@@ -66,7 +66,16 @@ def draw_check(
     right, back, up = scene_axes(cam2world)
     for column, (title, vertical) in enumerate([("from above", -back), ("from the side", up)]):
         axes = add_axes(column * PANEL + 60, TITLE_HEIGHT, PANEL - 80, PANEL - 80)
-        _draw_side(axes, np.stack([right, vertical], axis=1), cam2world, intrinsics, points, shown)
+        plane = np.stack([right, vertical], axis=1)
+        _draw_side(axes, plane, cam2world, intrinsics.grid(), points)
+        for letter, view in zip(PHOTO_LETTERS, shown, strict=False):
+            axes.annotate(
+                letter,
+                (cam2world[view, :3, 3] - intrinsics.grid_origin) @ plane,
+                xytext=(5, 5),
+                textcoords="offset points",
+                fontweight="bold",
+            )
         axes.set_title(title)
     for column, (letter, view) in enumerate(zip(PHOTO_LETTERS, shown, strict=False)):
         axes = add_axes(column * PANEL // 2 + 5, PANEL + TITLE_HEIGHT, PHOTO_WIDTH, photo_height)
@@ -80,18 +89,16 @@ def _draw_side(
     axes: Axes,
     plane: Float[np.ndarray, "3 2"],
     cam2world: Float[np.ndarray, "views 4 4"],
-    intrinsics: SceneIntrinsics,
+    grid: Grid,
     points: Float[np.ndarray, "points 3"],
-    shown: list[int],
 ) -> None:
     """An orthographic view on the plane that two columns span, in world units from the grid's
     center."""
-    origin = np.array(intrinsics.grid_origin)
+    origin = grid.origin
     centers = (cam2world[:, :3, 3] - origin) @ plane
-    box = _box(np.zeros(3), intrinsics.scale) @ plane
-    low, high = (
-        reduce(np.concatenate([centers, box]), axis=0) for reduce in (np.nanmin, np.nanmax)
-    )
+    box = (_box_lines(grid) - origin) @ plane
+    low = np.nanmin(np.concatenate([centers, box]), axis=0)
+    high = np.nanmax(np.concatenate([centers, box]), axis=0)
     half = 0.57 * (high - low).max()
     (x, y) = (low + high) / 2
     axes.set(
@@ -109,10 +116,6 @@ def _draw_side(
     axes.plot(*arrows.T, color=CAMERA_COLOR, linewidth=1)
     axes.plot(*centers.T, "o", color=CAMERA_COLOR, markersize=5, label=f"{len(centers)} cameras")
     axes.plot(*box.T, color=GRID_COLOR, linewidth=2, label="grid")
-    for letter, view in zip(PHOTO_LETTERS, shown, strict=False):
-        axes.annotate(
-            letter, centers[view], xytext=(5, 5), textcoords="offset points", fontweight="bold"
-        )
     axes.legend(loc="upper right")
 
 
@@ -134,21 +137,19 @@ def _draw_photo(
     matrix = np.array(
         [[intrinsics.focal, 0, intrinsics.cx], [0, intrinsics.focal, intrinsics.cy], [0, 0, 1]]
     )
-    pixels, depth = project(
-        _box(np.array(intrinsics.grid_origin), intrinsics.scale), cam2world[None], matrix
-    )
+    pixels, depth = world2pixels(_box_lines(intrinsics.grid()), cam2world[None], matrix)
     pixels[depth <= 1e-6] = np.nan  # behind the camera
     axes.plot(*pixels[0].T, color=GRID_COLOR, linewidth=2)
     axes.set(xlim=(0, width), ylim=(height, 0))
 
 
-def _box(origin: Float[np.ndarray, "3"], scale: float) -> Float[np.ndarray, "points 3"]:
+def _box_lines(grid: Grid) -> Float[np.ndarray, "points 3"]:
     """The edges of the grid's cube in short pieces, so that edges that pass the camera are cut
     where they do.
 
     NaN separates the edges.
     """
-    corners = grid_corners(origin, scale)
+    corners = grid.corners()
     share = np.linspace(0, 1, 65)[:, None]
     return np.concatenate(
         [

@@ -18,8 +18,8 @@ import numpy as np
 import pycolmap
 from jaxtyping import Float, UInt8
 
-from geometry.points import usable_points
-from scenes.capture.sensible import parameter_count, sensible_camera
+from files.points import usable_points
+from scenes.capture.cameras import parameter_count, plausible_camera
 from util import InputError, require_file
 
 FILES = ("cameras", "images", "points3D")
@@ -49,7 +49,7 @@ class ImageRecord:
 
 
 @dataclass(frozen=True)
-class Model:
+class ColmapModel:
     """The content of a model's files. The points are the finite ones."""
 
     cameras: dict[int, pycolmap.Camera]
@@ -58,14 +58,17 @@ class Model:
     colors: UInt8[np.ndarray, "points 3"]
 
 
-def read_files(folder: Path) -> Model:
+def read_files(folder: Path) -> ColmapModel:
     """Reads the binary files if the folder has all three, else the text files. Raises InputError
     with what is wrong."""
     if all((folder / f"{file}.bin").is_file() for file in FILES):
         cameras, images, points = (folder / f"{file}.bin" for file in FILES)
-        return Model(_binary_cameras(cameras), _binary_images(images), *_binary_points(points))
-    cameras, images, points = (folder / f"{file}.txt" for file in FILES)
-    return Model(_text_cameras(cameras), _text_images(images), *_text_points(points))
+        readers = _binary_cameras, _binary_images, _binary_points
+    else:
+        cameras, images, points = (folder / f"{file}.txt" for file in FILES)
+        readers = _text_cameras, _text_images, _text_points
+    read_cameras, read_images, read_points = readers
+    return ColmapModel(read_cameras(cameras), read_images(images), *read_points(points))
 
 
 class _Records:
@@ -122,8 +125,10 @@ def _binary_cameras(path: Path) -> dict[int, pycolmap.Camera]:
         camera_id, model_id, width, height = records.take(CAMERA)
         if model_id not in MODELS:
             raise InputError(f"{path}: is damaged: no camera model has the number {model_id}")
-        params = [records.take(PARAMETER)[0] for _ in range(parameter_count(MODELS[model_id].name))]
-        _add_camera(path, cameras, camera_id, MODELS[model_id], width, height, params)
+        model = MODELS[model_id].name
+        params = [records.take(PARAMETER)[0] for _ in range(parameter_count(model))]
+        subject = _new_camera(path, cameras, camera_id)
+        cameras[camera_id] = plausible_camera(subject, model, width, height, params)
     records.finish()
     return cameras
 
@@ -159,14 +164,11 @@ def _text_cameras(path: Path) -> dict[int, pycolmap.Camera]:
     for line in _lines(path):
         with line.reading("a camera: ID, MODEL, WIDTH, HEIGHT, PARAMS"):
             camera_id, model, width, height, *params = line.text.split()
-            _add_camera(
-                path,
-                cameras,
-                int(camera_id),
-                pycolmap.CameraModelId.__members__[model],
-                int(width),
-                int(height),
-                [float(word) for word in params],
+            model = pycolmap.CameraModelId.__members__[model].name
+            size = int(width), int(height)
+            subject = _new_camera(path, cameras, int(camera_id))
+            cameras[int(camera_id)] = plausible_camera(
+                subject, model, *size, [float(word) for word in params]
             )
     return cameras
 
@@ -234,16 +236,9 @@ def _lines(path: Path, with_empty: bool = False) -> Iterator[_Line]:
                 yield line
 
 
-def _add_camera(
-    path: Path,
-    cameras: dict[int, pycolmap.Camera],
-    camera_id: int,
-    model: pycolmap.CameraModelId,
-    width: int,
-    height: int,
-    params: list[float],
-) -> None:
+def _new_camera(path: Path, cameras: dict[int, pycolmap.Camera], camera_id: int) -> str:
+    """What names the camera in messages. Raises InputError if it is there already."""
     subject = f"{path}: camera {camera_id}"
     if camera_id in cameras:
         raise InputError(f"{subject} is there twice")
-    cameras[camera_id] = sensible_camera(subject, model.name, width, height, params)
+    return subject

@@ -12,12 +12,37 @@ from scipy.spatial.transform import Rotation
 from data_util import require_rigid
 from files.untrusted import inside
 from scenes.capture.capture import Capture
-from scenes.capture.colmap_files import ImageRecord, read_files
-from scenes.capture.files import natural_order, require_files
+from scenes.capture.colmap_files import FILES, ImageRecord, read_files
+from scenes.capture.listing import natural_order, require_files
 from util import InputError
 
 
-def read_capture(folder: Path, image_dir: Path) -> Capture:
+def find_model(folder: Path) -> Path:
+    """The folder of the model: `folder` itself, or sparse/0 or sparse in it."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    for candidate in (folder, folder / "sparse" / "0", folder / "sparse"):
+        if any(
+            all((candidate / f"{file}{suffix}").is_file() for file in FILES)
+            for suffix in (".bin", ".txt")
+        ):
+            return candidate
+    raise InputError(
+        f"{folder}: holds no COLMAP model (cameras, images and points3D, as .bin or .txt)"
+    )
+
+
+def find_images(model: Path) -> Path:
+    """The folder `images` in the model's folder or up to two folders above it."""
+    for folder in (model, *model.absolute().parents[:2]):
+        if (folder / "images").is_dir():
+            return folder / "images"
+    raise InputError(
+        f"{model}: no folder `images` in it or above it; give the photos' folder with --images"
+    )
+
+
+def read_colmap(folder: Path, image_dir: Path) -> Capture:
     """The images of the model in `folder`, sorted by name, and its points. Raises InputError with
     what is wrong."""
     model = read_files(folder)
@@ -45,7 +70,7 @@ def read_capture(folder: Path, image_dir: Path) -> Capture:
     )
 
 
-def model_capture(model: pycolmap.Reconstruction, image_dir: Path, named_by: Path) -> Capture:
+def capture_of(model: pycolmap.Reconstruction, image_dir: Path, named_by: Path) -> Capture:
     """The registered views of a model, sorted by name, and its points. `named_by` names the model
     in messages."""
     views = sorted(

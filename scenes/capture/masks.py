@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from data_util import MAX_IMAGE_BYTES, list_images, load_image, load_rgba
-from files.untrusted import reading
-from scenes.capture.exif import orientation_of, turn_upright
+from files.untrusted import PICTURES, reading
+from scenes.capture.photos import orientation_of, turn_upright
 from util import InputError
 
-# Of the photos that have a point in view; in the masks of that many it belongs to the object
+# Share of the photos seeing a point whose mask must contain it
 OBJECT_SHARE = 0.8
 HALF = 128
 
@@ -50,7 +50,7 @@ def find_masks(folder: Path, photos: list[Path]) -> list[Path]:
     return [mask for (mask,) in candidates]
 
 
-def place_mask(
+def import_mask(
     mask: Path, photo: Path, size: tuple[int, int], kept: tuple[int, int], target: Path
 ) -> None:
     """Writes the mask as 8 bit gray PNG, shrunk from `size`, its photo's, to `kept`. Raises
@@ -78,9 +78,14 @@ def read_mask(path: Path) -> UInt8[np.ndarray, "h w"]:
     mask = Image.fromarray(pixels[..., 3])
     if pixels[..., 3].min() == 255:
         mask = Image.fromarray(pixels[..., :3]).convert("L")
-    with reading(path, "a readable image", MAX_IMAGE_BYTES), Image.open(path) as image:
+    with (
+        reading(path, "a readable image", MAX_IMAGE_BYTES),
+        Image.open(path, formats=PICTURES) as image,
+    ):
         levels = np.array(turn_upright(mask, orientation_of(image)))
-    return 255 * levels if levels.max() == 1 else levels
+    if levels.max() == 1:
+        return 255 * levels
+    return levels
 
 
 def cut_out(

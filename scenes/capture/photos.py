@@ -1,23 +1,43 @@
 """Photos as structure from motion takes them: of one size, upright, no larger than training can
-use, plainly named."""
+use, plainly named, and evenly exposed: a surface of several brightnesses cannot be learned."""
 
+import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pillow_heif
 from PIL import Image
 
 from data_util import MAX_IMAGE_BYTES, list_images
 from files.images import has_alpha
 from files.untrusted import PICTURES, reading
-from scenes.capture.exif import SIDEWAYS, orientation_of, turn_upright, upright_exif
-from scenes.capture.files import natural_order, same_pictures
+from scenes.capture.listing import natural_order, same_pictures
 from util import InputError
 
 # Pixels of the shorter side: the largest --img_sidelength, 1024, and a quarter for what is cropped
 KEPT_SIDE = 1280
 HEIF_SUFFIXES = {".heic", ".heif"}
 PHOTOS = (*PICTURES, "HEIF")
+# EXIF: which way is up, and what tells the exposure
+ORIENTATION_TAG = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = (5, 6, 7, 8)
+EXIF_FOLDER = 0x8769
+TIME = 0x829A
+F_NUMBER = 0x829D
+SENSITIVITY = 0x8827
+MAX_STOPS = 1.0
+MAX_STOPS_OF_BRIGHTNESS = 2.0  # more, because photos of one scene also differ in what they show
+GAMMA = 2.2
 
 pillow_heif.register_heif_opener()  # Pillow then opens HEIC files, turned upright
 
@@ -46,7 +66,7 @@ def require_one_size(photos: list[Path]) -> tuple[int, int]:
     """
     first_size = None
     for photo in photos:
-        size = shown_size(photo)
+        size = upright_size(photo)
         first_size = first_size or size
         if size != first_size:
             raise InputError(
@@ -65,10 +85,16 @@ def require_different(photos: list[Path]) -> None:
         )
 
 
-def shown_size(path: Path) -> tuple[int, int]:
+def upright_size(path: Path) -> tuple[int, int]:
     """Width and height of an image once it is turned as its EXIF tag says. Raises InputError."""
-    with reading(path, "a readable image", MAX_IMAGE_BYTES, PHOTOS), Image.open(path) as image:
-        return image.size[::-1] if orientation_of(image) in SIDEWAYS else image.size
+    with (
+        reading(path, "a readable image", MAX_IMAGE_BYTES),
+        Image.open(path, formats=PHOTOS) as image,
+    ):
+        width, height = image.size
+        if orientation_of(image) in SIDEWAYS:
+            return height, width
+        return width, height
 
 
 def kept_size(width: int, height: int, side: int) -> tuple[int, int]:
@@ -78,7 +104,7 @@ def kept_size(width: int, height: int, side: int) -> tuple[int, int]:
     return round(width * ratio), round(height * ratio)
 
 
-def place_photo(photo: Path, folder: Path, index: int, side: int) -> str:
+def import_photo(photo: Path, folder: Path, index: int, side: int) -> str:
     """Puts the photo into the folder under a plain name and returns it.
 
     It is a copy if COLMAP reads it as it is; else a PNG with the EXIF data: decoded from HEIC,
@@ -86,27 +112,27 @@ def place_photo(photo: Path, folder: Path, index: int, side: int) -> str:
     memory at a time. Raises InputError.
     """
     folder.mkdir(exist_ok=True)
-    size = kept_size(*shown_size(photo), side)
-    with reading(photo, "a readable image", MAX_IMAGE_BYTES, PHOTOS), Image.open(photo) as image:
-        as_it_is = image.format in PICTURES and image.size == size and orientation_of(image) == 1
-        if as_it_is:
+    size = kept_size(*upright_size(photo), side)
+    with (
+        reading(photo, "a readable image", MAX_IMAGE_BYTES),
+        Image.open(photo, formats=PHOTOS) as image,
+    ):
+        upright = orientation_of(image) == 1
+        if image.format in PICTURES and image.size == size and upright:
             image.load()  # a damaged photo is refused here, where its name is known
+            name = f"{index:06d}{photo.suffix.lower()}"
+            shutil.copyfile(photo, folder / name)
         else:
-            upright = _upright(image, size)
-            exif = upright_exif(image)
-    name = f"{index:06d}{photo.suffix.lower() if as_it_is else '.png'}"
-    if as_it_is:
-        shutil.copyfile(photo, folder / name)
-    else:
-        upright.save(folder / name, exif=exif, compress_level=1)
+            name = f"{index:06d}.png"
+            shown = _shrink(image, size)
+            shown.save(folder / name, exif=_upright_exif(image), compress_level=1)
     return name
 
 
-def _upright(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The image turned as its EXIF tag says and shrunk to `size`, with its transparency."""
-    image.draft(
-        "RGB", (min(size), min(size))
-    )  # a JPEG then decodes at a half, a quarter or an eighth of its size
+    # A JPEG then decodes at a half, a quarter or an eighth of its size.
+    image.draft("RGB", (min(size), min(size)))
     image = turn_upright(image, orientation_of(image))
     if image.mode == "I;16":
         image = image.point(lambda level: level / 256).convert("L")
@@ -115,3 +141,83 @@ def _upright(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     elif image.mode not in ("RGB", "L"):
         image = image.convert("RGB")
     return image.resize(size, Image.Resampling.BOX)
+
+
+# Not PIL.ImageOps.exif_transpose: it refuses a photo whose EXIF data it cannot write back, and
+# copies one that is upright already.
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The image's EXIF orientation, a key of TURNS; 1, upright, if it has none. Raises what Pillow
+    raises."""
+    value = image.getexif().get(ORIENTATION_TAG, 1)
+    return value if value in TURNS else 1
+
+
+def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
+    """The pixels of an image of this orientation as they are to be shown."""
+    if orientation == 1:
+        return image
+    return image.transpose(TURNS[orientation])
+
+
+def _upright_exif(image: Image.Image) -> bytes:
+    """The image's EXIF data, to be saved, but for its orientation, which `image` loses; none if
+    Pillow reads the data but cannot write it."""
+    exif = image.getexif()
+    exif.pop(ORIENTATION_TAG, None)
+    try:
+        return exif.tobytes()
+    except Exception:  # of many kinds: values are not of the types that their tags have
+        return b""
+
+
+def exposure_warning(photos: list[Path], names: list[str]) -> str | None:
+    """A line if the most and the least exposed photo differ by more than a stop, a factor of two;
+    else None.
+
+    Judged by exposure time, aperture and sensitivity if all photos have them as EXIF data, else by
+    mean brightness. `names` are the photos' names in the line.
+    """
+    stops = [exif_stops(photo) for photo in photos]
+    limit = MAX_STOPS
+    judged_by = "EXIF data"
+    if None in stops:
+        stops = [brightness_stops(photo) for photo in photos]
+        limit = MAX_STOPS_OF_BRIGHTNESS
+        judged_by = "mean brightness"
+    low = int(np.argmin(stops))
+    high = int(np.argmax(stops))
+    if stops[high] - stops[low] <= limit:
+        return None
+    return (
+        f"exposures differ by {stops[high] - stops[low]:.1f} stops (from {judged_by}; least "
+        f"{names[low]}, most "
+        f"{names[high]}), which blurs what is learned; lock exposure and white balance when you "
+        "take photos"
+    )
+
+
+def exif_stops(photo: Path) -> float | None:
+    """log2 of exposure time times sensitivity over the f-number squared; None if the photo does not
+    tell."""
+    with Image.open(photo, formats=PICTURES) as image:
+        values = image.getexif().get_ifd(EXIF_FOLDER)
+    try:
+        time, f_number, sensitivity = (
+            float(np.ravel(values[tag])[0]) for tag in (TIME, F_NUMBER, SENSITIVITY)
+        )
+        stops = math.log2(time * sensitivity / f_number**2)
+    except (KeyError, TypeError, ValueError, ArithmeticError, IndexError):
+        return None
+    return stops if math.isfinite(stops) else None  # a value of 0/0 is not a number
+
+
+def brightness_stops(photo: Path) -> float:
+    """log2 of the mean linear brightness, 0 for white; at least -10."""
+    with Image.open(photo, formats=PICTURES) as image:
+        image.draft("L", (64, 64))
+        gray = np.asarray(
+            image.convert("L").resize((64, 64), Image.Resampling.BOX), dtype=np.float64
+        )
+    return math.log2(max(((gray / 255) ** GAMMA).mean(), 2**-10))

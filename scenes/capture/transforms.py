@@ -13,14 +13,14 @@ from jaxtyping import Float
 from data_util import require_rigid
 from files.untrusted import inside
 from geometry.cameras import opengl2opencv
-from scenes.capture.files import natural_order, require_files
+from scenes.capture.listing import natural_order, require_files
 from util import InputError, read_text
 
 MAX_BYTES = 1 << 25
 
 
 @dataclass(frozen=True)
-class Frame:
+class ListedFrame:
     """values: the frame's entries over those that all frames share. cam2world: OpenCV axes."""
 
     name: str
@@ -29,7 +29,7 @@ class Frame:
     values: Mapping
 
 
-def read_frames(path: Path) -> tuple[dict, list[Frame]]:
+def read_frames(path: Path) -> tuple[dict, list[ListedFrame]]:
     """The file's content, and its frames in the natural order of their file names; at least one.
 
     Checks that every image exists, is listed once and lies in the file's folder, and that every
@@ -50,7 +50,7 @@ def read_frames(path: Path) -> tuple[dict, list[Frame]]:
         ):
             raise InputError(f"{path}: frame {number} has no file_path")
     frames = [
-        Frame(
+        ListedFrame(
             entry["file_path"],
             _image_path(path, entry["file_path"]),
             _pose(entry, path),

@@ -16,7 +16,7 @@ from machine.progress import Progress
 from scenes.capture.photos import kept_size
 from util import InputError, require_file
 
-Frame = UInt8[np.ndarray, "_ _ 3"]
+VideoFrame = UInt8[np.ndarray, "_ _ 3"]
 MAX_BYTES = 1 << 40
 
 
@@ -36,7 +36,7 @@ def extract_frames(video: Path, count: int, folder: Path, side: int) -> dict[str
     folder.mkdir(exist_ok=True)
     names = {}
     for index, (number, frame) in enumerate(
-        sharpest(decode(video, total), total, min(count, total), side)
+        sharpest(decode_frames(video, total), total, min(count, total), side)
     ):
         names[f"{index:06d}.png"] = f"frame {number}"
         write_image(folder / f"{index:06d}.png", frame)
@@ -53,7 +53,7 @@ def count_frames(video: Path) -> int:
         raise _unreadable(video, error) from None
 
 
-def decode(video: Path, total: int) -> Iterator[Frame]:
+def decode_frames(video: Path, total: int) -> Iterator[VideoFrame]:
     """The frames one after the other, upright, with a progress bar. Raises InputError if the file
     is damaged."""
     try:
@@ -68,8 +68,8 @@ def decode(video: Path, total: int) -> Iterator[Frame]:
 
 
 def sharpest(
-    frames: Iterable[Frame], total: int, count: int, side: int
-) -> Iterator[tuple[int, Frame]]:
+    frames: Iterable[VideoFrame], total: int, count: int, side: int
+) -> Iterator[tuple[int, VideoFrame]]:
     """Number and pixels of the frame of each of `count` intervals with the most detail, shrunk as
     `kept_size` says.
 

@@ -4,17 +4,19 @@ surface, hashes = load_surface(Path("bust.glb"))
 """
 
 import hashlib
+import logging
 import os
+from collections.abc import Iterable
 from contextlib import suppress
+from contextvars import ContextVar
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import trimesh
 from trimesh.resolvers import Resolver
 
-from data_util import MAX_NUMBER
 from files.images import MAX_PIXELS
-from files.untrusted import Limits, inside, reading
+from files.untrusted import MAX_NUMBER, Limits, inside, reading
 from scenes.synthetic.surface import Surface, fit_unit_cube, texture_of
 from util import InputError, require_file
 
@@ -31,7 +33,7 @@ def load_surface(path: Path, up: str | None = None) -> tuple[Surface, dict[str, 
     """The meshes of a file as one surface that fits the unit cube, z up, and the hashes of
     `load_meshes`."""
     meshes, hashes = load_meshes(path, up)
-    with reading(path, KIND, MAX_BYTES), np.errstate(all="ignore"):
+    with reading(path, KIND, MAX_BYTES):
         surface = Surface.from_meshes(fit_unit_cube(meshes))
         for name in ("corners", "normals", "uv", "colors"):
             if not np.isfinite(getattr(surface, name)).all():
@@ -52,18 +54,12 @@ def load_meshes(
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in FORMATS:
         raise InputError(f"{path}: is not a mesh of a known format ({', '.join(FORMATS)})")
-    with reading(path, KIND, MAX_BYTES, TEXTURES) as limits:
+    with reading(path, KIND, MAX_BYTES) as limits:
         folder = _Folder(path, limits)
-        with open(path, "rb") as file:
-            scene = trimesh.load_scene(file, file_type=suffix, resolver=folder, process=False)
-        meshes = [
-            mesh for mesh in scene.dump() if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)
-        ]
-        for error in [*folder.errors, *limits.picture_errors]:
-            raise error
+        meshes = _meshes(path, suffix, folder)
     if not meshes:
         raise InputError(f"{path}: holds no mesh with faces")
-    with reading(path, KIND, MAX_BYTES, TEXTURES):
+    with reading(path, KIND, MAX_BYTES):
         _load_textures(meshes)
         for mesh in meshes:
             _require_sound(mesh)
@@ -75,6 +71,43 @@ def load_meshes(
     for mesh in meshes:
         mesh.vertices = mesh.vertices @ turn.T
     return meshes, folder.hashes
+
+
+def _meshes(path: Path, suffix: str, folder: "_Folder") -> list[trimesh.Trimesh]:
+    """The meshes with faces. Raises whatever trimesh raises or passes over."""
+    passed_over = []
+    token = _passed_over.set(passed_over)
+    try:
+        with open(path, "rb") as file:
+            scene = trimesh.load_scene(file, file_type=suffix, resolver=folder, process=False)
+    finally:
+        _passed_over.reset(token)
+    for error in [*folder.errors, *passed_over]:
+        raise error
+    _require_pictures(scene.geometry.values())
+    return [mesh for mesh in scene.dump() if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)]
+
+
+# Errors of the load that is going on in this thread
+_passed_over: ContextVar[list[Exception] | None] = ContextVar("passed_over", default=None)
+
+
+class _PictureErrors(logging.Handler):
+    """Remembers the errors of pictures, which trimesh logs and passes over."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        errors = _passed_over.get()
+        error = record.exc_info[1] if record.exc_info else None
+        # A file that is not there is left out, with a warning.
+        refused = isinstance(error, Exception) and not isinstance(error, FileNotFoundError)
+        if errors is not None and refused and "load image" in str(record.msg):
+            errors.append(error)
+
+
+_log = logging.getLogger("trimesh")
+_log.setLevel(logging.DEBUG)
+_log.propagate = False
+_log.addHandler(_PictureErrors())
 
 
 class _Folder(Resolver):
@@ -129,6 +162,14 @@ class _Folder(Resolver):
 
     def namespaced(self, namespace: str) -> "_Folder":
         raise NotImplementedError
+
+
+def _require_pictures(meshes: Iterable[trimesh.Trimesh]) -> None:
+    """Raises ValueError unless all textures, not decoded yet, are of `TEXTURES`."""
+    for mesh in meshes:
+        texture = texture_of(mesh) if isinstance(mesh, trimesh.Trimesh) else None
+        if texture is not None and texture.format not in (*TEXTURES, None):
+            raise ValueError(f"a texture is of the format {texture.format}")
 
 
 def _load_textures(meshes: list[trimesh.Trimesh]) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from data_util import view_name, write_image
+from geometry.coverage import Pinhole
 from machine.progress import Progress
 from scenes.synthetic.raycast import RayCaster
 from scenes.synthetic.surface import Surface
@@ -37,67 +38,63 @@ class View:
         return self.folder / "rgb" / f"{view_name(self.index)}.png"
 
 
+@dataclass(frozen=True)
+class RenderSettings:
+    """What all views share. supersampling: rays a pixel along each axis."""
+
+    surface: Surface
+    camera: Pinhole
+    supersampling: int
+
+
 def render_views(
-    views: list[View],
-    surface: Surface,
-    matrix: Float[np.ndarray, "3 3"],
-    sidelength: int,
-    supersampling: int,
-    workers: int | None,
-    scratch: Path,
+    views: list[View], settings: RenderSettings, workers: int | None, scratch: Path
 ) -> None:
     """Renders the views whose image is missing.
 
-    `matrix` is the intrinsic matrix of the square images of `sidelength` pixels. Without `workers`,
-    uses as many processes as there are cores, fewer if there is little to do. They are sent the
-    surface through the file `scratch`, which is gone in the end.
+    Without `workers`, uses as many processes as there are cores, fewer if there is little to do.
+    They are sent the surface through the file `scratch`, which is gone in the end.
     """
     scratch.unlink(missing_ok=True)  # of an earlier run that was killed
     missing = [view for view in views if not view.image_path().exists()]
-    setup = (surface, matrix, sidelength, supersampling)
-    rays = len(missing) * (sidelength * supersampling) ** 2
+    rays = len(missing) * (settings.camera.sidelength * settings.supersampling) ** 2
     workers = workers or min(1 + rays // RAYS_PER_PROCESS, usable_cores())
     with Progress(
         desc="render", total=len(views), initial=len(views) - len(missing), unit="view"
     ) as bar:
         if workers == 1:
-            renderer = _Renderer(*setup)
+            renderer = _ViewRenderer(settings)
             for view in missing:
                 renderer.render(view)
                 bar.update()
         else:
-            for _ in _render_in_parallel(missing, setup, workers, scratch):
+            for _ in _render_in_parallel(missing, settings, workers, scratch):
                 bar.update()
 
 
-class _Renderer:
+class _ViewRenderer:
     """Renders views of one surface into their files."""
 
-    def __init__(
-        self,
-        surface: Surface,
-        matrix: Float[np.ndarray, "3 3"],
-        sidelength: int,
-        supersampling: int,
-    ):
-        self.caster = RayCaster(surface)
-        self.matrix = matrix
-        self.sidelength = sidelength
-        self.supersampling = supersampling
+    def __init__(self, settings: RenderSettings):
+        self.caster = RayCaster(settings.surface)
+        self.camera = settings.camera
+        self.supersampling = settings.supersampling
 
     def render(self, view: View) -> None:
         """Writes the image last: its file marks the view as finished."""
-        image = self.caster.render(view.cam2world, self.matrix, self.sidelength, self.supersampling)
+        camera = self.camera
+        image = self.caster.render(
+            view.cam2world, camera.matrix, camera.sidelength, self.supersampling
+        )
         if (view.folder / "depth").is_dir():
             with new_file(view.folder / "depth" / f"{view_name(view.index)}.npz") as file:
-                np.savez_compressed(
-                    file, depth=self.caster.depth(view.cam2world, self.matrix, self.sidelength)
-                )
+                depth = self.caster.depth(view.cam2world, camera.matrix, camera.sidelength)
+                np.savez_compressed(file, depth=depth)
         write_image(view.image_path(), image)
 
 
 def _render_in_parallel(
-    views: list[View], setup: tuple, workers: int, scratch: Path
+    views: list[View], settings: RenderSettings, workers: int, scratch: Path
 ) -> Iterator[None]:
     """Spawns fresh processes: forked ones would inherit OpenCV's threads in a state that hangs.
 
@@ -106,7 +103,7 @@ def _render_in_parallel(
     try:
         # Sent through a file, because the pipe to a starting process would block until it has
         # started.
-        scratch.write_bytes(pickle.dumps(setup))
+        scratch.write_bytes(pickle.dumps(settings))
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(
             workers, context, initializer=_start_worker, initargs=(scratch,)
@@ -129,14 +126,14 @@ def _render_in_parallel(
         scratch.unlink(missing_ok=True)
 
 
-_renderer: _Renderer  # of a worker process
+_renderer: _ViewRenderer  # of a worker process
 
 
-def _start_worker(setup: Path) -> None:
+def _start_worker(scratch: Path) -> None:
     global _renderer
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     cv2.setNumThreads(1)  # the processes are the parallelism
-    _renderer = _Renderer(*pickle.loads(setup.read_bytes()))
+    _renderer = _ViewRenderer(pickle.loads(scratch.read_bytes()))
 
 
 def _exit_with_parent() -> None:

@@ -1,5 +1,7 @@
 """Procedural textures for the synthetic objects: RGB images of noise, patterns and lettering."""
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
@@ -26,9 +28,10 @@ def letter_panel(
             fill=light,
             width=max(size // 200, 1),
         )
-    write(draw, letter, (size / 2, size * 0.42), size * 0.56, dark, stroke=0.035)
+    draw_text(draw, letter, (size / 2, size * 0.42), Lettering(size * 0.56, dark, 0.035))
     for row, line in enumerate(CAPTION):
-        write(draw, line, (size / 2, size * (0.755 + 0.065 * row)), size * 0.052, light)
+        center = (size / 2, size * (0.755 + 0.065 * row))
+        draw_text(draw, line, center, Lettering(size * 0.052, light))
     return np.array(panel)
 
 
@@ -54,22 +57,12 @@ def glazed_bands(size: int, seed: int) -> UInt8[np.ndarray, "size _ 3"]:
     pixels = np.where(diamonds[..., None], rust, pixels)
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)
+    title = Lettering(size * 0.075, tuple(blue.tolist()), 0.04)
+    line = Lettering(size * 0.04, tuple(rust.tolist()))
     for number in range(4):
-        write(
-            draw,
-            "DEEP VOXELS",
-            (width * (number + 0.5) / 4, size * 0.465),
-            size * 0.075,
-            tuple(blue.tolist()),
-            0.04,
-        )
-        write(
-            draw,
-            CAPTION[number % 3],
-            (width * (number + 0.5) / 4, size * 0.79),
-            size * 0.04,
-            tuple(rust.tolist()),
-        )
+        x = width * (number + 0.5) / 4
+        draw_text(draw, "DEEP VOXELS", (x, size * 0.465), title)
+        draw_text(draw, CAPTION[number % 3], (x, size * 0.79), line)
     return np.array(image)
 
 
@@ -85,23 +78,25 @@ def grained(
     return np.clip(pixels * (1 + 0.05 * fine[..., None]), 0, 255).astype(np.uint8)
 
 
-def write(
-    draw: ImageDraw.ImageDraw,
-    text: str,
-    center: tuple[float, float],
-    height: float,
-    color: tuple[int, int, int],
-    stroke: float = 0.0,
+class Lettering(NamedTuple):
+    """height: of a line, in pixels. stroke: the thickness added, as a share of the height."""
+
+    height: float
+    color: tuple[int, int, int]
+    stroke: float = 0.0
+
+
+def draw_text(
+    draw: ImageDraw.ImageDraw, text: str, center: tuple[float, float], lettering: Lettering
 ) -> None:
-    """Writes one line of text centered at `center`; `stroke` is the thickness added, as a share of
-    the height."""
+    """Writes one line of text centered at `center`."""
     draw.text(
         center,
         text,
-        fill=color,
+        fill=lettering.color,
         anchor="mm",
-        font=ImageFont.load_default(height),
-        stroke_width=stroke * height,
+        font=ImageFont.load_default(lettering.height),
+        stroke_width=lettering.stroke * lettering.height,
     )
 
 

@@ -15,7 +15,7 @@ from deep_voxels import Architecture, DeepVoxels
 from evaluation import export
 from evaluation.fusion import Cloud, fuse, off_edges
 from geometry.cameras import hemisphere, look_at
-from geometry.coverage import project
+from geometry.coverage import world2pixels
 from machine.cli import run
 from scenes.render import main as render_scene
 from scenes.synthetic.objects import cube
@@ -55,7 +55,7 @@ class Truth:
         matrix = intrinsics.matrix(size)
         visible = np.zeros(len(some), bool)
         for pose in cam2world:
-            (pixels,), (depth,) = project(some, pose[None], matrix)
+            (pixels,), (depth,) = world2pixels(some, pose[None], matrix)
             column, row = np.floor(pixels).astype(int).clip(0, size - 1).T
             hit = caster.depth(pose, matrix, size)[row, column]
             visible |= (

@@ -59,7 +59,7 @@ def refused(worker, source):
 
 
 def as_mesh(source, name, content):
-    foreign_files.write_pictures(source)
+    foreign_files.write_decoys(source)
     (source / name).write_bytes(content)
     if not (source / "a.mtl").exists():
         (source / "a.mtl").write_text(foreign_meshes.MTL)

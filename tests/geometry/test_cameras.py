@@ -5,13 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_util import SceneIntrinsics
 from dataio import load_scene
 from geometry.cameras import hemisphere, look_at, near_plane, opengl2opencv, spiral
-from geometry.coverage import covered_share, project
+from geometry.coverage import Grid, Pinhole, covered_share, world2pixels
+from geometry.paths import around, interpolate
 from scenes.noise import main as add_noise
 from scenes.noise import rotate_randomly
-from scenes.path import around, interpolate
 from scenes.path import main as make_path
 from util import InputError
 
@@ -28,11 +27,11 @@ def assert_rigid(cam2world):
 def test_look_at_has_the_target_in_the_middle_and_up_upwards():
     cam2world = look_at(np.array([[3.0, 0, 0], [0, -2, 1]]), np.zeros(3), UP)
     assert_rigid(cam2world)
-    pixels, depth = project(np.array([[0, 0, 0], [0, 0, 0.1]]), cam2world, MATRIX)
+    pixels, depth = world2pixels(np.array([[0, 0, 0], [0, 0, 0.1]]), cam2world, MATRIX)
     np.testing.assert_allclose(pixels[:, 0], 32, atol=1e-9)
     np.testing.assert_allclose(depth[:, 0], [3, np.sqrt(5)])
     assert (pixels[:, 1, 1] < 32).all()  # image rows count downwards
-    pixels, _ = project(np.array([[0, 0.1, 0]]), cam2world[:1], MATRIX)
+    pixels, _ = world2pixels(np.array([[0, 0.1, 0]]), cam2world[:1], MATRIX)
     assert pixels[0, 0, 0] > 32  # from +x, the y axis points right
 
 
@@ -73,7 +72,9 @@ def test_depth_planes_from_the_near_plane_cover_the_grid_from_every_camera():
     centers = hemisphere(50, 2.0, seed=0)
     near = near_plane(2.0, 1.1)
     assert near == pytest.approx(2 - np.sqrt(3) / 2 * 1.1)
-    covered = covered_share(look_at(centers, np.zeros(3), UP), MATRIX, 64, np.zeros(3), 1.1, near)
+    covered = covered_share(
+        look_at(centers, np.zeros(3), UP), Pinhole(MATRIX, 64), Grid(np.zeros(3), 1.1, near)
+    )
     np.testing.assert_array_equal(covered, 1)
 
 
@@ -92,36 +93,34 @@ def test_interpolation_joins_the_two_poses_with_rotations():
 @pytest.mark.parametrize("climb", [False, True])
 def test_paths_stay_where_the_training_cameras_are(climb):
     """All around if the cameras surround the object, else on their side."""
-    intrinsics = SceneIntrinsics(60.0, 32.0, 32.0, (1.0, 2.0, 3.0), 1.0, 1.0, 64, 64)
     origin = np.array([1.0, 2, 3])
     centers = hemisphere(200, 2.0, seed=0)
-    everywhere = around(look_at(centers + origin, origin, UP), intrinsics, 100, climb)
+    everywhere = around(look_at(centers + origin, origin, UP), origin, 100, climb)
     assert_rigid(everywhere)
     np.testing.assert_allclose(np.linalg.norm(everywhere[:, :3, 3] - origin, axis=1), 2)
     azimuth = np.arctan2(*(everywhere[:, :3, 3] - origin)[:, 1::-1].T)
     assert np.ptp(azimuth) > np.pi
     front = centers[centers[:, 0] > 1]
-    one_sided = around(look_at(front + origin, origin, UP), intrinsics, 100, climb)
+    one_sided = around(look_at(front + origin, origin, UP), origin, 100, climb)
     assert ((one_sided[:, :3, 3] - origin)[:, 0] > 0.2).all()
     stray = 2 * np.array([[-0.8, 0.6, 0]])  # one camera alone elsewhere, and close-ups
     poses = look_at(np.concatenate([front, stray, front[::3] / 2]) + origin, origin, UP)
-    most = around(poses, intrinsics, 100, climb)[:, :3, 3] - origin
+    most = around(poses, origin, 100, climb)[:, :3, 3] - origin
     assert (most[:, 0] > 0.2).all()
     np.testing.assert_allclose(np.linalg.norm(most, axis=1), 2)
 
 
 @pytest.mark.parametrize("climb", [False, True])
 def test_a_camera_at_the_grids_center_leads_no_path_astray(climb):
-    intrinsics = SceneIntrinsics(60.0, 32.0, 32.0, (1.0, 2.0, 3.0), 1.0, 1.0, 64, 64)
     origin = np.array([1.0, 2, 3])
     poses = look_at(hemisphere(9, 2.0, seed=0) + origin, origin, UP)
     at_center = poses[:1].copy()
     at_center[:, :3, 3] = origin
-    path = around(np.concatenate([at_center, poses]), intrinsics, 20, climb)
+    path = around(np.concatenate([at_center, poses]), origin, 20, climb)
     assert_rigid(path)
     np.testing.assert_allclose(np.linalg.norm(path[:, :3, 3] - origin, axis=1), 2)
     with pytest.raises(InputError, match="--scene: all its cameras stand at the grid's center"):
-        around(at_center, intrinsics, 20, climb)
+        around(at_center, origin, 20, climb)
 
 
 def test_noise_turns_cameras_in_place_by_the_angle_asked_for():

@@ -20,13 +20,14 @@ from data_util import (
 from dataio import load_scene
 from geometry.cameras import focus_point, hemisphere, look_at, opengl2opencv
 from geometry.coverage import (
+    Grid,
+    Pinhole,
     covered_share,
     frustum_meets_grid,
-    grid_corners,
     judge,
     misread_poses,
-    project,
     seen_share,
+    world2pixels,
 )
 from geometry.grid import choose_grid, choose_near_plane
 from scenes import check
@@ -35,6 +36,7 @@ from util import InputError
 
 UP = np.array([0.0, 0.0, 1.0])
 MATRIX = np.array([[60.0, 0, 32], [0, 60, 32], [0, 0, 1]])
+CAMERA = Pinhole(MATRIX, 64)
 ORIGIN = np.array([5.0, -3.0, 2.0])
 INTRINSICS = SceneIntrinsics(60.0, 32.0, 32.0, (5.0, -3.0, 2.0), 1.0, 1.1, 64, 64)
 NAMES = [f"{index:06d}" for index in range(40)]
@@ -48,17 +50,17 @@ def cam2world():
 
 def test_projection_of_known_points(cam2world):
     """A camera at the origin that looks along z: docs/design.md, section 3."""
-    pixels, depth = project(np.array([[0.5, -0.25, 2.0], [0, 0, -1]]), np.eye(4)[None], MATRIX)
+    pixels, depth = world2pixels(np.array([[0.5, -0.25, 2.0], [0, 0, -1]]), np.eye(4)[None], MATRIX)
     np.testing.assert_allclose(pixels[0, 0], [32 + 15, 32 - 7.5])
     np.testing.assert_allclose(depth[0], [2, -1])
     points = cam2world[:, :3, 3] + 3 * cam2world[:, :3, 2]  # on each camera's axis
-    pixels, depth = project(points, cam2world, MATRIX)
+    pixels, depth = world2pixels(points, cam2world, MATRIX)
     np.testing.assert_allclose(pixels[np.arange(40), np.arange(40)], 32)
     np.testing.assert_allclose(np.diag(depth), 3)
 
 
 def test_corners_differ_along_one_axis_where_their_indices_differ_in_one_bit():
-    corners = grid_corners(ORIGIN, 2.0)
+    corners = Grid(ORIGIN, 2.0, 1.0).corners()
     np.testing.assert_allclose(corners.mean(axis=0), ORIGIN)
     for bit, axis in [(4, 0), (2, 1), (1, 2)]:
         np.testing.assert_allclose(corners[bit] - corners[0], 2 * np.eye(3)[axis])
@@ -77,21 +79,17 @@ def test_grid_holds_the_object_not_the_room(cam2world):
     thing = random.uniform(-0.5, 0.5, (400, 3)) + ORIGIN + [0.1, 0, 0]
     walls = random.uniform(-6, 6, (2000, 3))
     walls[np.arange(2000), random.integers(0, 3, 2000)] = 6
-    grid = choose_grid(cam2world, MATRIX, 64, np.concatenate([thing, walls + ORIGIN]))
+    grid, _ = choose_grid(cam2world, CAMERA, np.concatenate([thing, walls + ORIGIN]))
     np.testing.assert_allclose(grid.origin, ORIGIN + [0.1, 0, 0], atol=0.1)
     assert 0.9 < grid.scale < 1.4
-    assert (
-        covered_share(cam2world, MATRIX, 64, grid.origin, grid.scale, grid.near_plane) == 1
-    ).all()
+    assert (covered_share(cam2world, CAMERA, grid) == 1).all()
 
 
 def test_grid_without_points_is_what_the_cameras_see(cam2world):
-    grid = choose_grid(cam2world, MATRIX, 64, np.zeros((0, 3)))
+    grid, _ = choose_grid(cam2world, CAMERA, np.zeros((0, 3)))
     np.testing.assert_allclose(grid.origin, ORIGIN, atol=1e-3)
     assert grid.scale == pytest.approx(0.9 * 2 * 64 / 60, rel=1e-3)
-    assert (
-        covered_share(cam2world, MATRIX, 64, grid.origin, grid.scale, grid.near_plane).min() > 0.95
-    )
+    assert covered_share(cam2world, CAMERA, grid).min() > 0.95
 
 
 def test_near_plane_covers_as_much_as_any_could():
@@ -99,11 +97,11 @@ def test_near_plane_covers_as_much_as_any_could():
     chosen one."""
     centers = hemisphere(30, 1.0, seed=0) * np.linspace(1.5, 4, 30)[:, None]
     cam2world = look_at(centers, np.zeros(3), UP)
-    near, covered = choose_near_plane(cam2world, MATRIX, 64, np.zeros(3), 1.0)
+    near, covered = choose_near_plane(cam2world, CAMERA, np.zeros(3), 1.0)
     assert 0.3 < covered < 1
     for other in np.linspace(0.05, 4, 60):
-        share = covered_share(cam2world, MATRIX, 64, np.zeros(3), 1.0, other)
-        weights = seen_share(cam2world, MATRIX, 64, np.zeros(3), 1.0)
+        share = covered_share(cam2world, CAMERA, Grid(np.zeros(3), 1.0, other))
+        weights = seen_share(cam2world, CAMERA, Grid(np.zeros(3), 1.0, near))
         assert (share * weights).sum() / weights.sum() <= covered + 1e-3
 
 
@@ -118,31 +116,34 @@ def test_near_plane_covers_as_much_as_any_could():
 def test_misread_poses_are_called_out_with_the_fix(cam2world, misread, named):
     assert misread_poses(cam2world, ORIGIN) is None
     assert named in misread_poses(misread(cam2world), ORIGIN)
-    assert judge(misread(cam2world), MATRIX, 64, ORIGIN, 1.1, 1.0, NAMES).errors
+    assert judge(misread(cam2world), CAMERA, Grid(ORIGIN, 1.1, 1.0), NAMES).errors
 
 
 def test_impossible_scenes_are_errors_and_poor_ones_warnings(cam2world):
-    fine = judge(cam2world, MATRIX, 64, ORIGIN, 1.1, 1.0, NAMES)
+    fine = judge(cam2world, CAMERA, Grid(ORIGIN, 1.1, 1.0), NAMES)
     assert not fine.errors and not fine.warnings
     assert (
         "no view sees the grid"
-        in judge(cam2world, MATRIX, 64, ORIGIN + 100, 1.1, 1.0, NAMES).errors[0]
+        in judge(cam2world, CAMERA, Grid(ORIGIN + 100, 1.1, 1.0), NAMES).errors[0]
     )
-    assert "near plane" in judge(cam2world, MATRIX, 64, ORIGIN, 1.1, 9.0, NAMES).errors[0]
-    assert "same place" in judge(cam2world[[0] * 40], MATRIX, 64, ORIGIN, 1.1, 1.0, NAMES).errors[0]
-    late = judge(cam2world, MATRIX, 64, ORIGIN, 1.1, 2.0, NAMES)
+    assert "near plane" in judge(cam2world, CAMERA, Grid(ORIGIN, 1.1, 9.0), NAMES).errors[0]
+    same_place = judge(cam2world[[0] * 40], CAMERA, Grid(ORIGIN, 1.1, 1.0), NAMES)
+    assert "same place" in same_place.errors[0]
+    late = judge(cam2world, CAMERA, Grid(ORIGIN, 1.1, 2.0), NAMES)
     assert not late.errors and "000000" in late.warnings[0]
     cam2world[7] = cam2world[7] @ np.diag([-1.0, 1, -1, 1])
-    turned = judge(cam2world, MATRIX, 64, ORIGIN, 1.1, 1.0, NAMES)
+    turned = judge(cam2world, CAMERA, Grid(ORIGIN, 1.1, 1.0), NAMES)
     assert not turned.errors and "000007" in turned.warnings[0]
 
 
-def half_spaces_intersect(cam2world, matrix, sidelength, origin, scale, near):
+def half_spaces_intersect(cam2world, camera, grid):
     """Whether a point satisfies the inequalities of a frustum and of the grid's cube, by linear
     programming."""
     rotation = cam2world[:3, :3]
     center = cam2world[:3, 3]
-    (focal_x, _, cx), (_, focal_y, cy), _ = matrix
+    (focal_x, _, cx), (_, focal_y, cy), _ = camera.matrix
+    sidelength = camera.sidelength
+    half = grid.scale / 2
     normals = np.array(
         [
             [-focal_x, 0, -cx],
@@ -154,10 +155,9 @@ def half_spaces_intersect(cam2world, matrix, sidelength, origin, scale, near):
         ]
     )  # in camera axes
     rows = normals @ rotation.T
-    limits = np.array([0, 0, 0, 0, -near, near + 2 * scale]) + rows @ center
-    return linprog(
-        np.zeros(3), rows, limits, bounds=np.stack([origin - scale / 2, origin + scale / 2], 1)
-    ).success
+    limits = np.array([0, 0, 0, 0, -grid.near_plane, grid.far_plane]) + rows @ center
+    bounds = np.stack([grid.origin - half, grid.origin + half], 1)
+    return linprog(np.zeros(3), rows, limits, bounds=bounds).success
 
 
 def test_blind_views_are_those_whose_frustum_misses_the_grid(cam2world):
@@ -170,13 +170,13 @@ def test_blind_views_are_those_whose_frustum_misses_the_grid(cam2world):
         - random.uniform(0.2, 1.4, (200, 1)) * poses[:, :3, 2]
         + random.normal(0, 0.3, (200, 3))
     )
-    scene = MATRIX, 64, ORIGIN, 0.2, 0.5
-    truth = [half_spaces_intersect(pose, *scene) for pose in poses]
+    grid = Grid(ORIGIN, 0.2, 0.5)
+    truth = [half_spaces_intersect(pose, CAMERA, grid) for pose in poses]
     assert 40 < sum(truth) < 160
-    assert frustum_meets_grid(poses, *scene).tolist() == truth
-    assert judge(cam2world, MATRIX, 64, ORIGIN, 1.1, 1.0, NAMES).blind == []
+    assert frustum_meets_grid(poses, CAMERA, grid).tolist() == truth
+    assert judge(cam2world, CAMERA, Grid(ORIGIN, 1.1, 1.0), NAMES).blind == []
     cam2world[7] = cam2world[7] @ np.diag([-1.0, 1, -1, 1])
-    assert judge(cam2world, MATRIX, 64, ORIGIN, 1.1, 1.0, NAMES).blind == [7]
+    assert judge(cam2world, CAMERA, Grid(ORIGIN, 1.1, 1.0), NAMES).blind == [7]
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ def test_check_names_everything_that_is_wrong(folder, capsys):
     report = capsys.readouterr().out
     for culprit in (
         "000003.txt: holds 3 numbers",
-        "39 images, pose 40 poses",
+        "39 images, pose holds 40 poses",
         "differ in size",
         "000005.png: is not",
     ):

@@ -110,9 +110,9 @@ def test_importers_without_pycolmap_say_so_in_one_line(tmp_path):
     """Linux on ARM has no package of it."""
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['pycolmap'] = None\n")
 
-    def command(module):
+    def command(module, *arguments):
         return subprocess.run(
-            [sys.executable, "-m", module, "--help"],
+            [sys.executable, "-m", module, *arguments],
             cwd=ROOT,
             text=True,
             capture_output=True,
@@ -120,12 +120,16 @@ def test_importers_without_pycolmap_say_so_in_one_line(tmp_path):
             check=False,
         )
 
-    for module in ("scenes.photos", "scenes.transforms_json"):
-        ended = command(module)
+    for module, *flags in (
+        ("scenes.photos", "--img_dir", "photos", "--trgt_dir", tmp_path / "scene"),
+        ("scenes.transforms_json", "capture", tmp_path / "scene"),
+    ):
+        assert command(module, "--help").returncode == 0
+        ended = command(module, *flags)
         assert ended.returncode == 2
         (line,) = ended.stderr.splitlines()
         assert "pycolmap, which is not installed" in line
-    assert command("scenes.nerf_synthetic").returncode == 0
+    assert command("scenes.nerf_synthetic", "--help").returncode == 0
 
 
 def test_a_latest_checkpoint_is_found_with_links_and_without(trained, tmp_path, monkeypatch):

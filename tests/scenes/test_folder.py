@@ -16,7 +16,7 @@ from data_util import (
 )
 from files.folders import new_folder
 from machine.cli import run
-from scenes.capture.files import natural_order
+from scenes.capture.listing import natural_order
 from util import InputError
 
 INTRINSICS = SceneIntrinsics(525.25, 256.0, 255.5, (0.1, -0.2, 1 / 3), 1.0474, 1.1, 512, 640)

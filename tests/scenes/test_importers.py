@@ -20,7 +20,7 @@ from data_util import (
 )
 from geometry.cameras import opengl2opencv
 from scenes import colmap, nerf_synthetic, render, transforms_json
-from scenes.capture.capture import split_views
+from scenes.capture.options import split_views
 from util import InputError
 
 SIZE = 48

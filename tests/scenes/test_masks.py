@@ -8,7 +8,7 @@ from PIL import Image
 
 from data_util import load_image, square_resize, write_image
 from geometry.cameras import look_at
-from scenes.capture.masks import cut_out, find_masks, object_points, place_mask
+from scenes.capture.masks import cut_out, find_masks, import_mask, object_points
 from util import InputError
 
 
@@ -50,7 +50,7 @@ def test_masks_of_any_tool_are_read(tmp_path, mode):
         mask = mask.convert(mode)
     mask.save(tmp_path / "photo.jpg.png")
     assert find_masks(tmp_path, [tmp_path / "photo.jpg"]) == [tmp_path / "photo.jpg.png"]
-    place_mask(
+    import_mask(
         tmp_path / "photo.jpg.png",
         tmp_path / "photo.jpg",
         (60, 40),

@@ -16,11 +16,16 @@ from PIL.TiffImagePlugin import IFDRational
 import colmap_wrapper
 from data_util import load_image, write_image
 from files.images import decode_rgba
-from scenes.capture.exif import ORIENTATION_TAG
-from scenes.capture.exposure import exif_stops, exposure_warning
 from scenes.capture.masks import read_mask
-from scenes.capture.photos import kept_size, place_photo, require_one_size
-from scenes.capture.video import count_frames, decode, extract_frames, sharpest
+from scenes.capture.photos import (
+    ORIENTATION_TAG,
+    exif_stops,
+    exposure_warning,
+    import_photo,
+    kept_size,
+    require_one_size,
+)
+from scenes.capture.video import count_frames, decode_frames, extract_frames, sharpest
 from util import InputError
 
 EXIF_FOLDER = 0x8769
@@ -71,7 +76,7 @@ def test_photos_lying_on_their_side_are_turned_upright(photos, colors, suffix):
     colors.save(photos / f"a.{suffix}", exif=exif(orientation=6), quality=95)
     Image.fromarray(np.rot90(np.asarray(colors), -1)).save(photos / "b.png")
     names = [
-        place_photo(photo, photos / "placed", index, 1280)
+        import_photo(photo, photos / "placed", index, 1280)
         for index, photo in enumerate([photos / f"a.{suffix}", photos / "b.png"])
     ]
     turned, upright = (load_image(photos / "placed" / name).astype(int) for name in names)
@@ -85,7 +90,7 @@ def test_large_photos_are_shrunk_by_area_and_keep_their_focal_length(photos, suf
     """The EXIF data's focal length follows the size."""
     ramp = np.tile(np.linspace(0, 255, 1200).astype(np.uint8)[:, None, None], (1, 800, 3))
     Image.fromarray(ramp).save(photos / f"a.{suffix}", exif=exif(), quality=95)
-    name = place_photo(photos / f"a.{suffix}", photos / "placed", 0, 100)
+    name = import_photo(photos / f"a.{suffix}", photos / "placed", 0, 100)
     with Image.open(photos / "placed" / name) as image:
         assert image.size == kept_size(800, 1200, 100) == (100, 150)
         expected = ramp.reshape(150, 8, 100, 8, 3).mean(axis=(1, 3))
@@ -104,7 +109,7 @@ def test_what_is_transparent_stays_so_in_a_photo_that_is_shrunk(photos, mode):
     picture.paste((90, 90, 90, 255), (0, 0, 40, 60))
     picture.convert(mode).save(photos / "a.png")
     placed = decode_rgba(
-        photos / "placed" / place_photo(photos / "a.png", photos / "placed", 0, 30)
+        photos / "placed" / import_photo(photos / "a.png", photos / "placed", 0, 30)
     )
     assert placed.shape == (30, 40, 4)
     assert (placed[:, :20] == (90, 90, 90, 255)).all() and (placed[:, 20:, 3] == 0).all()
@@ -112,7 +117,7 @@ def test_what_is_transparent_stays_so_in_a_photo_that_is_shrunk(photos, mode):
 
 def test_small_photos_are_copied_as_they_are(photos, colors):
     colors.save(photos / "a.JPG", exif=exif())
-    name = place_photo(photos / "a.JPG", photos / "placed", 7, 1280)
+    name = import_photo(photos / "a.JPG", photos / "placed", 7, 1280)
     assert (
         name == "000007.jpg"
         and (photos / "placed" / name).read_bytes() == (photos / "a.JPG").read_bytes()
@@ -124,7 +129,7 @@ def test_a_photo_cut_short_is_named(photos):
     Image.effect_noise((60, 40), 80).save(photos / "a.jpg")
     (photos / "a.jpg").write_bytes((photos / "a.jpg").read_bytes()[:1000])
     with pytest.raises(InputError, match="a.jpg: is not a readable image"):
-        place_photo(photos / "a.jpg", photos / "placed", 0, 1280)
+        import_photo(photos / "a.jpg", photos / "placed", 0, 1280)
 
 
 def test_exif_data_that_cannot_be_written_back_is_left_out(photos, colors):
@@ -136,7 +141,7 @@ def test_exif_data_that_cannot_be_written_back_is_left_out(photos, colors):
     with Image.open(photos / "a.jpg") as image:
         assert image.getexif()[RESOLUTION_UNIT] == "in"
     placed = load_image(
-        photos / "placed" / place_photo(photos / "a.jpg", photos / "placed", 0, 1280)
+        photos / "placed" / import_photo(photos / "a.jpg", photos / "placed", 0, 1280)
     )
     assert np.median(np.abs(placed.astype(int) - np.rot90(np.asarray(colors), -1))) <= 3
 
@@ -147,7 +152,7 @@ def test_every_orientation_is_turned_as_pillow_turns_it(photos, colors, orientat
     with Image.open(photos / "a.png") as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
     for side in (1280, 20):
-        placed = photos / "placed" / place_photo(photos / "a.png", photos / "placed", side, side)
+        placed = photos / "placed" / import_photo(photos / "a.png", photos / "placed", side, side)
         with Image.open(placed) as image:
             assert image.getexif().get(ORIENTATION_TAG, 1) == 1
             assert image.getexif().get_ifd(EXIF_FOLDER)[FOCAL_35MM] == 28
@@ -161,7 +166,7 @@ def test_every_orientation_is_turned_as_pillow_turns_it(photos, colors, orientat
 def test_photos_of_16_bit_gray_keep_their_brightness(photos):
     Image.fromarray(np.full((40, 60), 25700, np.uint16)).save(photos / "a.png")
     assert (
-        load_image(photos / "placed" / place_photo(photos / "a.png", photos / "placed", 0, 20))
+        load_image(photos / "placed" / import_photo(photos / "a.png", photos / "placed", 0, 20))
         == 100
     ).all()
 
@@ -247,7 +252,7 @@ def test_each_frame_of_a_video_of_varying_frame_rate_is_decoded_once(tmp_path):
         timeout=60,
     )
     video = tmp_path / "walk.mp4"
-    assert len(list(decode(video, 90))) == count_frames(video) == 90
+    assert len(list(decode_frames(video, 90))) == count_frames(video) == 90
     names = extract_frames(video, 9, tmp_path / "frames", 1280)
     for index, (name, shown) in enumerate(names.items()):
         number = int(shown.removeprefix("frame "))

@@ -11,7 +11,7 @@ import pytest
 from data_util import list_images, list_poses, load_image, load_intrinsics, load_pose, write_image
 from geometry.cameras import look_at, opengl2opencv
 from scenes import transforms_json
-from scenes.capture.undistort import Undistorter, shared_pinhole
+from scenes.capture.cameras import Undistorter, shared_pinhole
 
 
 def center_of(blob):

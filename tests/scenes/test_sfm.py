@@ -3,6 +3,7 @@ be related."""
 
 import cv2
 import numpy as np
+import pillow_heif
 import pytest
 import trimesh
 from PIL import Image
@@ -48,6 +49,7 @@ def photographs(folder, count, size=SIZE, focal=FOCAL):
     masks = folder.with_name("masks")
     folder.mkdir()
     masks.mkdir()
+    pillow_heif.register_heif_opener()
     for index, pose in enumerate(cam2world):
         photo = Image.fromarray(caster.render(pose, matrix, size, 2))
         photo.save(folder / f"shot {index}.{'png' if index else 'heic'}", quality=95)

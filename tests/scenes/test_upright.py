@@ -8,9 +8,15 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from data_util import list_poses, load_intrinsics, load_pose, write_image
-from geometry.cameras import look_at, opengl2opencv, scene_axes, up_direction
+from geometry.cameras import (
+    look_at,
+    opengl2opencv,
+    rotation_to_z,
+    scene_axes,
+    up_direction,
+    upright_rotation,
+)
 from scenes import path, transforms_json
-from scenes.capture.upright import rotation_to_z, upright_rotation
 
 UP = np.array([0.0, 0.0, 1.0])
 VIEWS = 12

@@ -7,7 +7,7 @@ import pytest
 
 from data_util import BORDER, SceneIntrinsics
 from geometry.cameras import scene_axes
-from geometry.coverage import project
+from geometry.coverage import world2pixels
 from tests.conftest import look_at_origin
 from viewer.camera import (
     NEUTRAL,
@@ -56,7 +56,7 @@ def test_what_the_browser_draws_falls_on_the_picture(intrinsics, canvas, fov):
         + np.array(canvas) / 2
     )
     left, top, side = place(lens, fov, canvas)
-    pixels = project(points, pose[None], intrinsics.matrix(64))[0][0]
+    pixels = world2pixels(points, pose[None], intrinsics.matrix(64))[0][0]
     ours = np.array([left, top]) + (pixels - BORDER) * side / (64 - 2 * BORDER)
     np.testing.assert_allclose(browser, ours, atol=1e-6)
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from dataio import load_scene
-from geometry.smooth_path import smooth_path
+from geometry.paths import smooth_path
 from tests.conftest import hemisphere_poses, look_at_origin
 from util import InputError
 from viewer.paths import CameraPath, load_path, saved_paths

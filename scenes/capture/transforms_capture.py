@@ -1,4 +1,4 @@
-"""The camera of a frame of a `transforms.json`, as one of COLMAP's models."""
+"""The capture of a `transforms.json`, its cameras as COLMAP's models."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,8 +7,11 @@ import numpy as np
 import pycolmap
 
 from data_util import load_image
-from scenes.capture.sensible import sensible_camera
-from scenes.capture.transforms import Frame
+from files.points import load_points
+from files.untrusted import inside
+from scenes.capture.cameras import plausible_camera
+from scenes.capture.capture import Capture
+from scenes.capture.transforms import ListedFrame, read_frames
 from util import InputError
 
 DISTORTION = {
@@ -19,7 +22,27 @@ DISTORTION = {
 }
 
 
-def transforms_camera(frame: Frame, path: Path) -> pycolmap.Camera:
+def read_transforms(path: Path) -> Capture:
+    """Reads the file and the points that it names; raises InputError with what is wrong."""
+    content, frames = read_frames(path)
+    cameras = [frame_camera(frame, path) for frame in frames]
+    points = np.zeros((0, 3))
+    colors = np.zeros((0, 3), np.uint8)
+    if content.get("ply_file_path"):
+        points, colors = load_points(
+            inside(path.parent, str(content["ply_file_path"]), named_by=path)
+        )
+    return Capture(
+        [frame.image for frame in frames],
+        [frame.name for frame in frames],
+        np.stack([frame.cam2world for frame in frames]),
+        cameras,
+        points,
+        colors,
+    )
+
+
+def frame_camera(frame: ListedFrame, path: Path) -> pycolmap.Camera:
     """The camera of a frame of the file `path`. Raises `InputError` for intrinsics that no camera
     has."""
     values = frame.values
@@ -41,7 +64,7 @@ def transforms_camera(frame: Frame, path: Path) -> pycolmap.Camera:
         distortion = [float(values.get(name, 0)) for name in DISTORTION[model]]
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{subject} are not numbers ({error})") from None
-    return sensible_camera(
+    return plausible_camera(
         f"{path}: the camera of {frame.name}",
         model,
         width,

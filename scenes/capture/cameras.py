@@ -1,26 +1,82 @@
-"""Undistorts a capture to one pinhole camera, because a scene folder has a single focal length and
-no distortion.
+"""The cameras of a capture: refused where they are implausible, and undistorted to one pinhole
+camera, because a scene folder has a single focal length and no distortion.
 
     target = shared_pinhole(cameras)
     image = Undistorter(target)(image, camera)
 
 Cameras are COLMAP's, of any model but panoramas; in pixel coordinates the first pixel spans 0 to 1.
+OpenCV resamples: pycolmap.undistort_image chooses its own camera for each image, and takes and
+gives COLMAP's bitmaps of 8 bits without alpha.
 """
+
+import math
 
 import cv2
 import numpy as np
 import pycolmap
 from jaxtyping import Float, Float32, UInt8
 
+from files.images import MAX_PIXELS
 from util import InputError
 
-SAME_FOCAL = (
-    1e-4  # relative difference below which two focal lengths are the same: 0.1 pixels in a thousand
-)
+# Focal length as a multiple of the image's longer side: fisheye to telescope
+FOCAL_RANGE = (0.01, 1e4)
+MAX_STRETCH = 10  # one focal length over the other
+# Principal point's distance from the image's middle, as a multiple of its size: crops of larger
+# photos
+MAX_OFFSET = 10
+MAX_DISTORTION = 1e4
+# Relative difference below which two focal lengths are the same: 0.1 pixels in a thousand
+SAME_FOCAL = 1e-4
 BORDER_SAMPLES = 64  # points along each side of the image
 # Points along each side to which a ray is followed from the principal point, at these shares of it
 RAYS = 8
 RAY = np.append(np.linspace(0, 1, 32, endpoint=False), [0.999, 1])
+
+
+def parameter_count(model: str) -> int:
+    """The number of parameters of COLMAP's camera model of this name."""
+    return len(pycolmap.Camera.create_from_model_name(1, model, 1.0, 1, 1).params)
+
+
+def plausible_camera(
+    subject: str, model: str, width: int, height: int, params: list[float]
+) -> pycolmap.Camera:
+    """COLMAP's camera with these parameters, in pixels. Raises InputError, which opens with
+    `subject`, for a size, a focal length, a principal point or a distortion that cannot be
+    meant."""
+    if min(width, height) < 1 or width * height > MAX_PIXELS:
+        raise InputError(f"{subject} is for images of {width}x{height} pixels")
+    if len(params) != parameter_count(model):
+        raise InputError(
+            f"{subject} has {len(params)} parameters; {model} has {parameter_count(model)}"
+        )
+    if not np.isfinite(params).all():
+        raise InputError(f"{subject} has parameters that are not finite")
+    camera = pycolmap.Camera(model=model, width=width, height=height, params=params)
+    focals = [params[index] for index in camera.focal_length_idxs()]
+    low, high = (share * max(width, height) for share in FOCAL_RANGE)
+    for focal in focals:
+        if not low <= focal <= high:
+            raise InputError(
+                f"{subject} has a focal length of {focal:g} pixels, in images of {width}x{height}"
+            )
+    if focals and max(focals) > MAX_STRETCH * min(focals):
+        raise InputError(
+            f"{subject} has focal lengths of {focals[0]:g} and {focals[1]:g} pixels; pixels are "
+            "nearly "
+            "square"
+        )
+    for index, size in zip(camera.principal_point_idxs(), (width, height), strict=True):
+        if abs(params[index] - size / 2) > MAX_OFFSET * size:
+            raise InputError(
+                f"{subject} has its principal point at {params[index]:g}, in images of "
+                f"{width}x{height}"
+            )
+    largest = max((abs(params[index]) for index in camera.extra_params_idxs()), default=0.0)
+    if not math.isfinite(largest) or largest > MAX_DISTORTION:
+        raise InputError(f"{subject} has a distortion coefficient of {largest:g}")
+    return camera
 
 
 def is_pinhole(camera: pycolmap.Camera) -> bool:
@@ -73,9 +129,8 @@ def shared_pinhole(cameras: list[pycolmap.Camera]) -> pycolmap.Camera:
     )
     low = 0.3 * mean_focal
     high = 3 * mean_focal
-    for _ in range(
-        30
-    ):  # bisection: the smallest focal length that leaves no pixel without a source
+    # Bisection: the smallest focal length that leaves no pixel without a source
+    for _ in range(30):
         middle = np.sqrt(low * high)
         target = _simple_pinhole(middle, center_x, center_y, width, height)
         if all(_fills(camera, target) for camera in different):
@@ -111,9 +166,8 @@ class Undistorter:
             return image
         key = (camera.model_name, camera.width, camera.height, tuple(camera.params))
         if key not in self._maps:
-            self._maps = {
-                key: self._source_pixels(camera)
-            }  # only the last camera's map is kept, to save memory
+            # Only the last camera's map is kept, to save memory.
+            self._maps = {key: self._source_pixels(camera)}
         return cv2.remap(
             image, self._maps[key], None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )

@@ -7,8 +7,7 @@ import numpy as np
 import trimesh
 from jaxtyping import Float, UInt8
 
-from data_util import MAX_NUMBER
-from files.untrusted import reading
+from files.untrusted import MAX_NUMBER, reading
 from util import InputError, new_file
 
 UNCOLORED = 128  # gray level

@@ -1,0 +1,115 @@
+"""Camera paths: through keyframes, between two poses, around the grid."""
+
+import numpy as np
+from jaxtyping import Float
+from scipy.interpolate import CubicSpline
+from scipy.spatial.transform import Rotation, Slerp
+
+from geometry.cameras import SPIRAL_RADIANS, look_at, scene_axes
+from util import InputError
+
+MAX_GAP = np.radians(120)  # in azimuth; cameras with a larger gap do not surround the object
+MAX_ELEVATION = np.radians(85)
+DISTANCE = 80  # percentile of the cameras' distances: nearer ones cut the object
+
+
+def smooth_path(
+    keyframes: Float[np.ndarray, "keyframes 4 4"],
+    frames: int,
+    closed: bool,
+    scale: float,
+) -> Float[np.ndarray, "frames 4 4"]:
+    """Poses through all keyframes: positions on a cubic spline, rotations by spherical linear
+    interpolation.
+
+    The time between two keyframes is proportional to their distance plus `scale` (world units) per
+    radian of the rotation between them. A closed path ends a frame before its start.
+    """
+    if len(keyframes) == 1:
+        return np.repeat(keyframes, frames, axis=0)
+    knots = np.concatenate([keyframes, keyframes[:1]]) if closed else keyframes
+    positions = knots[:, :3, 3]
+    rotations = Rotation.from_matrix(knots[:, :3, :3])
+    angles = (rotations[:-1].inv() * rotations[1:]).magnitude()
+    steps = np.linalg.norm(np.diff(positions, axis=0), axis=1) + scale * angles
+    times = np.concatenate(
+        [[0], np.cumsum(np.maximum(steps, 1e-6 * scale))]
+    )  # equal keyframes follow each other
+    at = np.linspace(0, times[-1], frames, endpoint=not closed)
+    path = np.tile(np.eye(4), (frames, 1, 1))
+    path[:, :3, 3] = CubicSpline(times, positions, bc_type="periodic" if closed else "not-a-knot")(
+        at
+    )
+    path[:, :3, :3] = Slerp(times, rotations)(at).as_matrix()
+    return path
+
+
+def interpolate(
+    first: Float[np.ndarray, "4 4"], second: Float[np.ndarray, "4 4"], frames: int
+) -> Float[np.ndarray, "frames 4 4"]:
+    """Poses linear between two, both included, with rotations made orthonormal again (paper,
+    section 4).
+
+    Raises InputError if the two look in opposite directions: no linear path joins them.
+    """
+    share = np.linspace(0, 1, frames)[:, None, None]
+    path = first * (1 - share) + second * share
+    left, sizes, right = np.linalg.svd(path[:, :3, :3])
+    if sizes.min() < 0.05:
+        raise InputError(
+            "--between: the two poses look in opposite directions; no linear path joins them"
+        )
+    # The nearest rotation; the determinant stays 1 as no singular value reaches 0
+    path[:, :3, :3] = left @ right
+    return path
+
+
+def around(
+    cam2world: Float[np.ndarray, "views 4 4"],
+    origin: Float[np.ndarray, "3"],
+    frames: int,
+    climb: bool,
+) -> Float[np.ndarray, "frames 4 4"]:
+    """Cameras around `origin`, the grid's, within the angles of the training cameras; `climb` for
+    the spiral.
+
+    A training camera that stands at the origin has no angle and does not count. Raises InputError
+    if all do.
+    """
+    right, back, up = scene_axes(cam2world)
+    offsets = cam2world[:, :3, 3] - origin
+    offsets = offsets[offsets.any(axis=1)]
+    if not len(offsets):
+        raise InputError(
+            "--scene: all its cameras stand at the grid's center; no path leads around it"
+        )
+    distances = np.linalg.norm(offsets, axis=1)
+    radius = np.percentile(distances, DISTANCE)
+    elevations = np.arcsin(np.clip(offsets @ up / distances, -1, 1))
+    azimuths = np.arctan2(offsets @ back, offsets @ right)
+    progress = np.arange(frames) / frames
+    if climb:
+        low, high = np.percentile(elevations, [5, 95])
+        elevation = np.minimum(low + (high - low) * progress, MAX_ELEVATION)
+        angles = SPIRAL_RADIANS * progress
+    else:
+        elevation = np.full(frames, min(np.median(elevations), MAX_ELEVATION))
+        angles = 2 * np.pi * progress
+    azimuth = _limit_azimuth(angles, azimuths)[:, None]
+    directions = np.cos(elevation)[:, None] * (np.cos(azimuth) * right + np.sin(azimuth) * back)
+    return look_at(origin + radius * (directions + np.sin(elevation)[:, None] * up), origin, up)
+
+
+def _limit_azimuth(
+    angles: Float[np.ndarray, "frames"], azimuths: Float[np.ndarray, "views"]
+) -> Float[np.ndarray, "frames"]:
+    """The path's angles if the cameras, at `azimuths`, surround the object; else a swing to and fro
+    along the arc that nine tenths of them span."""
+    ordered = np.sort(azimuths)
+    gaps = np.diff(np.append(ordered, ordered[0] + 2 * np.pi))
+    largest = int(gaps.argmax())
+    if gaps[largest] < MAX_GAP:
+        return angles
+    start = ordered[(largest + 1) % len(ordered)]
+    low, high = np.percentile((ordered - start) % (2 * np.pi), [5, 95])
+    return start + low + (high - low) * (1 - np.cos(angles)) / 2

@@ -1,0 +1,106 @@
+"""What a user decides about a captured scene: the flags that the importers share.
+
+    add_flags(parser)
+    options = CaptureOptions.of(parser.parse_args(argv))
+
+Without pycolmap there is still help on these flags.
+"""
+
+import importlib.util
+from argparse import Namespace
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from geometry.grid import GivenGrid
+from machine.cli import Parser, number
+from util import InputError
+
+
+@dataclass(frozen=True)
+class CaptureOptions:
+    """test_every: every Nth view is a test view; 0: none. sidelength: of the squares that images
+    become, in pixels; None: as they are. up: whether the world is turned by how the cameras were
+    held. grid: in the world after that turn.
+    """
+
+    test_every: int
+    sidelength: int | None
+    up: Literal["cameras", "none"]
+    grid: GivenGrid
+
+    @classmethod
+    def of(cls, args: Namespace) -> "CaptureOptions":
+        """The options that the flags of `add_flags` give."""
+        origin = None if args.origin is None else np.array(args.origin, dtype=np.float64)
+        given = GivenGrid(origin, args.scale, args.near_plane)
+        return cls(args.test_every, args.sidelength, args.up, given)
+
+
+def add_flags(parser: Parser) -> None:
+    """Adds the flags of `CaptureOptions`."""
+    parser.add_argument(
+        "--test_every",
+        type=number(int, 0),
+        default=8,
+        metavar="N",
+        help="every Nth view becomes a test view instead of a training view; 0: none (default: 8)",
+    )
+    parser.add_argument(
+        "--sidelength",
+        type=number(int, 1),
+        metavar="N",
+        help="center-crop to squares of N pixels, area-averaged (default: the images' own size)",
+    )
+    parser.add_argument(
+        "--up",
+        choices=["cameras", "none"],
+        default="cameras",
+        help="turn the world so that z is up, judged by how the cameras were held; none: leave it "
+        "as it is (default: cameras)",
+    )
+    parser.add_argument(
+        "--origin",
+        type=number(float),
+        nargs=3,
+        metavar=("X", "Y", "Z"),
+        help="center of the voxel grid in world units, after that turn (default: chosen and "
+        "printed)",
+    )
+    parser.add_argument(
+        "--scale",
+        type=number(float, above=0),
+        help="sidelength of the grid in world units (default: chosen)",
+    )
+    parser.add_argument(
+        "--near_plane",
+        type=number(float, above=0),
+        help="distance of the first depth plane in world units (default: chosen)",
+    )
+
+
+def split_views(count: int, test_every: int) -> dict[str, list[int]]:
+    """The indices of the training and the test views: views 0, N, 2N, ... are test views; with 0,
+    none.
+
+    Raises InputError if fewer than two are left to train on.
+    """
+    test = list(range(0, count, test_every)) if test_every else []
+    train = sorted(set(range(count)) - set(test))
+    if len(train) < 2:
+        raise InputError(
+            f"--test_every {test_every}: leaves {len(train)} of {count} views to train on, "
+            "training needs two"
+        )
+    return {"train": train, "test": test} if test else {"train": train}
+
+
+def require_pycolmap() -> None:
+    """Raises InputError where pycolmap is not installed."""
+    if importlib.util.find_spec("pycolmap") is None:
+        raise InputError(
+            "photos, COLMAP models and transforms.json are read with pycolmap, which is not "
+            "installed (it has no package for Linux on ARM); make the scene folder on another "
+            "machine, it trains on any"
+        )
