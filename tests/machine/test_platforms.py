@@ -2,6 +2,7 @@
 Linux has; and what a run does without git and without enough memory."""
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -59,6 +60,7 @@ SITECUSTOMIZE = """
     os.symlink, os.open, ctypes.CDLL.__init__ = symlink, open, cdll
 """
 COMMANDS = """
+    import runpy
     import sys
     from pathlib import Path
     from run_deepvoxels import main
@@ -78,12 +80,24 @@ COMMANDS = """
     (latest,) = Path(root).glob("logs/logs/*/*/latest.pth")
     assert main(["--train_test", "test", "--data_root", f"{root}/cube/test", *logs,
                  "--checkpoint", str(latest), "--device", "cpu"]) == 0
+    for sys.argv in (
+        ["scenes.photos", "--help"],
+        ["scenes.photos", "--img_dir", root, "--trgt_dir", f"{root}/scene"],
+        ["scenes.transforms_json", "--help"],
+        ["scenes.transforms_json", root, f"{root}/scene"],
+        ["scenes.nerf_synthetic", "--help"],
+    ):
+        try:
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            print("exit code", end.code or 0)
 """
 
 
 def test_scenes_training_resuming_and_testing_need_nothing_that_only_linux_has(tmp_path):
     """No fcntl, SIGHUP, SIGUSR1, core count, links, fork, folders as files, C library, Embree or
-    pycolmap; nor git."""
+    pycolmap; nor git. The importers that need pycolmap, which Linux on ARM has not, say so in one
+    line."""
     (tmp_path / "sitecustomize.py").write_text(textwrap.dedent(SITECUSTOMIZE))
     ended = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(COMMANDS), tmp_path, *SMALL],
@@ -94,6 +108,10 @@ def test_scenes_training_resuming_and_testing_need_nothing_that_only_linux_has(t
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
+    assert re.findall(r"exit code (\d)", ended.stdout) == ["0", "2", "0", "2", "0"]
+    missing = [line for line in ended.stderr.splitlines() if "pycolmap" in line]
+    assert len(missing) == 2
+    assert all("pycolmap, which is not installed" in line for line in missing)
     logs = tmp_path / "logs"
     path, resumed = final_checkpoint(logs, 4)
     assert '"git_commit": "unknown"' in (path.parent / "options.json").read_text()
@@ -104,32 +122,6 @@ def test_scenes_training_resuming_and_testing_need_nothing_that_only_linux_has(t
 
     assert run(*arguments(tmp_path / "cube", tmp_path / "linux", "--max_steps", 4)) == 0
     assert_same(final_checkpoint(tmp_path / "linux", 4)[1]["model"], resumed["model"])
-
-
-def test_importers_without_pycolmap_say_so_in_one_line(tmp_path):
-    """Linux on ARM has no package of it."""
-    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['pycolmap'] = None\n")
-
-    def command(module, *arguments):
-        return subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            cwd=ROOT,
-            text=True,
-            capture_output=True,
-            env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)},
-            check=False,
-        )
-
-    for module, *flags in (
-        ("scenes.photos", "--img_dir", "photos", "--trgt_dir", tmp_path / "scene"),
-        ("scenes.transforms_json", "capture", tmp_path / "scene"),
-    ):
-        assert command(module, "--help").returncode == 0
-        ended = command(module, *flags)
-        assert ended.returncode == 2
-        (line,) = ended.stderr.splitlines()
-        assert "pycolmap, which is not installed" in line
-    assert command("scenes.nerf_synthetic", "--help").returncode == 0
 
 
 def test_a_latest_checkpoint_is_found_with_links_and_without(trained, tmp_path, monkeypatch):
@@ -168,20 +160,12 @@ def test_both_ray_engines_draw_the_same_picture(name, monkeypatch):
     assert (np.isclose(*depths, atol=1e-4)).mean() > 0.998
 
 
-def test_a_start_that_cannot_be_recorded_leaves_no_folder(scene, tmp_path, capfd):
-    def no_room():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-
-    code, _, error = finish(
-        start(*arguments(scene, tmp_path / "logs", "--max_steps", 1), preexec_fn=no_room)
-    )
-    assert code == 2
-    assert error.count("error: ") == 1
+def test_a_start_that_cannot_be_recorded_leaves_no_folder(scene, tmp_path, worker):
+    command = arguments(scene, tmp_path / "logs", "--max_steps", 1)
+    ending = worker.run("run_deepvoxels", command, largest_file=100)
+    assert ending.code == 2
+    assert ending.error.count("error: ") == 1
     assert not list((tmp_path / "logs").glob("*/*/*"))
-
-
-def limit_memory(gib):
-    return lambda: resource.setrlimit(resource.RLIMIT_AS, (gib << 30, gib << 30))
 
 
 @pytest.mark.parametrize(
@@ -201,7 +185,9 @@ def test_a_run_says_what_it_needs_before_it_takes_it(scene, tmp_path):
     """A grid of 512 voxels a side needs hundreds of GiB: the estimate comes first, then one line
     says that it failed."""
     begin = arguments(scene, tmp_path / "logs", "--grid_dim", 512, "--num_grid_feats", 64)
-    code, output, error = finish(start(*begin, preexec_fn=limit_memory(24)))
+    limit = (24 << 30, 24 << 30)
+    process = start(*begin, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, limit))
+    code, output, error = finish(process)
     assert code == 1
     assert "memory: about " in output
     warning, *_, line = error.splitlines()
