@@ -2,14 +2,22 @@
 exit code."""
 
 import argparse
+import errno
 import math
-import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from machine.output import lasting_output
 from util import InputError, one_line
 
+# What the libraries of PyTorch say when they get no memory: its allocator, C++, oneDNN, threads and
+# files, CUDA, and cuBLAS or cuDNN.
+NO_MEMORY = re.compile(
+    r"DefaultCPUAllocator|bad_alloc|could not create a (primitive(?! descriptor)|memory)"
+    r"|can't start new thread|Cannot allocate memory|CUDA error: out of memory|STATUS_ALLOC_FAILED"
+)
 # Flags that several commands have, as `Parser.add_shared` declares them.
 SHARED_FLAGS = {
     "checkpoint": {
@@ -85,49 +93,32 @@ def exit_code(prog: str, command: Callable[[], int | None]) -> int:
     as one line.
 
     2: an error of the user's (`InputError`) or of the file system. 1: out of memory. 130:
-    interrupted (Ctrl-C). 141: nobody reads its output any more (`| head`). Other exceptions are
-    bugs and pass through.
+    interrupted (Ctrl-C). Other exceptions are bugs and pass through. Output that nobody reads is
+    lost, and ends nothing.
     """
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be valid text
-    try:
-        return _exit_code(prog, command)
-    finally:
-        flush_output()
+    with lasting_output():
+        try:
+            return command() or 0
+        except KeyboardInterrupt:
+            return 130
+        except Exception as error:
+            code, message = explain(error)
+            print(f"{prog}: error: {one_line(message)}", file=sys.stderr)
+            return code
 
 
-def _exit_code(prog: str, command: Callable[[], int | None]) -> int:
-    try:
-        return command() or 0
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        return 141
-    except InputError as error:
-        code = 2
-        message = str(error)
-    except OSError as error:
-        files = " to ".join(
-            str(name) for name in (error.filename, error.filename2) if name
-        )  # two of a copy
-        code = 2
-        message = f"{files}: {error.strerror}" if files and error.strerror else str(error)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        code = 1
-        message = f"out of memory: {str(error).rpartition('DefaultCPUAllocator: ')[-1]}"
-    print(f"{prog}: error: {one_line(message)}", file=sys.stderr)
-    return code
-
-
-def flush_output() -> None:
-    """Flushes stdout. Where it cannot be written, what it holds is lost, without a traceback when
-    Python ends."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def explain(error: Exception) -> tuple[int, str]:
+    """The exit code and the message of an error. Raises a bug again."""
+    if is_out_of_memory(error):
+        reason = str(error).rpartition("DefaultCPUAllocator: ")[-1].strip()
+        return 1, f"out of memory: {reason or 'no more could be had'}"
+    if isinstance(error, InputError):
+        return 2, str(error)
+    if isinstance(error, OSError):
+        # two of a copy
+        files = " to ".join(str(name) for name in (error.filename, error.filename2) if name)
+        return 2, f"{files}: {error.strerror}" if files and error.strerror else str(error)
+    raise error
 
 
 def run(
@@ -140,21 +131,17 @@ def run(
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, OpenCV, PyTorch on a GPU or PyTorch on the CPU (a plain RuntimeError) got no
-    memory."""
+    """Whether Python, the system, OpenCV or PyTorch got no memory. Most of PyTorch's libraries say
+    so in a plain RuntimeError."""
     # not imported here: commands start faster
     torch = sys.modules.get("torch")
     cv2 = sys.modules.get("cv2")
-    return (
-        isinstance(error, MemoryError)
-        or (torch is not None and isinstance(error, torch.OutOfMemoryError))
-        or (
-            cv2 is not None
-            and isinstance(error, cv2.error)
-            and getattr(error, "code", None) == cv2.Error.StsNoMem
-        )
-        or (
-            isinstance(error, RuntimeError)
-            and any(name in str(error) for name in ("DefaultCPUAllocator", "bad_alloc"))
-        )
-    )
+    if isinstance(error, MemoryError):
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    if cv2 is not None and isinstance(error, cv2.error):
+        return getattr(error, "code", None) == cv2.Error.StsNoMem
+    return isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)) is not None

@@ -76,6 +76,18 @@ def test_errors_are_one_printable_line():
             1,
             "thing: error: out of memory: a lot",
         ),
+        (MemoryError(), 1, "thing: error: out of memory: no more could be had"),
+        (
+            RuntimeError("could not create a primitive"),
+            1,
+            "thing: error: out of memory: could not create a primitive",
+        ),
+        (
+            OSError(12, "Cannot allocate memory"),
+            1,
+            "thing: error: out of memory: [Errno 12] Cannot allocate memory",
+        ),
+        (BrokenPipeError(32, "Broken pipe"), 2, "thing: error: [Errno 32] Broken pipe"),
         (KeyboardInterrupt(), 130, ""),
     ],
 )
@@ -98,8 +110,8 @@ def test_commands_end_well_or_with_their_own_code_and_bugs_are_not_hidden():
         exit_code("thing", lambda: 1 / 0)
 
 
-@pytest.mark.parametrize(("length", "code"), [(10, 0), (100_000, 141)])
-def test_a_closed_pipe_ends_a_command_without_a_word(length, code):
+@pytest.mark.parametrize("length", [10, 100_000])
+def test_a_closed_pipe_ends_nothing_and_costs_no_word(length):
     """As in `command | head`: a short text fails only when Python flushes it at its end."""
     command = f"from machine import cli; cli.run('thing', lambda argv: print('x' * {length}))"
     process = subprocess.Popen(
@@ -111,7 +123,7 @@ def test_a_closed_pipe_ends_a_command_without_a_word(length, code):
     )
     process.stdout.close()
     assert process.stderr.read() == ""
-    assert process.wait() == code
+    assert process.wait() == 0
 
 
 def test_commands_that_need_no_torch_do_not_wait_for_it():

@@ -3,9 +3,6 @@ depth, gates) in tensorboard."""
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from io import TextIOBase
 from pathlib import Path
 
 import numpy as np
@@ -131,33 +128,6 @@ class ProgressBar(Progress):
     def report(self, kind: str, message: str) -> None:
         """Prints a line above the bar, on stderr; kind: 'warning' or 'error'."""
         self.write(f"{kind}: {message}", file=sys.stderr)
-
-
-class LastingStream:
-    """A text stream whose failed writes are lost: training outlives its terminal, pipe, or full log
-    disk."""
-
-    def __init__(self, stream: TextIOBase):
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        with suppress(OSError):
-            self._stream.write(text)
-        return len(text)
-
-    def flush(self) -> None:
-        with suppress(OSError):
-            self._stream.flush()
-
-    def __getattr__(self, name: str):
-        return getattr(self._stream, name)
-
-
-@contextmanager
-def lasting_output() -> Iterator[None]:
-    """Within it, nothing that cannot be printed raises an error."""
-    with redirect_stdout(LastingStream(sys.stdout)), redirect_stderr(LastingStream(sys.stderr)):
-        yield
 
 
 def losses_on_host(losses: Losses) -> dict[str, float]:

@@ -18,7 +18,7 @@ from machine.runtime import set_arithmetic
 from training.data import load_batch, load_training_scene, sources_of_a_step, training_triplets
 from training.guard import MAX_SKIPPED_STEPS, NotFinite, SkippedSteps
 from training.keeper import CheckpointKeeper
-from training.log import ProgressBar, TensorboardLog, lasting_output, log_pictures, losses_on_host
+from training.log import ProgressBar, TensorboardLog, log_pictures, losses_on_host
 from training.memory import report_needs
 from training.networks import Networks
 from training.next_commands import next_commands
@@ -81,7 +81,6 @@ def train(opt: Namespace, checkpoint: dict | None, ranks: Ranks = ALONE) -> int:
                 if ranks.first
                 else None
             )
-        run.enter_context(lasting_output())
         signals = run.enter_context(Signals())
         keeper = None
         log = None
