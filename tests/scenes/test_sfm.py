@@ -1,6 +1,11 @@
 """Photos to a scene folder: cameras and grid on renders with known cameras, and photos that cannot
 be related."""
 
+import os
+import signal
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pillow_heif
@@ -16,6 +21,7 @@ from scenes.synthetic.objects import OBJECTS
 from scenes.synthetic.raycast import RayCaster
 from scenes.synthetic.surface import Surface
 from scenes.synthetic.textures import letter_panel, noise
+from tests.helpers import ROOT, STARTED, wait_for
 from util import InputError
 
 SIZE = 320
@@ -132,3 +138,28 @@ def test_textureless_photos_end_in_advice(tmp_path):
             tmp_path / "photos" / f"{index}.png", np.full((96, 96, 3), 60 * index, np.uint8)
         )
     refused(tmp_path, "could be related to each other.*texture")
+
+
+def test_sigterm_ends_it_without_a_stack_trace(tmp_path):
+    """pycolmap would print one."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(24):
+        coarse = random.integers(0, 256, (60, 80, 3), np.uint8)
+        write_image(photos / f"{index:02d}.png", cv2.resize(coarse, (640, 480)))
+    report = tmp_path / "progress.json"
+    process = subprocess.Popen(
+        [sys.executable, "colmap_wrapper.py", "--img_dir", photos, "--trgt_dir", tmp_path / "out"],
+        cwd=ROOT,
+        env={**os.environ, "DEEPVOXELS_PROGRESS": str(report)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    STARTED.append(process)
+    wait_for(lambda: report.exists() and '"pair"' in report.read_text(), process, seconds=120)
+    process.terminate()
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGTERM
+    assert len([line for line in error.splitlines() if "%|" not in line]) <= 1, error
+    assert not (tmp_path / "out").exists()
