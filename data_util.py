@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8, UInt16
 
-from files.images import decode_rgb, decode_rgba
+from files.images import MAX_IMAGE_BYTES, decode_rgb, decode_rgba
 from files.untrusted import MAX_NUMBER, reading
 from geometry.coverage import Grid, Pinhole
 from machine.progress import Progress
@@ -22,10 +22,12 @@ from util import InputError, new_file, read_text, write_text
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg"}
 BACKGROUNDS = {"white": 255, "black": 0}
-MAX_IMAGE_BYTES = 1 << 30
 # Pixels at the image border, where padding shows, are left out of losses, metrics and written
 # frames
 BORDER = 5
+# Largest entry of R R^T - 1 of a rotation R that is taken as it is, and of one that was rounded
+SAME_ROTATION = 1e-3
+ROUNDING = 1e-2
 DEFAULT_NEAR_PLANE = math.sqrt(3) / 2  # world units, used where intrinsics.txt says 0
 
 
@@ -158,13 +160,32 @@ def require_rigid(pose: Float[np.ndarray, "4 4"], subject: str) -> None:
         reason = "it holds numbers that are not finite in float32"
     elif not np.allclose(pose[3], [0, 0, 0, 1], atol=1e-4):
         reason = f"its last row is {pose[3].tolist()}, not 0 0 0 1"
-    elif (
-        not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or np.linalg.det(rotation) < 0
-    ):
+    elif not np.allclose(rotation @ rotation.T, np.eye(3), atol=SAME_ROTATION):
         reason = "its upper left 3x3 is not a rotation"
+    elif np.linalg.det(rotation) < 0:
+        reason = "it is mirrored (its upper left 3x3 has the determinant -1): one axis is negated"
     else:
         return
     raise InputError(f"{subject} is not a rigid transform: {reason}")
+
+
+def is_off_by_rounding(pose: Float[np.ndarray, "4 4"]) -> bool:
+    """Whether the pose's rotation was rounded, to three decimals or so: too much to be taken as it
+    is, too little to be wrong."""
+    rotation = pose[:3, :3]
+    error = np.abs(rotation @ rotation.T - np.eye(3)).max()
+    return bool(SAME_ROTATION < error < ROUNDING)
+
+
+def nearest_rigid(pose: Float[np.ndarray, "4 4"], subject: str) -> Float[np.ndarray, "4 4"]:
+    """The pose, with the nearest rotation in place of one that is off by rounding. Raises
+    `InputError` as `require_rigid`."""
+    if is_off_by_rounding(pose):
+        left, _, right = np.linalg.svd(pose[:3, :3])
+        pose = pose.copy()
+        pose[:3, :3] = left @ right
+    require_rigid(pose, subject)
+    return pose
 
 
 def write_poses(folder: Path, cam2world: Float[np.ndarray, "views 4 4"]) -> None:
@@ -197,6 +218,11 @@ def nearest_views(
 # Intrinsics
 
 
+def same_aspect_ratio(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two sizes (width, height) have the same aspect ratio, to 1 %."""
+    return abs(one[0] / one[1] * other[1] / other[0] - 1) <= 0.01
+
+
 @dataclass(frozen=True)
 class SceneIntrinsics:
     """The content of `intrinsics.txt`.
@@ -220,7 +246,7 @@ class SceneIntrinsics:
     def fits(self, height: int, width: int) -> bool:
         """Whether images of this size in pixels have the aspect ratio of `height` x `width`, to 1
         %. They may be smaller or larger."""
-        return abs(width / height * self.height / self.width - 1) <= 0.01
+        return same_aspect_ratio((width, height), (self.width, self.height))
 
     def require_fits(self, image: Path, height: int, width: int) -> None:
         """Raises `InputError` unless an image of this size fits."""

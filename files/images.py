@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 from PIL import Image
 
-from files.untrusted import PICTURES
+from files.untrusted import PICTURES, reading
 
+MAX_IMAGE_BYTES = 1 << 30
 MAX_PIXELS = 1 << 27  # half as many for 16-bit images
 PIXELS_PER_BAND = 1 << 18
 
@@ -52,6 +53,15 @@ def _decode(
             rows = slice(top, min(top + step, height))
             pixels[rows] = convert(read_rows(rows))
         return pixels
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture, by its header alone. Raises `InputError` if it is none."""
+    with (
+        reading(path, "a readable image", MAX_IMAGE_BYTES),
+        Image.open(path, formats=PICTURES) as image,
+    ):
+        return image.size
 
 
 def may_be_transparent(path: Path) -> bool:

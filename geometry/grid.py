@@ -8,6 +8,7 @@ that the cameras look at, and their distance from it, tell which of the points b
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -22,8 +23,12 @@ REACH = 0.5
 # closeness
 CLOSENESS = 0.7
 # Share in percent of the points that the grid holds: of all nearby points, of the object's own
-EXTENT_PERCENTILE = 95
-OBJECT_EXTENT_PERCENTILE = 99
+EXTENT_PERCENTILES = {
+    "sparse points": 95,
+    "sparse points in the masks": 99,
+    "points in the silhouettes": 100,
+}
+PointKind = Literal["sparse points", "sparse points in the masks", "points in the silhouettes"]
 # The origin lies in the middle between these percentiles; the median leans to the side with more
 # texture
 MIDDLE_PERCENTILES = (1, 99)
@@ -48,12 +53,12 @@ def choose_grid(
     camera: Pinhole,
     points: Float[np.ndarray, "points 3"],
     given: GivenGrid = GivenGrid(),  # noqa: B008, it is frozen
-    object_alone: bool = False,
+    kind: PointKind = "sparse points",
 ) -> tuple[Grid, dict[str, str]]:
     """The grid for these cameras (camera-to-world, OpenCV axes), and a line for each of origin,
     scale and near plane that says why.
 
-    `object_alone`: all points are the object's, as far as masks tell.
+    `kind`: what the points are; but for sparse points they are the object's alone.
     """
     why = {name: "given" for name, value in vars(given).items() if value is not None}
     focus = focus_point(cam2world) if given.origin is None else given.origin
@@ -63,14 +68,14 @@ def choose_grid(
     if origin is None and len(own):
         origin = np.percentile(own, MIDDLE_PERCENTILES, axis=0).mean(axis=0)
         why["origin"] = (
-            f"middle of the {len(own)} sparse points within {reach:.3g} of where the cameras look"
+            f"middle of the {len(own)} {kind} within {reach:.3g} of where the cameras look"
         )
     elif origin is None:
         origin = center
         why["origin"] = "the point that the cameras look at; there are too few points around it"
     scale = given.scale
     if scale is None and len(own):
-        percentile = OBJECT_EXTENT_PERCENTILE if object_alone else EXTENT_PERCENTILE
+        percentile = EXTENT_PERCENTILES[kind]
         scale, why["scale"] = _scale_by_points(own, origin, percentile)
     elif scale is None:
         scale, why["scale"] = _scale_by_cameras(origin, cam2world, camera)
@@ -88,7 +93,7 @@ def tightest_yaw(
     cam2world: Float[np.ndarray, "views 4 4"],
     camera: Pinhole,
     points: Float[np.ndarray, "points 3"],
-    object_alone: bool = False,
+    kind: PointKind = "sparse points",
 ) -> Float[np.ndarray, "3 3"]:
     """The rotation about the z axis, of up to 90 degrees, after which the chosen grid is smallest.
 
@@ -106,9 +111,7 @@ def tightest_yaw(
         turned = cam2world.copy()
         turned[:, :3] = rotation @ cam2world[:, :3]
         without_near_plane = GivenGrid(near_plane=1.0)  # the scale does not depend on it
-        grid, _ = choose_grid(
-            turned, camera, points @ rotation.T, without_near_plane, object_alone=object_alone
-        )
+        grid, _ = choose_grid(turned, camera, points @ rotation.T, without_near_plane, kind)
         scales.append(grid.scale)
     return rotations[int(np.argmin(scales))]
 

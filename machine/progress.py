@@ -55,7 +55,8 @@ class Progress(tqdm):
         if not getattr(self, "disable", True):
             self._report()
             if not self._is_shown:
-                self._log()
+                if self.leave:
+                    self._log()
                 self.leave = False
         super().close()
 

@@ -8,11 +8,13 @@ order of their names.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from files.folders import new_folder, refuse_existing
 from machine.cli import Parser, run
-from scenes.capture.options import CaptureOptions, add_flags, require_pycolmap
+from scenes.capture.listing import warnings_last
+from scenes.capture.options import CaptureOptions, add_flags, add_masks_flag, require_pycolmap
 
 PROG = "scenes.colmap"
 
@@ -31,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="DIR",
         help="the photos (default: the folder `images` in MODEL or the nearest folder above it)",
     )
+    add_masks_flag(parser)
     add_flags(parser)
     args = parser.parse_args(argv)
     refuse_existing(args.target)
@@ -38,12 +41,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     # here, because they import pycolmap
     from scenes.capture.capture import write_capture
     from scenes.capture.colmap_model import find_images, find_model, read_colmap
+    from scenes.capture.masks import find_masks
 
-    folder = find_model(args.model)
-    capture = read_colmap(folder, args.images or find_images(folder))
     options = CaptureOptions.of(args)
-    with new_folder(args.target) as target:
-        report = write_capture(capture, target, options, source=f"COLMAP {folder}")
+    with warnings_last():
+        folder = find_model(args.model)
+        capture = read_colmap(folder, args.images or find_images(folder))
+        if args.masks:
+            capture = replace(capture, masks=find_masks(args.masks, capture.images))
+        with new_folder(args.target) as target:
+            report = write_capture(capture, target, options, source=f"COLMAP {folder}")
     print(f"{args.target}: {report}")
 
 

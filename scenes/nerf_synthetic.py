@@ -1,13 +1,16 @@
-"""Imports a scene of the NeRF-synthetic dataset (Mildenhall et al. 2020).
+"""Imports a scene of the NeRF-synthetic dataset (Mildenhall et al. 2020), or one laid out like it.
 
     python -m scenes.nerf_synthetic data/nerf_synthetic/lego data/lego --sidelength 64
 
 SRC holds `transforms_train.json` and `transforms_test.json`; DST/train and DST/test become scene
 folders. Alpha is composed over white, images are shrunk by area averaging, and views are numbered
 in the natural order of their file names (r_2 before r_10), so that the test cameras stay a smooth
-path.
+path. Images that are not square, distorted or off center (BlenderNeRF, TensoRF) are undistorted to
+one pinhole camera and keep their alpha; a scene that is not about the origin is one for
+`scenes.transforms_json`, which chooses the grid.
 """
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,68 +19,49 @@ import numpy as np
 from data_util import SceneIntrinsics, load_image, square_resize, write_scene_folder
 from files.folders import new_folder
 from geometry.cameras import near_plane
+from geometry.grid import GivenGrid
 from machine.cli import Parser, number, run
-from scenes.capture.listing import warn_of_leaks
-from scenes.capture.transforms import ListedFrame, read_frames
+from scenes.capture.listing import warn_of_leaks, warnings_last
+from scenes.capture.options import CaptureOptions, require_pycolmap
+from scenes.capture.transforms import FrameCamera, ListedFrame, TransformsContent, read_splits
 from util import InputError, write_json
 
 PROG = "scenes.nerf_synthetic"
+SPLITS = ("train", "test")
 EXTENT = 2.6  # sidelength of a grid about the origin that holds the dataset's objects
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = _parse(argv)
+    with warnings_last():
+        report = _import(args)
+    print(f"{args.target}: {report}")
+
+
+def _import(args: Namespace) -> str:
+    """Makes the scene; returns what it holds."""
+    content = read_splits(args.source, SPLITS)
+    centers = np.stack([frame.cam2world[:3, 3] for frame in content.frames])
+    distance = args.radius or np.linalg.norm(centers, axis=1).min()
+    grid = GivenGrid(np.zeros(3), args.extent, near_plane(distance, args.extent))
     splits = {
-        split: _read_split(args.source / f"transforms_{split}.json") for split in ("train", "test")
+        split: [content.frames[view] for view in views] for split, views in content.splits.items()
     }
-    cam2world = {
-        split: np.stack([frame.cam2world for frame in frames])
-        for split, (_, frames) in splits.items()
-    }
-    distance = (
-        args.radius
-        or np.linalg.norm(np.concatenate(list(cam2world.values()))[:, :3, 3], axis=1).min()
-    )
-    near = near_plane(distance, args.extent)
-    with new_folder(args.target) as folder:
-        for split, (focal_per_width, frames) in splits.items():
-            sidelength = args.sidelength or min(load_image(frames[0].image).shape[:2])
-            intrinsics = SceneIntrinsics(
-                focal_per_width * sidelength,
-                sidelength / 2,
-                sidelength / 2,
-                (0.0, 0.0, 0.0),
-                near,
-                args.extent,
-                sidelength,
-                sidelength,
-            )
-            write_scene_folder(
-                folder / split,
-                intrinsics,
-                cam2world[split],
-                (square_resize(_load_square(frame.image), sidelength) for frame in frames),
-            )
-        write_json(
-            folder / "scene.json",
-            {
-                "source": "NeRF-synthetic",
-                "origin": [0.0, 0.0, 0.0],
-                "scale": args.extent,
-                "near_plane": near,
-            },
+    if all(_is_plain([frame.camera for frame in frames]) for frames in splits.values()):
+        with new_folder(args.target) as folder:
+            _write_plain(folder, splits, grid, args.sidelength)
+        counts = " and ".join(
+            f"{len(splits.get(split, []))} {name}"
+            for split, name in (("train", "training"), ("test", "test"))
         )
-    print(
-        f"{args.target}: {len(cam2world['train'])} training and {len(cam2world['test'])} test "
-        "views, "
-        f"grid of sidelength {args.extent:g} about the origin, near plane {near:.4f}"
-    )
-    warn_of_leaks(
-        *([(frame.name, frame.image) for frame in frames] for _, frames in splits.values())
-    )
+        return (
+            f"{counts} views, grid of sidelength {args.extent:g} about the origin, "
+            f"near plane {grid.near_plane:.4f}"
+        )
+    return _import_capture(content, args.source, args.target, grid, args.sidelength)
 
 
-def _parse(argv: Sequence[str] | None):
+def _parse(argv: Sequence[str] | None) -> Namespace:
     parser = Parser(PROG, __doc__)
     parser.add_argument(
         "source", type=Path, metavar="SRC", help="folder with transforms_train.json and _test.json"
@@ -102,30 +86,85 @@ def _parse(argv: Sequence[str] | None):
     return parser.parse_args(argv)
 
 
-def _read_split(path: Path) -> tuple[float, list[ListedFrame]]:
-    """The focal length as a multiple of the image's width, and the frames."""
-    content, frames = read_frames(path)
-    try:
-        focal_per_width = 0.5 / max(np.tan(0.5 * float(content["camera_angle_x"])), 1e-12)
-    except (KeyError, ValueError, TypeError, OverflowError) as error:
-        raise InputError(
-            f"{path}: has no usable camera_angle_x ({type(error).__name__}: {error})"
-        ) from None
-    if not 0 < focal_per_width < 1e6:
-        raise InputError(
-            f"{path}: camera_angle_x is {content['camera_angle_x']}, not an angle between 0 and pi"
+def _is_plain(cameras: list[FrameCamera]) -> bool:
+    """Whether all cameras are one as the dataset's: square, centered, without distortion."""
+    first = cameras[0]
+    middle = first.width / 2
+    return (
+        len(set(cameras)) == 1
+        and first.width == first.height
+        and (first.center_x, first.center_y) == (middle, middle)
+        and abs(first.focal_x - first.focal_y) <= 1e-4 * first.focal_x
+        and not any(first.distortion)
+    )
+
+
+def _write_plain(
+    folder: Path,
+    splits: dict[str, list[ListedFrame]],
+    grid: GivenGrid,
+    sidelength: int | None,
+) -> None:
+    """Writes the views of a plain camera, as they are or shrunk."""
+    for split, frames in splits.items():
+        camera = frames[0].camera
+        size = sidelength or min(load_image(frames[0].image).shape[:2])
+        intrinsics = SceneIntrinsics(
+            camera.focal_x / camera.width * size,
+            size / 2,
+            size / 2,
+            (0.0, 0.0, 0.0),
+            grid.near_plane,
+            grid.scale,
+            size,
+            size,
         )
-    return focal_per_width, frames
+        write_scene_folder(
+            folder / split,
+            intrinsics,
+            np.stack([frame.cam2world for frame in frames]),
+            (square_resize(_load_square(frame.image), size) for frame in frames),
+        )
+    write_json(
+        folder / "scene.json",
+        {
+            "source": "NeRF-synthetic",
+            "origin": [0.0, 0.0, 0.0],
+            "scale": grid.scale,
+            "near_plane": grid.near_plane,
+        },
+    )
+    warn_of_leaks(
+        *([(frame.name, frame.image) for frame in splits.get(split, [])] for split in SPLITS)
+    )
 
 
 def _load_square(path: Path) -> np.ndarray:
     image = load_image(path)
     if image.shape[0] != image.shape[1]:
         raise InputError(
-            f"{path}: is {image.shape[1]}x{image.shape[0]} pixels, not square as NeRF-synthetic's "
-            "are"
+            f"{path}: is {image.shape[1]}x{image.shape[0]} pixels, not square as its camera is"
         )
     return image
+
+
+def _import_capture(
+    content: TransformsContent,
+    source: Path,
+    target: Path,
+    grid: GivenGrid,
+    sidelength: int | None,
+) -> str:
+    """Imports views of any cameras; returns what was chosen."""
+    require_pycolmap()
+    # here, because they import pycolmap
+    from scenes.capture.capture import write_capture
+    from scenes.capture.transforms_capture import transforms_capture
+
+    capture = transforms_capture(content, source)
+    options = CaptureOptions(None, sidelength, "none", grid)
+    with new_folder(target) as folder:
+        return write_capture(capture, folder, options, source=f"NeRF-synthetic {source}")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,13 @@ the order of their file names.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from files.folders import new_folder, refuse_existing
 from machine.cli import Parser, run
-from scenes.capture.options import CaptureOptions, add_flags, require_pycolmap
+from scenes.capture.listing import warnings_last
+from scenes.capture.options import CaptureOptions, add_flags, add_masks_flag, require_pycolmap
 
 PROG = "scenes.transforms_json"
 
@@ -30,19 +32,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "target", type=Path, metavar="DST", help="the scene to make: DST/train and DST/test"
     )
+    add_masks_flag(parser)
     add_flags(parser)
     args = parser.parse_args(argv)
     refuse_existing(args.target)
-    path = args.source / "transforms.json" if args.source.is_dir() else args.source
     require_pycolmap()
     # here, because they import pycolmap
     from scenes.capture.capture import write_capture
+    from scenes.capture.masks import find_masks
     from scenes.capture.transforms_capture import read_transforms
 
-    capture = read_transforms(path)
     options = CaptureOptions.of(args)
-    with new_folder(args.target) as target:
-        report = write_capture(capture, target, options, source=f"transforms.json {path}")
+    with warnings_last():
+        capture = read_transforms(args.source)
+        if args.masks:
+            capture = replace(capture, masks=find_masks(args.masks, capture.images))
+        with new_folder(args.target) as target:
+            report = write_capture(
+                capture, target, options, source=f"transforms.json {args.source}"
+            )
     print(f"{args.target}: {report}")
 
 

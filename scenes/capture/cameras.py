@@ -17,6 +17,7 @@ import pycolmap
 from jaxtyping import Float, Float32, UInt8
 
 from files.images import MAX_PIXELS
+from scenes.capture.listing import warn
 from util import InputError
 
 # Focal length as a multiple of the image's longer side: fisheye to telescope
@@ -28,6 +29,8 @@ MAX_OFFSET = 10
 MAX_DISTORTION = 1e4
 # Relative difference below which two focal lengths are the same: 0.1 pixels in a thousand
 SAME_FOCAL = 1e-4
+MAX_PIXEL_STRETCH = 2  # of a fisheye's pixels at the border beside those in the middle
+KEPT_OF_FISHEYE = 0.9  # share of a fisheye's width below which a line says what was cut
 BORDER_SAMPLES = 64  # points along each side of the image
 # Points along each side to which a ray is followed from the principal point, at these shares of it
 RAYS = 8
@@ -129,15 +132,19 @@ def shared_pinhole(cameras: list[pycolmap.Camera]) -> pycolmap.Camera:
     )
     low = 0.3 * mean_focal
     high = 3 * mean_focal
+    fisheyes = [camera for camera in different if camera.is_perspective_fisheye()]
     # Bisection: the smallest focal length that leaves no pixel without a source
     for _ in range(30):
         middle = np.sqrt(low * high)
         target = _simple_pinhole(middle, center_x, center_y, width, height)
-        if all(_fills(camera, target) for camera in different):
+        if all(_fills(camera, target) for camera in different) and not any(
+            _stretches(camera, target) for camera in fisheyes
+        ):
             high = middle
         else:
             low = middle
     target = _simple_pinhole(high, center_x, center_y, width, height)
+    _warn_of_cut(fisheyes, target)
     for camera in different:
         if not _fills(camera, target):
             raise InputError(
@@ -219,6 +226,35 @@ def _turns_back(camera: pycolmap.Camera, target: pycolmap.Camera) -> bool:
         sources - [camera.principal_point_x, camera.principal_point_y], axis=2
     )
     return not (np.diff(distances, axis=0) >= 0).all()
+
+
+def _stretches(camera: pycolmap.Camera, target: pycolmap.Camera) -> bool:
+    """Whether a pixel of a fisheye becomes more than `MAX_PIXEL_STRETCH` times as long in the
+    target, beside what one in the middle becomes."""
+    border = _border(target, RAYS)
+    center = np.array([target.principal_point_x, target.principal_point_y])
+
+    def source_length(share: float) -> Float[np.ndarray, "points"]:
+        ends = [center + (share + step) * (border - center) for step in (-0.001, 0.001)]
+        first, second = (_transfer(target, camera, pixels) for pixels in ends)
+        return np.linalg.norm(second - first, axis=1)
+
+    middle = source_length(0.001)
+    return bool((middle > MAX_PIXEL_STRETCH * source_length(0.999)).any())
+
+
+def _warn_of_cut(fisheyes: list[pycolmap.Camera], target: pycolmap.Camera) -> None:
+    """A line on how much of the fisheye images is left out, if it is much."""
+    for camera in fisheyes[:1]:
+        sources = _transfer(target, camera, _border(target, RAYS))
+        kept = np.ptp(sources, axis=0) / [camera.width, camera.height]
+        if kept.min() < KEPT_OF_FISHEYE:
+            angle = 2 * np.degrees(np.arctan(target.width / 2 / target.focal_length_x))
+            warn(
+                f"fisheye images are cut to {angle:.0f} degrees, {kept[0]:.0%} of their width and "
+                f"{kept[1]:.0%} of their height: beyond, a pinhole image stretches pixels more "
+                f"than {MAX_PIXEL_STRETCH:g} times"
+            )
 
 
 def _border(target: pycolmap.Camera, samples: int) -> Float[np.ndarray, "points 2"]:

@@ -7,6 +7,7 @@ Newer versions of COLMAP write rigs and frames beside these files; for each imag
 pose.
 """
 
+import math
 import os
 import struct
 from collections.abc import Iterator
@@ -22,7 +23,6 @@ from files.points import usable_points
 from scenes.capture.cameras import parameter_count, plausible_camera
 from util import InputError, require_file
 
-FILES = ("cameras", "images", "points3D")
 MAX_BYTES = 1 << 33
 MODELS = {
     model.value: model for model in pycolmap.CameraModelId.__members__.values() if model.value >= 0
@@ -58,17 +58,42 @@ class ColmapModel:
     colors: UInt8[np.ndarray, "points 3"]
 
 
+def has_model(folder: Path) -> bool:
+    """Whether the folder holds a model: cameras and images, as .bin or .txt."""
+    return _suffix(folder) is not None
+
+
+def count_images(folder: Path) -> int:
+    """How many images the model in the folder has."""
+    suffix = _suffix(folder)
+    if suffix == ".bin":
+        return _Records(folder / "images.bin").count(MIN_IMAGE_BYTES)
+    return len(_text_images(folder / "images.txt"))
+
+
 def read_files(folder: Path) -> ColmapModel:
-    """Reads the binary files if the folder has all three, else the text files. Raises InputError
-    with what is wrong."""
-    if all((folder / f"{file}.bin").is_file() for file in FILES):
-        cameras, images, points = (folder / f"{file}.bin" for file in FILES)
-        readers = _binary_cameras, _binary_images, _binary_points
+    """Reads the binary files if the folder has cameras and images as such, else the text files;
+    without points if there are none. Raises InputError with what is wrong."""
+    suffix = _suffix(folder)
+    if suffix == ".bin":
+        read_cameras, read_images, read_points = _binary_cameras, _binary_images, _binary_points
     else:
-        cameras, images, points = (folder / f"{file}.txt" for file in FILES)
-        readers = _text_cameras, _text_images, _text_points
-    read_cameras, read_images, read_points = readers
-    return ColmapModel(read_cameras(cameras), read_images(images), *read_points(points))
+        suffix = ".txt"
+        read_cameras, read_images, read_points = _text_cameras, _text_images, _text_points
+    cameras = read_cameras(folder / f"cameras{suffix}")
+    images = read_images(folder / f"images{suffix}")
+    points = np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
+    if (folder / f"points3D{suffix}").exists():
+        points = read_points(folder / f"points3D{suffix}")
+    return ColmapModel(cameras, images, *points)
+
+
+def _suffix(folder: Path) -> str | None:
+    """.bin or .txt, as which the folder holds cameras and images."""
+    for suffix in (".bin", ".txt"):
+        if all((folder / f"{file}{suffix}").is_file() for file in ("cameras", "images")):
+            return suffix
+    return None
 
 
 class _Records:
@@ -191,7 +216,12 @@ def _text_images(path: Path) -> list[ImageRecord]:
                         tuple(map(float, translation)),
                     )
                 )
-            next(lines, None)
+            observations = next(lines, None)
+            if observations is not None and observations.is_image():
+                raise InputError(
+                    f"{path}:{observations.number}: is an image where the observations of "
+                    f"{images[-1].name} are expected, a line that may be empty but must be there"
+                )
     return images
 
 
@@ -217,6 +247,11 @@ class _Line:
     def is_empty(self) -> bool:
         return not self.text.strip() or self.text.lstrip().startswith("#")
 
+    def is_image(self) -> bool:
+        """Whether the line reads as an image, not as its observations, which are numbers alone."""
+        words = self.text.split(maxsplit=9)
+        return len(words) == 10 and not _are_numbers(words[9].split())
+
     @contextmanager
     def reading(self, wanted: str) -> Iterator[None]:
         """Whatever cannot be converted in the block becomes an InputError that names the line."""
@@ -229,7 +264,7 @@ class _Line:
 def _lines(path: Path, with_empty: bool = False) -> Iterator[_Line]:
     """The lines of a text file; `with_empty`, also the empty ones and the comments."""
     require_file(path, MAX_BYTES)
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
         for number, text in enumerate(file, start=1):
             line = _Line(path, number, text)
             if with_empty or not line.is_empty():
@@ -242,3 +277,10 @@ def _new_camera(path: Path, cameras: dict[int, pycolmap.Camera], camera_id: int)
     if camera_id in cameras:
         raise InputError(f"{subject} is there twice")
     return subject
+
+
+def _are_numbers(words: list[str]) -> bool:
+    try:
+        return all(math.isfinite(float(word)) for word in words)
+    except ValueError:
+        return False

@@ -10,31 +10,39 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from data_util import require_rigid
-from files.untrusted import inside
 from scenes.capture.capture import Capture
-from scenes.capture.colmap_files import FILES, ImageRecord, read_files
-from scenes.capture.listing import natural_order, require_files
+from scenes.capture.colmap_files import ImageRecord, count_images, has_model, read_files
+from scenes.capture.listing import ImageFinder, natural_order, warn, warn_of_missing
 from util import InputError
 
 
 def find_model(folder: Path) -> Path:
-    """The folder of the model: `folder` itself, or sparse/0 or sparse in it."""
+    """The folder of the model: `folder` itself, or the largest one in `sparse` or `colmap/sparse`
+    or their numbered folders. A warning names the others."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    for candidate in (folder, folder / "sparse" / "0", folder / "sparse"):
-        if any(
-            all((candidate / f"{file}{suffix}").is_file() for file in FILES)
-            for suffix in (".bin", ".txt")
-        ):
-            return candidate
-    raise InputError(
-        f"{folder}: holds no COLMAP model (cameras, images and points3D, as .bin or .txt)"
-    )
+    if has_model(folder):
+        return folder
+    models = []
+    for sparse in (folder / "sparse", folder / "colmap" / "sparse"):
+        if sparse.is_dir():
+            models += [path for path in (sparse, *sorted(sparse.iterdir())) if has_model(path)]
+    if not models:
+        raise InputError(
+            f"{folder}: holds no COLMAP model (cameras and images, as .bin or .txt), nor do "
+            "sparse/ and colmap/sparse/ in it"
+        )
+    if len(models) > 1:
+        counts = {path: count_images(path) for path in models}
+        models.sort(key=counts.get, reverse=True)
+        others = ", ".join(f"{path.relative_to(folder)} ({counts[path]})" for path in models[1:6])
+        warn(f"{models[0]}: is taken, the largest ({counts[models[0]]} images); not used: {others}")
+    return models[0]
 
 
 def find_images(model: Path) -> Path:
-    """The folder `images` in the model's folder or up to two folders above it."""
-    for folder in (model, *model.absolute().parents[:2]):
+    """The folder `images` in the model's folder or up to three folders above it."""
+    for folder in (model, *model.absolute().parents[:3]):
         if (folder / "images").is_dir():
             return folder / "images"
     raise InputError(
@@ -43,23 +51,30 @@ def find_images(model: Path) -> Path:
 
 
 def read_colmap(folder: Path, image_dir: Path) -> Capture:
-    """The images of the model in `folder`, sorted by name, and its points. Raises InputError with
-    what is wrong."""
+    """The images of the model in `folder`, sorted by name, and its points. Images without a file
+    are left out, with a warning. Raises InputError with what is wrong."""
     model = read_files(folder)
     if not model.images:
         raise InputError(f"{folder}: the model has no registered images")
-    images = sorted(model.images, key=lambda image: natural_order(image.name))
-    paths = [inside(image_dir, image.name, named_by=folder) for image in images]
+    finder = ImageFinder(image_dir)
+    images = []
+    paths = []
+    missing = []
     first = {}
-    for image, path in zip(images, paths, strict=True):
-        if first.setdefault(path, image) is not image:
+    for image in sorted(model.images, key=lambda image: natural_order(image.name)):
+        path = finder.find(image.name, named_by=folder)
+        if path is None:
+            missing.append(str(image_dir / image.name))
+        elif first.setdefault(path, image) is not image:
             raise InputError(f"{folder}: {image.name} is there twice (first as {first[path].name})")
-    require_files(paths, folder)
-    for image in images:
-        if image.camera_id not in model.cameras:
+        elif image.camera_id not in model.cameras:
             raise InputError(
                 f"{folder}: {image.name} has camera {image.camera_id}, which the model lacks"
             )
+        else:
+            images.append(image)
+            paths.append(path)
+    warn_of_missing(missing, len(model.images), folder)
     return Capture(
         paths,
         [image.name for image in images],

@@ -6,9 +6,16 @@ import os
 import re
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
+from data_util import IMAGE_SUFFIXES
+from files.untrusted import inside
 from util import InputError, one_line
+
+LISTED_SUFFIXES = IMAGE_SUFFIXES | {".webp", ".tif", ".tiff"}
 
 
 def natural_order(name: str) -> list[int | str]:
@@ -16,16 +23,107 @@ def natural_order(name: str) -> list[int | str]:
     return [int(part[:1000]) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
-def require_files(paths: list[Path], named_by: Path) -> None:
-    """Raises InputError unless every image that `named_by` names exists."""
-    missing = [
-        path for path in paths if not os.path.isfile(path)
-    ]  # not path.is_file(), which raises on long names
-    if missing:
+class ImageFinder:
+    """Finds the images that a source lists, in a folder or below it.
+
+    A listed name may lack the file's suffix or have another one, use backslashes, or differ in
+    upper and lower case, if only one file can be meant.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._listings: dict[Path, list[str]] = {}
+
+    def find(self, name: str, named_by: Path) -> Path | None:
+        """The image's path, None if there is no such file. Raises `InputError` if the name leads
+        out of the folder, or if several files can be meant."""
+        path = inside(self.folder, name, named_by)
+        if os.path.isfile(path):  # not path.is_file(), which raises on long names
+            return path
+        path = inside(self.folder, name.replace("\\", "/"), named_by)
+        found = Path(os.path.normpath(self.folder))
+        for part in path.relative_to(found).parts[:-1]:
+            folders = self._entries(found, lambda entry, part=part: _same(entry, part))
+            if len(folders) != 1:
+                return None
+            (found,) = folders
+        return self._image(found, path.name, named_by)
+
+    def _image(self, folder: Path, name: str, named_by: Path) -> Path | None:
+        stem = Path(name).stem if is_image(name) else name
+        for is_meant in (
+            lambda entry: entry == name,
+            lambda entry: _same(entry, name),
+            lambda entry: is_image(entry) and _same(Path(entry).stem, name),
+            lambda entry: is_image(entry) and _same(Path(entry).stem, stem),
+        ):
+            files = [file for file in self._entries(folder, is_meant) if not os.path.isdir(file)]
+            if len(files) > 1:
+                raise InputError(
+                    f"{folder / name}: no such file; {named_by} names it, which could mean "
+                    f"{' or '.join(file.name for file in files[:3])}"
+                )
+            if files:
+                return files[0]
+        return None
+
+    def _entries(self, folder: Path, is_meant: Callable[[str], bool]) -> list[Path]:
+        """What lies in the folder, hidden files left out, and is meant."""
+        if folder not in self._listings:
+            self._listings[folder] = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+        names = self._listings[folder]
+        return [folder / name for name in names if is_meant(name) and not name.startswith(".")]
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name ends as an image's."""
+    return Path(name).suffix.lower() in LISTED_SUFFIXES
+
+
+def _same(one: str, other: str) -> bool:
+    return one.casefold() == other.casefold()
+
+
+_held: ContextVar[list[str] | None] = ContextVar("held", default=None)
+
+
+def warn(line: str) -> None:
+    """Prints a warning, on one line; in a block of `warnings_last` when that ends."""
+    held = _held.get()
+    if held is None:
+        print(f"warning: {one_line(line)}", file=sys.stderr)
+    else:
+        held.append(line)
+
+
+@contextmanager
+def warnings_last() -> Iterator[None]:
+    """Shows the warnings of the block when it ends without an error, which would be the only line
+    that counts."""
+    held = []
+    token = _held.set(held)
+    try:
+        yield
+    finally:
+        _held.reset(token)
+    for line in held:
+        warn(line)
+
+
+def warn_of_missing(missing: list[str], count: int, named_by: Path) -> None:
+    """Warns of listed images that are not there. Raises `InputError` if more than half of `count`
+    are missing."""
+    if not missing:
+        return
+    if 2 * len(missing) > count:
         raise InputError(
             f"{missing[0]}: no such file, but {named_by} names it"
-            + (f" ({len(missing)} of {len(paths)} are missing)" if len(missing) > 1 else "")
+            f" ({len(missing)} of {count} are missing)"
         )
+    warn(
+        f"{named_by}: {len(missing)} of {count} images are missing and left out, the first "
+        f"{missing[0]}"
+    )
 
 
 def same_pictures(paths: list[Path]) -> list[tuple[int, int]]:
@@ -58,9 +156,7 @@ def warn_of_leaks(train: list[tuple[str, Path]], test: list[tuple[str, Path]]) -
     ]
     if leaks:
         seen, held_out = (one_line(views[index][0]) for index in leaks[0])
-        print(
-            f"warning: {len(leaks)} of {len(test)} test views are trained on too: {held_out} is "
-            "the same picture as "
-            f"{seen}{', ...' if len(leaks) > 1 else ''}",
-            file=sys.stderr,
+        warn(
+            f"{len(leaks)} of {len(test)} test views are trained on too: {held_out} is "
+            f"the same picture as {seen}{', ...' if len(leaks) > 1 else ''}"
         )

@@ -7,15 +7,16 @@ cut-out: its alpha is the mask.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pycolmap
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from data_util import MAX_IMAGE_BYTES, list_images, load_image, load_rgba
+from data_util import MAX_IMAGE_BYTES, list_images, load_rgba
 from files.untrusted import PICTURES, reading
 from scenes.capture.photos import orientation_of, turn_upright
 from util import InputError
@@ -106,18 +107,25 @@ def cut_out(
     return np.round(np.dstack([colors, 255 * alpha])).clip(0, 255).astype(np.uint8)
 
 
+class Silhouette(NamedTuple):
+    """A view's mask, white where the object is, in the size of its camera's image; and its
+    camera."""
+
+    mask: UInt8[np.ndarray, "h w"]
+    cam2world: Float[np.ndarray, "4 4"]
+    camera: pycolmap.Camera
+
+
 def object_points(
     points: Float[np.ndarray, "points 3"],
-    masks: list[Path],
-    cam2world: Float[np.ndarray, "views 4 4"],
-    cameras: list[pycolmap.Camera],
+    silhouettes: Iterable[Silhouette],
+    share: float = OBJECT_SHARE,
 ) -> Bool[np.ndarray, "points"]:
-    """Which sparse points belong to the object: nearly all photos that have them in view have them
-    in their mask."""
+    """Which points belong to the object: more than this share of the silhouettes that have them in
+    view contain them."""
     inside = np.zeros(len(points))
     in_view = np.zeros(len(points))
-    for path, pose, camera in zip(masks, cam2world, cameras, strict=True):
-        mask = load_image(path)[..., 0]
+    for mask, pose, camera in silhouettes:
         in_camera = (points - pose[:3, 3]) @ pose[:3, :3]
         column, row = np.asarray(camera.img_from_cam(in_camera)).reshape(-1, 2).T
         view = (
@@ -129,4 +137,4 @@ def object_points(
         )
         in_view += view
         inside[view] += mask[row[view].astype(int), column[view].astype(int)] >= HALF
-    return inside > OBJECT_SHARE * np.maximum(in_view, 1)
+    return inside > share * np.maximum(in_view, 1)

@@ -9,6 +9,7 @@ Without pycolmap there is still help on these flags.
 import importlib.util
 from argparse import Namespace
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,15 +18,18 @@ from geometry.grid import GivenGrid
 from machine.cli import Parser, number
 from util import InputError
 
+TEST_EVERY = 8
+
 
 @dataclass(frozen=True)
 class CaptureOptions:
-    """test_every: every Nth view is a test view; 0: none. sidelength: of the squares that images
+    """test_every: every Nth view is a test view; 0: none; None: as the source says, else
+    every 8th. sidelength: of the squares that images
     become, in pixels; None: as they are. up: whether the world is turned by how the cameras were
     held. grid: in the world after that turn.
     """
 
-    test_every: int
+    test_every: int | None
     sidelength: int | None
     up: Literal["cameras", "none"]
     grid: GivenGrid
@@ -43,9 +47,9 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--test_every",
         type=number(int, 0),
-        default=8,
         metavar="N",
-        help="every Nth view becomes a test view instead of a training view; 0: none (default: 8)",
+        help="every Nth view becomes a test view instead of a training view; 0: none (default: "
+        f"{TEST_EVERY}, or as the source says)",
     )
     parser.add_argument(
         "--sidelength",
@@ -80,12 +84,13 @@ def add_flags(parser: Parser) -> None:
     )
 
 
-def split_views(count: int, test_every: int) -> dict[str, list[int]]:
+def split_views(count: int, test_every: int | None) -> dict[str, list[int]]:
     """The indices of the training and the test views: views 0, N, 2N, ... are test views; with 0,
-    none.
+    none; with None, N is `TEST_EVERY`.
 
     Raises InputError if fewer than two are left to train on.
     """
+    test_every = TEST_EVERY if test_every is None else test_every
     test = list(range(0, count, test_every)) if test_every else []
     train = sorted(set(range(count)) - set(test))
     if len(train) < 2:
@@ -104,3 +109,14 @@ def require_pycolmap() -> None:
             "installed (it has no package for Linux on ARM); make the scene folder on another "
             "machine, it trains on any"
         )
+
+
+def add_masks_flag(parser: Parser) -> None:
+    """Adds --masks, for images that have cameras already."""
+    parser.add_argument(
+        "--masks",
+        type=Path,
+        metavar="DIR",
+        help="an image for each image, of its name and of its size: white (or opaque) is the "
+        "object, the rest becomes transparent, and training sees --background there",
+    )

@@ -1,40 +1,177 @@
-"""The frames of a `transforms.json` (NeRF-synthetic, instant-ngp, nerfstudio): images, poses, and
-all else as it is."""
+"""What a `transforms.json` says (NeRF-synthetic, instant-ngp, nerfstudio, BlenderNeRF, TensoRF):
+images, masks, poses, intrinsics, splits.
+
+    content = read_transforms_file(Path("transforms.json"))
+    content = read_splits(folder)  # of transforms_train.json and its like
+
+Whatever stands in the file is used, or a warning names the field.
+"""
 
 import json
-from collections import ChainMap
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from data_util import require_rigid
+from data_util import is_off_by_rounding, nearest_rigid
+from files.images import picture_size
 from files.untrusted import inside
 from geometry.cameras import opengl2opencv
-from scenes.capture.listing import natural_order, require_files
+from scenes.capture.listing import ImageFinder, natural_order, warn, warn_of_missing
 from util import InputError, read_text
 
 MAX_BYTES = 1 << 25
+# The distortion coefficients of COLMAP's camera models, in the order of their parameters
+DISTORTION = {
+    "PINHOLE": (),
+    "OPENCV": ("k1", "k2", "p1", "p2"),
+    "OPENCV_FISHEYE": ("k1", "k2", "k3", "k4"),
+    "FULL_OPENCV": ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"),
+    "THIN_PRISM_FISHEYE": ("k1", "k2", "p1", "p2", "k3", "k4", "sx1", "sy1"),
+}
+# Models that are a case of another one
+SPECIAL_CASES = {
+    "SIMPLE_PINHOLE": "PINHOLE",
+    "SIMPLE_RADIAL": "OPENCV",
+    "RADIAL": "OPENCV",
+    "SIMPLE_RADIAL_FISHEYE": "OPENCV_FISHEYE",
+    "RADIAL_FISHEYE": "OPENCV_FISHEYE",
+}
+NO_PINHOLE = ("latlong", "equirectangular", "ftheta_p0")  # instant-ngp's other lenses
+SAME_FOCAL = 0.01  # relative difference of two fields that give the same focal length
+SPLIT_FIELDS = {
+    "train": "train_filenames",
+    "validation": "val_filenames",
+    "test": "test_filenames",
+}
+SPLIT_FILES = {
+    "train": ("transforms_train.json",),
+    "validation": ("transforms_val.json", "transforms_validation.json"),
+    "test": ("transforms_test.json",),
+}
+
+
+@dataclass(frozen=True)
+class FrameCamera:
+    """A frame's intrinsics in pixels; the first pixel spans 0 to 1. model: COLMAP's name.
+    distortion: as `DISTORTION` orders it."""
+
+    width: int
+    height: int
+    focal_x: float
+    focal_y: float
+    center_x: float
+    center_y: float
+    model: str
+    distortion: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class ListedFrame:
-    """values: the frame's entries over those that all frames share. cam2world: OpenCV axes."""
+    """cam2world: OpenCV axes. rounded: whether the file's rotation was off by rounding. mask: an
+    image, white where the object is."""
 
     name: str
     image: Path
     cam2world: Float[np.ndarray, "4 4"]
-    values: Mapping
+    rounded: bool
+    camera: FrameCamera
+    mask: Path | None
 
 
-def read_frames(path: Path) -> tuple[dict, list[ListedFrame]]:
-    """The file's content, and its frames in the natural order of their file names; at least one.
+@dataclass(frozen=True)
+class TransformsContent:
+    """frames: in the natural order of their names. splits: the views of train, validation and test
+    as indices of frames; empty if the source names none. points: a PLY file."""
 
-    Checks that every image exists, is listed once and lies in the file's folder, and that every
-    pose is rigid. Raises InputError with what is wrong.
+    frames: list[ListedFrame]
+    splits: dict[str, list[int]]
+    points: Path | None
+
+
+@dataclass
+class _Fields(Mapping):
+    """The entries of a frame over those of its file. used: names of all that were asked for.
+    contradicted: names whose value another field overrules."""
+
+    entry: Mapping
+    shared: Mapping
+    used: set[str] = field(default_factory=set)
+    contradicted: set[str] = field(default_factory=set)
+
+    def __getitem__(self, name: str):
+        self.used.add(name)
+        if name in self.entry:
+            return self.entry[name]
+        return self.shared[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self.shared, **self.entry})
+
+    def __len__(self) -> int:
+        return len({**self.shared, **self.entry})
+
+
+def read_transforms_file(path: Path) -> TransformsContent:
+    """The content of one file. Frames without an image are left out, with a warning.
+
+    Raises InputError with what is wrong: a pose that is not rigid, an image that is listed twice or
+    lies outside the file's folder, intrinsics that are not numbers, no frames.
     """
+    content, entries = _read_json(path)
+    finder = ImageFinder(path.parent)
+    used = {"frames", "ply_file_path", *SPLIT_FIELDS.values()}
+    contradicted = set()
+    frames = []
+    missing = []
+    for entry in entries:
+        fields = _Fields(entry, content, used, contradicted)
+        name = fields["file_path"]
+        image = finder.find(name, named_by=path)
+        if image is None:
+            missing.append(name)
+        else:
+            frames.append(_frame(fields, image, path))
+    warn_of_missing(missing, len(entries), path)
+    _require_listed_once(frames, path)
+    rounded = [frame.name for frame in frames if frame.rounded]
+    if rounded:
+        warn(
+            f"{path}: {len(rounded)} of {len(frames)} rotations are off by rounding (the first of "
+            f"{rounded[0]}); the nearest rotations are taken"
+        )
+    frames.sort(key=lambda frame: natural_order(frame.name))
+    _warn_of_unused(path, content, entries, used - contradicted)
+    points = content.get("ply_file_path") or None
+    if points is not None:
+        points = inside(path.parent, str(points), named_by=path)
+    return TransformsContent(frames, _named_splits(content, frames, finder, path), points)
+
+
+def read_splits(folder: Path, wanted: Collection[str] = tuple(SPLIT_FILES)) -> TransformsContent:
+    """The content of `transforms_train.json` and of the files of other splits beside it, which are
+    taken as they are. Raises InputError as `read_transforms_file`."""
+    contents = {}
+    for split in wanted:
+        names = SPLIT_FILES[split]
+        path = next((folder / name for name in names if (folder / name).exists()), None)
+        if path is None and split == "train":
+            raise InputError(f"{folder / names[0]}: no such file")
+        if path is not None:
+            contents[split] = read_transforms_file(path)
+    frames = []
+    splits = {}
+    for split, content in contents.items():
+        splits[split] = list(range(len(frames), len(frames) + len(content.frames)))
+        frames += content.frames
+    return TransformsContent(frames, _without_copies(splits), contents["train"].points)
+
+
+def _read_json(path: Path) -> tuple[dict, list[dict]]:
+    """The file's content and its frames, each with a file_path."""
     try:
         content = json.loads(read_text(path, MAX_BYTES))
     except (ValueError, RecursionError) as error:
@@ -43,47 +180,186 @@ def read_frames(path: Path) -> tuple[dict, list[ListedFrame]]:
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path}: has no frames")
     for number, entry in enumerate(entries):
-        if (
-            not isinstance(entry, dict)
-            or not isinstance(entry.get("file_path"), str)
-            or not entry["file_path"]
-        ):
+        name = entry.get("file_path") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not name:
             raise InputError(f"{path}: frame {number} has no file_path")
-    frames = [
-        ListedFrame(
-            entry["file_path"],
-            _image_path(path, entry["file_path"]),
-            _pose(entry, path),
-            ChainMap(entry, content),
-        )
-        for entry in entries
-    ]
-    require_files([frame.image for frame in frames], path)
+    return content, entries
+
+
+def _frame(fields: _Fields, image: Path, path: Path) -> ListedFrame:
+    name = fields["file_path"]
+    mask = fields.get("mask_path")
+    if mask is not None:
+        mask = inside(path.parent, str(mask).replace("\\", "/"), named_by=path)
+    subject = f"{path}: the transform_matrix of {name}"
+    matrix = _matrix(fields, subject)
+    pose = opengl2opencv(nearest_rigid(matrix, subject))
+    camera = frame_camera(fields, image, path)
+    return ListedFrame(name, image, pose, is_off_by_rounding(matrix), camera, mask)
+
+
+def _matrix(fields: Mapping, subject: str) -> Float[np.ndarray, "4 4"]:
+    """The frame's matrix; the file holds 4x4 or 3x4 camera-to-world matrices with OpenGL axes."""
+    try:
+        matrix = np.array(fields["transform_matrix"], dtype=np.float64)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        matrix = np.zeros(0)
+    if matrix.shape == (3, 4):
+        matrix = np.vstack([matrix, [0, 0, 0, 1]])
+    if matrix.shape != (4, 4):
+        raise InputError(f"{subject} is not 4x4 numbers")
+    return matrix
+
+
+def _require_listed_once(frames: list[ListedFrame], path: Path) -> None:
     first = {}
     for number, frame in enumerate(frames):
         if first.setdefault(frame.image, number) != number:
             raise InputError(
                 f"{path}: frames {first[frame.image]} and {number} are both {frame.name}"
             )
-    return content, sorted(frames, key=lambda frame: natural_order(frame.name))
 
 
-def _image_path(transforms: Path, name: str) -> Path:
-    """A name without an extension means PNG."""
-    path = inside(transforms.parent, name, named_by=transforms)
-    return path if path.suffix else Path(f"{path}.png")
+def _named_splits(
+    content: dict, frames: list[ListedFrame], finder: ImageFinder, path: Path
+) -> dict[str, list[int]]:
+    """The views that train_filenames and its like name, as indices of frames; empty if there are
+    none."""
+    index_of = {frame.image: index for index, frame in enumerate(frames)}
+    splits = {}
+    for split, name in SPLIT_FIELDS.items():
+        listed = content.get(name) or []
+        if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
+            raise InputError(f"{path}: {name} is not a list of names")
+        found = [index_of.get(finder.find(entry, named_by=path)) for entry in listed]
+        splits[split] = sorted({index for index in found if index is not None})
+    splits = _without_copies(splits)
+    if splits and "train" not in splits:
+        raise InputError(f"{path}: names no frame in train_filenames that is there")
+    left_out = len(frames) - len(set().union(*splits.values()))
+    if splits and left_out:
+        warn(f"{path}: {left_out} of {len(frames)} frames are in no list of file names; left out")
+    return splits
 
 
-def _pose(entry: dict, path: Path) -> Float[np.ndarray, "4 4"]:
-    """The frame's pose; the file holds 4x4 or 3x4 camera-to-world matrices with OpenGL axes."""
-    subject = f"{path}: the transform_matrix of {entry['file_path']}"
+def _without_copies(splits: dict[str, list[int]]) -> dict[str, list[int]]:
+    """The splits that have views; validation views are the test views where there are no others."""
+    splits = {split: views for split, views in splits.items() if views}
+    if "validation" in splits and splits.get("test") in (None, splits["validation"]):
+        splits["test"] = splits.pop("validation")
+    return splits
+
+
+def _warn_of_unused(path: Path, content: dict, entries: list[dict], used: set[str]) -> None:
+    """One line that names the fields that have no part in the scene."""
+    unused = sorted({str(name) for values in (content, *entries) for name in values} - used)
+    if unused:
+        warn(f"{path}: not used: {', '.join(unused)[:1000]}")
+
+
+# Intrinsics
+
+
+def frame_camera(fields: _Fields, image: Path, path: Path) -> FrameCamera:
+    """The intrinsics of a frame, its own before the file's. Raises InputError if they are not
+    numbers."""
+    name = fields["file_path"]
+    for lens in NO_PINHOLE:
+        if fields.get(lens):
+            raise InputError(f"{path}: {lens} of {name} is not a lens that can be undistorted here")
     try:
-        pose = np.array(entry["transform_matrix"], dtype=np.float64)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        pose = np.zeros(0)
-    if pose.shape == (3, 4):
-        pose = np.vstack([pose, [0, 0, 0, 1]])
-    if pose.shape != (4, 4):
-        raise InputError(f"{subject} is not 4x4 numbers")
-    require_rigid(pose, subject)
-    return opengl2opencv(pose)
+        width, height = _size(fields, image)
+        focal_x = _focal_length(fields, "x", width)
+        focal_y = _focal_length(fields, "y", height)
+        if focal_x is None and focal_y is None:
+            raise InputError(
+                f"{path}: gives no focal length for {name} (fl_x, fx, K, x_fov or camera_angle_x)"
+            )
+        center_x = _first(fields, "cx", lambda k: k[0][2], default=width / 2)
+        center_y = _first(fields, "cy", lambda k: k[1][2], default=height / 2)
+        model = _camera_model(fields, path)
+        distortion = tuple(float(fields.get(name, 0)) for name in DISTORTION[model])
+    except (TypeError, ValueError, OverflowError, LookupError) as error:
+        raise InputError(f"{path}: the intrinsics of {name} are not numbers ({error})") from None
+    return FrameCamera(
+        width,
+        height,
+        focal_y if focal_x is None else focal_x,
+        focal_x if focal_y is None else focal_y,
+        center_x,
+        center_y,
+        model,
+        distortion,
+    )
+
+
+def _size(fields: _Fields, image: Path) -> tuple[int, int]:
+    if {"w", "h"} <= set(fields):
+        return int(fields["w"]), int(fields["h"])
+    return picture_size(image)
+
+
+def _focal_length(fields: _Fields, axis: str, size: int) -> float | None:
+    """The focal length along an axis in pixels, None if there is none: the frame's before the
+    file's, and pixels before angles. Fields that contradict the one taken are noted."""
+    index = "xy".index(axis)
+
+    def of_angle(name: str, radians: float) -> float:
+        if not 0 < radians < math.pi:
+            raise ValueError(f"{name} is not an angle between 0 and pi")
+        return size / 2 / math.tan(radians / 2)
+
+    readers = {
+        f"fl_{axis}": float,
+        f"f{axis}": float,
+        "K": lambda k: float(k[index][index]),
+        f"{axis}_fov": lambda angle: of_angle(f"{axis}_fov", math.radians(angle)),
+        f"camera_angle_{axis}": lambda angle: of_angle(f"camera_angle_{axis}", float(angle)),
+    }
+    fields.used.update(readers)
+    for values in (fields.entry, fields.shared):
+        found = {name: read(values[name]) for name, read in readers.items() if name in values}
+        if found:
+            focal = next(iter(found.values()))
+            fields.contradicted.update(
+                name for name, other in found.items() if abs(other - focal) > SAME_FOCAL * focal
+            )
+            return focal
+    return None
+
+
+def _first(fields: _Fields, name: str, of_matrix: Callable, default: float) -> float:
+    """A coordinate of the principal point: the frame's before the file's."""
+    fields.used.add(name)
+    for values in (fields.entry, fields.shared):
+        if name in values:
+            return float(values[name])
+        if "K" in values:
+            return float(of_matrix(values["K"]))
+    return float(default)
+
+
+def _camera_model(fields: _Fields, path: Path) -> str:
+    """COLMAP's name of the camera model; if the file names none, chosen by the distortion
+    coefficients that it has."""
+    # A coefficient that is 0 says nothing, whatever the model.
+    for name in ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "sx1", "sy1"):
+        if not _number(fields, name):
+            fields.used.add(name)
+    if fields.get("is_fisheye"):
+        return "OPENCV_FISHEYE"
+    named = fields.get("camera_model", "OPENCV")
+    model = SPECIAL_CASES.get(named, named)
+    if model not in DISTORTION:
+        known = ", ".join([*SPECIAL_CASES, *DISTORTION])
+        raise InputError(
+            f"{path}: camera_model {named} is not one that can be undistorted here: {known}"
+        )
+    if model == "OPENCV" and any(_number(fields, name) for name in ("k3", "k4", "k5", "k6")):
+        return "FULL_OPENCV"
+    return model
+
+
+def _number(fields: _Fields, name: str) -> float:
+    """The value of a field, 0 if there is none, without using it."""
+    return float(fields.entry.get(name, fields.shared.get(name, 0)))

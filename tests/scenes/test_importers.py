@@ -215,8 +215,11 @@ def broken_transforms(tmp_path, change):
         (lambda content: content.update(frames=[]), "transforms.json: has no frames"),
         (lambda content: content.update(frames=[{}]), "transforms.json: frame 0 has no file_path"),
         (
-            lambda content: content["frames"][1].update(file_path="gone.png"),
-            "gone.png: no such file",
+            lambda content: [
+                frame.update(file_path=f"gone{number}.png")
+                for number, frame in enumerate(content["frames"])
+            ],
+            r"gone0.png: no such file.*\(3 of 3 are missing\)",
         ),
         (
             lambda content: content["frames"][1].update(transform_matrix=[[float("nan")] * 4] * 4),
@@ -238,7 +241,7 @@ def broken_transforms(tmp_path, change):
             lambda content: content.update(w=0),
             "transforms.json: the camera of 0.png is for images of 0x8",
         ),
-        (lambda content: content.update(w=9), "png: is 8x8"),
+        (lambda content: content.update(w=9), "png: is 8x8 pixels, its camera is for 9x8"),
         (lambda content: content.update(camera_model="PANORAMA"), "camera_model PANORAMA"),
         (lambda content: content.update(frames=content["frames"][:1]), "only view"),
     ],
@@ -311,14 +314,17 @@ def test_a_picture_that_is_trained_on_and_tested_is_named(tmp_path, capfd, same,
     ("change", "culprit"),
     [
         (
-            lambda content: content.pop("camera_angle_x"),
-            "transforms_train.json: has no usable camera_angle_x",
+            lambda content: [content.pop("camera_angle_x"), content.pop("fl_x")],
+            "transforms_train.json: gives no focal length for 0.png",
         ),
         (
             lambda content: content.update(camera_angle_x=0),
-            "transforms_train.json: camera_angle_x is 0",
+            "transforms_train.json: the intrinsics of 0.png .*camera_angle_x is not an angle",
         ),
-        (lambda content: content["frames"][1].update(file_path="gone"), "gone.png: no such file"),
+        (
+            lambda content: [frame.update(file_path="gone") for frame in content["frames"]],
+            "gone: no such file",
+        ),
         (
             lambda content: content["frames"][2].update(transform_matrix=(np.eye(4) * 2).tolist()),
             "transforms_train.json: the transform_matrix of 2.png is not a rigid transform",

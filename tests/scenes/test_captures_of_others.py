@@ -1,0 +1,314 @@
+"""Captures as other programs write them: what a file says shows in the scene, or a line says that
+it does not."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_util import (
+    list_images,
+    list_poses,
+    load_image,
+    load_intrinsics,
+    load_pose,
+    load_rgba,
+    write_image,
+)
+from geometry.cameras import look_at, opengl2opencv
+from scenes import colmap, nerf_synthetic, transforms_json
+from scenes.capture.transforms import read_transforms_file
+from util import InputError
+
+WIDTH = 54
+HEIGHT = 64
+
+
+def poses(count):
+    """OpenGL poses on an arc around the origin, 4 away."""
+    angles = np.linspace(0, 2, count)
+    centers = 4 * np.stack([np.cos(angles), np.sin(angles), 0.3 + 0 * angles], axis=1)
+    return opengl2opencv(look_at(centers, np.zeros(3), np.array([0.0, 0.0, 1.0])))
+
+
+def write_capture(folder, count=4, suffix="png", size=(WIDTH, HEIGHT), **fields):
+    """Images of one gray level each, and the content of a transforms.json that lists them."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    frames = []
+    for number, pose in enumerate(poses(count)):
+        name = f"images/{number:04d}.{suffix}"
+        Image.new("RGB", size, (10 * number,) * 3).save(folder / name)
+        frames.append({"file_path": name, "transform_matrix": pose.tolist()})
+    return {"w": WIDTH, "h": HEIGHT, "fl_x": 60.0, **fields, "frames": frames}
+
+
+def imported(folder, content, *flags, name="transforms.json"):
+    (folder / name).write_text(json.dumps(content))
+    shutil.rmtree(folder / "scene", ignore_errors=True)
+    transforms_json.main([str(folder), str(folder / "scene"), "--up", "none", *flags])
+    return folder / "scene"
+
+
+def levels(folder):
+    """The gray levels of a split's images, in tens."""
+    return [int(load_image(path)[0, 0, 0]) // 10 for path in list_images(folder / "rgb")]
+
+
+def warnings(capsys):
+    lines = capsys.readouterr().err.splitlines()
+    return [line.removeprefix("warning: ") for line in lines if line.startswith("warning: ")]
+
+
+# Intrinsics
+
+
+@pytest.mark.parametrize(
+    ("fields", "focal_x", "focal_y"),
+    [
+        ({"fl_x": 50, "fl_y": 55}, 50, 55),
+        ({"fl_x": 50}, 50, 50),
+        ({"camera_angle_x": 2 * np.arctan(0.5)}, WIDTH, WIDTH),
+        ({"camera_angle_x": 2 * np.arctan(0.5), "camera_angle_y": 2 * np.arctan(0.4)}, 54, 80),
+        ({"camera_angle_y": 2 * np.arctan(0.5)}, HEIGHT, HEIGHT),
+        ({"x_fov": 90, "y_fov": 90}, WIDTH / 2, HEIGHT / 2),
+        ({"fx": 50, "fy": 55}, 50, 55),
+        ({"K": [[50, 0, 20], [0, 55, 30], [0, 0, 1]]}, 50, 55),
+    ],
+)
+@pytest.mark.parametrize("per_frame", [False, True])
+def test_every_way_to_give_a_focal_length(tmp_path, fields, focal_x, focal_y, per_frame, capsys):
+    """As instant-ngp, nerfstudio and TensoRF read them: fov in degrees, camera_angle in radians."""
+    content = write_capture(tmp_path)
+    del content["fl_x"]
+    if per_frame:
+        content["fl_x"] = 500  # the frame's own come first
+        for frame in content["frames"]:
+            frame.update(fields)
+    else:
+        content.update(fields)
+    (tmp_path / "transforms.json").write_text(json.dumps(content))
+    for frame in read_transforms_file(tmp_path / "transforms.json").frames:
+        assert frame.camera.focal_x == pytest.approx(
+            500 if per_frame and not has_x(fields) else focal_x
+        )
+        assert frame.camera.focal_y == pytest.approx(focal_y)
+        if "K" in fields:
+            assert (frame.camera.center_x, frame.camera.center_y) == (20, 30)
+    assert not warnings(capsys)
+
+
+def has_x(fields):
+    return any(name in fields for name in ("fl_x", "fx", "K", "x_fov", "camera_angle_x"))
+
+
+def test_fields_that_are_not_used_are_named(tmp_path, capsys):
+    content = write_capture(tmp_path, camera_angle_x=0.3, aabb_scale=16, k3=0, k1=0.0, p1=0.0)
+    content["frames"][2]["sharpness"] = 30
+    imported(tmp_path, content)
+    path = tmp_path / "transforms.json"
+    assert warnings(capsys) == [f"{path}: not used: aabb_scale, camera_angle_x, sharpness"]
+
+
+def test_fields_that_agree_are_used(tmp_path, capsys):
+    imported(tmp_path, write_capture(tmp_path, camera_angle_x=2 * np.arctan(WIDTH / 120)))
+    assert not warnings(capsys)
+
+
+@pytest.mark.parametrize("lens", ["latlong", "ftheta_p0"])
+def test_lenses_without_a_pinhole_are_refused(tmp_path, lens):
+    with pytest.raises(InputError, match=f"{lens} of images/0000.png is not a lens"):
+        imported(tmp_path, write_capture(tmp_path, **{lens: 1.5}))
+
+
+def test_no_warning_stands_beside_an_error(tmp_path, capsys):
+    with pytest.raises(InputError, match="focal length of 1e-09"):
+        imported(tmp_path, write_capture(tmp_path, aabb_scale=1, fl_y=1e-9))
+    assert not warnings(capsys)
+
+
+# Splits
+
+
+def test_lists_of_file_names_are_the_splits(tmp_path, capsys):
+    content = write_capture(
+        tmp_path,
+        6,
+        train_filenames=["images/0001.png", "images/0003.png"],
+        val_filenames=["images/0002.png"],
+        test_filenames=["images/0000.png", "images/0004.png"],
+    )
+    scene = imported(tmp_path, content)
+    assert levels(scene / "train") == [1, 3]
+    assert levels(scene / "validation") == [2]
+    assert levels(scene / "test") == [0, 4]
+    assert "1 of 6 frames are in no list of file names" in warnings(capsys)[0]
+    content["test_filenames"] = content["val_filenames"]  # as nerfstudio writes them
+    scene = imported(tmp_path, content)
+    assert levels(scene / "test") == [2]
+    assert not (scene / "validation").exists()
+    with pytest.raises(InputError, match="--test_every 4: the source says itself"):
+        imported(tmp_path, content, "--test_every", "4")
+
+
+@pytest.mark.parametrize("module", [transforms_json, nerf_synthetic])
+def test_files_of_splits_are_taken_as_they_are(tmp_path, module):
+    """With any intrinsics and images that are not square."""
+    content = write_capture(tmp_path, 6, cx=25.0)
+    for split, chosen in (("train", [0, 2, 3, 5]), ("test", [1, 4])):
+        frames = [content["frames"][index] for index in chosen]
+        text = json.dumps({**content, "frames": frames})
+        (tmp_path / f"transforms_{split}.json").write_text(text)
+    module.main([str(tmp_path), str(tmp_path / "scene")])
+    assert levels(tmp_path / "scene" / "train") == [0, 2, 3, 5]
+    assert levels(tmp_path / "scene" / "test") == [1, 4]
+    intrinsics = load_intrinsics(tmp_path / "scene" / "test" / "intrinsics.txt")
+    assert (intrinsics.focal, intrinsics.cx, intrinsics.width) == (60, 25, WIDTH)
+
+
+# Images
+
+
+def test_images_that_are_missing_are_left_out_up_to_half(tmp_path, capsys):
+    content = write_capture(tmp_path, 6)
+    for number in (1, 2, 4):
+        (tmp_path / "images" / f"{number:04d}.png").unlink()
+    scene = imported(tmp_path, content, "--test_every", "0")
+    assert levels(scene / "train") == [0, 3, 5]
+    assert (
+        "3 of 6 images are missing and left out, the first images/0001.png" in warnings(capsys)[0]
+    )
+    (tmp_path / "images" / "0005.png").unlink()
+    with pytest.raises(InputError, match=r"images/0001.png: no such file.*4 of 6 are missing"):
+        imported(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("listed", "there"),
+    [
+        ("images\\{}.png", "images/{}.png"),
+        ("images/{}.png", "images/{}.jpg"),
+        ("images/{}", "images/{}.jpg"),
+        ("images/t_0.25_{}", "images/t_0.25_{}.png"),
+        ("Images/{}.PNG", "images/{}.png"),
+        ("images/{}.jpg", "images/{}.JPG"),
+    ],
+)
+def test_images_are_found_where_one_alone_can_be_meant(tmp_path, listed, there, capsys):
+    content = write_capture(tmp_path)
+    for number, frame in enumerate(content["frames"]):
+        path = tmp_path / there.format(number)
+        Image.open(tmp_path / frame["file_path"]).save(path)
+        frame["file_path"] = listed.format(number)
+    scene = imported(tmp_path, content, "--test_every", "0")
+    assert levels(scene / "train") == [0, 1, 2, 3]
+    assert not warnings(capsys)
+
+
+def test_an_image_that_could_be_two_is_named(tmp_path):
+    content = write_capture(tmp_path)
+    for suffix in ("jpg", "JPEG"):
+        shutil.copy(tmp_path / "images/0001.png", tmp_path / f"images/0001.{suffix}")
+    (tmp_path / "images/0001.png").unlink()
+    with pytest.raises(InputError, match="could mean 0001.JPEG or 0001.jpg"):
+        imported(tmp_path, content)
+
+
+def test_images_of_another_size_scale_their_camera(tmp_path, capsys):
+    content = write_capture(tmp_path, size=(27, 32), cx=20.0)
+    intrinsics = load_intrinsics(imported(tmp_path, content) / "train" / "intrinsics.txt")
+    assert (intrinsics.focal, intrinsics.cx, intrinsics.cy) == (30, 10, 16)
+    assert "4 of 4 cameras scaled to the images' size: 0000.png is 27x32" in warnings(capsys)[0]
+
+
+# Masks
+
+
+@pytest.mark.parametrize("by", ["mask_path", "--masks", "alpha"])
+def test_masks_become_alpha_and_choose_the_grid(tmp_path, by):
+    """A ball of radius 0.5 that lies off the point at which the cameras look."""
+    content = write_capture(tmp_path, 12)
+    center = np.array([0.0, 0.0, 0.6])
+    (tmp_path / "masks").mkdir()
+    row, column = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    for number, frame in enumerate(content["frames"]):
+        pose = opengl2opencv(np.array(frame["transform_matrix"]))
+        x, y, z = (center - pose[:3, 3]) @ pose[:3, :3]
+        distances = np.hypot(column - 60 * x / z - WIDTH / 2, row - 60 * y / z - HEIGHT / 2)
+        mask = np.uint8(255 * (distances < 60 * 0.5 / z))
+        if by == "alpha":
+            colors = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+            write_image(tmp_path / frame["file_path"], np.dstack([colors, mask]))
+        else:
+            Image.fromarray(mask).save(tmp_path / "masks" / f"{number:04d}.png")
+        if by == "mask_path":
+            frame["mask_path"] = f"masks/{number:04d}.png"
+    flags = ["--masks", str(tmp_path / "masks")] if by == "--masks" else []
+    train = imported(tmp_path, content, "--test_every", "0", *flags) / "train"
+    alpha = load_rgba(list_images(train / "rgb")[0])[..., 3]
+    assert set(np.unique(alpha)) == {0, 255}
+    intrinsics = load_intrinsics(train / "intrinsics.txt")
+    np.testing.assert_allclose(intrinsics.grid_origin, center, atol=0.15)
+    assert 1.0 <= intrinsics.scale < 1.8
+
+
+# Poses
+
+
+def test_mirrored_poses_are_named(tmp_path):
+    content = write_capture(tmp_path)
+    for frame in content["frames"]:
+        frame["transform_matrix"] = (np.diag([1, -1, 1, 1]) @ frame["transform_matrix"]).tolist()
+    with pytest.raises(InputError, match="is mirrored"):
+        imported(tmp_path, content)
+
+
+def test_poses_of_three_decimals_become_the_nearest_rotations(tmp_path, capsys):
+    content = write_capture(tmp_path)
+    exact = [opengl2opencv(np.array(frame["transform_matrix"])) for frame in content["frames"]]
+    for frame in content["frames"]:
+        rounded = np.array(frame["transform_matrix"])
+        rounded[:3, :3] = np.round(rounded[:3, :3] + 1e-3, 3)
+        frame["transform_matrix"] = rounded.tolist()
+    train = imported(tmp_path, content, "--test_every", "0") / "train"
+    for path, pose in zip(list_poses(train / "pose"), exact, strict=True):
+        read = load_pose(path)
+        np.testing.assert_allclose(read, pose, atol=3e-3)
+        np.testing.assert_allclose(read[:3, :3] @ read[:3, :3].T, np.eye(3), atol=1e-12)
+    assert "rotations are off by rounding" in warnings(capsys)[0]
+
+
+# COLMAP
+
+
+def write_model(folder, names, blank=True, points=True):
+    folder.mkdir(parents=True)
+    (folder / "cameras.txt").write_text(f"1 PINHOLE {WIDTH} {HEIGHT} 60 60 27 32\n")
+    lines = []
+    for number, name in enumerate(names):
+        lines.append(f"{number + 1} 1 0 0 0 {number} 0 4 1 {name}\n" + ("\n" if blank else ""))
+    (folder / "images.txt").write_text("".join(lines))
+    if points:
+        (folder / "points3D.txt").write_text("")
+
+
+@pytest.mark.parametrize("sparse", ["sparse", "colmap/sparse"])
+def test_the_largest_of_several_models_is_taken(tmp_path, sparse, capsys):
+    write_capture(tmp_path, 6)
+    write_model(tmp_path / sparse / "0", ["0000.png", "0001.png"], points=False)
+    write_model(tmp_path / sparse / "1", [f"{number:04d}.jpg" for number in range(6)], points=False)
+    colmap.main([str(tmp_path), str(tmp_path / "scene"), "--up", "none", "--test_every", "0"])
+    assert levels(tmp_path / "scene" / "train") == [0, 1, 2, 3, 4, 5]
+    assert f"1: is taken, the largest (6 images); not used: {sparse}/0 (2)" in warnings(capsys)[0]
+
+
+def test_images_without_lines_of_observations_are_refused(tmp_path):
+    """Every second one would be lost."""
+    write_capture(tmp_path, 4)
+    names = [f"{number:04d}.png" for number in range(4)]
+    write_model(tmp_path / "sparse" / "0", names, blank=False)
+    with pytest.raises(
+        InputError, match="images.txt:2: is an image where the observations of 0000"
+    ):
+        colmap.main([str(tmp_path), str(tmp_path / "scene")])
