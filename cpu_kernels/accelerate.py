@@ -1,6 +1,5 @@
 """Exchanges a model's layers for faster ones with the same parameters, names and results."""
 
-import warnings
 from collections import Counter
 from functools import cache
 
@@ -14,6 +13,7 @@ from cpu_kernels.occlusion import FastOcclusionNet
 from cpu_kernels.padding import FastReflectionPad2d
 from cpu_kernels.sequential import FastSequential
 from cpu_kernels.view_volumes import FastDeepVoxels
+from cpu_kernels.written_for import stands, warn_left_out
 
 KERNELS = [
     FastDeepVoxels,
@@ -33,17 +33,32 @@ def accelerate_(model: nn.Module) -> Counter[str]:
     the kernel's name.
 
     A layer stays the object that it is and only changes its class to a subclass, so that names,
-    parameters, hooks and references to it survive. For float32 or autocast to bfloat16 on a CPU,
+    parameters, hooks and references to it survive. A kernel is left out, with one warning, where
+    the code that it stands for has been changed. For float32 or autocast to bfloat16 on a CPU,
     without `torch.compile`.
     """
     exchanged = Counter()
     for module in model.modules():
-        for kernel in KERNELS:
-            if type(module) is kernel.__base__ and kernel.supports(module) and works(kernel):
-                module.__class__ = kernel
-                exchanged[kernel.__name__] += 1
-                break
+        kernel = kernel_for(module)
+        if kernel is not None:
+            module.__class__ = kernel
+            exchanged[kernel.__name__] += 1
     return exchanged
+
+
+def kernel_for(module: nn.Module) -> type[nn.Module] | None:
+    """The kernel that may take the place of a module's class, if there is one."""
+    if type(module) in KERNELS:
+        return None
+    for kernel in KERNELS:
+        plain = kernel.__base__
+        if type(module) is plain:
+            if stands(kernel) and kernel.supports(module) and works(kernel):
+                return kernel
+        elif isinstance(module, plain):
+            name = type(module).__name__
+            warn_left_out(kernel.__name__, f"{name} is a subclass of {plain.__name__}")
+    return None
 
 
 @cache
@@ -54,10 +69,8 @@ def works(kernel: type[nn.Module]) -> bool:
         if hasattr(kernel, "check"):
             kernel.check()
     except Exception as error:  # anything may have changed
-        warnings.warn(
-            f"{kernel.__name__} is left out: it does not work with PyTorch {torch.__version__} "
-            f"({error})",
-            stacklevel=2,
+        warn_left_out(
+            kernel.__name__, f"it does not work with PyTorch {torch.__version__} ({error})"
         )
         return False
     return True

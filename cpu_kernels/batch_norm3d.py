@@ -15,12 +15,15 @@ from cpu_kernels import thresholds
 class FastBatchNorm3d(nn.BatchNorm3d):
     """Batch norm of 1, 2 or 4 channels."""
 
+    STANDS_FOR = ("torch.nn:BatchNorm3d.forward",)
+
     @staticmethod
     def supports(norm: nn.BatchNorm3d) -> bool:
         return (
             norm.num_features <= thresholds.NARROW_NORM_MAX_CHANNELS
             and thresholds.NARROW_NORM_ROW % norm.num_features == 0
-            and norm.affine
+            and norm.weight is not None
+            and norm.bias is not None
             and norm.track_running_stats
             and norm.momentum is not None
         )

@@ -11,10 +11,10 @@ from cpu_kernels.winograd import WinogradConv2d, convolve_tiles, fits_tiles, tra
 class FastConv2d(nn.Conv2d):
     """A convolution without padding. `prepare_for_frames_` freezes it."""
 
+    STANDS_FOR = ("torch.nn:Conv2d.forward",)
     frozen = False  # whether the weights no longer change
-    tile_kernel = (
-        None  # the frozen kernel transformed for tiles, made by the first call that needs it
-    )
+    # The frozen kernel transformed for tiles, made by the first call that needs it.
+    tile_kernel = None
 
     @staticmethod
     def supports(conv: nn.Conv2d) -> bool:
@@ -44,6 +44,8 @@ class FastConv2d(nn.Conv2d):
 
 class FastConvTranspose2d(nn.ConvTranspose2d):
     """A 4x4 transposed convolution of stride 2 and padding 1."""
+
+    STANDS_FOR = ("torch.nn:ConvTranspose2d.forward",)
 
     @staticmethod
     def supports(conv: nn.ConvTranspose2d) -> bool:

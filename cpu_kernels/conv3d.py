@@ -39,6 +39,8 @@ def conv3d(
 class FastConv3d(nn.Conv3d):
     """A 3x3x3 convolution without padding: `conv3d`."""
 
+    STANDS_FOR = ("torch.nn:Conv3d.forward",)
+
     @staticmethod
     def supports(conv: nn.Conv3d) -> bool:
         return (
@@ -56,6 +58,8 @@ class FastConv3d(nn.Conv3d):
 class FastConvTranspose3d(nn.ConvTranspose3d):
     """A 4x4x4 transposed convolution of stride 2 and padding 1 to few channels."""
 
+    STANDS_FOR = ("torch.nn:ConvTranspose3d.forward",)
+
     @staticmethod
     def supports(conv: nn.ConvTranspose3d) -> bool:
         return (
@@ -69,11 +73,9 @@ class FastConvTranspose3d(nn.ConvTranspose3d):
         )
 
     def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c_out 2*d 2*h 2*w"]:
-        return (
-            super().forward(x)
-            if takes_slow_path(x)
-            else _DoublingConv3d.apply(x, self.weight, self.bias)
-        )
+        if takes_slow_path(x):
+            return super().forward(x)
+        return _DoublingConv3d.apply(x, self.weight, self.bias)
 
     @staticmethod
     def check() -> None:

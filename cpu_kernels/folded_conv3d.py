@@ -15,27 +15,34 @@ from torch.nn.grad import conv3d_weight
 
 from cpu_kernels import thresholds
 from cpu_kernels.conv3d import takes_slow_path
+from cpu_kernels.hooks import plain_type
 
 
-def folds(layers: list[nn.Module], x: Tensor) -> bool:
-    """Whether the first two layers are such a padding and convolution, and folding is the faster
-    way for this input."""
-    if len(layers) < 2 or not (
-        isinstance(layers[0], nn.ReplicationPad3d) and isinstance(layers[1], nn.Conv3d)
-    ):
+def keeps_size(layers: list[nn.Module]) -> bool:
+    """Whether the first two layers are replication padding by a voxel and a plain 3x3x3
+    convolution."""
+    if len(layers) < 2:
         return False
     pad, conv = layers[:2]
-    one_learns = (
-        len(x) == 1 and torch.is_grad_enabled()
-    )  # the folded kernel's gradient would take the slow path
     return (
-        pad.padding == 6 * (1,)
+        plain_type(pad) is nn.ReplicationPad3d
+        and plain_type(conv) is nn.Conv3d
+        and pad.padding == 6 * (1,)
         and conv.kernel_size == (3, 3, 3)
         and conv.stride == (1, 1, 1)
         and conv.padding == (0, 0, 0)
         and conv.dilation == (1, 1, 1)
         and conv.groups == 1
-        and conv.out_channels <= thresholds.FOLDED_MAX_CHANNELS
+    )
+
+
+def folds(layers: list[nn.Module], x: Tensor) -> bool:
+    """Whether the first two layers `keeps_size`, and folding is the faster way for this input."""
+    # The gradient of a folded kernel from a batch of one would take the slow path.
+    one_learns = len(x) == 1 and torch.is_grad_enabled()
+    return (
+        keeps_size(layers)
+        and layers[1].out_channels <= thresholds.FOLDED_MAX_CHANNELS
         and x.shape[3] % 2 == x.shape[4] % 2 == 0
         and not one_learns
         and not takes_slow_path(x)

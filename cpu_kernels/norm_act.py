@@ -14,19 +14,31 @@ from torch.autograd.function import once_differentiable
 from cpu_kernels import thresholds
 
 
-def num_lean(layers: list[nn.Module], x: Tensor) -> int:
+def num_fused(layers: list[nn.Module], x: Tensor) -> int:
     """How many of the first layers are to be computed as one: a batch norm, an activation and
     perhaps a channel dropout; 0 for none."""
     if not (
         len(layers) >= 2
-        and isinstance(layers[0], nn.BatchNorm2d)
-        and layers[0].training
-        and isinstance(layers[1], (nn.ReLU, nn.LeakyReLU))
+        and type(layers[0]) is nn.BatchNorm2d
+        and type(layers[1]) in (nn.ReLU, nn.LeakyReLU)
+        and updates_statistics(layers[0])
         and x.numel() >= thresholds.LEAN_MIN_ELEMENTS
         and torch.is_grad_enabled()
     ):
         return 0
-    return 3 if len(layers) > 2 and isinstance(layers[2], nn.Dropout2d) else 2
+    return 3 if len(layers) > 2 and type(layers[2]) is nn.Dropout2d else 2
+
+
+def updates_statistics(norm: nn.BatchNorm2d) -> bool:
+    """Whether a batch norm is in training and of the usual kind: with weights, and with a moving
+    average of its statistics."""
+    return (
+        norm.training
+        and norm.weight is not None
+        and norm.bias is not None
+        and norm.track_running_stats
+        and norm.momentum is not None
+    )
 
 
 def norm_act_dropout(

@@ -3,13 +3,14 @@ collapse plane by plane."""
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from cpu_kernels import thresholds
 from cpu_kernels.conv3d import conv3d
-from cpu_kernels.folded_conv3d import FoldedConv3d, folds
-from cpu_kernels.hooks import check_hooks, is_watched
+from cpu_kernels.folded_conv3d import FoldedConv3d, folds, keeps_size
+from cpu_kernels.hooks import check_hooks, must_be_called, plain_type
+from cpu_kernels.written_for import stands, warn_left_out
 from custom_layers import OcclusionNet
 from pytorch_prototyping.blocks import Conv3dSame
 
@@ -18,31 +19,52 @@ class FastOcclusionNet(OcclusionNet):
     """The depth coordinate is the same for all columns of all views, so that its share of a
     convolution is computed for one column."""
 
+    STANDS_FOR = (
+        "custom_layers:OcclusionNet.forward",
+        "custom_layers:collapse",
+        "custom_layers:Conv3dSame.forward",
+        "torch.nn:Sequential.forward",
+        "torch.nn:Conv3d.forward",
+    )
     check = staticmethod(check_hooks)
 
     @staticmethod
     def supports(net: OcclusionNet) -> bool:
-        return True
+        """Whether its two stacks of layers begin with a 3x3x3 convolution. Any layers may follow,
+        and the U-Net may be any module."""
+        if all(map(begins_with_convolution, (net.occlusion_prep, net.softmax_net))):
+            return True
+        warn_left_out("FastOcclusionNet", "the layers of OcclusionNet are not those that it knows")
+        return False
 
     def forward(
         self,
         volumes: Float[Tensor, "v f depth m m"],
     ) -> tuple[Float[Tensor, "v f m m"], Float[Tensor, "v 1 m m"]]:
         volumes = volumes.contiguous(memory_format=torch.channels_last_3d)
-        if is_watched(*self.children()):
+        if not (stands(FastOcclusionNet) and self.supports(self)) or must_be_called(
+            self.occlusion_prep, self.occlusion_net, self.softmax_net
+        ):
             return super().forward(volumes)
-        prep_conv, *prep_rest = self.occlusion_prep
-        visibility_conv, softmax = self.softmax_net
-        compressed = self._conv_with_depth(prep_conv, volumes, depth_channel=0)
-        for layer in prep_rest:
-            compressed = layer(compressed)
+        compressed = self._stack_with_depth(self.occlusion_prep, volumes, depth_channel=0)
         seen = torch.cat([compressed, self.occlusion_net(compressed)], dim=1)
-        visibility = softmax(
-            self._conv_with_depth(visibility_conv, seen, depth_channel=seen.shape[1])
-        )
-        return _Collapse.apply(visibility, volumes), (visibility * self.depth_coordinates).sum(
-            dim=2
-        )
+        visibility = self._stack_with_depth(self.softmax_net, seen, depth_channel=seen.shape[1])
+        expected_depth = (visibility * self.depth_coordinates).sum(dim=2)
+        return _Collapse.apply(visibility, volumes), expected_depth
+
+    def _stack_with_depth(
+        self,
+        layers: nn.Sequential,
+        x: Float[Tensor, "v c depth m m"],
+        depth_channel: int,
+    ) -> Float[Tensor, "v c_out depth m m"]:
+        """The layers' result for x with the depth coordinate inserted as channel
+        `depth_channel`."""
+        conv, *rest = layers
+        y = self._conv_with_depth(conv, x, depth_channel)
+        for layer in rest:
+            y = layer(y)
+        return y
 
     def _conv_with_depth(
         self,
@@ -62,6 +84,16 @@ class FastOcclusionNet(OcclusionNet):
         if folds([pad, conv], x):
             return FoldedConv3d.apply(x, weight, None) + depth_share
         return conv3d(pad(x), weight, None) + depth_share
+
+
+def begins_with_convolution(layers: nn.Module) -> bool:
+    """Whether layers in a row begin with a 3x3x3 convolution that keeps the size."""
+    return (
+        plain_type(layers) is nn.Sequential
+        and len(layers) > 0
+        and type(layers[0]) is Conv3dSame
+        and keeps_size(list(layers[0].net))
+    )
 
 
 class _Collapse(torch.autograd.Function):

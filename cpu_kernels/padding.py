@@ -27,6 +27,8 @@ def pad_in_own_dtype(
 class FastReflectionPad2d(nn.ReflectionPad2d):
     """Reflection padding by one pixel."""
 
+    STANDS_FOR = ("torch.nn:ReflectionPad2d.forward",)
+
     @staticmethod
     def supports(pad: nn.ReflectionPad2d) -> bool:
         return pad.padding == (1, 1, 1, 1)

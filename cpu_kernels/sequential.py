@@ -5,12 +5,25 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cpu_kernels.folded_conv3d import FoldedConv3d, folds
-from cpu_kernels.hooks import check_hooks, is_watched
-from cpu_kernels.norm_act import norm_act_dropout, num_lean
+from cpu_kernels.hooks import check_hooks, must_be_called
+from cpu_kernels.norm_act import norm_act_dropout, num_fused
 
 
 class FastSequential(nn.Sequential):
-    """Layers in a row. Those with hooks are called one by one."""
+    """Layers in a row. Those with hooks or a `forward` of their own are called one by one."""
+
+    STANDS_FOR = tuple(
+        f"torch.nn:{layer}.forward"
+        for layer in (
+            "Sequential",
+            "BatchNorm2d",
+            "ReLU",
+            "LeakyReLU",
+            "Dropout2d",
+            "ReplicationPad3d",
+            "Conv3d",
+        )
+    )
 
     @staticmethod
     def supports(layers: nn.Sequential) -> bool:
@@ -19,9 +32,10 @@ class FastSequential(nn.Sequential):
     def forward(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b c_out *size_out"]:
         layers = list(self)
         while layers:
-            if (count := num_lean(layers, x)) and not is_watched(*layers[:count]):
+            count = num_fused(layers, x)
+            if count and not must_be_called(*layers[:count]):
                 x = norm_act_dropout(layers[:count], x)
-            elif folds(layers, x) and not is_watched(*layers[:2]):
+            elif folds(layers, x) and not must_be_called(*layers[:2]):
                 x = FoldedConv3d.apply(x, layers[1].weight, layers[1].bias)
                 count = 2
             else:

@@ -9,12 +9,21 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+import deep_voxels
+import projection
+from cpu_kernels.written_for import stands
 from deep_voxels import DeepVoxels
-from projection import frustum_coordinates, frustum_mask
 
 
 class FastDeepVoxels(DeepVoxels):
     """DeepVoxels with a sparse projection layer."""
+
+    STANDS_FOR = (
+        "deep_voxels:DeepVoxels.canonical_view_volumes",
+        "deep_voxels:project",
+        "projection:_normalized",
+        "projection:_sample",
+    )
 
     @staticmethod
     def supports(model: DeepVoxels) -> bool:
@@ -27,8 +36,10 @@ class FastDeepVoxels(DeepVoxels):
     ) -> Float[Tensor, "v f depth m m"]:
         """`projection.project`, channels-last: the volume as rows of features, a row a voxel in the
         order z, y, x."""
+        if not stands(FastDeepVoxels):
+            return super().canonical_view_volumes(inpainted, cam2world)
         features, dim = inpainted.shape[1:3]
-        coordinates = frustum_coordinates(cam2world, self.geometry)
+        coordinates = deep_voxels.frustum_coordinates(cam2world, self.geometry)
         rows = inpainted.float().permute(0, 2, 3, 4, 1).reshape(dim**3, features)
         samples = TrilinearSamples.apply(rows, coordinates.reshape(-1, 3), dim)
         return samples.view(*coordinates.shape[:4], features).permute(0, 4, 1, 2, 3)
@@ -48,8 +59,8 @@ class TrilinearSamples(torch.autograd.Function):
         coordinates: Float[Tensor, "n 3"],
         dim: int,
     ) -> Float[Tensor, "n f"]:
-        inside = frustum_mask(coordinates, dim)
-        position = coordinates[inside].clamp_(max=dim - 1)
+        inside = projection.frustum_mask(coordinates, dim)
+        position = coordinates[inside].clamp_(0, dim - 1)
         corner = position.int().clamp_(max=dim - 2)
         beyond = position - corner
         x, y, z = torch.stack([1 - beyond, beyond]).unbind(dim=2)

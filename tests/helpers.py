@@ -3,6 +3,7 @@ runs, golden weights."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -107,6 +108,18 @@ def wait_for(condition, process, seconds=60) -> None:
         assert process.poll() is None, process.communicate()
         assert time.time() < end
         time.sleep(0.01)
+
+
+def copy_of_the_code(folder) -> Path:
+    """A copy of what runs, which a test may edit: `folder`, which it makes."""
+    folder.mkdir()
+    for entry in ROOT.iterdir():
+        if entry.suffix == ".py":
+            shutil.copy(entry, folder)
+        elif (entry / "__init__.py").exists() and entry.name not in ("tests", "docs"):
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(entry, folder / entry.name, ignore=ignored)
+    return folder
 
 
 def checkpoints(logs) -> list[Path]:

@@ -350,7 +350,7 @@ def test_a_frozen_kernel_is_transformed_once():
 
 
 @pytest.mark.parametrize(
-    "private", ["cpu_kernels.norm_act._NormActDropout.apply", "cpu_kernels.hooks.is_watched"]
+    "private", ["cpu_kernels.norm_act._NormActDropout.apply", "cpu_kernels.hooks.must_be_called"]
 )
 def test_what_pytorch_has_changed_is_left_out_with_one_warning(private, monkeypatch):
     """As in a release of PyTorch in which a private function is gone."""
@@ -360,7 +360,7 @@ def test_what_pytorch_has_changed_is_left_out_with_one_warning(private, monkeypa
 
     for module in ("norm_act", "hooks", "sequential", "occlusion"):
         target = f"cpu_kernels.{module}.{private.rsplit('.', 1)[1]}"
-        if private == "cpu_kernels.hooks.is_watched":
+        if private == "cpu_kernels.hooks.must_be_called":
             monkeypatch.setattr(target, gone, raising=False)
     if "norm_act" in private:
         monkeypatch.setattr(private, gone)

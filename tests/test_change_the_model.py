@@ -1,0 +1,66 @@
+"""The page "Change the model": its three examples, applied and run as they are printed."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.conftest import SMALL
+from tests.helpers import ENVIRONMENT, ROOT, copy_of_the_code, final_checkpoint, tensorboard_events
+
+PAGE = (ROOT / "docs" / "change_the_model.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^python (.*)$", PAGE, re.MULTILINE)
+EXAMPLES = {
+    title: re.search(r"```diff\n(.*?)```", text, re.DOTALL)[1]
+    for title, text in re.findall(r"^## (A.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+}
+
+
+def test_the_page_has_three_examples_and_two_commands():
+    assert list(EXAMPLES) == [
+        "An average in place of the GRU",
+        "A wider occlusion net",
+        "Another loss",
+    ]
+    assert len(COMMANDS) == 2
+
+
+@pytest.mark.parametrize("title", EXAMPLES)
+def test_an_example_trains_and_is_tested(title, scene, trained, tmp_path):
+    tree = copy_of_the_code(tmp_path / "tree")
+    apply = ["git", "apply", "-"]
+    subprocess.run(apply, input=EXAMPLES[title], cwd=tree, check=True, text=True, timeout=60)
+    said = ""
+    for command in COMMANDS:
+        command = command.replace("SCENE", str(scene)).replace("LOGS", str(tmp_path))
+        command = command.replace("--size small", shlex.join(SMALL)).replace("200", "20")
+        ended = subprocess.run(
+            [sys.executable, *shlex.split(command)],
+            cwd=tree,
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+        )
+        assert ended.returncode == 0, ended.stderr
+        said += ended.stderr
+    assert "left out" not in said
+    assert "Warning" not in said
+    state = final_checkpoint(tmp_path, 20)[1]["model"]
+    (events,) = tmp_path.glob("runs/*/*/events*")
+    logged = {value.tag for event in tensorboard_events(events) for value in event.summary.value}
+    usual = trained[2]["model"]
+    if "GRU" in title:
+        assert state.keys() == {name for name in usual if not name.startswith("integration_net.")}
+        assert state["deepvoxels"].abs().max() > 0
+        assert "volume_max" in logged
+        assert "loop_gain" not in logged
+    else:
+        assert state.keys() == usual.keys()
+        assert "loop_gain" in logged
+    if "occlusion" in title:
+        assert len(state["occlusion_net.occlusion_prep.0.net.1.weight"]) == 8
+    assert all(torch.isfinite(tensor).all() for tensor in state.values())
+    assert len(list(tmp_path.glob("test_traj/*/*/img_*.png"))) == 3
