@@ -9,7 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from cpu_kernels import accelerate, accelerate_, prepare_for_frames_, thresholds
+from cpu_kernels import (
+    accelerate,
+    accelerate_,
+    prepare_for_frames_,
+    thresholds,
+    written_for,
+)
 from custom_layers import OcclusionNet
 from deep_voxels import Architecture, DeepVoxels
 from losses import PatchDiscriminator
@@ -365,6 +371,7 @@ def test_what_pytorch_has_changed_is_left_out_with_one_warning(private, monkeypa
     if "norm_act" in private:
         monkeypatch.setattr(private, gone)
     accelerate.works.cache_clear()
+    written_for.warn_left_out.cache_clear()
     try:
         with pytest.warns(UserWarning, match="FastSequential is left out: .*it is gone"):
             exchanged = accelerate_(model())
