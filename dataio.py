@@ -13,7 +13,17 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from data_util import SceneIntrinsics, load_image, nearest_views, read_views, square_resize
+from data_util import (
+    BACKGROUNDS,
+    DEFAULT_NEAR_PLANE,
+    SceneIntrinsics,
+    load_image,
+    nearest_views,
+    read_views,
+    square_resize,
+)
+from machine.cli import number
+from machine.options import option
 from projection import SceneGeometry
 from util import InputError
 
@@ -35,6 +45,30 @@ class Views(NamedTuple):
     def poses(self, selected) -> Float[Tensor, "n 4 4"]:
         """The poses of the views with these indices."""
         return torch.stack([self.cam2world[int(view)] for view in selected])
+
+
+@dataclass(frozen=True)
+class SceneOptions:
+    """How a scene is read. A test reads it as its training did, unless told otherwise."""
+
+    near_plane: float = option(
+        DEFAULT_NEAR_PLANE,
+        "near plane in world units, used if intrinsics.txt says 0",
+        in_test="changeable",
+        type=number(float, 1e-6),
+    )
+    background: str = option(
+        "white",
+        "colour behind transparent pixels",
+        in_test="changeable",
+        choices=sorted(BACKGROUNDS),
+    )
+    sampling_pattern: str = option(
+        "all",
+        "training views: 'all', or 'skip_N' to skip N views after each one",
+        in_test="changeable",
+        group="training",
+    )
 
 
 @dataclass(frozen=True)

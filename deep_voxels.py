@@ -1,8 +1,7 @@
 """DeepVoxels: a persistent volume of features and the networks that fill it and render it (paper,
 section 3.2)."""
 
-from argparse import Namespace
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import torch
@@ -16,6 +15,8 @@ from custom_layers import (
     RenderingNet,
     depth_collapse_net,
 )
+from machine.cli import number
+from machine.options import option
 from projection import SceneGeometry, frustum_coordinates, lift, lift_coordinates, project
 from pytorch_prototyping.unet import Unet3d
 
@@ -24,12 +25,24 @@ from pytorch_prototyping.unet import Unet3d
 class Architecture:
     """What decides the shapes of a model's tensors; the command line's flags of the same names."""
 
-    img_sidelength: int = 512
-    proj_sidelength: int = 64
-    grid_dim: int = 32
-    num_grid_feats: int = 64
-    nf0: int = 64
-    no_occlusion_net: bool = False
+    img_sidelength: int = option(
+        512, "image size in pixels, a power of two from 64 to 1024", in_test="fixed"
+    )
+    proj_sidelength: int = option(
+        64, "feature map size in pixels, a power of two from 8 to img_sidelength", in_test="fixed"
+    )
+    grid_dim: int = option(
+        32, "voxels along each side of the grid, a multiple of 4", in_test="fixed"
+    )
+    num_grid_feats: int = option(
+        64, "features per voxel", in_test="fixed", type=number(int, 1, 1024)
+    )
+    nf0: int = option(
+        64, "channels of the outermost 2D layers", in_test="fixed", type=number(int, 2, 1024)
+    )
+    no_occlusion_net: bool = option(
+        False, "collapse depth without occlusion reasoning", in_test="fixed"
+    )
 
 
 SIZES = {
@@ -37,11 +50,6 @@ SIZES = {
     "medium": Architecture(128, 64, 32, 16, 16),
     "paper": Architecture(512, 64, 32, 64, 64),
 }  # docs/design.md, section 8
-
-
-def architecture_of(opt: Namespace) -> Architecture:
-    """The architecture that the command line's options say."""
-    return Architecture(**{field.name: getattr(opt, field.name) for field in fields(Architecture)})
 
 
 def describe(architecture: Architecture) -> str:

@@ -10,7 +10,6 @@ cosine, which may be 0.1, and the largest relative difference of norms, which ma
 """
 
 import sys
-from argparse import Namespace
 from collections.abc import Sequence
 
 import torch
@@ -18,7 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.speed import PRESETS, add_arithmetic_options, parse_options, training_state
+from deep_voxels import Architecture
 from machine.cli import Parser, run
+from machine.runtime import Machine
+from training.options import Learning
 from training.recipes import scale_dropout_
 from training.step import train_step
 
@@ -42,12 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--preset", choices=PRESETS, default="small")
     add_arithmetic_options(parser)  # no --graph, which hides what a step computes
     opt = parse_options(parser, argv)
-    results, gradients = step_results(opt)
-    opt.device = "cpu"
-    opt.compile = False
-    opt.precision = "fp32"
-    opt.kernels = "plain"
-    expected, expected_gradients = step_results(opt)
+    architecture = PRESETS[opt.preset].architecture
+    results, gradients = step_results(architecture, opt.machine)
+    plain = Machine(device="cpu", kernels="plain")
+    expected, expected_gradients = step_results(architecture, plain)
     differences = {name: relative_difference(results[name], expected[name]) for name in expected}
     differences |= gradient_differences(gradients, expected_gradients)
     for name, difference in differences.items():
@@ -82,13 +82,16 @@ def gradient_differences(gradients: list[Tensor], expected: list[Tensor]) -> dic
     }
 
 
-def step_results(opt: Namespace) -> tuple[dict[str, Tensor], list[Tensor]]:
+def step_results(
+    architecture: Architecture, machine: Machine
+) -> tuple[dict[str, Tensor], list[Tensor]]:
     """What one step of fresh networks computes, and the gradient of each parameter of the model, on
     the CPU. Without dropout, whose random numbers are each device's."""
-    networks, batch, _ = training_state(PRESETS[opt.preset].architecture, opt)
+    learning = Learning()
+    networks, batch, _ = training_state(architecture, learning, machine)
     for network in (networks.model, networks.discriminator):
         scale_dropout_(network, 0.0)
-    step = train_step(networks, batch, 200.0, opt.precision)
+    step = train_step(networks, batch, learning.l1_weight, machine.precision)
     results = {
         "losses": torch.stack(step.losses[:4]),
         "images": step.rendering.images,

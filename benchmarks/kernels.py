@@ -24,7 +24,8 @@ from cpu_kernels import prepare_for_frames_, thresholds
 from cpu_kernels.accelerate import KERNELS
 from evaluation.render import VIEWS_AT_ONCE
 from machine.cli import Parser, number, run
-from machine.runtime import PRECISIONS, autocast, keep_freed_memory, set_arithmetic
+from machine.runtime import PRECISIONS, Machine, autocast, keep_freed_memory, set_arithmetic
+from training.options import Learning
 from util import write_json
 
 # Kernels that a threshold switches off; the others' layers become their parents again.
@@ -73,7 +74,8 @@ def measure(opt: Namespace) -> dict[str, dict[str, list[float]]]:
     set_arithmetic(opt.precision, device)
     networks, train, poses = training(
         PRESETS[opt.preset].architecture,
-        Namespace(device="cpu", precision=opt.precision, compile=False, graph=False),
+        Learning(),
+        Machine(device="cpu", precision=opt.precision),
     )
     chosen = opt.only or [*BY_THRESHOLD, *BY_CLASS, PREPARED]
 

@@ -24,13 +24,14 @@ from benchmarks.speed import camera_ring, fresh_networks
 from deep_voxels import SIZES
 from machine.cli import Parser, number, run
 from machine.ranks import ALONE, Ranks, joined
-from machine.runtime import keep_freed_memory, set_arithmetic
+from machine.runtime import Machine, keep_freed_memory, set_arithmetic
 from training.data import Batch
+from training.options import Learning
 from training.step import train_step
 from util import InputError, write_json
 
 WARM_UP = 2  # turns that are not counted
-ON_CPU = Namespace(device="cpu", compile=False)
+ON_CPU = Machine(device="cpu")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -83,7 +84,7 @@ def measure(size: str, opt: Namespace, ranks: Ranks) -> dict[str, dict[str, floa
     numbers = sorted({1, *opt.targets})
     alone = {targets: make_step(size, targets, ALONE) for targets in numbers} if ranks.first else {}
     together = {targets: make_step(size, targets, ranks) for targets in sorted(set(opt.targets))}
-    networks = fresh_networks(SIZES[size], ON_CPU)
+    networks = fresh_networks(SIZES[size], Learning(), ON_CPU)
     shared = [
         torch.zeros_like(tensor)
         for tensor in [
@@ -123,7 +124,7 @@ def measure(size: str, opt: Namespace, ranks: Ranks) -> dict[str, dict[str, floa
 def make_step(size: str, targets: int, ranks: Ranks) -> Callable[[], object]:
     """A function that takes a training step with this rank's share of the targets."""
     side = SIZES[size].img_sidelength
-    networks = fresh_networks(SIZES[size], ON_CPU, ranks)
+    networks = fresh_networks(SIZES[size], Learning(), ON_CPU, ranks)
     poses = camera_ring(targets + 1)
     images = torch.rand(targets + 1, 3, side, side) - 0.5
     batch = Batch(images[:1], poses[:1], ranks.share(images[1:]), ranks.share(poses[1:]))

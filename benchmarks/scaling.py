@@ -28,6 +28,7 @@ from benchmarks.speed import (
 from deep_voxels import Architecture
 from experiments.figures import Curve, Plot, write_plots
 from machine.cli import Parser, run
+from training.options import Learning
 from util import write_json
 
 VALUES = {
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_json(
         opt.out / "scaling.json",
         {
-            "device": opt.device,
+            "device": opt.machine.device,
             "precision": opt.precision,
             "compile": opt.compile,
             "threads": torch.get_num_threads(),
@@ -90,12 +91,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def measure(architecture: Architecture, opt: Namespace) -> dict[str, float | None]:
     """Seconds and GFLOP of a step and a frame of this size."""
-    seconds = Stopwatch(torch.device(opt.device), opt.repeats)
-    networks, train, poses = training(architecture, opt)
+    seconds = Stopwatch(torch.device(opt.machine.device), opt.repeats)
+    networks, train, poses = training(architecture, Learning(), opt.machine, opt.graph)
     return {
         "train_step_s": seconds(train),
         "train_gflop": None if opt.graph else count_gflop(train),  # nothing is seen of a graph
-        **time_frames(networks.model, poses, seconds, opt),
+        **time_frames(networks.model, poses, seconds, opt.machine),
     }
 
 

@@ -35,6 +35,7 @@ from machine.cli import Parser, number, run
 from machine.ranks import ALONE, Ranks
 from machine.runtime import (
     PRECISIONS,
+    Machine,
     autocast,
     choose_device,
     keep_freed_memory,
@@ -42,8 +43,9 @@ from machine.runtime import (
     uses_cpu_kernels,
 )
 from training.data import Batch
-from training.loop import PROGRESS_EVERY
 from training.networks import Networks, build_networks
+from training.options import Learning
+from training.recorder import PROGRESS_EVERY
 from training.step import train_step
 from util import InputError, write_json
 
@@ -109,22 +111,24 @@ def add_options(parser: Parser, repeats: int) -> None:
 
 
 def parse_options(parser: Parser, argv: Sequence[str] | None) -> Namespace:
-    """The options, with the device chosen and PyTorch's arithmetic set. Raises `InputError` for
-    what the device has not."""
+    """The options, with the `machine` that they name, and PyTorch's arithmetic set. Raises
+    `InputError` for what the device has not."""
     opt = parser.parse_args(argv)
-    opt.device = choose_device(opt.device)
-    if opt.graph and not opt.device.startswith("cuda"):
-        raise InputError(f"--graph: --device {opt.device} has no graphs, only CUDA has")
-    set_arithmetic(opt.precision, torch.device(opt.device))
+    device = choose_device(opt.device)
+    if opt.graph and not device.startswith("cuda"):
+        raise InputError(f"--graph: --device {device} has no graphs, only CUDA has")
+    set_arithmetic(opt.precision, torch.device(device))
+    opt.machine = Machine(device=device, precision=opt.precision, compile=opt.compile)
     return opt
 
 
 def measure(opt: Namespace) -> dict:
     """Measures one preset: seconds, GFLOP, utilisation, and memory in training."""
     preset = PRESETS[opt.preset]
-    device = torch.device(opt.device)
+    device = torch.device(opt.machine.device)
     seconds = Stopwatch(device, opt.repeats)
-    networks, train, poses = training(preset.architecture, opt)
+    learning = Learning(optimizer=opt.optimizer)
+    networks, train, poses = training(preset.architecture, learning, opt.machine, opt.graph)
 
     def peak_gflops(precision: str) -> float:
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
@@ -155,7 +159,7 @@ def measure(opt: Namespace) -> dict:
         else peak_gflops(opt.precision),
         "train_step_s": step,
         "train_gflop": None if opt.graph else count_gflop(train),  # nothing is seen of a graph
-        **time_frames(networks.model, poses, seconds, opt),
+        **time_frames(networks.model, poses, seconds, opt.machine),
         "original_train_gflop": preset.train_gflop,
         "original_frame_gflop": preset.frame_gflop,
     }
@@ -168,50 +172,43 @@ def measure(opt: Namespace) -> dict:
     }
 
 
-def training(architecture: Architecture, opt: Namespace) -> tuple[Networks, Callable, torch.Tensor]:
+def training(
+    architecture: Architecture, learning: Learning, machine: Machine, graph: bool = False
+) -> tuple[Networks, Callable, torch.Tensor]:
     """Fresh networks of this size, a function that trains them for one step, and poses to
     render."""
-    networks, batch, poses = training_state(architecture, opt)
-    step = partial(train_step, networks, batch, 200.0, opt.precision)
-    return networks, as_graph(step, networks) if opt.graph else step, poses
+    networks, batch, poses = training_state(architecture, learning, machine)
+    step = partial(train_step, networks, batch, learning.l1_weight, machine.precision)
+    return networks, as_graph(step, networks) if graph else step, poses
 
 
 def training_state(
-    architecture: Architecture, opt: Namespace
+    architecture: Architecture, learning: Learning, machine: Machine
 ) -> tuple[Networks, Batch, torch.Tensor]:
     """Fresh networks of this size, a batch for them, and poses to render; from one seed on every
     device."""
-    device = torch.device(opt.device)
+    device = torch.device(machine.device)
     side = architecture.img_sidelength
-    keep_freed_memory(everything=opt.precision == "bf16")
+    keep_freed_memory(everything=machine.precision == "bf16")
     torch.manual_seed(0)
-    networks = fresh_networks(architecture, opt)
+    networks = fresh_networks(architecture, learning, machine)
     poses = camera_ring(8).to(device)
     images = (torch.rand(3, 3, side, side) - 0.5).to(device)
     return networks, Batch(images[:1], poses[:1], images[1:], poses[[1, 4]]), poses
 
 
-def fresh_networks(architecture: Architecture, opt: Namespace, ranks: Ranks = ALONE) -> Networks:
+def fresh_networks(
+    architecture: Architecture, learning: Learning, machine: Machine, ranks: Ranks = ALONE
+) -> Networks:
     """Networks of this size for a scene that the cameras of `camera_ring` see."""
     side = architecture.img_sidelength
-    options = Namespace(
-        model="deepvoxels",
-        seed=0,
-        lr=4e-4,
-        compile=opt.compile,
-        kernels=vars(opt).get("kernels", "auto"),
-        dropout=1.0,
-        average=0.0,
-        **vars(architecture),
-        optimizer=vars(opt).get("optimizer", "adam"),
-    )
     intrinsics = SceneIntrinsics(
         1.8 * side, side / 2, side / 2, (0.0, 0.0, 0.0), CAMERA_RADIUS - 0.9, 1.0, side, side
     )
     geometry = scene_geometry(
         intrinsics, architecture.grid_dim, architecture.proj_sidelength, default_near_plane=1.0
     )
-    return build_networks(options, geometry, torch.device(opt.device), ranks)
+    return build_networks(architecture, geometry, learning, machine, ranks)
 
 
 def as_graph(step: Callable, networks: Networks) -> Callable:
@@ -232,18 +229,18 @@ def as_graph(step: Callable, networks: Networks) -> Callable:
 
 
 def time_frames(
-    model: nn.Module, poses: torch.Tensor, seconds: "Stopwatch", opt: Namespace
+    model: nn.Module, poses: torch.Tensor, seconds: "Stopwatch", machine: Machine
 ) -> dict[str, float]:
     """Seconds and GFLOP of a frame, alone as a viewer renders it and in batches as
     evaluation/render.py does. GFLOP are counted uncompiled. The model cannot be trained
     afterwards."""
     keep_freed_memory(everything=True)
     model.eval()
-    if uses_cpu_kernels("auto", poses.device, opt.compile):
+    if uses_cpu_kernels("auto", poses.device, machine.compile):
         prepare_for_frames_(model)
-    with torch.inference_mode(), autocast(opt.precision, poses.device):
+    with torch.inference_mode(), autocast(machine.precision, poses.device):
         inpainted = model.inpaint(model.deepvoxels)
-        render = torch.compile(model.render) if opt.compile else model.render
+        render = torch.compile(model.render) if machine.compile else model.render
         return {
             "frame_s": seconds(lambda: render(inpainted, poses[:1])),
             "frame_batched_s": seconds(lambda: render(inpainted, poses[:VIEWS_AT_ONCE]))

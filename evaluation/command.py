@@ -5,7 +5,7 @@ CHECKPOINT
 """
 
 import sys
-from argparse import Namespace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,8 @@ import torch
 from baselines import FROM_SOURCE
 from baselines.width import count_parameters
 from data_util import BORDER
-from dataio import Scene, find_split, load_scene, scene_geometry
-from deep_voxels import architecture_of
+from dataio import Scene, SceneOptions, find_split, load_scene, scene_geometry
+from deep_voxels import Architecture
 from evaluation.metrics import (
     SSIM,
     FrameMetrics,
@@ -26,87 +26,96 @@ from evaluation.metrics import (
 )
 from evaluation.output import write_comparison, write_frames
 from evaluation.perceptual import load_lpips
-from evaluation.render import load_model, make_fast_, nearest_neighbors, render_path
+from evaluation.render import (
+    Neighbors,
+    load_model,
+    make_fast_,
+    nearest_neighbors,
+    render_path,
+)
 from geometry.coverage import frustum_meets_grid
+from machine.options import Run, option
 from machine.ranks import ALONE, Ranks
-from machine.runtime import describe_machine, set_arithmetic
+from machine.runtime import Machine, describe_machine, set_arithmetic
+from projection import SceneGeometry
 from util import InputError, make_run_folder, write_json
 
 
-def test(opt: Namespace, checkpoint: dict | None, ranks: Ranks = ALONE) -> int:
+@dataclass(frozen=True)
+class Comparison:
+    """What the frames of a test are compared with, besides the true images."""
+
+    train_root: Path | None = option(
+        None,
+        "training views for a test: the baselines' source views and the nearest neighbours "
+        "(default: the training folder of data_root's scene: SCENE/train for SCENE/test, "
+        "ROOT/train/NAME for ROOT/test/NAME)",
+        resume="not inherited",
+        metavar="DIR",
+    )
+    lpips: bool = option(
+        False,
+        "in a test, measure LPIPS too (AlexNet, weights from torchvision)",
+        resume="not inherited",
+    )
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """All that `--train_test test` was told. record: every flag's value by its name, as
+    `options.json` holds them."""
+
+    run: Run
+    comparison: Comparison
+    model: str
+    architecture: Architecture
+    scene: SceneOptions
+    machine: Machine
+    record: dict[str, str | int | float | bool | None]
+
+
+def test(options: EvaluationOptions, checkpoint: dict | None, ranks: Ranks = ALONE) -> int:
     """Renders every pose of `--data_root` and returns the exit code, 0. Ranks share the frames."""
-    device = torch.device(opt.device)
+    run = options.run
+    machine = options.machine
+    device = torch.device(machine.device)
     with ranks.together():
-        set_arithmetic(opt.precision, device, opt.deterministic)
-        root = Path(opt.data_root)
-        architecture = architecture_of(opt)
-        measured = (root / "rgb").is_dir()
-        scene = load_scene(
-            root, opt.img_sidelength, background=opt.background, with_images=measured
+        set_arithmetic(machine.precision, device, machine.deterministic)
+        scene, geometry = load_test_scene(run.data_root, options.architecture, options.scene)
+        neighbors = load_neighbors(
+            scene,
+            options.comparison.train_root,
+            options.model,
+            options.architecture,
+            options.scene,
         )
-        geometry = scene_geometry(
-            scene.intrinsics, opt.grid_dim, opt.proj_sidelength, opt.near_plane
-        )
-        with np.errstate(all="ignore"):  # overflow ends in an error message; numpy need not warn
-            meets = frustum_meets_grid(
-                scene.cam2world,
-                scene.intrinsics.pinhole(opt.img_sidelength),
-                scene.intrinsics.grid(opt.near_plane),
-            )
-        for view in np.flatnonzero(~meets):
-            raise InputError(
-                f"{root}/pose/{scene.names[view]}.txt: sees nothing of the grid; check origin, "
-                "scale and "
-                "near plane in intrinsics.txt, and that the poses are camera-to-world"
-            )
-        training_views = (
-            load_training_views(opt, root) if measured or opt.model in FROM_SOURCE else None
-        )
-        if training_views is None and opt.model in FROM_SOURCE:
-            raise InputError(
-                f"--train_root is required to test --model {opt.model}, which renders from "
-                "training views"
-            )
-        neighbors = training_views and nearest_neighbors(training_views, scene.cam2world)
-        true_depth = (
-            load_true_depth(root / "depth", len(scene), opt.proj_sidelength) if measured else None
-        )
-        if opt.lpips and not measured:
-            raise InputError(f"--lpips: {root} has no true images (rgb) to compare with")
-        measure = (
-            FrameMetrics(
-                scene,
-                neighbors,
-                load_object_masks(scene, opt.background),
-                load_lpips() if opt.lpips else None,
-            )
-            if measured
-            else None
+        true_depth = None
+        if scene.images is not None:
+            map_sidelength = options.architecture.proj_sidelength
+            true_depth = load_true_depth(scene.root / "depth", len(scene), map_sidelength)
+        measure = load_frame_metrics(
+            scene, neighbors, options.scene.background, options.comparison.lpips
         )
         model = load_model(
-            opt.model,
-            architecture,
-            geometry,
-            device,
-            checkpoint,
-            opt.checkpoint and Path(opt.checkpoint),
+            options.model, options.architecture, geometry, device, checkpoint, run.checkpoint
         )
         parameters = count_parameters(model)
-        make_fast_(model, device, opt.compile, opt.kernels)
-    if opt.dry_run:
-        print(f"{root}: {len(scene)} poses, {'with' if measured else 'without'} true images")
+        make_fast_(model, device, machine.compile, machine.kernels)
+    if run.dry_run:
+        with_images = "without" if measure is None else "with"
+        print(f"{scene.root}: {len(scene)} poses, {with_images} true images")
         return 0
 
-    folder = ranks.from_first(lambda: make_test_folder(opt, device))
+    folder = ranks.from_first(lambda: make_test_folder(run, options.model, options.record, device))
     with ranks.together():
         if not folder.is_dir():
             raise InputError(
-                f"--logging_root {opt.logging_root}: is not shared by the machines of this run"
+                f"--logging_root {run.logging_root}: is not shared by the machines of this run"
             )
     farthest = geometry.near_plane + 2 * geometry.grid_dim * geometry.voxel_size
     metrics, depth = write_frames(
         folder,
-        render_path(model, scene.cam2world, neighbors, opt.precision, device, ranks),
+        render_path(model, scene.cam2world, neighbors, machine.precision, device, ranks),
         len(scene),
         (geometry.near_plane, farthest),
         measure,
@@ -114,24 +123,109 @@ def test(opt: Namespace, checkpoint: dict | None, ranks: Ranks = ALONE) -> int:
     )
     if not ranks.first:
         return 0
-    if measured:
+    if measure is not None:
         frames, nearest = zip(*metrics, strict=True)
-        setbacks = checkpoint.get("setbacks") if checkpoint else 0
+        depth_errors = None
+        if true_depth is not None and depth is not None:
+            depth_errors = measure_depth(depth, true_depth, geometry.voxel_size)
         content = {
             **mean_metrics(frames),
             "nearest_neighbor": neighbors and mean_metrics(nearest),
-            "depth": None
-            if true_depth is None or depth is None
-            else measure_depth(depth, true_depth, geometry.voxel_size),
-            "model": opt.model,
+            "depth": depth_errors,
+            "model": options.model,
             "parameters": parameters,
-            "setbacks": setbacks if isinstance(setbacks, int) else 0,
-            "protocol": protocol(opt),
+            "setbacks": recorded_setbacks(checkpoint),
+            "protocol": protocol(options.scene.background, options.architecture.img_sidelength),
             "frames": frames,
         }
         print_metrics(content)  # first: nothing is lost if the disk is full
         write_comparison(folder, scene)
         write_json(folder / "metrics.json", content)  # last: it says that the test is complete
+    print_files(folder)
+    return 0
+
+
+def load_test_scene(
+    root: Path, architecture: Architecture, options: SceneOptions
+) -> tuple[Scene, SceneGeometry]:
+    """The poses of a path, with their true images if there are any, and the scene's geometry.
+    Raises `InputError` for a view that sees nothing of the grid."""
+    sidelength = architecture.img_sidelength
+    with_images = (root / "rgb").is_dir()
+    scene = load_scene(root, sidelength, background=options.background, with_images=with_images)
+    geometry = scene_geometry(
+        scene.intrinsics, architecture.grid_dim, architecture.proj_sidelength, options.near_plane
+    )
+    with np.errstate(all="ignore"):  # overflow ends in an error message; numpy need not warn
+        meets = frustum_meets_grid(
+            scene.cam2world,
+            scene.intrinsics.pinhole(sidelength),
+            scene.intrinsics.grid(options.near_plane),
+        )
+    for view in np.flatnonzero(~meets):
+        raise InputError(
+            f"{root}/pose/{scene.names[view]}.txt: sees nothing of the grid; check origin, scale "
+            "and near plane in intrinsics.txt, and that the poses are camera-to-world"
+        )
+    return scene, geometry
+
+
+def load_neighbors(
+    scene: Scene,
+    train_root: Path | None,
+    model: str,
+    architecture: Architecture,
+    options: SceneOptions,
+) -> Neighbors | None:
+    """The training views that are nearest to those of a test. True images are compared with them,
+    and baselines render from them; None where neither is done, or where there are none.
+
+    They are those of `--train_root`, or of the same scene's training folder, that
+    `--sampling_pattern` keeps.
+    """
+    renders_from_views = model in FROM_SOURCE
+    if scene.images is None and not renders_from_views:
+        return None
+    root = train_root or find_split(scene.root, "train")
+    if root is None:
+        print(
+            f"warning: {scene.root}: no training folder belongs to it and --train_root is not "
+            "given; nearest neighbours are not measured",
+            file=sys.stderr,
+        )
+        if renders_from_views:
+            raise InputError(
+                f"--train_root is required to test --model {model}, which renders from training "
+                "views"
+            )
+        return None
+    sidelength = architecture.img_sidelength
+    views = load_scene(root, sidelength, options.sampling_pattern, options.background)
+    return nearest_neighbors(views, scene.cam2world)
+
+
+def load_frame_metrics(
+    scene: Scene, neighbors: Neighbors | None, background: str, lpips: bool
+) -> FrameMetrics | None:
+    """What measures the frames of a test; None without true images."""
+    if scene.images is None:
+        if lpips:
+            raise InputError(f"--lpips: {scene.root} has no true images (rgb) to compare with")
+        return None
+    distance = load_lpips() if lpips else None
+    return FrameMetrics(scene, neighbors, load_object_masks(scene, background), distance)
+
+
+def make_test_folder(run: Run, model: str, record: dict, device: torch.device) -> Path:
+    """A new folder for a test's results, with its options."""
+    name = run.experiment_name or "_".join(Path(run.checkpoint or model).parts[-2:])
+    (folder,) = make_run_folder(run.logging_root, "test_traj", name=name)
+    write_json(folder / "options.json", {"options": record, "machine": describe_machine(device)})
+    return folder
+
+
+def print_files(folder: Path) -> None:
+    """Prints where the files of a test are that people look at."""
     for what, name in [
         ("video", "video.mp4"),
         ("picture", "comparison.png"),
@@ -139,41 +233,20 @@ def test(opt: Namespace, checkpoint: dict | None, ranks: Ranks = ALONE) -> int:
     ]:
         if (folder / name).is_file():
             print(f"{what}: {folder / name}")
-    return 0
 
 
-def make_test_folder(opt: Namespace, device: torch.device) -> Path:
-    """A new folder for a test's results, with its options."""
-    (folder,) = make_run_folder(
-        Path(opt.logging_root),
-        "test_traj",
-        name=opt.experiment_name or "_".join(Path(opt.checkpoint or opt.model).parts[-2:]),
-    )
-    write_json(folder / "options.json", {"options": vars(opt), "machine": describe_machine(device)})
-    return folder
+def recorded_setbacks(checkpoint: dict | None) -> int:
+    """How often the training of a checkpoint went back to an earlier one."""
+    setbacks = checkpoint.get("setbacks") if checkpoint else 0
+    return setbacks if isinstance(setbacks, int) else 0
 
 
-def load_training_views(opt: Namespace, test_root: Path) -> Scene | None:
-    """The training views that frames are compared with and baselines render from: those of
-    `--train_root`, or of the same scene's training folder, that `--sampling_pattern` keeps."""
-    root = Path(opt.train_root) if opt.train_root else find_split(test_root, "train")
-    if root is None:
-        print(
-            f"warning: {test_root}: no training folder belongs to it and --train_root is not "
-            "given; nearest "
-            "neighbours are not measured",
-            file=sys.stderr,
-        )
-        return None
-    return load_scene(root, opt.img_sidelength, opt.sampling_pattern, opt.background)
-
-
-def protocol(opt: Namespace) -> dict:
+def protocol(background: str, sidelength: int) -> dict:
     """How the metrics were computed."""
     return {
         "border": BORDER,
-        "background": opt.background,
-        "sidelength": opt.img_sidelength,
+        "background": background,
+        "sidelength": sidelength,
         "ssim": {**SSIM, "window": 11},
         "psnr": "per frame on [0, 1] images, then averaged",
         "object": "over the pixels that are opaque in the true images, where any are transparent",

@@ -128,7 +128,7 @@ def split_flags(
     """Those flags of run_deepvoxels.py that decide what is learned, and those that may differ
     between two calls, both sorted. Ends the process with one line, as the command `prog`, if one is
     wrong. Raises `InputError` for one whose name is in `RESERVED` or `reserved`."""
-    parser, _ = build_parser()
+    parser = build_parser()
     parser.prog = prog
     given = vars(parser.parse_args(list(flags)))
     learning = []

@@ -1,6 +1,6 @@
 """What commands need of the machine.
 
-cli: parsers, errors as exit codes. output: printing that ends nothing. progress: bars and their
-lines in logs. signals: requests to end. runtime: device, precision, memory. ranks: several
-processes on one run.
+cli: parsers, errors as exit codes. options: how an option is declared. output: printing that ends
+nothing. progress: bars and their lines in logs. signals: requests to end. runtime: device,
+precision, memory. ranks: several processes on one run.
 """

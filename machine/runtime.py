@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from machine.options import option
 from util import InputError
 
 PRECISIONS = ["fp32", "tf32", "bf16"]
@@ -27,6 +29,28 @@ M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 M_MMAP_MAX = -4
 MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a run computes on, and how."""
+
+    device: str = option(
+        "auto", "cpu, cuda, cuda:N, or auto: CUDA if it is available", resume="not inherited"
+    )
+    precision: str = option(
+        "fp32", "arithmetic of the convolutions; tf32 is for CUDA only", choices=PRECISIONS
+    )
+    kernels: str = option(
+        "auto",
+        "auto: cpu_kernels where they apply; plain: PyTorch's own layers only",
+        resume="changeable",
+        choices=["auto", "plain"],
+    )
+    compile: bool = option(False, "compile the networks with torch.compile", resume="changeable")
+    deterministic: bool = option(
+        False, "on CUDA, use deterministic algorithms where PyTorch has them"
+    )
 
 
 def choose_device(name: str) -> str:

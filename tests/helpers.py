@@ -12,10 +12,13 @@ from pathlib import Path
 import torch
 from tensorboardX.proto.event_pb2 import Event
 
+from machine.ranks import ALONE
 from projection import SceneGeometry
-from run_deepvoxels import main
+from run_deepvoxels import main, resolve_options
 from tests.conftest import SMALL
 from tests.golden.synthetic_weights import synthetic_tensor
+from training.loop import set_up
+from training.state import Training
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
@@ -77,6 +80,16 @@ def run(*words) -> int:
         return main([str(word) for word in words])
     except SystemExit as end:
         return end.code
+
+
+def options_of(*words):
+    """The options of a command line."""
+    return resolve_options([str(word) for word in words])[0]
+
+
+def new_training(*words) -> Training:
+    """A training that has taken no step yet."""
+    return set_up(options_of(*words), None, ALONE)[0]
 
 
 def start(*words, wrapper=(), **kwargs) -> subprocess.Popen:

@@ -8,7 +8,6 @@ are zero but for it.
 """
 
 import sys
-from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,15 +21,16 @@ from machine.ranks import Ranks, joined
 from run_deepvoxels import resolve_options
 from training.data import Batch, load_batch, load_training_scene
 from training.networks import Networks, build_networks
+from training.options import TrainingOptions
 from training.step import train_step
 
 STEPS = 20
 # Dropout of few channels, of which batch norms see a few values, enlarges any difference tenfold in
 # a step or two, as MUON does: with these the learning rate is small.
 RECIPES = {
-    "no dropout": {"dropout": 0.0},
-    "muon": {"dropout": 0.0, "optimizer": "muon", "lr": 1e-5},
-    "dropout": {"lr": 1e-5},
+    "no dropout": ["--dropout", "0"],
+    "muon": ["--dropout", "0", "--optimizer", "muon", "--lr", "1e-5"],
+    "dropout": ["--lr", "1e-5"],
 }
 
 
@@ -91,17 +91,18 @@ def train_steps(words: list[str], ranks: Ranks) -> dict[str, dict]:
     """For each of `RECIPES` the losses of `STEPS` steps and the networks' state, in float64; and
     what changes in a step in which the last rank's target has a NaN. One process has two targets,
     and norms that see one at a time."""
-    opt, _ = resolve_options(words)
     with float64():
-        return {
-            name: _train_steps(Namespace(**{**vars(opt), **recipe}), ranks)
-            for name, recipe in RECIPES.items()
-        }
+        return {name: _train_steps([*words, *flags], ranks) for name, flags in RECIPES.items()}
 
 
-def _train_steps(opt: Namespace, ranks: Ranks) -> dict:
-    scene, geometry = load_training_scene(opt)
-    networks = build_networks(opt, geometry, torch.device("cpu"), ranks)
+def _train_steps(words: list[str], ranks: Ranks) -> dict:
+    options, _ = resolve_options(words)
+    assert isinstance(options, TrainingOptions)
+    learning = options.learning
+    scene, geometry = load_training_scene(
+        options.run.data_root, options.architecture, options.scene
+    )
+    networks = build_networks(options.architecture, geometry, learning, options.machine, ranks)
     if ranks.count == 1:
         norm_each_view_(networks.model)
         norm_each_view_(networks.discriminator)
@@ -110,16 +111,16 @@ def _train_steps(opt: Namespace, ranks: Ranks) -> dict:
     triplets = [
         triplet
         for epoch in range(3)
-        for triplet in draw_triplets(scene.cam2world, opt.num_trgt, 0, epoch)
+        for triplet in draw_triplets(scene.cam2world, learning.num_trgt, 0, epoch)
     ]
     for triplet in triplets[:STEPS]:
         batch = load_batch(views, triplet, ranks=ranks)
         batch = Batch(*(part.double() for part in batch))
-        losses.append(torch.stack(train_step(networks, batch, opt.l1_weight).losses))
+        losses.append(torch.stack(train_step(networks, batch, learning.l1_weight).losses))
     trained = state(networks)
     if ranks.rank == ranks.count - 1:
         batch.target_images[-1, 0, 20, 20] = float("nan")
-    finite = train_step(networks, batch, opt.l1_weight).finite
+    finite = train_step(networks, batch, learning.l1_weight).finite
     changed = [
         name for name, value in state(networks).items() if not torch.equal(value, trained[name])
     ]

@@ -21,6 +21,7 @@ from checkpoints import (
 from deep_voxels import Architecture, DeepVoxels
 from tests.helpers import GEOMETRY, GOLDEN, assert_same, original_checkpoint
 from training.keeper import CheckpointKeeper
+from training.options import Records
 from util import InputError
 
 
@@ -117,7 +118,7 @@ def test_an_old_checkpoint_that_cannot_be_removed_is_no_failed_save(tmp_path, mo
 
     unlink = Path.unlink
     monkeypatch.setattr(Path, "unlink", refuse)
-    keeper = CheckpointKeeper(tmp_path, every_steps=1, every_minutes=30.0, keep=1)
+    keeper = CheckpointKeeper(tmp_path, Records(checkpoint_every=1, keep_checkpoints=1))
     for step in (1, 2):
         problem = keeper.save({"model": {}, "epoch": 0, "step": step})
     assert "model-epoch_0_iter_2.pth was saved" in problem
@@ -127,7 +128,7 @@ def test_an_old_checkpoint_that_cannot_be_removed_is_no_failed_save(tmp_path, mo
 
 
 def test_a_clock_that_is_set_back_costs_no_checkpoint(tmp_path):
-    keeper = CheckpointKeeper(tmp_path, every_steps=1, every_minutes=30.0, keep=2)
+    keeper = CheckpointKeeper(tmp_path, Records(checkpoint_every=1, keep_checkpoints=2))
     for step in (1, 2):
         keeper.save({"model": {}, "epoch": 0, "step": step})
         os.utime(keeper.newest, (time.time() + 3600 + step,) * 2)

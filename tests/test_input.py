@@ -20,10 +20,18 @@ from hypothesis import HealthCheck, given, settings
 from checkpoints import save_checkpoint
 from data_util import load_image
 from deep_voxels import Architecture, DeepVoxels
-from run_deepvoxels import resolve_options
 from tests.conftest import SMALL, look_at_origin, write_scene
-from tests.helpers import GEOMETRY, arguments, final_checkpoint, render_arguments, resume, run
+from tests.helpers import (
+    GEOMETRY,
+    arguments,
+    final_checkpoint,
+    options_of,
+    render_arguments,
+    resume,
+    run,
+)
 from tests.malformed import flags, intrinsics, spoil_pose, spoilers
+from training.options import Learning
 from util import InputError
 
 WEIGHT = "rendering_net.net.3.weight"
@@ -201,14 +209,14 @@ def test_a_logging_root_that_cannot_be_made_is_refused(scene, tmp_path, assert_r
         assert_refused(arguments(scene, root), "--logging_root")
 
 
-def test_cameras_that_see_nothing_are_named(
-    scene, train_arguments, logs, untrained, assert_refused, capfd
-):
-    """A test is refused; training leaves the view out, with a warning."""
+def test_a_test_of_a_camera_that_sees_nothing_is_refused(scene, logs, untrained, assert_refused):
     turned_away(scene / "test" / "pose" / "000001.txt")
     assert_refused(
         render_arguments(scene / "test", logs, untrained), "000001.txt", "nothing of the grid"
     )
+
+
+def test_training_leaves_a_camera_out_that_sees_nothing(scene, train_arguments, capfd):
     turned_away(scene / "train" / "pose" / "000006.txt")
     assert run(*train_arguments, "--dry_run") == 0
     output = capfd.readouterr()
@@ -223,8 +231,8 @@ def test_dry_run_writes_nothing(scene, train_arguments, logs, untrained):
 
 
 def test_the_originals_defaults():
-    opt, _ = resolve_options(
-        ["--train_test", "train", "--data_root", "a", "--logging_root", "b", "--device", "cpu"]
+    options = options_of(
+        "--train_test", "train", "--data_root", "a", "--logging_root", "b", "--device", "cpu"
     )
     expected = {
         "max_epoch": 400,
@@ -242,18 +250,14 @@ def test_the_originals_defaults():
         "near_plane": 3**0.5 / 2,
         "experiment_name": "",
     }
-    assert {name: getattr(opt, name) for name in expected} == expected
+    assert {name: options.record[name] for name in expected} == expected
+    assert options.architecture == Architecture()
+    assert options.learning == Learning()
 
 
 def test_the_architecture_comes_from_the_checkpoint(untrained):
-    opt, _ = resolve_options(render_arguments("a", "b", untrained))
-    assert (opt.img_sidelength, opt.proj_sidelength, opt.grid_dim, opt.num_grid_feats, opt.nf0) == (
-        64,
-        16,
-        8,
-        4,
-        4,
-    )
+    options = options_of(*render_arguments("a", "b", untrained))
+    assert options.architecture == Architecture(64, 16, 8, 4, 4)
 
 
 def check_malformed(spoil, more):

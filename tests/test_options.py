@@ -2,14 +2,16 @@
 
 import json
 import shlex
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from checkpoints import newest_checkpoint, save_checkpoint
 from data_util import DEFAULT_NEAR_PLANE
-from deep_voxels import SIZES, Architecture, DeepVoxels, architecture_of
-from run_deepvoxels import resolve_options
+from dataio import SceneOptions
+from deep_voxels import SIZES, Architecture, DeepVoxels
+from machine.options import inherited
+from run_deepvoxels import OPTIONS
 from scenes.path import main as make_path
 from tests.conftest import SMALL
 from tests.helpers import (
@@ -17,6 +19,7 @@ from tests.helpers import (
     arguments,
     assert_same,
     final_checkpoint,
+    options_of,
     render_arguments,
     resume,
     run,
@@ -25,31 +28,23 @@ from util import InputError
 
 
 def resolved(*more):
-    opt, _ = resolve_options(
-        [
-            "--train_test",
-            "train",
-            "--data_root",
-            "a",
-            "--logging_root",
-            "b",
-            "--device",
-            "cpu",
-            *map(str, more),
-        ]
-    )
-    return opt
+    words = ["--train_test", "train", "--data_root", "a", "--logging_root", "b", "--device", "cpu"]
+    return options_of(*words, *more)
 
 
 def test_a_size_sets_the_architecture_flags_that_are_not_given():
-    assert architecture_of(resolved("--size", "small")) == Architecture(64, 32, 16, 16, 16)
-    assert architecture_of(resolved("--nf0", 8, "--size", "medium")) == Architecture(
-        128, 64, 32, 16, 8
-    )
+    assert resolved("--size", "small").architecture == Architecture(64, 32, 16, 16, 16)
+    narrower = resolved("--nf0", 8, "--size", "medium")
+    assert narrower.architecture == Architecture(128, 64, 32, 16, 8)
     assert resolved("--size", "paper") == resolved()
-    assert architecture_of(resolved("--size", "small", "--no_occlusion_net")) == replace(
-        SIZES["small"], no_occlusion_net=True
-    )
+    without = resolved("--size", "small", "--no_occlusion_net")
+    assert without.architecture == replace(SIZES["small"], no_occlusion_net=True)
+
+
+def test_a_test_takes_the_model_and_its_architecture_from_the_checkpoint():
+    """As `recorded_model` finds them there, which the options say beside their defaults."""
+    fixed = inherited(OPTIONS.values(), "in_test", "fixed")
+    assert fixed == {"model", *asdict(Architecture())}
 
 
 def test_runs_record_what_a_size_sets_and_not_its_name(scene, logs):
@@ -117,26 +112,25 @@ def test_the_run_that_latest_and_auto_find(scene, logs, tmp_path):
         return newest_checkpoint(folder)
 
     def found(*more):
-        opt, _ = resolve_options(arguments(scene, logs, *more))
-        return opt.resume, opt.checkpoint
+        run = options_of(*arguments(scene, logs, *more)).run
+        return run.resume, run.checkpoint
 
     first = begin("first")
     second = begin("second_first")
-    assert found("--resume", "latest") == (str(second), None)
-    assert found("--resume", "auto") == (str(second), None)
-    assert found("--resume", "auto", "--experiment_name", "first") == (str(first), None)
+    assert found("--resume", "latest") == (second, None)
+    assert found("--resume", "auto") == (second, None)
+    assert found("--resume", "auto", "--experiment_name", "first") == (first, None)
     assert found("--resume", "auto", "--experiment_name", "other") == (None, None)
     assert found("--resume", "auto", "--experiment_name", "other", "--checkpoint", first) == (
         None,
-        str(first),
+        first,
     )
     assert found("--resume", "auto", "--experiment_name", "first", "--checkpoint", second) == (
-        str(first),
+        first,
         None,
     )
-    assert found("--checkpoint", "latest", "--experiment_name", "first") == (None, str(second))
-    test, _ = resolve_options(render_arguments(scene / "test", logs, "latest"))
-    assert test.checkpoint == str(second)
+    assert found("--checkpoint", "latest", "--experiment_name", "first") == (None, second)
+    assert options_of(*render_arguments(scene / "test", logs, "latest")).run.checkpoint == second
     with pytest.raises(InputError, match="--resume latest: .*--experiment_name other"):
         found("--resume", "latest", "--experiment_name", "other")
     with pytest.raises(InputError, match="--lr 0.1 contradicts .*_first/model-epoch_0_iter_1.pth"):
@@ -146,10 +140,10 @@ def test_the_run_that_latest_and_auto_find(scene, logs, tmp_path):
         run(*resume(logs, "--max_steps", 2, "--resume", first, "--experiment_name", "renamed")) == 0
     )
     continued, _ = final_checkpoint(logs, 2)
-    assert found("--resume", "auto", "--experiment_name", "first") == (str(continued), None)
-    assert found("--checkpoint", "latest") == (None, str(continued))
+    assert found("--resume", "auto", "--experiment_name", "first") == (continued, None)
+    assert found("--checkpoint", "latest") == (None, continued)
     continued.unlink()  # latest.pth now points at nothing
-    assert found("--checkpoint", "latest") == (None, str(second))
+    assert found("--checkpoint", "latest") == (None, second)
 
 
 def test_a_run_is_found_by_its_name_however_often_it_was_started(scene, logs):
@@ -159,9 +153,8 @@ def test_a_run_is_found_by_its_name_however_often_it_was_started(scene, logs):
     content["history"] *= 1000
     record.write_text(json.dumps(content))
     assert record.stat().st_size > 1 << 20
-    assert resolve_options(
-        arguments(scene, logs, "--resume", "auto", "--experiment_name", "often")
-    )[0].resume
+    command = arguments(scene, logs, "--resume", "auto", "--experiment_name", "often")
+    assert options_of(*command).run.resume
 
 
 def test_a_resumed_run_keeps_its_records_and_kernels(scene, logs):
@@ -176,11 +169,13 @@ def test_a_resumed_run_keeps_its_records_and_kernels(scene, logs):
     }
     flags = [word for name, value in chosen.items() for word in (f"--{name}", value)]
     assert run(*arguments(scene, logs, "--max_steps", 2, *flags)) == 0
-    opt, _ = resolve_options(resume(logs, "--resume", "latest"))
-    assert {name: getattr(opt, name) for name in chosen} == chosen
-    opt, _ = resolve_options(resume(logs, "--resume", "latest", "--keep_checkpoints", 3))
-    assert opt.keep_checkpoints == 3
-    assert opt.max_steps is None  # of that command alone
+    resumed = options_of(*resume(logs))
+    assert {name: resumed.record[name] for name in chosen} == chosen
+    assert asdict(resumed.records).items() <= chosen.items()
+    assert resumed.machine.kernels == "plain"
+    resumed = options_of(*resume(logs, "--keep_checkpoints", 3))
+    assert resumed.records.keep_checkpoints == 3
+    assert resumed.learning.max_steps is None  # of that command alone
 
 
 def test_a_test_sees_the_scene_as_training_did(scene, logs):
@@ -202,18 +197,12 @@ def test_a_test_sees_the_scene_as_training_did(scene, logs):
         )
         == 0
     )
-    opt, _ = resolve_options(render_arguments(scene / "test", logs, "latest"))
-    assert (opt.near_plane, opt.background, opt.sampling_pattern) == (0.7, "black", "skip_1")
-    opt, _ = resolve_options(
-        render_arguments(scene / "test", logs, "latest", "--background", "white")
-    )
-    assert opt.background == "white"
-    opt, _ = resolve_options(arguments(scene, logs, "--checkpoint", "latest"))  # another training
-    assert (opt.near_plane, opt.background, opt.sampling_pattern) == (
-        DEFAULT_NEAR_PLANE,
-        "white",
-        "all",
-    )
+    command = render_arguments(scene / "test", logs, "latest")
+    assert options_of(*command).scene == SceneOptions(0.7, "black", "skip_1")
+    other = options_of(*command, "--background", "white")
+    assert other.scene == SceneOptions(0.7, "white", "skip_1")
+    another_training = options_of(*arguments(scene, logs, "--checkpoint", "latest"))
+    assert another_training.scene == SceneOptions(DEFAULT_NEAR_PLANE, "white", "all")
 
 
 def test_latest_where_nothing_is(scene, logs, train_arguments, assert_refused):

@@ -2,7 +2,6 @@
 (paper, section 3.1)."""
 
 import sys
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from baselines import FROM_SOURCE
-from dataio import Scene, Views, draw_triplets, load_scene, scene_geometry
+from dataio import Scene, SceneOptions, Views, draw_triplets, load_scene, scene_geometry
+from deep_voxels import Architecture
 from geometry.coverage import judge
 from machine.ranks import ALONE, Ranks
 from projection import SceneGeometry
@@ -29,22 +28,25 @@ class Batch(NamedTuple):
     target_cam2world: Float[Tensor, "v 4 4"]
 
 
-def load_training_scene(opt: Namespace) -> tuple[Scene, SceneGeometry]:
+def load_training_scene(
+    root: Path, architecture: Architecture, options: SceneOptions
+) -> tuple[Scene, SceneGeometry]:
     """The training views that see the grid, and the scene's geometry. Other views are left out,
     with a warning.
 
     Raises `InputError` for a scene that cannot be learned, with the reason (the checks of
     `scenes.check`, in brief).
     """
-    scene = load_scene(
-        Path(opt.data_root), opt.img_sidelength, opt.sampling_pattern, opt.background
+    sidelength = architecture.img_sidelength
+    scene = load_scene(root, sidelength, options.sampling_pattern, options.background)
+    geometry = scene_geometry(
+        scene.intrinsics, architecture.grid_dim, architecture.proj_sidelength, options.near_plane
     )
-    geometry = scene_geometry(scene.intrinsics, opt.grid_dim, opt.proj_sidelength, opt.near_plane)
     with np.errstate(all="ignore"):  # overflow ends in a verdict; numpy need not warn
         verdict = judge(
             scene.cam2world,
-            scene.intrinsics.pinhole(opt.img_sidelength),
-            scene.intrinsics.grid(opt.near_plane),
+            scene.intrinsics.pinhole(sidelength),
+            scene.intrinsics.grid(options.near_plane),
             scene.names,
         )
     if verdict.errors:
@@ -65,13 +67,6 @@ def load_training_scene(opt: Namespace) -> tuple[Scene, SceneGeometry]:
             file=sys.stderr,
         )
     return scene.subset([i for i in range(len(scene)) if i not in blind]), geometry
-
-
-def sources_of_a_step(opt: Namespace) -> int:
-    """One, which the volume takes in and which is near target 0; for a model that renders a view
-    from its source, one near each target (paper, section 4: 'one of the top-5 nearest
-    neighbors')."""
-    return opt.num_trgt if opt.model in FROM_SOURCE else 1
 
 
 def training_triplets(

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from checkpoints import load_checkpoint, newest_checkpoint, point_latest_at, save_checkpoint
+from training.options import Records
 from util import InputError, one_line
 
 OPTIMIZERS = ("model_optimizer", "kernel_optimizer", "discriminator_optimizer")
@@ -16,19 +17,9 @@ class CheckpointKeeper:
     newest last. failed: whether the last save failed; `due` then asks for another.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        every_steps: int,
-        every_minutes: float,
-        keep: int,
-        keep_optimizer: str = "all",
-    ):
+    def __init__(self, folder: Path, records: Records):
         self.folder = folder
-        self.every_steps = every_steps
-        self.every_minutes = every_minutes
-        self.keep = keep
-        self.keep_optimizer = keep_optimizer
+        self.records = records
         self._without_optimizer = set()
         self.newest = newest_checkpoint(folder)
         self.saved = []
@@ -40,8 +31,11 @@ class CheckpointKeeper:
     def due(self, step: int) -> bool:
         """Whether to save now: every so many steps, every so many minutes, and a minute after a
         failure."""
-        wait = min(1, self.every_minutes) if self.failed else self.every_minutes
-        return step % self.every_steps == 0 or (time.monotonic() - self._last_attempt) / 60 >= wait
+        wait = self.records.checkpoint_minutes
+        if self.failed:
+            wait = min(1, wait)
+        waited = (time.monotonic() - self._last_attempt) / 60
+        return step % self.records.checkpoint_every == 0 or waited >= wait
 
     def save(self, checkpoint: dict) -> str | None:
         """Saves the checkpoint of `checkpoint["step"]`. Returns what went wrong, if anything; older
@@ -85,14 +79,17 @@ class CheckpointKeeper:
         return sorted(complete, key=lambda path: (path == self.newest, path.stat().st_mtime_ns))
 
     def _remove_old(self) -> None:
-        if self.keep:
-            for path in self.kept()[: -self.keep]:
+        keep = self.records.keep_checkpoints
+        if keep:
+            for path in self.kept()[:-keep]:
                 path.unlink()
 
     def _remove_optimizers(self) -> None:
         """With `--keep_optimizer last`, rewrites all checkpoints but the newest without the
         optimizers' state."""
-        for path in self.kept()[:-1] if self.keep_optimizer == "last" else []:
+        if self.records.keep_optimizer != "last":
+            return
+        for path in self.kept()[:-1]:
             if path not in self._without_optimizer:
                 remove_optimizers(path)
                 self._without_optimizer.add(path)

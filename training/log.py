@@ -13,9 +13,9 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from torch import Tensor
 
 from data_util import color_depth
-from deep_voxels import Integration, Rendering
 from machine.progress import Progress
-from training.step import Losses
+from training.data import Batch
+from training.step import Losses, Step
 
 
 class TensorboardLog:
@@ -56,19 +56,11 @@ class TensorboardLog:
             self._file = None
 
 
-def log_pictures(
-    log: TensorboardLog,
-    step: int,
-    source: Tensor,
-    targets: Tensor,
-    rendering: Rendering,
-    integration: Integration | None,
-) -> None:
+def log_pictures(log: TensorboardLog, step: int, batch: Batch, result: Step) -> None:
     """Logs the source, output beside truth for every target, depth, and the GRU's gates, if there
-    are any, averaged along z, y and x.
-
-    source (n, 3, s, s) and targets (v, 3, s, s) in [-1/2, 1/2].
-    """
+    are any, averaged along z, y and x."""
+    rendering = result.rendering
+    integration = result.integration
 
     def rows(images: Tensor) -> np.ndarray:
         """Images one above the other, in [0, 1]."""
@@ -76,10 +68,9 @@ def log_pictures(
             list((images.detach().float().cpu() + 0.5).clamp(0, 1).permute(0, 2, 3, 1))
         ).numpy()
 
-    log.picture("source", rows(source), step)
-    log.picture(
-        "output_and_truth", np.concatenate([rows(rendering.images), rows(targets)], axis=1), step
-    )
+    log.picture("source", rows(batch.source_image), step)
+    output_and_truth = [rows(rendering.images), rows(batch.target_images)]
+    log.picture("output_and_truth", np.concatenate(output_and_truth, axis=1), step)
     if rendering.depth is not None:
         depth = torch.cat(list(rendering.depth[:, 0].detach().float().cpu())).numpy()
         log.picture("depth", color_depth(depth, float(depth.min()), float(depth.max())) / 255, step)

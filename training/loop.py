@@ -4,232 +4,247 @@ python run_deepvoxels.py --train_test train --data_root SCENE --logging_root LOG
 """
 
 import sys
-import time
-from argparse import Namespace
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from zlib import crc32
 
+import numpy as np
 import torch
+from jaxtyping import Int
+from torch.optim.lr_scheduler import LambdaLR
 
 from baselines.width import count_parameters
-from dataio import Scene
+from dataio import Scene, Views
 from machine.ranks import ALONE, Ranks
 from machine.runtime import set_arithmetic
-from training.data import load_batch, load_training_scene, sources_of_a_step, training_triplets
+from training.data import Batch, load_batch, load_training_scene, training_triplets
 from training.guard import MAX_SKIPPED_STEPS, NotFinite, SkippedSteps
-from training.keeper import CheckpointKeeper
-from training.log import ProgressBar, TensorboardLog, log_pictures, losses_on_host
-from training.memory import report_needs
-from training.networks import Networks
-from training.next_commands import next_commands
+from training.log import ProgressBar
+from training.memory import needs_of_rank, report_disk, report_memory
+from training.networks import build_networks
+from training.options import TrainingOptions
 from training.recipes import learning_rate_schedule
-from training.run_folder import Signals, open_run
-from training.stability import loop_gain
-from training.state import MAX_SETBACKS, begin, go_back, snapshot
-from training.step import train_step
+from training.recorder import Recorder, due_after
+from training.run_folder import Signals, describe_start, open_run
+from training.state import MAX_SETBACKS, RunProgress, Start, Training, begin, go_back
+from training.step import Step, train_step
 from training.validation import Validation, load_validation
 
-PROGRESS_EVERY = 10  # steps between waits for the device, to read the losses
 
+def train(options: TrainingOptions, checkpoint: dict | None, ranks: Ranks = ALONE) -> int:
+    """Trains as the options say. All ranks train; the first logs, validates and saves.
 
-def train(opt: Namespace, checkpoint: dict | None, ranks: Ranks = ALONE) -> int:
-    """Trains as the options say.
-
-    `checkpoint`: see `training.state.begin`. Where too many steps in a row are not finite, training
-    goes back to its newest checkpoint, or to the one that it began with, and continues at half the
-    learning rate, at most `MAX_SETBACKS` times. All ranks train; the first logs, validates and
-    saves.
-
-    Returns the exit code: 0 when done, 128 + the number of the signal that ended the run early, 1
-    if its last checkpoint could not be saved or too many steps in a row were not finite.
+    `checkpoint`: see `training.state.begin`. Returns the exit code: 0 when done, 128 + the number
+    of the signal that ended the run early, 1 if its last checkpoint could not be saved or too many
+    steps in a row were not finite.
     """
-    device = torch.device(opt.device)
-    with ranks.together():
-        set_arithmetic(opt.precision, device, opt.deterministic)
-        scene, geometry = load_training_scene(opt)
-        validation = (
-            load_validation(opt, scene, geometry) if opt.validate_every and ranks.first else None
-        )
-        report_needs(opt, device, ranks)
-        networks, first_step = begin(opt, scene, geometry, checkpoint, ranks)
-    if ranks.count > 1:
-        ranks.require_same(
-            int(scene.fingerprint[:15], 16),
-            f"--data_root {opt.data_root}: is not the same scene on all machines",
-        )
-        ranks.require_same(
-            crc32(repr(scene.intrinsics).encode()),
-            f"{opt.data_root}/intrinsics.txt: is not the same on all machines",
-        )
-    if checkpoint:
-        checkpoint.clear()  # it would take as much memory as the networks until training ends
-    total_steps = opt.max_epoch * len(scene)
-    if opt.max_steps is not None:
-        total_steps = min(total_steps, opt.max_steps)
-    print(
-        f"{scene.root}: {len(scene)} views at {opt.img_sidelength} pixels; "
-        f"{opt.model} of {count_parameters(networks.model) / 1e6:.2f} M parameters on {device}; "
-        f"steps {first_step} to {total_steps}"
-    )
-    if opt.dry_run:
+    training, validation = set_up(options, checkpoint, ranks)
+    report_start(training)
+    if options.run.dry_run:
         return 0
-
-    with ExitStack() as run:
+    with ExitStack() as stack:
+        folders = None
         with ranks.together():
-            folders = (
-                run.enter_context(open_run(opt, scene.root, first_step, device, ranks))
-                if ranks.first
-                else None
-            )
-        signals = run.enter_context(Signals())
-        keeper = None
-        log = None
+            if ranks.first:
+                device = torch.device(options.machine.device)
+                start = describe_start(options.record, training.progress.step, device, ranks)
+                folders = stack.enter_context(open_run(options.run, start))
+        signals = stack.enter_context(Signals())
+        recorder = None
         if folders:
             logs, runs = folders
             print(f"checkpoints: {logs}\ntensorboard: {runs}")
-            keeper = CheckpointKeeper(
-                logs,
-                opt.checkpoint_every,
-                opt.checkpoint_minutes,
-                opt.keep_checkpoints,
-                opt.keep_optimizer,
+            recorder = Recorder(training, logs, runs, validation)
+        return run_to_end(training, recorder, signals)
+
+
+def set_up(
+    options: TrainingOptions, checkpoint: dict | None, ranks: Ranks
+) -> tuple[Training, Validation | None]:
+    """Reads the scene and brings networks to where the run begins. Writes nothing. Raises
+    `InputError` for what cannot be trained. The first rank alone reads views to validate with."""
+    run = options.run
+    learning = options.learning
+    machine = options.machine
+    device = torch.device(machine.device)
+    with ranks.together():
+        set_arithmetic(machine.precision, device, machine.deterministic)
+        scene, geometry = load_training_scene(run.data_root, options.architecture, options.scene)
+        validation = None
+        if options.records.validate_every and ranks.first:
+            validation = load_validation(
+                scene,
+                learning.model,
+                options.architecture,
+                options.scene,
+                options.records.validate_every,
             )
-        while True:
-            steps = range(first_step, total_steps)
-            if folders:
-                log = TensorboardLog(runs, first_step + 1)
-            ranks.share_random_state(device)
-            try:
-                return run_steps(opt, networks, scene, steps, keeper, log, signals, validation)
-            except NotFinite as error:
-                if networks.setbacks == MAX_SETBACKS:
-                    print(
-                        f"error: {error}; training went back {MAX_SETBACKS} times already. The "
-                        "newest checkpoint is "
-                        f"{keeper and keeper.newest or 'none yet'}",
-                        file=sys.stderr,
-                    )
-                    return 1
-                setbacks = networks.setbacks + 1
-                seconds = networks.seconds
-                networks, first_step, good = go_back(
-                    opt, scene, geometry, keeper.saved if keeper else [], ranks
-                )
-                networks.setbacks = setbacks
-                networks.seconds = seconds
-                networks.skipped_in_a_row = 0
+        needs = needs_of_rank(options.architecture, learning, ranks)
+        report_memory(needs, device, ranks)
+        report_disk(needs, run, options.records)
+        new_networks = partial(
+            build_networks, options.architecture, geometry, learning, machine, ranks
+        )
+        start = Start(run, learning, scene, new_networks)
+        networks, progress = begin(start, checkpoint)
+    require_same_scene(scene, ranks)
+    if checkpoint:
+        checkpoint.clear()  # it would take as much memory as the networks until training ends
+    return Training(options, start, networks, progress), validation
+
+
+def require_same_scene(scene: Scene, ranks: Ranks) -> None:
+    """Ends all ranks with an `InputError` unless they read the same scene."""
+    if ranks.count == 1:
+        return
+    ranks.require_same(
+        int(scene.fingerprint[:15], 16),
+        f"--data_root {scene.root}: is not the same scene on all machines",
+    )
+    ranks.require_same(
+        crc32(repr(scene.intrinsics).encode()),
+        f"{scene.root}/intrinsics.txt: is not the same on all machines",
+    )
+
+
+def report_start(training: Training) -> None:
+    """Prints what is trained on what."""
+    options = training.options
+    scene = training.scene
+    millions = count_parameters(training.networks.model) / 1e6
+    print(
+        f"{scene.root}: {len(scene)} views at {options.architecture.img_sidelength} pixels; "
+        f"{options.learning.model} of {millions:.2f} M parameters on {options.machine.device}; "
+        f"steps {training.steps.start} to {training.steps.stop}"
+    )
+
+
+def run_to_end(training: Training, recorder: Recorder | None, signals: Signals) -> int:
+    """Takes all steps and returns the exit code of `train`.
+
+    Where too many steps in a row are not finite, training goes back to its newest checkpoint, or to
+    the one that it began with, and continues at half the learning rate, at most `MAX_SETBACKS`
+    times. Only the first rank has a recorder.
+    """
+    while True:
+        steps = training.steps
+        try:
+            stop = run_steps(training, recorder, signals)
+            break
+        except NotFinite as error:
+            if training.progress.setbacks == MAX_SETBACKS:
+                newest = recorder and recorder.keeper.newest
                 print(
-                    f"warning: {error}; going back to {good or 'the start'}, at half the learning "
-                    "rate "
-                    f"(setback {setbacks} of {MAX_SETBACKS})",
+                    f"error: {error}; training went back {MAX_SETBACKS} times already. The newest "
+                    f"checkpoint is {newest or 'none yet'}",
                     file=sys.stderr,
                 )
-
-
-def run_steps(
-    opt: Namespace,
-    networks: Networks,
-    scene: Scene,
-    steps: range,
-    keeper: CheckpointKeeper | None,
-    log: TensorboardLog | None,
-    signals: Signals,
-    validation: Validation | None,
-) -> int:
-    """The training loop over `steps`, counted from 0. Returns the exit code of `train`, or raises
-    `NotFinite`.
-
-    Only the first rank has `keeper`, `log` and `validation`.
-    """
-    ranks = networks.ranks
-    stop = 0
-    begun = time.monotonic() - networks.seconds
-    num_sources = sources_of_a_step(opt)
-    views = scene.on(torch.device(opt.device))
-    skipped = SkippedSteps(scene.names, networks.skipped_in_a_row)
-    lr = opt.lr / 2**networks.setbacks
-    schedules = [
-        learning_rate_schedule(optimizer, lr, opt.lr_decay, steps)
-        for optimizer in networks.optimizers.values()
-    ]
-    networks.model.train()
-    networks.discriminator.train()
-    with ProgressBar(steps) as progress:
-        for step, epoch, triplet in training_triplets(
-            scene, opt.num_trgt, opt.seed, steps, num_sources
-        ):
-            batch = load_batch(views, triplet, num_sources, ranks)
-            result = train_step(networks, batch, opt.l1_weight, opt.precision, opt.volume_limit)
-            for schedule in schedules:
-                schedule.step()
-            if networks.average:
-                networks.average.update(networks.model, step)
-            skipped.add(step, triplet, result.finite)
-            progress.update()
-
-            stop, save = ranks.largest(
-                signals.stop or 0, signals.save or (ranks.first and keeper.due(step))
-            )
-            last = step == steps.stop or stop != 0
-            log_scalars = step % PROGRESS_EVERY == 0 or step == steps.stop
-            log_images = step % opt.log_every == 0
-            validate = (
-                opt.validate_every
-                and not stop
-                and (step % opt.validate_every == 0 or step == steps.stop)
-            )
-            if not (log_scalars or log_images or save or validate or last):
-                continue  # what follows waits for the device
-            for line in skipped.read():
-                progress.report("warning", line)
-            if skipped.in_a_row == MAX_SKIPPED_STEPS:
-                networks.seconds = time.monotonic() - begun
-                raise NotFinite(
-                    f"{MAX_SKIPPED_STEPS} steps in a row before step {step} were not finite"
-                )
-            signals.save = signals.save and not save
-            if not ranks.first:
-                if last:
-                    break
-                continue  # the next step waits for the first rank
-            if log_scalars and not skipped.in_a_row:
-                losses = losses_on_host(result.losses)
-                gain = loop_gain(getattr(networks.model, "integration_net", None))
-                if gain is not None:
-                    losses["loop_gain"] = float(gain)
-                progress.show(losses, opt.l1_weight)
-                log.scalars(losses, step)
-            if log_images and not skipped.in_a_row:
-                log_pictures(
-                    log,
-                    step,
-                    batch.source_image,
-                    batch.target_images,
-                    result.rendering,
-                    result.integration,
-                )
-            if validate:
-                metrics = validation.measure(networks)
-                progress.show_validation(metrics)
-                log.scalars({f"val/{name}": value for name, value in metrics.items()}, step)
-            if save or last:
-                networks.seconds = time.monotonic() - begun
-                networks.skipped_in_a_row = skipped.in_a_row
-                problem = keeper.save(snapshot(opt, networks, scene, step, epoch))
-                if problem:
-                    progress.report("error" if last and keeper.failed else "warning", problem)
-            if last:
-                break
+                return 1
+            set_back(training, recorder, str(error))
     stop = stop or signals.stop or 0  # a signal may come while the last checkpoint is saved
-    if not ranks.first:
-        return 128 + stop if stop else 0
-    if keeper.failed:
+    if recorder and recorder.keeper.failed:
         return 1
-    print(
-        f"saved {keeper.newest}"
-        if steps
-        else f"nothing to do: the run has taken all of its steps; its checkpoint is {keeper.newest}"
-    )
-    if keeper.newest:
-        print(next_commands(opt, keeper.newest))
+    if recorder:
+        recorder.report_end(took_steps=bool(steps))
     return 128 + stop if stop else 0
+
+
+def set_back(training: Training, recorder: Recorder | None, reason: str) -> None:
+    """Takes networks and progress back to the last good checkpoint; each time halves the learning
+    rate. The clock goes on."""
+    before = training.progress
+    saved = recorder.keeper.saved if recorder else []
+    training.networks, progress, good = go_back(training.start, saved, training.networks.ranks)
+    training.progress = replace(
+        progress, setbacks=before.setbacks + 1, seconds=before.seconds, skipped_in_a_row=0
+    )
+    print(
+        f"warning: {reason}; going back to {good or 'the start'}, at half the learning rate "
+        f"(setback {training.progress.setbacks} of {MAX_SETBACKS})",
+        file=sys.stderr,
+    )
+
+
+def run_steps(training: Training, recorder: Recorder | None, signals: Signals) -> int:
+    """Takes the steps that are left. Returns the number of the signal that ended them early, or 0.
+    Raises `NotFinite`."""
+    learning = training.options.learning
+    device = torch.device(training.options.machine.device)
+    progress = training.progress
+    ranks = training.networks.ranks
+    steps = training.steps
+    ranks.share_random_state(device)
+    views = training.scene.on(device)
+    skipped = SkippedSteps(training.scene.names, progress.skipped_in_a_row)
+    schedules = learning_rate_schedules(training)
+    training.networks.model.train()
+    training.networks.discriminator.train()
+    progress.start_clock()
+    with ProgressBar(steps) as bar:
+        if recorder:
+            recorder.begin(bar)
+        for step, _, triplet in training_triplets(
+            training.scene, learning.num_trgt, learning.seed, steps, learning.num_sources
+        ):
+            batch, result = take_step(training, views, schedules, step, triplet)
+            skipped.add(step, triplet, result.finite)
+            progress.step = step
+            bar.update()
+
+            wants_save = signals.save or (recorder is not None and recorder.keeper.due(step))
+            stop, save = ranks.largest(signals.stop or 0, wants_save)
+            due = due_after(step, steps.stop, training.options.records, stop, bool(save))
+            if not any(due):
+                continue  # what is due waits for the device
+            read_skipped(skipped, progress, bar)
+            signals.save = signals.save and not save
+            if recorder:  # other ranks wait for the first in the next step
+                recorder.record(due, batch, result)
+            if due.last:
+                return stop
+    return 0
+
+
+def learning_rate_schedules(training: Training) -> list[LambdaLR]:
+    """The schedule of each optimizer over the steps that are left."""
+    learning = training.options.learning
+    lr = learning.lr / 2**training.progress.setbacks
+    return [
+        learning_rate_schedule(optimizer, lr, learning.lr_decay, training.steps)
+        for optimizer in training.networks.optimizers.values()
+    ]
+
+
+def take_step(
+    training: Training,
+    views: Views,
+    schedules: list[LambdaLR],
+    step: int,
+    triplet: Int[np.ndarray, "views"],
+) -> tuple[Batch, Step]:
+    """One step, from 1, on a triplet of view indices: both networks, their learning rates and the
+    average of the weights. Does not wait for the device."""
+    learning = training.options.learning
+    networks = training.networks
+    batch = load_batch(views, triplet, learning.num_sources, networks.ranks)
+    precision = training.options.machine.precision
+    result = train_step(networks, batch, learning.l1_weight, precision, learning.volume_limit)
+    for schedule in schedules:
+        schedule.step()
+    if networks.average:
+        networks.average.update(networks.model, step)
+    return batch, result
+
+
+def read_skipped(skipped: SkippedSteps, progress: RunProgress, bar: ProgressBar) -> None:
+    """Names the steps that were skipped since the last call. Raises `NotFinite` after too many in a
+    row. Waits for the device."""
+    for line in skipped.read():
+        bar.report("warning", line)
+    progress.skipped_in_a_row = skipped.in_a_row
+    if skipped.in_a_row == MAX_SKIPPED_STEPS:
+        progress.read_clock()
+        raise NotFinite(
+            f"{MAX_SKIPPED_STEPS} steps in a row before step {progress.step} were not finite"
+        )

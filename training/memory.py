@@ -5,8 +5,7 @@ The networks are built and called on the device "meta", where tensors have shape
 
 import shutil
 import sys
-from argparse import Namespace
-from pathlib import Path
+from dataclasses import replace
 from typing import NamedTuple
 
 import psutil
@@ -15,12 +14,13 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from baselines import build_model
-from deep_voxels import architecture_of
+from deep_voxels import Architecture
 from losses import PatchDiscriminator
+from machine.options import Run
 from machine.ranks import Ranks
 from projection import SceneGeometry
-from training.data import sources_of_a_step
 from training.muon import kernels_of
+from training.options import Learning, Records
 
 GIB = 2**30
 LIBRARIES = GIB // 4  # what PyTorch loads in the first steps, on a CPU
@@ -41,8 +41,8 @@ class Needs(NamedTuple):
     optimizers: int
 
 
-def training_needs(opt: Namespace) -> Needs:
-    """What a run with these options needs, as PyTorch's own layers take it in float32."""
+def training_needs(architecture: Architecture, learning: Learning) -> Needs:
+    """What a run needs, as PyTorch's own layers take it in float32."""
     kept = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -50,36 +50,37 @@ def training_needs(opt: Namespace) -> Needs:
         kept[storage._cdata] = storage
         return tensor
 
-    side = opt.img_sidelength
+    side = architecture.img_sidelength
     geometry = SceneGeometry(
-        opt.grid_dim,
-        1 / opt.grid_dim,
+        architecture.grid_dim,
+        1 / architecture.grid_dim,
         (0.0, 0.0, 0.0),
         1.0,
-        opt.proj_sidelength,
+        architecture.proj_sidelength,
         focal=1.0,
         cx=0.0,
         cy=0.0,
     )
     with torch.device("meta"):
-        model = build_model(opt.model, architecture_of(opt), geometry)
+        model = build_model(learning.model, architecture, geometry)
         discriminator = PatchDiscriminator()
         with saved_tensors_hooks(keep, lambda tensor: tensor):
-            sources = sources_of_a_step(opt)
             rendering, _ = model(
-                torch.empty(sources, 3, side, side),
-                torch.empty(sources, 4, 4),
-                torch.empty(opt.num_trgt, 4, 4),
+                torch.empty(learning.num_sources, 3, side, side),
+                torch.empty(learning.num_sources, 4, 4),
+                torch.empty(learning.num_trgt, 4, 4),
             )
             discriminator(rendering.images)
             discriminator(torch.empty_like(rendering.images))
     parameters = [*model.parameters(), *discriminator.parameters()]
     gradients = sum(parameter.nbytes for parameter in parameters)
     moments = 2 * gradients  # ADAM's; MUON has one
-    if opt.optimizer == "muon":
+    if learning.optimizer == "muon":
         moments -= sum(kernel.nbytes for kernel in kernels_of(model))
     state = gradients + moments + sum(buffer.nbytes for buffer in model.buffers())
-    average = sum(tensor.nbytes for tensor in model.state_dict().values()) if opt.average else 0
+    average = 0
+    if learning.average:
+        average = sum(tensor.nbytes for tensor in model.state_dict().values())
     saved = [*model.state_dict().values(), *discriminator.state_dict().values()]
     for tensor in [*parameters, *model.buffers()]:
         kept.pop(tensor.untyped_storage()._cdata, None)
@@ -91,15 +92,16 @@ def training_needs(opt: Namespace) -> Needs:
     )
 
 
-def report_needs(opt: Namespace, device: torch.device, ranks: Ranks) -> None:
-    """Prints what a run needs; warns where that is more than there is."""
-    needs = training_needs(Namespace(**{**vars(opt), "num_trgt": opt.num_trgt // ranks.count}))
-    report_memory(needs, device, ranks)
-    report_disk(needs, opt)
+def needs_of_rank(architecture: Architecture, learning: Learning, ranks: Ranks) -> Needs:
+    """What each of several ranks needs, which share the target views."""
+    return training_needs(
+        architecture, replace(learning, num_trgt=learning.num_trgt // ranks.count)
+    )
 
 
 def report_memory(needs: Needs, device: torch.device, ranks: Ranks) -> None:
-    """Prints what a process needs. Those of one machine share its memory, but no GPU."""
+    """Prints what a process needs, and warns where that is more than there is. Those of one machine
+    share its memory, but no GPU."""
     if device.type == "cuda":
         program = 0
         held = 0
@@ -127,41 +129,36 @@ def report_memory(needs: Needs, device: torch.device, ranks: Ranks) -> None:
         )
 
 
-def report_disk(needs: Needs, opt: Namespace) -> None:
+def report_disk(needs: Needs, run: Run, records: Records) -> None:
     """Prints what the checkpoints that a run keeps will take, and the one more that is there while
-    it is saved."""
+    it is saved. Warns where that is more than there is."""
     whole = needs.weights + needs.optimizers
-    root = Path(opt.logging_root).absolute()
-    rest = needs.weights if opt.keep_optimizer == "last" else whole
-    if not opt.keep_checkpoints:
+    rest = needs.weights if records.keep_optimizer == "last" else whole
+    if not records.keep_checkpoints:
         print(
-            f"disk: {shown_size(whole)} under {opt.logging_root} for the newest checkpoint, "
-            f"{shown_size(rest)} for "
-            f"each other; all are kept, one every {opt.checkpoint_every} steps or "
-            f"{opt.checkpoint_minutes:g} minutes"
+            f"disk: {shown_size(whole)} under {run.logging_root} for the newest checkpoint, "
+            f"{shown_size(rest)} for each other; all are kept, one every "
+            f"{records.checkpoint_every} steps or {records.checkpoint_minutes:g} minutes"
         )
         return
-    total = 2 * whole + (opt.keep_checkpoints - 1) * rest
+    total = 2 * whole + (records.keep_checkpoints - 1) * rest
     print(
-        f"disk: up to {shown_size(total)} under {opt.logging_root} ({opt.keep_checkpoints} "
-        "checkpoints: the newest "
-        f"{shown_size(whole)}, others {shown_size(rest)}; and one more while it is saved)",
+        f"disk: up to {shown_size(total)} under {run.logging_root} ({records.keep_checkpoints} "
+        f"checkpoints: the newest {shown_size(whole)}, others {shown_size(rest)}; and one more "
+        "while it is saved)",
         flush=True,
     )
-    there = (
-        sum(path.stat().st_size for path in Path(opt.resume).parent.glob("model-*.pth"))
-        if opt.resume
-        else 0
-    )
-    free = shutil.disk_usage(
-        next(folder for folder in [root, *root.parents] if folder.is_dir())
-    ).free
+    there = 0
+    if run.resume:
+        there = sum(path.stat().st_size for path in run.resume.parent.glob("model-*.pth"))
+    root = run.logging_root.absolute()
+    existing = next(folder for folder in [root, *root.parents] if folder.is_dir())
+    free = shutil.disk_usage(existing).free
     if total - there > free:
         print(
             f"warning: checkpoints take up to {shown_size(total - there)} more, and "
-            f"{opt.logging_root} has "
-            f"{shown_size(free)} left; --keep_checkpoints and --keep_optimizer decide what they "
-            "take",
+            f"{run.logging_root} has {shown_size(free)} left; --keep_checkpoints and "
+            "--keep_optimizer decide what they take",
             file=sys.stderr,
         )
 

@@ -1,7 +1,6 @@
 """What training changes: the model, the discriminator, their optimizers, and the average of the
 model's weights."""
 
-from argparse import Namespace
 from dataclasses import dataclass
 
 import torch
@@ -10,13 +9,14 @@ from torch.optim import Optimizer
 
 from baselines import build_model
 from cpu_kernels import accelerate_
-from deep_voxels import architecture_of
+from deep_voxels import Architecture
 from losses import PatchDiscriminator
 from machine.ranks import ALONE, Ranks
-from machine.runtime import channels_last_, compile_for_training, uses_cpu_kernels
+from machine.runtime import Machine, channels_last_, compile_for_training, uses_cpu_kernels
 from projection import SceneGeometry
 from training.guard import RunningStatistics
 from training.muon import Muon, kernels_of
+from training.options import Learning
 from training.recipes import WeightAverage, scale_dropout_
 
 
@@ -25,19 +25,15 @@ class Networks:
     """The networks of a run. Lists that need a walk over all modules, which takes milliseconds, are
     made once.
 
-    optimizers: by their names in a checkpoint. setbacks: how often training went back to a
-    checkpoint; each halves the learning rate. skipped_in_a_row: how many steps right before the
-    last save were skipped. seconds: of training, without pauses, until the last save. ranks: the
+    architecture: that of the model. optimizers: by their names in a checkpoint. ranks: the
     processes that train copies of these networks, with one state.
     """
 
     model: nn.Module
     discriminator: PatchDiscriminator
+    architecture: Architecture
     optimizers: dict[str, Optimizer]
     average: WeightAverage | None = None
-    setbacks: int = 0
-    skipped_in_a_row: int = 0
-    seconds: float = 0.0
     ranks: Ranks = ALONE
 
     def __post_init__(self):
@@ -52,26 +48,28 @@ def learned(network: nn.Module) -> list[nn.Parameter]:
 
 
 def build_networks(
-    opt: Namespace, geometry: SceneGeometry, device: torch.device, ranks: Ranks = ALONE
+    architecture: Architecture,
+    geometry: SceneGeometry,
+    learning: Learning,
+    machine: Machine,
+    ranks: Ranks = ALONE,
 ) -> Networks:
     """New networks, initialised from `--seed`, and their optimizers."""
-    torch.manual_seed(opt.seed)
-    networks = (
-        build_model(opt.model, architecture_of(opt), geometry).to(device),
-        PatchDiscriminator().to(device),
-    )
-    for network in networks:
+    device = torch.device(machine.device)
+    torch.manual_seed(learning.seed)
+    model = build_model(learning.model, architecture, geometry).to(device)
+    discriminator = PatchDiscriminator().to(device)
+    for network in (model, discriminator):
         channels_last_(network)
-        if uses_cpu_kernels(opt.kernels, device, opt.compile):
+        if uses_cpu_kernels(machine.kernels, device, machine.compile):
             accelerate_(network)
-    scale_dropout_(networks[0], opt.dropout)
-    ranks.spread_dropout_(*networks)
-    average = WeightAverage(networks[0], opt.average) if opt.average else None
-    if opt.compile:
-        compile_for_training(*networks)
-    return Networks(
-        *networks, make_optimizers(*networks, opt.lr, opt.optimizer), average, ranks=ranks
-    )
+    scale_dropout_(model, learning.dropout)
+    ranks.spread_dropout_(model, discriminator)
+    average = WeightAverage(model, learning.average) if learning.average else None
+    if machine.compile:
+        compile_for_training(model, discriminator)
+    optimizers = make_optimizers(model, discriminator, learning.lr, learning.optimizer)
+    return Networks(model, discriminator, architecture, optimizers, average, ranks)
 
 
 def make_optimizers(

@@ -5,21 +5,21 @@ import shlex
 import shutil
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 from baselines import FROM_SOURCE
 from dataio import find_split
+from machine.options import Run
 
 REPOSITORY = Path(__file__).parent.parent
 
 
-def next_commands(opt: Namespace, checkpoint: Path) -> str:
+def next_commands(run: Run, model: str, checkpoint: Path) -> str:
     """Commands, one a line, that show the curves and render the scene's test views or, if it has
     none, a path around it."""
-    root = Path(opt.logging_root)
+    root = run.logging_root
     commands = [["-m", "tensorboard.main", "--logdir", shown(root / "runs")]]
-    views = find_split(Path(opt.data_root), "test")
+    views = find_split(run.data_root, "test")
     if views is None:
         views = root / "orbit"
         commands.append(
@@ -28,7 +28,7 @@ def next_commands(opt: Namespace, checkpoint: Path) -> str:
                 "scenes.path",
                 "orbit",
                 "--scene",
-                shown(Path(opt.data_root)),
+                shown(run.data_root),
                 "--out",
                 shown(views),
             ]
@@ -44,8 +44,8 @@ def next_commands(opt: Namespace, checkpoint: Path) -> str:
         "--checkpoint",
         shown(checkpoint),
     ]
-    if opt.model in FROM_SOURCE and find_split(views, "train") is None:
-        test += ["--train_root", shown(Path(opt.data_root))]
+    if model in FROM_SOURCE and find_split(views, "train") is None:
+        test += ["--train_root", shown(run.data_root)]
     python = "python" if shutil.which("python") == sys.executable else shown(Path(sys.executable))
     join = subprocess.list2cmdline if os.name == "nt" else shlex.join
     return "\n".join(

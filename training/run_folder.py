@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import time
-from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -15,6 +14,7 @@ import torch
 
 from checkpoints import MAX_HISTORY_BYTES
 from files.folders import Lock
+from machine.options import Run
 from machine.ranks import Ranks
 from machine.runtime import describe_machine
 from machine.signals import ENDING, handling
@@ -27,23 +27,17 @@ SAME_REQUEST = 1.0  # seconds
 
 
 @contextmanager
-def open_run(
-    opt: Namespace,
-    scene_root: Path,
-    first_step: int,
-    device: torch.device,
-    ranks: Ranks,
-) -> Iterator[tuple[Path, Path]]:
+def open_run(run: Run, start: dict) -> Iterator[tuple[Path, Path]]:
     """The run's folders for checkpoints and for tensorboard, locked for this process, with this
-    start recorded.
+    start recorded (`describe_start`).
 
     A start that cannot be recorded (a full disk) leaves no new folders.
     """
-    logs, runs, history = open_run_folders(opt, scene_root)
+    logs, runs, history = open_run_folders(run)
     try:
         with RunLock(logs):
-            remove_unfinished(Path(opt.logging_root))
-            record_start(logs, history, opt, first_step, device, ranks)
+            remove_unfinished(run.logging_root)
+            write_json(logs / "options.json", {**start, "history": [*history, start]})
             yield logs, runs
     finally:
         with suppress(OSError):
@@ -53,23 +47,22 @@ def open_run(
                 logs.rmdir()
 
 
-def open_run_folders(opt: Namespace, scene_root: Path) -> tuple[Path, Path, list[dict]]:
+def open_run_folders(run: Run) -> tuple[Path, Path, list[dict]]:
     """The folders for checkpoints and for tensorboard, and the history recorded in the run's
     `options.json`.
 
     A resumed run continues in its own folders if they lie under the logging root; any other run
     gets new ones.
     """
-    root = Path(opt.logging_root)
-    logs = Path(opt.resume).resolve().parent if opt.resume else None
+    root = run.logging_root
+    logs = run.resume.resolve().parent if run.resume else None
     if (
         logs is None
         or not logs.is_relative_to((root / "logs").resolve())
         or not (logs / "options.json").is_file()
     ):
-        logs, runs = make_run_folder(
-            root, "logs", "runs", name=opt.experiment_name or scene_root.resolve().name
-        )
+        name = run.experiment_name or run.data_root.resolve().name
+        logs, runs = make_run_folder(root, "logs", "runs", name=name)
         return logs, runs, []
     runs = root / "runs" / logs.relative_to((root / "logs").resolve())
     runs.mkdir(parents=True, exist_ok=True)
@@ -77,9 +70,8 @@ def open_run_folders(opt: Namespace, scene_root: Path) -> tuple[Path, Path, list
         history = list(json.loads(read_text(logs / "options.json", MAX_HISTORY_BYTES))["history"])
     except (KeyError, TypeError, ValueError):
         raise InputError(
-            f"{logs / 'options.json'}: is damaged; to resume {opt.resume} without it, choose "
-            "another "
-            "--logging_root"
+            f"{logs / 'options.json'}: is damaged; to resume {run.resume} without it, choose "
+            "another --logging_root"
         ) from None
     return logs, runs, history
 
@@ -96,23 +88,16 @@ def remove_unfinished(root: Path) -> None:
                 part.unlink()
 
 
-def record_start(
-    logs: Path,
-    history: list[dict],
-    opt: Namespace,
-    first_step: int,
-    device: torch.device,
-    ranks: Ranks,
-) -> None:
-    """Writes `options.json`: all options and the machine, of this start and of the run's earlier
-    ones."""
-    start = {
+def describe_start(
+    record: dict[str, object], first_step: int, device: torch.device, ranks: Ranks
+) -> dict:
+    """What `options.json` holds of each start of a run: all options, and the machine."""
+    return {
         "time": datetime.now().isoformat(timespec="seconds"),
         "first_step": first_step,
-        "options": vars(opt),
+        "options": record,
         "machine": {**describe_machine(device), "processes": ranks.count},
     }
-    write_json(logs / "options.json", {**start, "history": [*history, start]})
 
 
 class RunLock(Lock):

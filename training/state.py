@@ -1,11 +1,10 @@
-"""The state of a run: what a checkpoint holds, what `--resume` restores, what `--checkpoint` starts
-from, and what a run goes back to when its numbers are not finite."""
+"""The state of a run: how far it has come, what a checkpoint holds, what `--resume` restores, what
+`--checkpoint` starts from, and what a run goes back to when its numbers are not finite."""
 
-from argparse import Namespace
-from dataclasses import asdict
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-
-import torch
 
 from checkpoints import (
     load_checkpoint,
@@ -16,57 +15,101 @@ from checkpoints import (
     tested_weights,
 )
 from dataio import Scene
-from deep_voxels import architecture_of, describe
+from deep_voxels import describe
+from machine.options import Run
 from machine.ranks import Ranks
-from projection import SceneGeometry
-from training.networks import Networks, build_networks
+from training.networks import Networks
+from training.options import Learning, TrainingOptions
 from util import InputError
 
 MAX_SETBACKS = 5
 
 
-def begin(
-    opt: Namespace,
-    scene: Scene,
-    geometry: SceneGeometry,
-    checkpoint: dict | None,
-    ranks: Ranks,
-) -> tuple[Networks, int]:
-    """The networks that a run begins with, and the number of steps that they have behind them.
+@dataclass
+class RunProgress:
+    """How far a run has come.
+
+    step: steps taken. seconds: of training, without pauses, when the clock was last read. setbacks:
+    how often training went back to a checkpoint; each halves the learning rate. skipped_in_a_row:
+    how many of the last steps were skipped, when the device was last asked.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    setbacks: int = 0
+    skipped_in_a_row: int = 0
+
+    def start_clock(self) -> None:
+        self._begun = time.monotonic() - self.seconds
+
+    def read_clock(self) -> None:
+        self.seconds = time.monotonic() - self._begun
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run starts, so that it can start again. new_networks: makes networks that have
+    learned nothing yet."""
+
+    run: Run
+    learning: Learning
+    scene: Scene
+    new_networks: Callable[[], Networks]
+
+
+@dataclass
+class Training:
+    """A run while it trains. Networks and progress are replaced where it goes back."""
+
+    options: TrainingOptions
+    start: Start
+    networks: Networks
+    progress: RunProgress
+
+    @property
+    def scene(self) -> Scene:
+        return self.start.scene
+
+    @property
+    def steps(self) -> range:
+        """The steps that are left, counted from 0."""
+        return range(self.progress.step, self.options.learning.total_steps(len(self.scene)))
+
+
+def begin(start: Start, checkpoint: dict | None) -> tuple[Networks, RunProgress]:
+    """The networks that a run begins with, and how far they have come.
 
     `checkpoint` is that of `--resume`, which is continued exactly, or of `--checkpoint`, whose
     weights are the start.
     """
-    networks = build_networks(opt, geometry, torch.device(opt.device), ranks)
-    if opt.resume:
-        return networks, restore(networks, checkpoint, scene, opt)
-    if opt.checkpoint:
-        start_from(networks, checkpoint, opt)
-    return networks, opt.start_epoch * len(scene)
+    networks = start.new_networks()
+    if start.run.resume:
+        progress = restore(networks, checkpoint, start.run, start.scene)
+        report_ranks(start, checkpoint.get("ranks", 1), networks.ranks.count)
+        return networks, progress
+    if start.run.checkpoint:
+        start_from(networks, checkpoint, start.run.checkpoint)
+    return networks, RunProgress(step=start.learning.start_epoch * len(start.scene))
 
 
 def go_back(
-    opt: Namespace,
-    scene: Scene,
-    geometry: SceneGeometry,
-    saved: list[Path],
-    ranks: Ranks,
-) -> tuple[Networks, int, Path | None]:
-    """`begin` from the newest whole one of the checkpoints that this process has `saved`, or as at
-    first if there is none. Returns the checkpoint too. The first rank reads it for all; `saved` is
+    start: Start, saved: list[Path], ranks: Ranks
+) -> tuple[Networks, RunProgress, Path | None]:
+    """Begins again from the newest intact one of the checkpoints that this process has `saved`,
+    else as the run began. Returns that checkpoint too. The first rank reads it for all; `saved` is
     its own."""
     for path in reversed(ranks.from_first(lambda: saved)):
         checkpoint = ranks.from_first(lambda path=path: _checkpoint_if_whole(path))
         if checkpoint is None:
             continue
         try:
-            resumed = Namespace(**{**vars(opt), "resume": str(path)})
-            return *begin(resumed, scene, geometry, checkpoint, ranks), path
+            resumed = replace(start, run=replace(start.run, resume=path))
+            return *begin(resumed, checkpoint), path
         except InputError:
             continue
-    source = opt.resume or opt.checkpoint
-    checkpoint = ranks.from_first(lambda: load_checkpoint(Path(source))) if source else None
-    return *begin(opt, scene, geometry, checkpoint, ranks), source and Path(source)
+    source = start.run.resume or start.run.checkpoint
+    checkpoint = ranks.from_first(lambda: load_checkpoint(source)) if source else None
+    return *begin(start, checkpoint), source
 
 
 def _checkpoint_if_whole(path: Path) -> dict | None:
@@ -76,21 +119,23 @@ def _checkpoint_if_whole(path: Path) -> dict | None:
         return None
 
 
-def snapshot(opt: Namespace, networks: Networks, scene: Scene, step: int, epoch: int) -> dict:
-    """The content of a checkpoint, from which `--resume` continues exactly."""
+def snapshot(
+    networks: Networks, progress: RunProgress, scene: Scene, record: dict[str, object]
+) -> dict:
+    """The content of a checkpoint, from which `--resume` continues exactly. record: the options."""
     content = {
         "model": networks.model.state_dict(),
         "discriminator": networks.discriminator.state_dict(),
         **{name: optimizer.state_dict() for name, optimizer in networks.optimizers.items()},
-        "step": step,
-        "epoch": epoch,
-        "setbacks": networks.setbacks,
-        "skipped_in_a_row": networks.skipped_in_a_row,
-        "seconds": networks.seconds,
+        "step": progress.step,
+        "epoch": (progress.step - 1) // len(scene),
+        "setbacks": progress.setbacks,
+        "skipped_in_a_row": progress.skipped_in_a_row,
+        "seconds": progress.seconds,
         "rng": rng_states(),
         "scene": scene.fingerprint,
         "intrinsics": asdict(scene.intrinsics),
-        "options": vars(opt),
+        "options": record,
     }
     if networks.average:
         content["average"] = networks.average.module.state_dict()
@@ -99,36 +144,15 @@ def snapshot(opt: Namespace, networks: Networks, scene: Scene, step: int, epoch:
     return content
 
 
-def restore(networks: Networks, checkpoint: dict, scene: Scene, opt: Namespace) -> int:
-    """Restores networks, optimizers and random generators as saved. Returns the number of steps
-    done by then.
+def restore(networks: Networks, checkpoint: dict, run: Run, scene: Scene) -> RunProgress:
+    """Restores networks, optimizers and random generators as saved.
 
     Raises `InputError` if the checkpoint lacks a part, or belongs to another model or scene.
     """
-    path = Path(opt.resume)
-    flags = describe(architecture_of(opt))
-    if checkpoint.get("optimizers_left_out") is True:
-        raise InputError(
-            f"--resume {path}: has no optimizer state to continue with (--keep_optimizer last); "
-            "--checkpoint starts from its weights"
-        )
-    parts = {**dict.fromkeys(networks.optimizers, dict), "step": int, "rng": dict, "scene": str}
-    for part, kind in parts.items():
-        if not isinstance(checkpoint.get(part), kind):
-            raise InputError(
-                f"--resume {path}: has no {part!r} to continue with; --checkpoint starts from its "
-                "weights"
-            )
-    if checkpoint["scene"] != scene.fingerprint:
-        raise InputError(
-            f"--data_root {opt.data_root}: is not the scene that {path} was trained on"
-        )
-    intrinsics = asdict(scene.intrinsics)
-    if checkpoint.get("intrinsics", intrinsics) != intrinsics:  # older checkpoints record none
-        raise InputError(
-            f"{opt.data_root}/intrinsics.txt: is not what {path} was trained with: camera or grid "
-            "differ"
-        )
+    path = run.resume
+    check_parts(networks, checkpoint, path)
+    check_scene(checkpoint, run, scene)
+    flags = describe(networks.architecture)
     load_weights(networks.model, checkpoint["model"], path, flags)
     load_weights(networks.discriminator, checkpoint["discriminator"], path, "the discriminator")
     if networks.average:
@@ -141,25 +165,59 @@ def restore(networks: Networks, checkpoint: dict, scene: Scene, opt: Namespace) 
         raise InputError(
             f"--resume {path}: its random generators cannot be restored ({error})"
         ) from None
-    networks.setbacks = int(checkpoint.get("setbacks", 0))
-    networks.seconds = float(checkpoint.get("seconds", 0))
-    networks.skipped_in_a_row = int(checkpoint.get("skipped_in_a_row", 0))
-    before = checkpoint.get("ranks", 1)
-    now = networks.ranks.count
-    if before != now and isinstance(before, int):
-        print(
-            f"{path}: number of processes: {before} before, {now} now; a batch norm now sees "
-            f"{opt.num_trgt // now} "
-            f"of a step's {opt.num_trgt} target views at a time"
+    return RunProgress(
+        step=checkpoint["step"],
+        seconds=float(checkpoint.get("seconds", 0)),
+        setbacks=int(checkpoint.get("setbacks", 0)),
+        skipped_in_a_row=int(checkpoint.get("skipped_in_a_row", 0)),
+    )
+
+
+def check_parts(networks: Networks, checkpoint: dict, path: Path) -> None:
+    """Raises `InputError` unless a checkpoint holds what a run continues from."""
+    if checkpoint.get("optimizers_left_out") is True:
+        raise InputError(
+            f"--resume {path}: has no optimizer state to continue with (--keep_optimizer last); "
+            "--checkpoint starts from its weights"
         )
-    return checkpoint["step"]
+    parts = {**dict.fromkeys(networks.optimizers, dict), "step": int, "rng": dict, "scene": str}
+    for part, kind in parts.items():
+        if not isinstance(checkpoint.get(part), kind):
+            raise InputError(
+                f"--resume {path}: has no {part!r} to continue with; --checkpoint starts from its "
+                "weights"
+            )
 
 
-def start_from(networks: Networks, checkpoint: dict, opt: Namespace) -> None:
+def check_scene(checkpoint: dict, run: Run, scene: Scene) -> None:
+    """Raises `InputError` unless a checkpoint was trained on this scene."""
+    if checkpoint["scene"] != scene.fingerprint:
+        raise InputError(
+            f"--data_root {run.data_root}: is not the scene that {run.resume} was trained on"
+        )
+    intrinsics = asdict(scene.intrinsics)
+    if checkpoint.get("intrinsics", intrinsics) != intrinsics:  # older checkpoints record none
+        raise InputError(
+            f"{run.data_root}/intrinsics.txt: is not what {run.resume} was trained with: camera or "
+            "grid differ"
+        )
+
+
+def report_ranks(start: Start, before: object, now: int) -> None:
+    """Says if another number of processes continues a run, since batch norms then see other
+    numbers of views."""
+    if before != now and isinstance(before, int):
+        targets = start.learning.num_trgt
+        print(
+            f"{start.run.resume}: number of processes: {before} before, {now} now; a batch norm "
+            f"now sees {targets // now} of a step's {targets} target views at a time"
+        )
+
+
+def start_from(networks: Networks, checkpoint: dict, path: Path) -> None:
     """Loads a checkpoint's weights and volume, and its discriminator if it has one. Optimizers
     start afresh."""
-    path = Path(opt.checkpoint)
-    load_weights(networks.model, tested_weights(checkpoint), path, describe(architecture_of(opt)))
+    load_weights(networks.model, tested_weights(checkpoint), path, describe(networks.architecture))
     if networks.average:
         networks.average.module.load_state_dict(networks.model.state_dict())
     if checkpoint["discriminator"]:

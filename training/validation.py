@@ -4,7 +4,6 @@ nothing random is drawn.
 """
 
 import os
-from argparse import Namespace
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -13,10 +12,11 @@ import torch
 
 from baselines import FROM_SOURCE
 from data_util import list_poses
-from dataio import Scene, find_split, load_scene, scene_geometry
+from dataio import Scene, SceneOptions, find_split, load_scene, scene_geometry
+from deep_voxels import Architecture
 from evaluation.metrics import FrameMetrics, mean_metrics
 from evaluation.render import Neighbors, nearest_neighbors, render_path
-from projection import SceneGeometry
+from machine.runtime import Machine
 from training.networks import Networks
 from util import InputError
 
@@ -30,18 +30,17 @@ class Validation:
 
     views: Scene
     neighbors: Neighbors | None
-    precision: str
-    device: torch.device
 
-    def measure(self, networks: Networks) -> dict[str, float]:
+    def measure(self, networks: Networks, machine: Machine) -> dict[str, float]:
         """PSNR (dB) and SSIM, each averaged over the held-out views, with the weights that a test
         would take."""
         model = networks.average.module if networks.average else networks.model
+        device = torch.device(machine.device)
         was_training = model.training
         model.eval()
         try:
             frames = render_path(
-                model, self.views.cam2world, self.neighbors, self.precision, self.device
+                model, self.views.cam2world, self.neighbors, machine.precision, device
             )
             metrics = mean_metrics([FrameMetrics(self.views)(frame)[0] for frame in frames])
             return {name: metrics[name] for name in ("psnr", "ssim")}
@@ -49,26 +48,38 @@ class Validation:
             model.train(was_training)
 
 
-def load_validation(opt: Namespace, training_views: Scene, geometry: SceneGeometry) -> Validation:
+def load_validation(
+    training_views: Scene,
+    model: str,
+    architecture: Architecture,
+    options: SceneOptions,
+    every: int,
+) -> Validation:
     """Reads at most `MAX_VIEWS` held-out views, evenly spread. Raises `InputError` if there are
     none, or if their cameras or their grid differ from those of training, with which the model
-    renders."""
-    root = held_out_folder(Path(opt.data_root))
+    renders. every: `--validate_every`, for the message."""
+    root = held_out_folder(training_views.root)
     every_nth = f"skip_{(len(list_poses(root / 'pose')) - 1) // MAX_VIEWS}"
-    views = load_scene(root, opt.img_sidelength, every_nth, opt.background)
-    expected = scene_geometry(views.intrinsics, opt.grid_dim, opt.proj_sidelength, opt.near_plane)
-    if not all(
-        np.allclose(a, b, rtol=1e-5)
-        for a, b in zip(astuple(geometry), astuple(expected), strict=True)
-    ):
-        raise InputError(
-            f"--validate_every {opt.validate_every}: {root}/intrinsics.txt differs from "
-            f"{opt.data_root}/intrinsics.txt, with which training renders"
+    views = load_scene(root, architecture.img_sidelength, every_nth, options.background)
+    seen, trained = (
+        scene_geometry(
+            scene.intrinsics,
+            architecture.grid_dim,
+            architecture.proj_sidelength,
+            options.near_plane,
         )
-    neighbors = (
-        nearest_neighbors(training_views, views.cam2world) if opt.model in FROM_SOURCE else None
+        for scene in (views, training_views)
     )
-    return Validation(views, neighbors, opt.precision, torch.device(opt.device))
+    pairs = zip(astuple(trained), astuple(seen), strict=True)
+    if not all(np.allclose(a, b, rtol=1e-5) for a, b in pairs):
+        raise InputError(
+            f"--validate_every {every}: {root}/intrinsics.txt differs from "
+            f"{training_views.root}/intrinsics.txt, with which training renders"
+        )
+    neighbors = None
+    if model in FROM_SOURCE:
+        neighbors = nearest_neighbors(training_views, views.cam2world)
+    return Validation(views, neighbors)
 
 
 def held_out_folder(training_root: Path) -> Path:

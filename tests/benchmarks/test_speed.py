@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from argparse import Namespace
 
 import imageio.v2 as imageio
 import pytest
@@ -80,7 +79,9 @@ def test_scaling_counts_what_grows(tmp_path, monkeypatch):
 
 def test_nothing_is_counted_of_a_graph(tmp_path, monkeypatch, capsys):
     def with_graph(parser, argv, parse=scaling.parse_options):
-        return Namespace(**vars(parse(parser, argv)) | {"graph": True})
+        options = parse(parser, argv)
+        options.graph = True
+        return options
 
     monkeypatch.setattr(scaling, "parse_options", with_graph)
     monkeypatch.setattr(speed, "as_graph", lambda step, _: step)

@@ -14,11 +14,10 @@ from evaluation.render import view_renderer
 from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
 from machine.runtime import channels_last_
 from projection import SceneGeometry
-from run_deepvoxels import main, resolve_options
-from tests.helpers import CPU, arguments, final_checkpoint, render_arguments
-from training.data import load_batch, load_training_scene
+from run_deepvoxels import main
+from tests.helpers import CPU, arguments, final_checkpoint, new_training, render_arguments
+from training.data import load_batch
 from training.muon import Muon, kernels_of
-from training.networks import build_networks
 from training.recipes import scale_dropout_
 from training.step import train_step
 
@@ -124,13 +123,10 @@ def test_a_wait_for_the_device_would_be_seen(fake_cuda):
 def networks_on(device: torch.device, scene, logs, *flags):
     """Networks without dropout, whose random numbers are the device's own, and the views, both on
     the device."""
-    opt, _ = resolve_options(
-        [*arguments(scene, logs, "--dropout", 0, *flags), "--device", str(device)]
-    )
-    views, geometry = load_training_scene(opt)
-    networks = build_networks(opt, geometry, device)
-    scale_dropout_(networks.discriminator, 0.0)
-    return networks, views.on(device)
+    words = arguments(scene, logs, "--dropout", 0, *flags)
+    training = new_training(*words, "--device", device)
+    scale_dropout_(training.networks.discriminator, 0.0)
+    return training.networks, training.scene.on(device)
 
 
 @needs_gpu

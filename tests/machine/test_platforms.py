@@ -6,14 +6,13 @@ import re
 import subprocess
 import sys
 import textwrap
-from argparse import Namespace
 
 import numpy as np
 import pytest
 
 from checkpoints import load_checkpoint, newest_checkpoint, point_latest_at
+from deep_voxels import SIZES
 from geometry.cameras import hemisphere, look_at
-from run_deepvoxels import build_parser
 from scenes.synthetic import first_hits, raycast
 from scenes.synthetic.objects import OBJECTS
 from scenes.synthetic.surface import Surface, fit_unit_cube
@@ -30,6 +29,7 @@ from tests.helpers import (
     start,
 )
 from training.memory import GIB, LIBRARIES, training_needs
+from training.options import Learning
 
 resource = pytest.importorskip("resource")  # limits of memory; Windows has none
 
@@ -170,14 +170,12 @@ def test_a_start_that_cannot_be_recorded_leaves_no_folder(scene, tmp_path, worke
 
 @pytest.mark.parametrize(
     ("size", "gib"),
-    [((64, 32, 16, 16, 16), 0.93), ((128, 64, 32, 16, 16), 1.35), ((512, 64, 32, 64, 64), 5.5)],
+    [("small", 0.93), ("medium", 1.35), ("paper", 5.5)],
 )
 def test_the_estimate_is_near_what_was_measured(size, gib):
     """Peak resident memory of training steps on the CPU, of which the program holds 0.6 GiB when it
     estimates."""
-    _, options = build_parser()
-    flags = ["img_sidelength", "proj_sidelength", "grid_dim", "num_grid_feats", "nf0"]
-    needs = training_needs(Namespace(**{**options, **dict(zip(flags, size, strict=True))}))
+    needs = training_needs(SIZES[size], Learning())
     assert (0.6 * GIB + LIBRARIES + needs.state + needs.step) / GIB == pytest.approx(gib, rel=0.2)
 
 

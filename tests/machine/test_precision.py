@@ -6,10 +6,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from machine.runtime import set_arithmetic
-from run_deepvoxels import resolve_options
-from tests.helpers import CPU, arguments
-from training.data import load_batch, load_training_scene
-from training.networks import build_networks
+from tests.helpers import CPU, arguments, new_training
+from training.data import load_batch
 from training.step import train_step
 
 IN_FLOAT32 = {"grid_sample", "softmax", "sigmoid", "binary_cross_entropy_with_logits"}
@@ -32,14 +30,14 @@ class Dtypes(TorchFunctionMode):
 
 
 def test_in_bf16_all_but_the_convolutions_is_float32(scene, tmp_path):
-    opt, _ = resolve_options(arguments(scene, tmp_path))
-    views, geometry = load_training_scene(opt)
-    networks = build_networks(opt, geometry, CPU)
+    training = new_training(*arguments(scene, tmp_path))
+    networks = training.networks
     norm = networks.model.feature_extractor.net[0].downs[0].net[2]
     seen = []
     norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     with Dtypes() as dtypes:
-        step = train_step(networks, load_batch(views.on(CPU), np.array([0, 1, 2])), 200.0, "bf16")
+        batch = load_batch(training.scene.on(CPU), np.array([0, 1, 2]))
+        step = train_step(networks, batch, 200.0, "bf16")
     assert set(dtypes.of) >= IN_FLOAT32
     for name in IN_FLOAT32:
         assert dtypes.of[name] == {torch.float32}, name

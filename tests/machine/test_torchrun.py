@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from machine.ranks import ALONE, Ranks
-from run_deepvoxels import resolve_options, spread
+from run_deepvoxels import on_rank
 from tests.conftest import write_scene
 from tests.helpers import (
     ENVIRONMENT,
@@ -27,6 +27,7 @@ from tests.helpers import (
     checkpoints,
     final_checkpoint,
     finish,
+    options_of,
     render_arguments,
     resume,
     run,
@@ -234,12 +235,16 @@ def test_what_is_wrong_is_said_once(scene, logs):
 
 
 def test_options_that_do_not_suit_the_ranks(scene, logs, monkeypatch):
-    two, (opt, _) = Ranks(0, 2, 0, 2), resolve_options(arguments(scene, logs))
-    spread(opt, two)
-    assert opt.device == "cpu"
-    opt.num_trgt = 3
+    two = Ranks(0, 2, 0, 2)
+    options = options_of(*arguments(scene, logs))
+    assert on_rank(options, two) == options
+    odd = options_of(*arguments(scene, logs, "--num_trgt", 3))
     with pytest.raises(InputError, match="--num_trgt 3: must be a multiple of the 2"):
-        spread(opt, two)
+        on_rank(odd, two)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    on_cuda = on_rank(options_of(*arguments(scene, logs), "--device", "cuda"), two)
+    assert on_cuda.machine.device == on_cuda.record["device"] == "cuda:0"
     with pytest.raises(InputError, match="--device cuda:1: torchrun's processes take a GPU each"):
         two.own_device("cuda:1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

@@ -5,18 +5,15 @@ import pytest
 import torch
 
 from custom_layers import IntegrationNet
-from run_deepvoxels import resolve_options
 from tests.helpers import (
-    CPU,
     arguments,
     assert_same,
     checkpoints,
     final_checkpoint,
+    new_training,
     resume,
     run,
 )
-from training.data import load_training_scene
-from training.networks import build_networks
 from training.stability import loop_gain
 
 
@@ -56,8 +53,7 @@ def test_frozen_parameters_stay(scene, tmp_path, monkeypatch):
 
     monkeypatch.setattr(IntegrationNet, "__init__", frozen)
     command = arguments(scene, tmp_path, "--recipe", "fast", "--max_steps", 2)
-    opt, _ = resolve_options(command)
-    start = build_networks(opt, load_training_scene(opt)[1], CPU).model.state_dict()
+    start = new_training(*command).networks.model.state_dict()
     assert run(*command) == 0
     end = final_checkpoint(tmp_path, 2)[1]["model"]
     changed = {name.split(".")[0] for name in end if not torch.equal(start[name], end[name])}

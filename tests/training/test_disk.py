@@ -8,18 +8,19 @@ import torch
 
 import checkpoints as checkpoint_files
 from checkpoints import load_checkpoint
-from run_deepvoxels import resolve_options
 from tests.helpers import (
     arguments,
     assert_same,
     checkpoints,
     final_checkpoint,
+    options_of,
     render_arguments,
     resume,
     run,
 )
 from training.keeper import CheckpointKeeper
 from training.memory import GIB, shown_size, training_needs
+from training.options import Records
 
 OPTIMIZERS = {"model_optimizer", "discriminator_optimizer"}
 
@@ -54,7 +55,8 @@ def test_only_the_newest_checkpoint_keeps_the_optimizers(scene, tmp_path, capfd)
 def test_optimizers_that_cannot_be_left_out_stay(tmp_path, monkeypatch):
     """Of a damaged checkpoint, which no rewriting may hide, and on a full disk, until the next
     save."""
-    keeper = CheckpointKeeper(tmp_path, 1, 30.0, keep=0, keep_optimizer="last")
+    records = Records(checkpoint_every=1, keep_checkpoints=0, keep_optimizer="last")
+    keeper = CheckpointKeeper(tmp_path, records)
 
     def save(step):
         return keeper.save(
@@ -94,8 +96,8 @@ def test_optimizers_that_cannot_be_left_out_stay(tmp_path, monkeypatch):
 @pytest.mark.parametrize("average", [0, 0.9])
 def test_the_size_of_a_checkpoint_is_known_before(scene, tmp_path, capfd, average):
     flags = ["--max_steps", 1, "--average", average, "--nf0", 16]
-    opt, _ = resolve_options(arguments(scene, tmp_path, *flags))
-    needs = training_needs(opt)
+    options = options_of(*arguments(scene, tmp_path, *flags))
+    needs = training_needs(options.architecture, options.learning)
     assert run(*arguments(scene, tmp_path / "dry", *flags, "--dry_run")) == 0
     shown = re.search(
         r"disk: up to (\d+) MiB under .* \(5 checkpoints: the newest (\d+) MiB",

@@ -6,51 +6,37 @@ import torch
 
 from checkpoints import load_weights, save_checkpoint
 from dataio import load_scene
-from run_deepvoxels import resolve_options
 from tests.helpers import (
     CPU,
     arguments,
     assert_same,
     final_checkpoint,
+    new_training,
+    options_of,
     render_arguments,
     resume,
     run,
 )
-from training.data import load_batch, load_training_scene
-from training.networks import build_networks
+from training.data import load_batch
 from training.recipes import RECIPES, WeightAverage, learning_rate_schedule, scale_dropout_
 
 
 def resolved(*more):
-    opt, checkpoint = resolve_options(
-        [
-            "--train_test",
-            "train",
-            "--data_root",
-            "a",
-            "--logging_root",
-            "b",
-            "--device",
-            "cpu",
-            *map(str, more),
-        ]
-    )
-    return opt
+    words = ["--train_test", "train", "--data_root", "a", "--logging_root", "b", "--device", "cpu"]
+    return options_of(*words, *more)
 
 
 def test_a_recipe_sets_the_flags_that_are_not_given():
-    opt = resolved("--recipe", "fast", "--lr", 0.002)
-    assert opt.lr == 0.002
-    assert {name: getattr(opt, name) for name in RECIPES["fast"] if name != "lr"} == {
-        name: value for name, value in RECIPES["fast"].items() if name != "lr"
-    }
+    learning = resolved("--recipe", "fast", "--lr", 0.002).learning
+    chosen = {name: getattr(learning, name) for name in RECIPES["fast"]}
+    assert chosen == {**RECIPES["fast"], "lr": 0.002}
     assert resolved("--recipe", "paper") == resolved()
 
 
 def test_the_papers_recipe_is_training_as_it_was():
     """Nothing of it is on, and no tensor is added to a checkpoint."""
-    opt = resolved()
-    assert (opt.lr, opt.lr_decay, opt.dropout, opt.average) == (4e-4, 0, 1, 0)
+    learning = resolved().learning
+    assert (learning.lr, learning.lr_decay, learning.dropout, learning.average) == (4e-4, 0, 1, 0)
 
 
 def test_averaging_leaves_the_training_alone(scene, tmp_path):
@@ -69,8 +55,8 @@ def test_a_resumed_run_keeps_its_recipe(scene, tmp_path):
         run(*arguments(scene, tmp_path, "--max_steps", 2, "--recipe", "fast", "--average", 0.5))
         == 0
     )
-    opt, _ = resolve_options(resume(tmp_path))
-    assert (opt.recipe, opt.average, opt.dropout, opt.max_steps) == (
+    learning = options_of(*resume(tmp_path)).learning
+    assert (learning.recipe, learning.average, learning.dropout, learning.max_steps) == (
         "fast",
         0.5,
         RECIPES["fast"]["dropout"],
@@ -89,7 +75,7 @@ def test_a_run_begun_before_a_recipe_grew_stays_what_it_was(scene, tmp_path):
     path, checkpoint = final_checkpoint(tmp_path, 2)
     del checkpoint["options"]["optimizer"]
     save_checkpoint(path, checkpoint)
-    assert resolve_options(resume(tmp_path))[0].optimizer == "adam"
+    assert options_of(*resume(tmp_path)).learning.optimizer == "adam"
     assert run(*resume(tmp_path, "--max_steps", 3)) == 0
 
 
@@ -171,8 +157,8 @@ def test_dropout_is_scaled_and_names_stay(scene, tmp_path):
     views = load_scene(scene / "train", 64)
     outputs = []
     for scale in (0, 1):
-        opt, _ = resolve_options(arguments(scene, tmp_path, "--dropout", scale))
-        model = build_networks(opt, load_training_scene(opt)[1], CPU).model.train()
+        training = new_training(*arguments(scene, tmp_path, "--dropout", scale))
+        model = training.networks.model.train()
         batch = load_batch(views.on(CPU), np.array([0, 1, 2]))
         outputs.append(
             [

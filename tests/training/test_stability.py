@@ -9,10 +9,17 @@ import torch
 from checkpoints import save_checkpoint
 from custom_layers import IntegrationNet
 from dataio import draw_triplets
-from run_deepvoxels import resolve_options
-from tests.helpers import CPU, arguments, assert_same, final_checkpoint, resume, run
-from training.data import load_batch, load_training_scene
-from training.networks import Networks, build_networks
+from tests.helpers import (
+    CPU,
+    arguments,
+    assert_same,
+    final_checkpoint,
+    new_training,
+    resume,
+    run,
+)
+from training.data import load_batch
+from training.networks import Networks
 from training.stability import loop_gain, volume_penalty
 from training.step import train_step
 
@@ -43,9 +50,9 @@ def train(
 ) -> tuple[Networks, list[float]]:
     """A training whose loop's gain begins above 1 if its weights are lifted, and the volume's
     largest value per step."""
-    opt, _ = resolve_options(arguments(scene, tmp_path, "--recipe", "fast"))
-    views, geometry = load_training_scene(opt)
-    networks = build_networks(opt, geometry, CPU)
+    training = new_training(*arguments(scene, tmp_path, "--recipe", "fast"))
+    views = training.scene
+    networks = training.networks
     largest = []
     networks.model.integration_net.old_integration[1].weight.data += lift
     for triplet in [

@@ -13,21 +13,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dataio import draw_triplets, load_scene
 from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
-from run_deepvoxels import resolve_options
 from tests.helpers import (
     CPU,
     arguments,
     assert_same,
     checkpoints,
     final_checkpoint,
+    new_training,
     render_arguments,
     run,
     tensorboard_events,
 )
-from training.data import load_batch, load_training_scene
+from training.data import load_batch
 from training.guard import CHECKED, MAX_SKIPPED_STEPS, SkippedSteps
 from training.log import TensorboardLog
-from training.networks import build_networks
 from training.run_folder import RunLock
 from training.state import MAX_SETBACKS
 from training.step import train_step
@@ -153,10 +152,9 @@ def test_summaries_go_on_in_a_folder_that_can_be_written_again(tmp_path):
 @pytest.fixture
 def step(scene, tmp_path):
     """The networks and the first batch of a run."""
-    opt, _ = resolve_options(arguments(scene, tmp_path))
-    views, geometry = load_training_scene(opt)
-    networks = build_networks(opt, geometry, CPU)
-    return networks, load_batch(views.on(CPU), draw_triplets(views.cam2world, 2, 0, 0)[0])
+    training = new_training(*arguments(scene, tmp_path))
+    triplet = draw_triplets(training.scene.cam2world, 2, 0, 0)[0]
+    return training.networks, load_batch(training.scene.on(CPU), triplet)
 
 
 def test_both_gradients_come_from_one_forward_pass(step):
@@ -249,13 +247,12 @@ def test_no_training_step_waits_for_the_device(scene, tmp_path, model, precision
     monkeypatch.setattr(
         torch.backends.mkl, "is_available", lambda: False
     )  # projects as on any device but the CPU
-    opt, _ = resolve_options(arguments(scene, tmp_path, "--model", model))
-    views, geometry = load_training_scene(opt)
-    networks = build_networks(opt, geometry, CPU)
-    views = views.on(CPU)
+    training = new_training(*arguments(scene, tmp_path, "--model", model))
+    views = training.scene.on(CPU)
     with NoWaiting(), NoWaitingInside():
         for _ in range(2):  # the first one sets up what later ones reuse
-            step = train_step(networks, load_batch(views, np.array([0, 1, 2])), 200.0, precision)
+            batch = load_batch(views, np.array([0, 1, 2]))
+            step = train_step(training.networks, batch, 200.0, precision)
     assert step.finite.all()
 
 
@@ -316,10 +313,8 @@ def test_skipped_steps_are_named_whenever_they_are_read():
 
 def test_training_learns_the_scene(scene, tmp_path):
     """120 steps halve the l1 loss of the first."""
-    opt, _ = resolve_options(arguments(scene, tmp_path, "--lr", 0.002))
+    networks = new_training(*arguments(scene, tmp_path, "--lr", 0.002)).networks
     views = load_scene(scene / "train", 64)
-    _, geometry = load_training_scene(opt)
-    networks = build_networks(opt, geometry, CPU)
     l1 = []
     for epoch in range(15):
         for triplet in draw_triplets(views.cam2world, 2, 0, epoch):

@@ -5,18 +5,18 @@ import json
 import numpy as np
 import pytest
 
-from run_deepvoxels import resolve_options
+from dataio import load_scene
 from tests.conftest import write_scene
 from tests.helpers import (
     arguments,
     assert_same,
     final_checkpoint,
+    options_of,
     render_arguments,
     resume,
     run,
     tensorboard_events,
 )
-from training.data import load_training_scene
 from training.validation import MAX_VIEWS, held_out_folder, load_validation
 from util import InputError
 
@@ -50,9 +50,8 @@ def test_validation_leaves_training_alone_and_measures_what_a_test_does(
     for part in plain.keys() - {"options", "checksum", "seconds"}:
         assert_same(plain[part], watched[part], part)
 
-    assert (
-        resolve_options(resume(tmp_path / "watched", "--validate_every", 3))[0].validate_every == 3
-    )
+    resumed = options_of(*resume(tmp_path / "watched", "--validate_every", 3))
+    assert resumed.records.validate_every == 3
 
     psnr, ssim = (scalars(tmp_path / "watched", tag) for tag in ("val/psnr", "val/ssim"))
     assert list(psnr) == list(ssim) == [2, 4, 5]
@@ -65,8 +64,11 @@ def test_validation_leaves_training_alone_and_measures_what_a_test_does(
 
 
 def validation_of(scene, logs):
-    opt, _ = resolve_options(arguments(scene, logs, "--validate_every", 1))
-    return load_validation(opt, *load_training_scene(opt))
+    options = options_of(*arguments(scene, logs, "--validate_every", 1))
+    training_views = load_scene(options.run.data_root, options.architecture.img_sidelength)
+    return load_validation(
+        training_views, options.learning.model, options.architecture, options.scene, every=1
+    )
 
 
 @pytest.mark.parametrize("count", [1, 8, 9, 21])

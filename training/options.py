@@ -1,0 +1,140 @@
+"""What a training takes: how it learns, what it records, and the rest of `TrainingOptions`."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from baselines import FROM_SOURCE, MODELS
+from dataio import SceneOptions
+from deep_voxels import Architecture
+from machine.cli import number
+from machine.options import Run, option
+from machine.runtime import Machine
+from training.recipes import RECIPES
+
+recipe_option = partial(option, group="recipe")
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What decides what a run learns, and for how long."""
+
+    model: str = option(
+        "deepvoxels",
+        "method: DeepVoxels or a baseline of the paper",
+        in_test="fixed",
+        choices=list(MODELS),
+    )
+    max_epoch: int = option(
+        400, "passes over the training views", resume="changeable", type=number(int, 0)
+    )
+    # A resumed run inherits it if the learning rates decay, since they depend on it.
+    max_steps: int | None = option(
+        None,
+        "total number of steps, including those before --resume",
+        resume="not inherited",
+        type=number(int, 1),
+    )
+    start_epoch: int = option(
+        0,
+        "number of the first epoch, with --checkpoint",
+        resume="not inherited",
+        type=number(int, 0),
+    )
+    lr: float = option(4e-4, "learning rate of all optimizers", type=number(float, 0))
+    l1_weight: float = option(
+        200.0,
+        "weight of the l1 loss; the adversarial loss has weight 1",
+        type=number(float, 0),
+    )
+    volume_limit: float = option(
+        10.0,
+        "value of the persistent volume above which a penalty keeps it from growing without "
+        "bound; 0: none",
+        type=number(float, 0),
+    )
+    num_trgt: int = option(2, "target views per step", type=number(int, 1, 64))
+    seed: int = option(
+        0, "random seed of weights, view selection and dropout", type=number(int, 0, 2**63)
+    )
+    recipe: str = recipe_option(
+        "paper",
+        f"preset for {', '.join(RECIPES['fast'])}; explicit flags override it. fast: "
+        + " ".join(f"--{name} {value}" for name, value in RECIPES["fast"].items()),
+        choices=list(RECIPES),
+    )
+    optimizer: str = recipe_option(
+        "adam",
+        "of the model's kernels: adam, or muon, whose steps take longer and learn more; adam for "
+        "all else",
+        choices=["adam", "muon"],
+    )
+    lr_decay: float = recipe_option(
+        0.0,
+        "fraction of the steps, at the end, over which the learning rates fall linearly to 0",
+        type=number(float, 0, 1),
+    )
+    dropout: float = recipe_option(
+        1.0, "factor on the model's dropout probabilities", type=number(float, 0, 2)
+    )
+    average: float = recipe_option(
+        0.0,
+        "decay of a moving average of the weights, which tests then use; 0: no average",
+        type=number(float, 0, 0.99999),
+    )
+
+    @property
+    def num_sources(self) -> int:
+        """Source views per step: one, which the volume takes in and which is near target 0; for a
+        model that renders a view from its source, one near each target (paper, section 4: 'one of
+        the top-5 nearest neighbors')."""
+        return self.num_trgt if self.model in FROM_SOURCE else 1
+
+    def total_steps(self, num_views: int) -> int:
+        """The number of steps in all, of which a resumed run has some behind it."""
+        steps = self.max_epoch * num_views
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+
+record_option = partial(option, resume="changeable")
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a run writes down, and when."""
+
+    log_every: int = record_option(
+        100, "steps between pictures in tensorboard", type=number(int, 1)
+    )
+    validate_every: int = record_option(
+        0,
+        "steps between measurements of PSNR and SSIM on up to 8 held-out views: of the folder "
+        "'validation' or 'test' of data_root's scene; 0: none",
+        type=number(int, 0),
+    )
+    checkpoint_every: int = record_option(10000, "steps between checkpoints", type=number(int, 1))
+    checkpoint_minutes: float = record_option(
+        30.0, "maximum minutes between checkpoints", type=number(float, 0.01)
+    )
+    keep_checkpoints: int = record_option(
+        5, "number of checkpoints kept, the newest; 0: all", type=number(int, 0)
+    )
+    keep_optimizer: str = record_option(
+        "all",
+        "which of them keep the optimizers' state, half to two thirds of their size, which "
+        "--resume needs and a test does not: all, or the last alone, the newest",
+        choices=["last", "all"],
+    )
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """All that `--train_test train` was told. record: every flag's value by its name, as
+    checkpoints and `options.json` hold them."""
+
+    run: Run
+    learning: Learning
+    architecture: Architecture
+    scene: SceneOptions
+    machine: Machine
+    records: Records
+    record: dict[str, str | int | float | bool | None]

@@ -1,0 +1,109 @@
+"""What a run reports and saves while it trains. Of several ranks only the first does."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from training.data import Batch
+from training.keeper import CheckpointKeeper
+from training.log import ProgressBar, TensorboardLog, log_pictures, losses_on_host
+from training.next_commands import next_commands
+from training.options import Records
+from training.stability import loop_gain
+from training.state import Training, snapshot
+from training.step import Step
+from training.validation import Validation
+
+PROGRESS_EVERY = 10  # steps between waits for the device, to read the losses
+
+
+class Due(NamedTuple):
+    """What is to be done after a step. All of it waits for the device."""
+
+    scalars: bool
+    pictures: bool
+    validation: bool
+    save: bool
+    last: bool  # no step follows
+
+
+def due_after(step: int, last_step: int, records: Records, stop: int, save: bool) -> Due:
+    """What is due after a step, from 1. stop, save: what was asked for; a stop makes it the last
+    one."""
+    at_end = step == last_step
+    last = at_end or stop != 0
+    validation = False
+    if records.validate_every and not stop:
+        validation = at_end or step % records.validate_every == 0
+    return Due(
+        scalars=at_end or step % PROGRESS_EVERY == 0,
+        pictures=step % records.log_every == 0,
+        validation=validation,
+        save=last or save,
+        last=last,
+    )
+
+
+class Recorder:
+    """Writes a run's curves and pictures into `runs`, its checkpoints into `logs`, and its progress
+    to the terminal."""
+
+    def __init__(self, training: Training, logs: Path, runs: Path, validation: Validation | None):
+        self.keeper = CheckpointKeeper(logs, training.options.records)
+        self._training = training
+        self._runs = runs
+        self._validation = validation
+
+    def begin(self, bar: ProgressBar) -> None:
+        """Before the steps that are left: opens a new log, which hides what an earlier process
+        logged of them."""
+        self._bar = bar
+        self._log = TensorboardLog(self._runs, self._training.progress.step + 1)
+
+    def record(self, due: Due, batch: Batch, result: Step) -> None:
+        """Reports and saves what is due after a step. Nothing is shown of a skipped one."""
+        progress = self._training.progress
+        if due.scalars and not progress.skipped_in_a_row:
+            self._report_losses(result)
+        if due.pictures and not progress.skipped_in_a_row:
+            log_pictures(self._log, progress.step, batch, result)
+        if due.validation:
+            self._validate()
+        if due.save:
+            self._save(last=due.last)
+
+    def _report_losses(self, result: Step) -> None:
+        training = self._training
+        losses = losses_on_host(result.losses)
+        gain = loop_gain(getattr(training.networks.model, "integration_net", None))
+        if gain is not None:
+            losses["loop_gain"] = float(gain)
+        self._bar.show(losses, training.options.learning.l1_weight)
+        self._log.scalars(losses, training.progress.step)
+
+    def _validate(self) -> None:
+        training = self._training
+        metrics = self._validation.measure(training.networks, training.options.machine)
+        self._bar.show_validation(metrics)
+        scalars = {f"val/{name}": value for name, value in metrics.items()}
+        self._log.scalars(scalars, training.progress.step)
+
+    def _save(self, last: bool) -> None:
+        training = self._training
+        training.progress.read_clock()
+        record = training.options.record
+        problem = self.keeper.save(
+            snapshot(training.networks, training.progress, training.scene, record)
+        )
+        if problem:
+            self._bar.report("error" if last and self.keeper.failed else "warning", problem)
+
+    def report_end(self, took_steps: bool) -> None:
+        """Says which checkpoint holds the result, and what can be done with it."""
+        newest = self.keeper.newest
+        if took_steps:
+            print(f"saved {newest}")
+        else:
+            print(f"nothing to do: the run has taken all of its steps; its checkpoint is {newest}")
+        if newest:
+            options = self._training.options
+            print(next_commands(options.run, options.learning.model, newest))
