@@ -1,4 +1,4 @@
-# make view: a trained scene in a browser. make demo: a scene, a trained model and its video in a few minutes.
+# make view: a trained scene in a browser, at a free port or at PORT=8080. make demo: a scene, a trained model and its video in a few minutes.
 # make test: ruff, pyrefly and pytest.
 # make docs: the site, in docs/_build/index.html; any warning fails.
 # make test-browser: the viewer in Chromium, which is installed if it may be. make test-cluster: experiments on a SLURM of
@@ -13,10 +13,15 @@ DEMO_STEPS ?= 1000
 DEMO_TRAIN_VIEWS ?= 150
 DEMO_TEST_VIEWS ?= 60
 
+# The first port from 8080 on at which nothing answers.
+FREE_PORT = import socket; \
+	print(next(port for port in range(8080, 9080) if socket.socket().connect_ex(('127.0.0.1', port))))
+
 .PHONY: view demo test test-long test-browser test-cluster docs clean
 
 .venv/installed: requirements.txt
-	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=...')"
+	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15) and \
+		'Python 3.11 to 3.14 is needed (PyTorch has no packages for newer ones): make PYTHON=...')"
 	@echo "installing PyTorch and the other packages into .venv: about 6 GB on Linux, which may take some minutes"
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --disable-pip-version-check -r requirements.txt
@@ -27,7 +32,8 @@ DEMO_TEST_VIEWS ?= 60
 	touch $@
 
 view: .venv/installed
-	$(PY) -m viewer --checkpoint example/lego.pth --data_root example/lego --logging_root example/logs
+	$(PY) -m viewer --checkpoint example/lego.pth --data_root example/lego --logging_root example/logs \
+		--port $(or $(PORT),$(shell $(PY) -c "$(FREE_PORT)"))
 
 demo: .venv/installed
 	rm -rf $(DEMO)

@@ -21,7 +21,7 @@ from evaluation.command import Comparison, EvaluationOptions, test
 from machine.cli import Parser, exit_code
 from machine.options import Run, add_flag, default_of, inherited, options_of
 from machine.ranks import Ranks, joined
-from machine.runtime import Machine, choose_device, keep_freed_memory
+from machine.runtime import Machine, choose_device, keep_freed_memory, require_compiler
 from training.loop import train
 from training.options import Learning, Records, TrainingOptions
 from training.recipes import RECIPES
@@ -107,6 +107,8 @@ def resolve_options(arguments: list[str]) -> tuple[Options, dict | None]:
     values.pop("size", None)
     check_values(values)
     values["device"] = choose_device(values["device"])
+    if values["compile"]:
+        require_compiler(values["device"])
     return build_options(values), checkpoint
 
 

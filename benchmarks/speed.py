@@ -39,6 +39,7 @@ from machine.runtime import (
     autocast,
     choose_device,
     keep_freed_memory,
+    require_compiler,
     set_arithmetic,
     uses_cpu_kernels,
 )
@@ -115,6 +116,8 @@ def parse_options(parser: Parser, argv: Sequence[str] | None) -> Namespace:
     `InputError` for what the device has not."""
     opt = parser.parse_args(argv)
     device = choose_device(opt.device)
+    if opt.compile:
+        require_compiler(device)
     if opt.graph and not device.startswith("cuda"):
         raise InputError(f"--graph: --device {device} has no graphs, only CUDA has")
     set_arithmetic(opt.precision, torch.device(device))

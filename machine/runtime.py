@@ -10,6 +10,8 @@ mixing, the volume, losses, weights and optimizers are always float32.
 import ctypes
 import os
 import platform
+import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -170,3 +172,22 @@ def uses_cpu_kernels(kernels: str, device: torch.device, compiled: bool) -> bool
     """Whether `--kernels` has the model accelerated by `cpu_kernels`: on the CPU, where it is not
     compiled."""
     return kernels == "auto" and device.type == "cpu" and not compiled
+
+
+def require_compiler(device: str) -> None:
+    """Raises `InputError` if there is no compiler for `torch.compile` to call: one for C++ on a
+    CPU, for C on CUDA."""
+    if device.startswith("cuda"):
+        language = "C"
+        variable = "CC"
+        usual = ["gcc", "clang"]
+    else:
+        language = "C++"
+        variable = "CXX"
+        usual = [{"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")]
+    names = shlex.split(os.environ.get(variable, ""))[:1] or usual
+    if not any(map(shutil.which, names)):
+        raise InputError(
+            f"--compile: needs a {language} compiler, and {' or '.join(names)} is not installed "
+            f"here; install one (on Debian: apt-get install g++) or name it in {variable}"
+        )
