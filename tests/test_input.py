@@ -300,24 +300,10 @@ def check_malformed(spoil, more):
         assert {path.name for path in Path(folder).iterdir()} <= {"scene", "logs"}
 
 
-QUICK = {
+LONG = {
     "deadline": None,
-    "derandomize": True,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
 }
-LONG = {**QUICK, "derandomize": False}
-
-
-@settings(max_examples=40, **QUICK)
-@given(spoilers, flags)
-def test_some_malformed_input(spoil, more):
-    check_malformed(spoil, more)
-
-
-@settings(max_examples=25, **QUICK)
-@given(intrinsics)
-def test_some_intrinsics(spoil):
-    check_malformed(spoil, [])
 
 
 @pytest.mark.long

@@ -118,10 +118,9 @@ def check(trouble: dict[int, list[str]]) -> None:
         )
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
-@given(troubles)
-def test_no_run_is_lost_or_run_twice(trouble):
-    check(trouble)
+def test_no_run_is_lost_or_run_twice():
+    endings = (["fails"], ["dies"], ["dies in a command"], ["dies", "fails", "dies in a command"])
+    check({run: endings[run % len(endings)] for run in range(0, RUNS, 5)})
 
 
 @pytest.mark.long

@@ -33,43 +33,6 @@ TINY = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("module", "command"),
-    [
-        ("scenes.render", ["--out", "{target}", *TINY, "--sidelength", 64]),
-        ("scenes.noise", ["--scene", "{scene}", "--out", "{target}", "--degrees", 1]),
-        ("scenes.path", ["orbit", "--scene", "{scene}", "--out", "{target}"]),
-        ("scenes.check", ["{scene}"]),
-        ("scenes.transforms_json", ["{source}", "{target}"]),
-        ("scenes.colmap", ["{source}", "{target}"]),
-        ("scenes.nerf_synthetic", ["{source}", "{target}"]),
-    ],
-)
-def test_a_full_disk_is_named_and_the_next_try_works(worker, tmp_path, module, command):
-    source = tmp_path / "source"
-    source.mkdir()
-    write_scene(tmp_path / "scene" / "train", views=3)
-    foreign_files.write_transforms(
-        foreign_files.transforms_text([], None), foreign_files.points_ply("binary")
-    )(source)
-    shutil.rmtree(source / "images", ignore_errors=True)
-    for name, content in foreign_files.colmap_files().items():
-        (source / name).write_bytes(content)
-    (source / "images").symlink_to(".")
-    places = {"{target}": tmp_path / "target", "{scene}": tmp_path / "scene", "{source}": source}
-    argv = [places.get(word, word) for word in command]
-    before = set(tmp_path.rglob("*"))
-    ending = worker.run(module, argv, largest_file=60)
-    assert ending.code == 2, ending.error
-    assert ending.error.count("\n") == 1, ending.error
-    assert str(tmp_path) in ending.error
-    left = set(tmp_path.rglob("*")) - before
-    assert all((tmp_path / "target.partial") in (path, *path.parents) for path in left)
-    assert not list(worker.folder.iterdir())
-    assert worker.run(module, argv).code == 0
-    assert not list(tmp_path.glob("*.partial")) and not list(tmp_path.glob(".*"))
-
-
 def start_render(folder, *more):
     return subprocess.Popen(
         [

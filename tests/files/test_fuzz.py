@@ -21,6 +21,7 @@ from tests import foreign_files, foreign_meshes
 from tests.conftest import write_scene
 from tests.helpers import GEOMETRY, render_arguments
 
+pytestmark = pytest.mark.long  # test_hostile.py holds the same promises on files made by hand
 MAY_BE_READ = {"source", "target", ".target.partial", "target.partial", ".target.partial.lock"}
 SECONDS = 10
 MEMORY = 1 << 30
@@ -36,12 +37,11 @@ TINY = [
     "--workers",
     1,
 ]
-COMMON = {
-    "deadline": None,
-    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
-}
-QUICK = settings(max_examples=40, derandomize=True, **COMMON)
-LONG = settings(max_examples=500, **COMMON)
+LONG = settings(
+    max_examples=500,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
 
 
 @pytest.fixture(scope="module")
@@ -162,13 +162,13 @@ importers = st.sampled_from(
 checks = st.sampled_from(["scenes.transforms_json"] * 7 + ["scenes.check"])
 
 
-@QUICK
+@LONG
 @given(foreign_files.transforms_files, importers)
-def test_some_transforms(worker, write, command):
+def test_five_hundred_transforms(worker, write, command):
     check_import(worker, write, command)
 
 
-@QUICK
+@LONG
 @given(foreign_files.colmap_models)
 @example(
     foreign_files.write_colmap(
@@ -176,57 +176,22 @@ def test_some_transforms(worker, write, command):
         [("images", partial(foreign_files.change_bytes, change=("flip", 0.041015625, b"\x00`")))],
     )
 )  # a quaternion whose square overflows
-def test_some_colmap_models(worker, write):
-    check_import(worker, write, "scenes.colmap")
-
-
-@QUICK
-@given(foreign_meshes.mesh_writers)
-def test_some_meshes(worker, write):
-    check_mesh(worker, write)
-
-
-@QUICK
-@given(foreign_files.depth_contents)
-def test_some_depth_maps(worker, weights, content):
-    check_depth(worker, weights, content)
-
-
-@QUICK
-@given(foreign_files.image_names, foreign_files.picture_contents, checks)
-def test_some_images(worker, name, content, command):
-    check_image(worker, name, content, command)
-
-
-@pytest.mark.long
-@LONG
-@given(foreign_files.transforms_files, importers)
-def test_five_hundred_transforms(worker, write, command):
-    check_import(worker, write, command)
-
-
-@pytest.mark.long
-@LONG
-@given(foreign_files.colmap_models)
 def test_five_hundred_colmap_models(worker, write):
     check_import(worker, write, "scenes.colmap")
 
 
-@pytest.mark.long
 @LONG
 @given(foreign_meshes.mesh_writers)
 def test_five_hundred_meshes(worker, write):
     check_mesh(worker, write)
 
 
-@pytest.mark.long
 @LONG
 @given(foreign_files.depth_contents)
 def test_five_hundred_depth_maps(worker, weights, content):
     check_depth(worker, weights, content)
 
 
-@pytest.mark.long
 @LONG
 @given(foreign_files.image_names, foreign_files.picture_contents, checks)
 def test_five_hundred_images(worker, name, content, command):
