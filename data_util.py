@@ -411,9 +411,11 @@ def square_resize(
     return cv2.resize(image, (sidelength, sidelength), interpolation=interpolation)
 
 
-def crop_border(images):
-    """Images (..., height, width), tensor or array, without their outermost `BORDER` pixels."""
-    return images[..., BORDER:-BORDER, BORDER:-BORDER]
+def crop_border(images, channels_last: bool = False):
+    """Images (..., height, width), or (..., height, width, channels), tensor or array, without
+    their outermost `BORDER` pixels, which training never sees."""
+    inner = slice(BORDER, -BORDER)
+    return images[..., inner, inner, :] if channels_last else images[..., inner, inner]
 
 
 def color_depth(

@@ -31,6 +31,12 @@ class SceneGeometry:
     cx: float
     cy: float
 
+    @property
+    def depth_range(self) -> tuple[float, float]:
+        """The depths of the first plane of a canonical view volume and behind the last, in world
+        units."""
+        return self.near_plane, self.near_plane + 2 * self.grid_dim * self.voxel_size
+
 
 def without_autocast(like: Tensor) -> torch.autocast:
     """The context of camera arithmetic on the device of `like`: half a voxel would be lost in

@@ -22,20 +22,14 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch import Tensor
 
-from checkpoints import find_checkpoint, load_checkpoint
-from data_util import BACKGROUNDS, BORDER, crop_border, nearest_views
-from dataio import Scene, find_split, load_scene
+from checkpoints import find_checkpoint
+from data_util import BORDER, crop_border, nearest_views
+from dataio import Scene, find_split
 from deep_voxels import DeepVoxels, Rendering
-from evaluation.export import learns_depth
 from evaluation.metrics import load_true_depth
-from evaluation.pictures import depth_pictures, spread
-from evaluation.render import (
-    VIEWS_AT_ONCE,
-    load_recorded,
-    recorded_network,
-    recorded_option,
-    recorded_scene,
-)
+from evaluation.picture_grid import depth_pictures, evenly_spread
+from evaluation.render import VIEWS_AT_ONCE
+from evaluation.trained import read_checkpoint
 from machine.cli import Parser, number, run
 from projection import (
     frustum_coordinates,
@@ -46,11 +40,15 @@ from projection import (
     world2grid,
 )
 from util import InputError
-from viewer.features import VIEWS, visibility_weights, voxel_visibility
+from viewer.features import (
+    VISIBILITY_VIEWS,
+    PrincipalColors,
+    visibility_weights,
+    voxel_visibility,
+)
 
 PROG = "docs.figures"
-# of one panel
-INCH = 2.6
+INCH = 2.6  # a panel's side
 DPI = 100
 NOTHING = 0.88  # the gray where there is nothing
 PERCENTILES = (1, 99)  # of a principal component, that become dark and full colour
@@ -62,7 +60,7 @@ class Passage:
 
     observed: voxels that the source view sees. in_grid: voxels of the canonical view volume that
     lie in the grid. seen: the highest visibility that training views give each voxel of the grid.
-    visibility: that of the target's.
+    visibility: of each voxel of the target's canonical view volume.
     """
 
     model: DeepVoxels
@@ -81,22 +79,6 @@ class Passage:
     in_grid: Bool[Tensor, "depth m m"]
     visibility: Float[Tensor, "depth m m"]
     rendering: Rendering
-
-
-class Colors:
-    """Feature vectors as RGB in [0, 1]: the principal components of the vectors that it was made
-    from."""
-
-    def __init__(self, vectors: Float[Tensor, "n f"]):
-        self.mean = vectors.mean(dim=0)
-        _, _, axes = torch.linalg.svd(vectors - self.mean, full_matrices=False)
-        self.axes = axes[:3].T
-        components = ((vectors - self.mean) @ self.axes).numpy()
-        self.low, self.high = np.percentile(components, PERCENTILES, axis=0)
-
-    def __call__(self, features: Float[Tensor, "f *n"]) -> Float[np.ndarray, "*n 3"]:
-        components = ((features.movedim(0, -1) - self.mean) @ self.axes).numpy()
-        return ((components - self.low) / np.maximum(self.high - self.low, 1e-12)).clip(0, 1)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -123,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.manual_seed(0)
     with torch.inference_mode():
-        passage = follow(
+        passage = follow_views(
             find_checkpoint(args.checkpoint, args.logging_root), args.data_root, args.view
         )
         args.out.mkdir(parents=True, exist_ok=True)
@@ -133,63 +115,52 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(path)
 
 
-def follow(checkpoint_path: Path, data_root: Path | None, view: int) -> Passage:
+def follow_views(checkpoint_path: Path, data_root: Path | None, view: int) -> Passage:
     """Runs the model's parts one after the other, as `DeepVoxels.forward` does. Dropout is off.
 
     The target is held-out view `view` of the scene, or of its training folder if there are none;
     the source is the training view nearest to it.
     """
-    checkpoint = load_checkpoint(checkpoint_path)
-    _, architecture = recorded_network(checkpoint, checkpoint_path)
-    root = recorded_scene(checkpoint, checkpoint_path, data_root)
-    background = recorded_option(checkpoint, "background", next(iter(BACKGROUNDS)))
-    views = load_scene(
-        root,
-        architecture.img_sidelength,
-        recorded_option(checkpoint, "sampling_pattern", "all"),
-        background,
-    )
+    checkpoint = read_checkpoint(checkpoint_path)
+    root = checkpoint.scene_root(data_root)
+    sources = checkpoint.load_training_views(root)
     held_out = find_split(root, "test")
-    targets = load_scene(
-        held_out if held_out and (held_out / "rgb").is_dir() else root,
-        architecture.img_sidelength,
-        background=background,
-    )
+    if held_out is None or not (held_out / "rgb").is_dir():
+        held_out = root
+    targets = checkpoint.load_views(held_out)
     if view >= len(targets):
         raise InputError(f"--view {view}: {targets.root} has {len(targets)} views")
-    model, _ = load_recorded(checkpoint, checkpoint_path, views.intrinsics, torch.device("cpu"))
-    if not learns_depth(model):
+    model = checkpoint.load_model(sources.intrinsics, torch.device("cpu"), fast=False)
+    if not model.learns_depth:
         raise InputError(f"{checkpoint_path}: has no occlusion net, whose work the pictures show")
-    source = int(nearest_views(targets.cam2world[[view]], views.cam2world, 1)[0, 0])
-    depth = load_true_depth(targets.root / "depth", len(targets), architecture.proj_sidelength)
-    return pass_through(model, views, source, targets, view, None if depth is None else depth[view])
+    depth = load_true_depth(held_out / "depth", len(targets), model.geometry.map_sidelength)
+    true_depth = None if depth is None else depth[view]
+    return pass_through(model.network, sources, targets.subset([view]), true_depth)
 
 
 def pass_through(
-    model: DeepVoxels,
-    sources: Scene,
-    source: int,
-    targets: Scene,
-    target: int,
-    true_depth: Float[np.ndarray, "m m"] | None,
+    model: DeepVoxels, sources: Scene, target: Scene, true_depth: Float[np.ndarray, "m m"] | None
 ) -> Passage:
-    """What the views with these indices become."""
-    source_views, target_views = (scene.on(torch.device("cpu")) for scene in (sources, targets))
+    """What the target, a single view, and the source nearest to it become."""
+    source = int(nearest_views(target.cam2world, sources.cam2world, 1)[0, 0])
+    source_views, target_views = (scene.on(torch.device("cpu")) for scene in (sources, target))
     image = source_views.pixels([source])
     source_pose = source_views.poses([source])
-    pose = target_views.poses([target])
+    pose = target_views.poses([0])
     uvd = lift_coordinates(source_pose[0], model.geometry)
     features = model.feature_extractor(image)
     observation = lift(features, uvd)
     _, update_gate, reset_gate = model.integration_net(observation, model.deepvoxels)
     inpainted = model.inpaint(model.deepvoxels)
     canonical = model.canonical_view_volumes(inpainted, pose)
-    some_views = source_views.poses(spread(len(sources), VIEWS)).split(VIEWS_AT_ONCE)
+    sampled = source_views.poses(evenly_spread(len(sources), VISIBILITY_VIEWS))
+    visible = [voxel_visibility(model, poses) for poses in sampled.split(VIEWS_AT_ONCE)]
+    in_grid = frustum_mask(frustum_coordinates(pose, model.geometry), model.geometry.grid_dim)
     return Passage(
         model,
         image,
         source_pose,
-        target_views.pixels([target]),
+        target_views.pixels([0]),
         true_depth,
         features,
         observation,
@@ -197,9 +168,9 @@ def pass_through(
         update_gate,
         reset_gate,
         inpainted,
-        torch.stack([voxel_visibility(model, poses) for poses in some_views]).amax(dim=0),
+        torch.stack(visible).amax(dim=0),
         canonical,
-        frustum_mask(frustum_coordinates(pose, model.geometry), model.geometry.grid_dim)[0],
+        in_grid[0],
         visibility_weights(model, canonical)[0],
         model.render(inpainted, pose),
     )
@@ -207,8 +178,8 @@ def pass_through(
 
 def draw_features(passage: Passage) -> Figure:
     figure, (photo, features) = panels(["source view", "its features"])
-    photo.imshow(picture(passage.source))
-    features.imshow(Colors(passage.features[0].flatten(1).T)(passage.features[0]))
+    photo.imshow(frame_picture(passage.source))
+    features.imshow(feature_colors(passage.features[0], passage.features[0].flatten(1).T))
     return figure
 
 
@@ -224,7 +195,7 @@ def draw_lifting(passage: Passage) -> Figure:
         .clamp(0, 1)
         .numpy()
     )
-    features = Colors(passage.features[0].flatten(1).T)(passage.observation[0])
+    features = feature_colors(passage.observation[0], passage.features[0].flatten(1).T)
     figure, axes = panels(
         [
             f"{what} at height {name}"
@@ -264,7 +235,7 @@ def draw_volume(passage: Passage) -> Figure:
     )
     volumes = []
     for volume in (passage.model.deepvoxels[0], passage.inpainted[0]):
-        colors = Colors(volume[:, passage.seen > passage.seen.median()].T)(volume)
+        colors = feature_colors(volume, volume[:, passage.seen > passage.seen.median()].T)
         volumes.append(colors * (0.25 + 0.75 * visible) + 0.75 * (1 - visible))
     for panel, (volume, level) in zip(axes, product(volumes, levels.values()), strict=True):
         show_slice(panel, volume[level])
@@ -288,16 +259,15 @@ def draw_ray(passage: Passage) -> Figure:
         rows=2,
         extra=0.6,
     )
-    photo.imshow(picture(passage.truth))
+    photo.imshow(frame_picture(passage.truth))
     scale = passage.truth.shape[-1] / geometry.map_sidelength
     x, y = (
         index * scale - BORDER - 0.5 for index in (column, row)
     )  # imshow draws pixel 0 from -0.5 to 0.5
     photo.axhline(y, color="black", linewidth=1, linestyle="--")
     photo.plot(x, y, "o", color="white", markeredgecolor="black")
-    colors = Colors(passage.inpainted[0, :, passage.seen > passage.seen.median()].T)(
-        passage.canonical[0, :, :, row]
-    )
+    vectors = passage.inpainted[0, :, passage.seen > passage.seen.median()].T
+    colors = feature_colors(passage.canonical[0, :, :, row], vectors)
     colors = np.where(passage.in_grid[:, row, :, None], colors, NOTHING)
     visible = passage.visibility[:, row].numpy()
     for panel, values, options in ((volume, colors, {}), (visibility, visible, {"cmap": "magma"})):
@@ -337,7 +307,10 @@ def draw_render(passage: Passage) -> Figure:
     if passage.true_depth is not None:
         depths.append(("true depth", passage.true_depth))
         limits = passage.true_depth[np.isfinite(passage.true_depth)]
-    shown = [("render", picture(passage.rendering.images)), ("truth", picture(passage.truth))]
+    shown = [
+        ("render", frame_picture(passage.rendering.images)),
+        ("truth", frame_picture(passage.truth)),
+    ]
     shown += [
         (
             title,
@@ -366,9 +339,17 @@ def panels(titles: Sequence[str], rows: int = 1, extra: float = 0.0) -> tuple[Fi
     return figure, axes
 
 
-def picture(images: Float[Tensor, "1 3 s s"]) -> Float[np.ndarray, "h h 3"]:
+def frame_picture(images: Float[Tensor, "1 3 s s"]) -> Float[np.ndarray, "h h 3"]:
     """A frame as it is measured, in [0, 1]."""
     return (crop_border(images)[0].movedim(0, -1) + 0.5).clamp(0, 1).numpy()
+
+
+def feature_colors(
+    features: Float[Tensor, "f *n"], vectors: Float[Tensor, "m f"]
+) -> Float[np.ndarray, "*n 3"]:
+    """Features as RGB in [0, 1]: by the principal components of these vectors."""
+    colors = PrincipalColors(vectors.double().numpy(), percentiles=PERCENTILES)
+    return colors(features.movedim(0, -1).double().numpy())
 
 
 def slices(model: DeepVoxels) -> dict[str, int]:

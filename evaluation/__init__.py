@@ -1,4 +1,7 @@
-"""Evaluation: `command` is the body of `--train_test test`. `render` renders a camera path from a
-model, `metrics` measures frames and depth, `output` writes frames and depth, `video` encodes
-videos, `pictures` makes captioned grids of pictures.
+"""What a trained model gives.
+
+`command` is the body of `--train_test test`; `export` and `pack` are commands. `trained` is the
+door to a trained model; `render` renders views and paths; `metrics` measures frames and depth;
+`fusion` makes a surface of depth maps; `output` writes the files of a test, `video_writer` its
+video, `picture_grid` captioned pictures.
 """

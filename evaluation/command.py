@@ -19,13 +19,13 @@ from deep_voxels import Architecture
 from evaluation.metrics import (
     SSIM,
     FrameMetrics,
+    load_lpips,
     load_object_masks,
     load_true_depth,
     mean_metrics,
     measure_depth,
 )
-from evaluation.output import write_comparison, write_frames
-from evaluation.perceptual import load_lpips
+from evaluation.output import RenderedPath, write_comparison, write_frames
 from evaluation.render import (
     Neighbors,
     load_model,
@@ -97,8 +97,8 @@ def test(options: EvaluationOptions, checkpoint: dict | None, ranks: Ranks = ALO
             scene, neighbors, options.scene.background, options.comparison.lpips
         )
         model = load_model(
-            options.model, options.architecture, geometry, device, checkpoint, run.checkpoint
-        )
+            options.model, options.architecture, geometry, checkpoint, run.checkpoint
+        ).to(device)
         parameters = count_parameters(model)
         make_fast_(model, device, machine.compile, machine.kernels)
     if run.dry_run:
@@ -112,15 +112,9 @@ def test(options: EvaluationOptions, checkpoint: dict | None, ranks: Ranks = ALO
             raise InputError(
                 f"--logging_root {run.logging_root}: is not shared by the machines of this run"
             )
-    farthest = geometry.near_plane + 2 * geometry.grid_dim * geometry.voxel_size
-    metrics, depth = write_frames(
-        folder,
-        render_path(model, scene.cam2world, neighbors, machine.precision, device, ranks),
-        len(scene),
-        (geometry.near_plane, farthest),
-        measure,
-        ranks,
-    )
+    frames = render_path(model, scene.poses(device), neighbors, machine.precision, ranks)
+    rendered = RenderedPath(frames, len(scene), geometry.depth_range)
+    metrics, depth = write_frames(folder, rendered, measure, ranks)
     if not ranks.first:
         return 0
     if measure is not None:

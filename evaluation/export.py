@@ -7,31 +7,23 @@ views agree on stays, within the grid; the background does not. The PLY file hol
 coordinates, normals and colours.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import trimesh
 from jaxtyping import Float
-from torch import nn
 
-from checkpoints import find_checkpoint, load_checkpoint
+from checkpoints import find_checkpoint
 from data_util import BORDER
-from dataio import load_scene
-from deep_voxels import DeepVoxels
-from evaluation.fusion import ROUNDS, Cloud, fuse
-from evaluation.pictures import spread
-from evaluation.render import (
-    Frame,
-    load_recorded,
-    make_fast_,
-    recorded_network,
-    recorded_scene,
-    render_path,
-)
+from evaluation.fusion import ROUNDS, Cloud, DepthMaps, fuse
+from evaluation.metrics import mean_around_corners
+from evaluation.picture_grid import evenly_spread
+from evaluation.render import Frame
+from evaluation.trained import PRECISION, TrainedModel, read_checkpoint
 from machine.cli import Parser, run
 from machine.progress import Progress
 from machine.runtime import choose_device, set_arithmetic
@@ -39,7 +31,6 @@ from util import InputError, new_file
 
 PROG = "evaluation.export"
 MAX_VIEWS = 100  # more views add no accuracy
-PRECISION = "fp32"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -77,8 +68,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{args.out}: {len(cloud.points)} points")
 
 
+def load(
+    path: Path, data_root: Path | None, device: torch.device
+) -> tuple[TrainedModel, Float[np.ndarray, "views 4 4"]]:
+    """The model of a checkpoint, and the poses of `data_root` or of the scene that it was trained
+    on."""
+    checkpoint = read_checkpoint(path)
+    views = checkpoint.load_poses(checkpoint.scene_root(data_root))
+    model = checkpoint.load_model(views.intrinsics, device)
+    if not model.learns_depth:
+        raise InputError(
+            f"{path}: learned no depth to export: only DeepVoxels with its occlusion net does"
+        )
+    return model, views.cam2world
+
+
 def fuse_depth(
-    model: DeepVoxels,
+    model: TrainedModel,
     cam2world: Float[np.ndarray, "views 4 4"],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Cloud:
@@ -88,19 +94,19 @@ def fuse_depth(
     The model must learn depth (`learns_depth`). `progress` is called with the steps that are done,
     and with all.
     """
-    cam2world = cam2world[spread(len(cam2world), MAX_VIEWS)]
-    frames = render_path(model, cam2world, None, PRECISION, model.deepvoxels.device)
-    return fuse_frames(model, cam2world, frames, progress)
+    cam2world = cam2world[evenly_spread(len(cam2world), MAX_VIEWS)]
+    return fuse_frames(model, cam2world, model.render_path(cam2world), progress)
 
 
 def fuse_frames(
-    model: DeepVoxels,
+    model: TrainedModel,
     cam2world: Float[np.ndarray, "views 4 4"],
     frames: Iterable[Frame],
     progress: Callable[[int, int], None],
 ) -> Cloud:
-    """The same of frames that someone else renders, one for each pose."""
+    """Like `fuse_depth`, from frames already rendered, one for each pose."""
     geometry = model.geometry
+    sidelength = geometry.map_sidelength
     steps = count(1)
 
     def step() -> None:
@@ -110,39 +116,25 @@ def fuse_frames(
     colors = []
     for frame in frames:
         depth.append(frame.depth)
-        colors.append(map_colors(frame.image, geometry.map_sidelength))
+        colors.append(map_colors(frame.image, sidelength))
         step()
-    margin = -(
-        -BORDER * geometry.map_sidelength // model.architecture.img_sidelength
-    )  # training never sees the border
-    return fuse(
+    border = math.ceil(BORDER * sidelength / model.architecture.img_sidelength)
+    maps = DepthMaps(
         torch.from_numpy(np.stack(depth)),
         torch.from_numpy(np.stack(colors)),
         torch.from_numpy(cam2world).float(),
         geometry,
-        margin,
-        step,
+        margin=border,  # training never sees it
     )
+    return fuse(maps, step)
 
 
 def map_colors(
     image: Float[np.ndarray, "h h 3"], map_sidelength: int
 ) -> Float[np.ndarray, "m m 3"]:
-    """A frame's image, which lacks its border, averaged around every pixel of the feature map.
-
-    A map's pixel shows what is seen along the ray through its integer coordinate (docs/design.md,
-    section 3).
-    """
-    sidelength = len(image) + 2 * BORDER
-    shift = sidelength // map_sidelength // 2
-    border = (BORDER + shift, BORDER)
-    padded = np.pad(image, (border, border, (0, 0)), mode="edge")[:sidelength, :sidelength]
-    return cv2.resize(padded, (map_sidelength, map_sidelength), interpolation=cv2.INTER_AREA)
-
-
-def learns_depth(model: nn.Module) -> bool:
-    """Whether a model renders depth: DeepVoxels with its occlusion net."""
-    return isinstance(model, DeepVoxels) and not model.architecture.no_occlusion_net
+    """A frame's image, which lacks its border, averaged around every pixel of the feature map."""
+    padded = np.pad(image, [(BORDER, BORDER), (BORDER, BORDER), (0, 0)], mode="edge")
+    return mean_around_corners(padded, map_sidelength, outside="edge")
 
 
 def to_ply(cloud: Cloud) -> bytes:
@@ -151,25 +143,6 @@ def to_ply(cloud: Cloud) -> bytes:
         cloud.points, vertex_normals=cloud.normals, vertex_colors=cloud.colors, process=False
     )
     return vertices.export(file_type="ply", vertex_normal=True)
-
-
-def load(
-    path: Path, data_root: Path | None, device: torch.device
-) -> tuple[nn.Module, Float[np.ndarray, "views 4 4"]]:
-    """The model of a checkpoint, and the poses of `data_root` or of the scene that it was trained
-    on."""
-    checkpoint = load_checkpoint(path)
-    _, architecture = recorded_network(checkpoint, path)
-    scene = load_scene(
-        recorded_scene(checkpoint, path, data_root), architecture.img_sidelength, with_images=False
-    )
-    model, _ = load_recorded(checkpoint, path, scene.intrinsics, device)
-    if not learns_depth(model):
-        raise InputError(
-            f"{path}: learned no depth to export: only DeepVoxels with its occlusion net does"
-        )
-    make_fast_(model, device)
-    return model, scene.cam2world
 
 
 if __name__ == "__main__":

@@ -19,11 +19,26 @@ from projection import SceneGeometry, frustum_mask, image2camera, world2grid, wo
 
 ROUNDS = 2  # of votes; in the second, points are where the first moved them
 TOLERANCE = 1.0  # voxels: how far depths of the same surface may differ between views
-MIN_AGREEING = 3  # other views that must see the surface,
-MIN_SHARE_IN_VIEW = 0.2  # as a share of those that have it in their picture, hidden or not,
-MIN_SHARE_UNHIDDEN = 0.5  # and of those that see it or see through it
+# How many other views must see the surface where a point is:
+MIN_AGREEING = 3  # at least so many,
+MIN_SHARE_IN_VIEW = 0.2  # this share of the views that have the point in their picture,
+MIN_SHARE_UNHIDDEN = 0.5  # and this share of the views that see the surface or see through it
 CELLS = 2  # to a voxel's side; the points in one cell become one
 NEIGHBORS = 16  # points that a normal is fitted to
+
+
+class DepthMaps(NamedTuple):
+    """The depth that views show.
+
+    depth: along z, world units. colors: in [0, 1]. margin: pixels at a map's border whose depth
+    means nothing.
+    """
+
+    depth: Float[Tensor, "views m m"]
+    colors: Float[Tensor, "views m m 3"]
+    cam2world: Float[Tensor, "views 4 4"]
+    geometry: SceneGeometry
+    margin: int = 0
 
 
 class Cloud(NamedTuple):
@@ -48,29 +63,21 @@ class Votes(NamedTuple):
     offset: Float[Tensor, "n 3"]
 
 
-def fuse(
-    depth: Float[Tensor, "views m m"],
-    colors: Float[Tensor, "views m m 3"],
-    cam2world: Float[Tensor, "views 4 4"],
-    geometry: SceneGeometry,
-    margin: int = 0,
-    progress: Callable[[], None] = lambda: None,
-) -> Cloud:
+def fuse(maps: DepthMaps, progress: Callable[[], None] = lambda: None) -> Cloud:
     """The surface within the grid that the views agree on; an empty cloud if they agree on none.
 
-    depth: along z, world units. colors: in [0, 1]. margin: pixels at a map's border whose depth
-    means nothing. `progress` is called `ROUNDS` times for each view.
+    `progress` is called `ROUNDS` times for each view.
     """
+    depth, colors, cam2world, geometry, margin = maps
     points = depth_points(depth, cam2world, geometry)
-    usable = frustum_mask(world2grid(points, geometry), geometry.grid_dim) & off_edges(
-        depth, geometry, margin
-    )
+    in_grid = frustum_mask(world2grid(points, geometry), geometry.grid_dim)
+    usable = in_grid & off_edges(depth, geometry, margin)
     toward = F.normalize(cam2world[:, None, None, :3, 3] - points, dim=-1)
     points = points[usable]
     toward = toward[usable]
     colors = colors[usable]
     for _ in range(ROUNDS):
-        votes = count_votes(points, depth, cam2world, geometry, margin, progress)
+        votes = count_votes(points, maps, progress)
         others = votes.agreeing - 1  # a view agrees with itself
         stays = (
             (others >= MIN_AGREEING)
@@ -80,7 +87,9 @@ def fuse(
         points = (points + votes.offset)[stays]
         toward = toward[stays]
         colors = colors[stays]
-    points, toward, colors = (thin(values, points, geometry) for values in (points, toward, colors))
+    points, toward, colors = (
+        mean_in_cells(values, points, geometry) for values in (points, toward, colors)
+    )
     return Cloud(points, outward_normals(points, toward), np.round(255 * colors).astype(np.uint8))
 
 
@@ -118,23 +127,17 @@ def off_edges(
 
 
 def count_votes(
-    points: Float[Tensor, "n 3"],
-    depth: Float[Tensor, "views m m"],
-    cam2world: Float[Tensor, "views 4 4"],
-    geometry: SceneGeometry,
-    margin: int,
-    progress: Callable[[], None],
+    points: Float[Tensor, "n 3"], maps: DepthMaps, progress: Callable[[], None]
 ) -> Votes:
     """The votes of all views. A view says nothing of a point that lies outside its picture or
     behind a surface."""
     in_view, agreeing, against = torch.zeros(3, len(points), dtype=torch.int32)
     offset = torch.zeros_like(points)
-    tolerance = TOLERANCE * geometry.voxel_size
-    for depth_map, pose in zip(depth, cam2world, strict=True):
-        uvd = world2image(points, pose, geometry)
-        behind = torch.where(
-            uvd[:, 2] > 0, sample_inside(depth_map, uvd[:, :2], margin) - uvd[:, 2], torch.nan
-        )
+    tolerance = TOLERANCE * maps.geometry.voxel_size
+    for depth_map, pose in zip(maps.depth, maps.cam2world, strict=True):
+        uvd = world2image(points, pose, maps.geometry)
+        seen = sample_inside(depth_map, uvd[:, :2], maps.margin)
+        behind = torch.where(uvd[:, 2] > 0, seen - uvd[:, 2], torch.nan)
         agrees = behind.abs() <= tolerance
         in_view += ~behind.isnan()
         agreeing += agrees
@@ -158,7 +161,7 @@ def sample_inside(
     return torch.where(inside, sampled, torch.nan)
 
 
-def thin(
+def mean_in_cells(
     values: Float[Tensor, "n 3"],
     points: Float[Tensor, "n 3"],
     geometry: SceneGeometry,

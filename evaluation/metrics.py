@@ -5,17 +5,19 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Bool, Float
 
-from data_util import BACKGROUNDS, BORDER, center_square, list_images
+from data_util import BACKGROUNDS, center_square, crop_border, list_images
 from dataio import Scene, load_scene
 from evaluation.render import Frame, Neighbors
 from files.images import may_be_transparent
 from files.untrusted import reading
-from util import InputError
+from util import InputError, one_line
 
 MAX_DEPTH_BYTES = 1 << 28
 MAX_PSNR = 100.0  # dB, for equal images: JSON has no infinity
@@ -28,6 +30,7 @@ SSIM = {
 
 
 Image = Float[np.ndarray, "h w 3"]  # in [0, 1]
+PerceptualDistance = Callable[[Image, Image], float]
 
 
 @dataclass(frozen=True)
@@ -35,14 +38,14 @@ class FrameMetrics:
     """Measures frames of a path against the true images of its views.
 
     neighbors: if given, the nearest training view is measured too, as if it were the frame.
-    objects: the pixels of each view that show the object. perceptual: the distance of two images
-    (`evaluation.perceptual`).
+    objects: the pixels of each view that show the object. perceptual: see
+    `load_lpips`.
     """
 
     views: Scene
     neighbors: Neighbors | None = None
     objects: Bool[np.ndarray, "views s s"] | None = None
-    perceptual: Callable[[Image, Image], float] | None = None
+    perceptual: PerceptualDistance | None = None
 
     def __call__(self, frame: Frame) -> tuple[dict[str, str | float], dict[str, float] | None]:
         """The metrics of a frame, and those of the nearest training view in its place."""
@@ -58,22 +61,22 @@ class FrameMetrics:
         """PSNR and SSIM without the border, as in the paper; PSNR with it; both over the object, if
         it is known."""
         true_whole = whole_image(self.views, frame.view)
-        image = without_border(whole)
-        truth = without_border(true_whole)
-        metrics = {**measure(image, truth), "psnr_full_frame": psnr(whole, true_whole)}
+        image = crop_border(whole, channels_last=True)
+        truth = crop_border(true_whole, channels_last=True)
+        metrics = {**image_metrics(image, truth), "psnr_full_frame": psnr(whole, true_whole)}
         if self.objects is not None:
-            on_object = without_border(self.objects[frame.view])
+            on_object = crop_border(self.objects[frame.view])
             if on_object.any():
                 metrics |= {
                     f"{name}_object": value
-                    for name, value in measure(image, truth, on_object).items()
+                    for name, value in image_metrics(image, truth, on_object).items()
                 }
         if self.perceptual:
             metrics["lpips"] = self.perceptual(image, truth)
         return metrics
 
 
-def measure(
+def image_metrics(
     image: Image, truth: Image, where: Bool[np.ndarray, "h w"] | None = None
 ) -> dict[str, float]:
     """PSNR in dB, at most `MAX_PSNR`, and SSIM of an image, over all pixels or the mean over those
@@ -94,6 +97,44 @@ def psnr(image: Float[np.ndarray, "*n 3"], truth: Float[np.ndarray, "*n 3"]) -> 
         return min(float(peak_signal_noise_ratio(truth, image, data_range=1)), MAX_PSNR)
 
 
+def load_lpips() -> PerceptualDistance:
+    """Returns LPIPS (Zhang et al., 2018): how different two images look, 0 for equal ones. Threads
+    may call it. (`--lpips`)
+
+    It is the distance of their features in AlexNet.
+    AlexNet's weights, trained on ImageNet, are those of torchvision, which downloads them once into
+    its cache. Raises `InputError` where they cannot be had.
+    """
+    from torchmetrics.image.lpip import (
+        LearnedPerceptualImagePatchSimilarity,
+    )  # takes a second; few tests want it
+
+    try:
+        metric = LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
+        lock = Lock()
+    except Exception as error:  # no network, a damaged file: whatever torchvision lets through
+        raise InputError(
+            f"--lpips: the weights of AlexNet cannot be had ({one_line(str(error))}); torchvision "
+            "looks "
+            f"for alexnet-*.pth in {torch.hub.get_dir()}/checkpoints and downloads it if it is not "
+            "there"
+        ) from None
+
+    def distance(image: Image, truth: Image) -> float:
+        pair = [
+            torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None]
+            .float()
+            .clamp(0, 1)
+            for pixels in (image, truth)
+        ]
+        with lock, torch.no_grad():
+            value = float(metric(*pair))
+            metric.reset()  # it would keep every value for an average
+        return value
+
+    return distance
+
+
 def mean_metrics(frames: Sequence[dict]) -> dict[str, float]:
     """Each metric averaged over the frames that have it."""
     names = dict.fromkeys(name for frame in frames for name in frame if name != "name")
@@ -109,12 +150,7 @@ def whole_image(scene: Scene, view: int) -> Image:
 
 def true_image(scene: Scene, view: int) -> Image:
     """A view's image in [0, 1], float32, without the border, as frames are written."""
-    return without_border(whole_image(scene, view))
-
-
-def without_border(image: np.ndarray) -> np.ndarray:
-    """An image (h, w, ...) without its outermost `BORDER` pixels, which training never sees."""
-    return image[BORDER:-BORDER, BORDER:-BORDER]
+    return crop_border(whole_image(scene, view), channels_last=True)
 
 
 def load_object_masks(scene: Scene, background: str) -> Bool[np.ndarray, "views s s"] | None:
@@ -151,8 +187,8 @@ def measure_depth(
 def load_true_depth(
     folder: Path, count: int, sidelength: int
 ) -> Float[np.ndarray, "views m m"] | None:
-    """Reads `folder/*.npz`, `count` maps of z-depth in world units, and averages them to maps of
-    this sidelength, where a model's depth has its pixels. None if there are none.
+    """Reads `folder/*.npz`, `count` maps of z-depth in world units, and averages them to feature
+    maps of this sidelength. None if there are none.
 
     A map pixel is infinite unless the object covers all of it: at a silhouette, the mean depth
     means nothing.
@@ -182,29 +218,28 @@ def _load_depth(path: Path) -> Float[np.ndarray, "h w"]:
 
 
 def _on_feature_map(depth: Float[np.ndarray, "h w"], sidelength: int) -> Float[np.ndarray, "m m"]:
-    """The mean depth around the ray of each pixel of a feature map, which goes through integer
-    coordinates, the corners of image areas (docs/design.md, section 3). The pixels at the top and
-    left edges reach beyond the image."""
+    """The mean depth around each pixel of a feature map; infinite unless the object covers all of
+    it."""
     top, left, side = center_square(*depth.shape)
     depth = depth[top : top + side, left : left + side]
     covered = np.isfinite(depth)
-    share, mean = (
-        _mean_around_corners(values.astype(np.float32), sidelength)
-        for values in (covered, np.where(covered, depth, 0))
-    )
+    share = mean_around_corners(covered.astype(np.float32), sidelength)
+    mean = mean_around_corners(np.where(covered, depth, 0).astype(np.float32), sidelength)
     return np.where(share > 0.999, mean, np.float32(np.inf))
 
 
-def _mean_around_corners(
-    values: Float[np.ndarray, "s s"], sidelength: int
-) -> Float[np.ndarray, "m m"]:
-    """Averages over areas that have the upper left corners of `sidelength`² equal ones in their
-    middle; 0 outside."""
-    shrinks = len(values) > 2 * sidelength
-    quarters = cv2.resize(
-        values,
-        (2 * sidelength, 2 * sidelength),
-        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST,
-    )
-    shifted = np.pad(quarters[:-1, :-1], ((1, 0), (1, 0)))
+def mean_around_corners(
+    image: Float[np.ndarray, "s s *c"], sidelength: int, outside: str = "constant"
+) -> Float[np.ndarray, "m m *c"]:
+    """An image averaged around each pixel of a feature map of this sidelength.
+
+    A map pixel's ray goes through integer coordinates, the upper left corners of the image's areas
+    (docs/design.md, section 3), so that the pixels at the top and left edges reach beyond the
+    image. outside: what is there, `numpy.pad`'s mode: "constant" for 0, or "edge".
+    """
+    shrinks = len(image) > 2 * sidelength
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST
+    quarters = cv2.resize(image, (2 * sidelength, 2 * sidelength), interpolation=interpolation)
+    widths = [(1, 0), (1, 0), (0, 0)][: image.ndim]
+    shifted = np.pad(quarters[:-1, :-1], widths, mode=outside)
     return cv2.resize(shifted, (sidelength, sidelength), interpolation=cv2.INTER_AREA)

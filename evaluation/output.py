@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -12,9 +13,9 @@ from jaxtyping import Float, UInt8
 from data_util import load_image, write_image
 from dataio import Scene
 from evaluation.metrics import true_image
-from evaluation.pictures import depth_pictures, enlarge, picture_grid, spread, to_uint8
+from evaluation.picture_grid import depth_pictures, enlarge, evenly_spread, picture_grid, to_uint8
 from evaluation.render import VIEWS_AT_ONCE, Frame
-from evaluation.video import Video
+from evaluation.video_writer import VideoWriter
 from machine.progress import Progress
 from machine.ranks import ALONE, Ranks
 from util import new_file
@@ -25,21 +26,27 @@ VIDEO_SIDELENGTH = 256  # about
 COMPARED_VIEWS = 5
 
 
+class RenderedPath(NamedTuple):
+    """The frames of a path, rendered as they are taken, how many they are, and the depths (world
+    units) that the video's colours span."""
+
+    frames: Iterable[Frame]
+    count: int
+    depth_range: tuple[float, float]
+
+
 def write_frames(
     folder: Path,
-    frames: Iterable[Frame],
-    count: int,
-    depth_range: tuple[float, float],
-    measure: Callable | None = None,
+    path: RenderedPath,
+    measure: Callable[[Frame], object] | None = None,
     ranks: Ranks = ALONE,
 ) -> tuple[list, Float[np.ndarray, "views m m"] | None]:
     """Writes `img_%05d.png`, `depth/` and `depth_metric.npz` where frames have depth, and
     `video.mp4`, which appears last, when all else is written. Every file is whole or not there.
 
     Threads write and measure frames while the next ones are rendered. Returns `measure(frame)` of
-    each frame, in order, and the depth of all frames, if any. The video's colours span
-    `depth_range` (world units). Of several ranks, each writes the frames that it renders (see
-    `render_path`); the first does the rest.
+    each frame, in order, and the depth of all frames, if any. Of several ranks, each writes the
+    frames that it renders (see `render_path`); the first does the rest.
     """
 
     def write_frame(frame: Frame):
@@ -49,26 +56,26 @@ def write_frames(
     def handed_to_writers() -> Iterator[
         tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "m m"] | None]
     ]:
-        for frame in frames:
+        for frame in path.frames:
             waiting.append(writers.submit(write_frame, frame))
             if len(waiting) > MAX_WAITING:
                 measured.append(waiting.popleft().result())
-            yield video_picture(frame, depth_range), frame.depth
+            yield video_picture(frame, path.depth_range), frame.depth
 
     depths = []
     measured = []
     waiting = deque()
-    with Video(folder / "video.mp4") as video, ThreadPoolExecutor(WRITERS) as writers:
+    with VideoWriter(folder / "video.mp4") as video, ThreadPoolExecutor(WRITERS) as writers:
         for picture, depth in Progress(
-            ranks.in_turns(handed_to_writers(), count, VIEWS_AT_ONCE),
-            total=count,
+            ranks.in_turns(handed_to_writers(), path.count, VIEWS_AT_ONCE),
+            total=path.count,
             unit="frame",
         ):
             if depth is not None:
                 depths.append(depth)
             video.add(picture)
         measured += [result.result() for result in waiting]
-        measured = list(ranks.in_turns(iter(measured), count, VIEWS_AT_ONCE))
+        measured = list(ranks.in_turns(iter(measured), path.count, VIEWS_AT_ONCE))
         depth = np.stack(depths) if depths else None
         if depth is not None:
             write_depth(folder, depth)
@@ -96,7 +103,7 @@ def write_depth(folder: Path, depth: Float[np.ndarray, "views m m"]) -> None:
 def write_comparison(folder: Path, scene: Scene) -> None:
     """Writes `comparison.png`: truth, the frame already written, and its error, for a few views."""
     rows = []
-    for view in spread(len(scene), COMPARED_VIEWS):
+    for view in evenly_spread(len(scene), COMPARED_VIEWS):
         truth = to_uint8(true_image(scene, view))
         render = read_frame(folder, view)
         error = np.abs(render.astype(float) - truth).mean(axis=2, keepdims=True) / 255

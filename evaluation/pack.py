@@ -12,19 +12,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from checkpoints import find_checkpoint, load_checkpoint, save_checkpoint, tested_weights
-from evaluation.render import recorded_network
+from checkpoints import find_checkpoint, save_checkpoint, tested_weights
+from evaluation.trained import Checkpoint, read_checkpoint
 from machine.cli import Parser, run
 from util import InputError
 
 PROG = "evaluation.pack"
-PATHS = {
-    "data_root",
-    "logging_root",
-    "checkpoint",
-    "resume",
-    "train_root",
-}  # of the machine that trained
+# Options that name paths of the machine that trained
+PATHS = {"data_root", "logging_root", "checkpoint", "resume", "train_root"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,40 +33,41 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.out.exists():
         raise InputError(f"--out {args.out}: already exists; delete it or choose another name")
     path = find_checkpoint(args.checkpoint, args.logging_root)
-    save_checkpoint(args.out, pack(load_checkpoint(path), path))
+    save_checkpoint(args.out, pack(read_checkpoint(path)))
     print(
         f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB, instead of "
         f"{path.stat().st_size / 2**20:.1f}"
     )
 
 
-def pack(checkpoint: dict, path: Path) -> dict:
-    """The small checkpoint of a loaded one (`path`, for messages).
+def pack(checkpoint: Checkpoint) -> dict:
+    """The content of the small checkpoint.
 
     Raises `InputError` if half precision cannot hold a weight.
     """
-    recorded_network(checkpoint, path)  # a checkpoint of something else is refused
-    weights = {name: halved(tensor) for name, tensor in tested_weights(checkpoint).items()}
+    content = checkpoint.content
+    weights = {name: halved(tensor) for name, tensor in tested_weights(content).items()}
     for name, tensor in weights.items():
         if not tensor.isfinite().all():
-            raise InputError(f"{path}: {name} has values that half precision cannot hold")
-    options = checkpoint.get("options")
-    kept = (
-        {name: value for name, value in options.items() if name not in PATHS}
-        if isinstance(options, dict)
-        else {}
-    )
+            raise InputError(
+                f"{checkpoint.path}: {name} has values that half precision cannot hold"
+            )
+    options = content.get("options")
+    if not isinstance(options, dict):
+        options = {}
     return {
         "model": weights,
-        "options": kept,
-        **{name: checkpoint[name] for name in ("step", "epoch", "seconds") if name in checkpoint},
+        "options": {name: value for name, value in options.items() if name not in PATHS},
+        **{name: content[name] for name in ("step", "epoch", "seconds") if name in content},
     }
 
 
 def halved(tensor: Tensor) -> Tensor:
-    """Kernels in half precision. Biases and the statistics of batch norms are few, and some are
-    tiny: they stay."""
-    return tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+    """A kernel in half precision. Biases and the statistics of batch norms stay: they are few, and
+    some are tiny."""
+    if tensor.is_floating_point() and tensor.ndim > 1:
+        return tensor.half()
+    return tensor
 
 
 if __name__ == "__main__":

@@ -10,16 +10,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from baselines import build_model, recorded_model
+from baselines import build_model
 from checkpoints import load_weights, tested_weights
 from cpu_kernels import accelerate_, prepare_for_frames_
-from data_util import BORDER, DEFAULT_NEAR_PLANE, SceneIntrinsics, nearest_views, scene_parts
-from dataio import Scene, scene_geometry
+from data_util import crop_border, nearest_views
+from dataio import Scene
 from deep_voxels import Architecture, DeepVoxels, Rendering, describe
 from machine.ranks import ALONE, Ranks
 from machine.runtime import autocast, channels_last_, uses_cpu_kernels
 from projection import SceneGeometry
-from util import InputError
 
 VIEWS_AT_ONCE = 4
 
@@ -35,7 +34,7 @@ class Frame(NamedTuple):
     @property
     def image(self) -> Float[np.ndarray, "h w 3"]:
         """The image without its border, which training never sees."""
-        return self.whole[BORDER:-BORDER, BORDER:-BORDER]
+        return crop_border(self.whole, channels_last=True)
 
 
 class Neighbors(NamedTuple):
@@ -51,69 +50,19 @@ def nearest_neighbors(training_views: Scene, cam2world: Float[np.ndarray, "path 
     return Neighbors(training_views, nearest_views(cam2world, training_views.cam2world, 1)[:, 0])
 
 
-def recorded_option(checkpoint: dict, name: str, default):
-    """An option of a checkpoint's training; the default where none of the default's type is
-    recorded, as in the original's checkpoints."""
-    options = checkpoint.get("options")
-    value = options.get(name) if isinstance(options, dict) else None
-    return value if isinstance(value, type(default)) else default
-
-
-def recorded_scene(checkpoint: dict, path: Path, data_root: Path | None) -> Path:
-    """The folder of views at `data_root`, or of the scene that the checkpoint (`path`, for
-    messages) was trained on."""
-    if data_root is None:
-        recorded = recorded_option(checkpoint, "data_root", "")
-        if not recorded:
-            raise InputError(
-                f"{path}: does not say which scene it was trained on; give --data_root"
-            )
-        data_root = Path(recorded)
-        if not data_root.is_dir():
-            raise InputError(
-                f"{data_root}: the scene of {path} is not there any more; give --data_root"
-            )
-    return scene_parts(data_root)[0]
-
-
-def recorded_network(checkpoint: dict, path: Path) -> tuple[str, Architecture]:
-    """The name and the architecture of a loaded checkpoint's model (`path`, for messages)."""
-    flags = dict(recorded_model(checkpoint, path))
-    return flags.pop("model"), Architecture(**flags)
-
-
-def load_recorded(
-    checkpoint: dict,
-    path: Path,
-    intrinsics: SceneIntrinsics,
-    device: torch.device,
-) -> tuple[nn.Module, SceneGeometry]:
-    """The model of a loaded checkpoint in evaluation mode, and the geometry with which it sees a
-    scene."""
-    name, architecture = recorded_network(checkpoint, path)
-    geometry = scene_geometry(
-        intrinsics,
-        architecture.grid_dim,
-        architecture.proj_sidelength,
-        recorded_option(checkpoint, "near_plane", DEFAULT_NEAR_PLANE),
-    )
-    return load_model(name, architecture, geometry, device, checkpoint, path), geometry
-
-
 def load_model(
     name: str,
     architecture: Architecture,
     geometry: SceneGeometry,
-    device: torch.device,
     checkpoint: dict | None,
     path: Path | None,
 ) -> nn.Module:
-    """The model `--model NAME` in evaluation mode, with the weights of a loaded checkpoint (`path`,
-    for messages)."""
+    """The model `--model NAME` on the CPU and in evaluation mode, with the weights of a loaded
+    checkpoint, if there is one (`path`, for messages)."""
     model = build_model(name, architecture, geometry)
     if checkpoint:
         load_weights(model, tested_weights(checkpoint), path, describe(architecture))
-    return channels_last_(model.to(device).eval())
+    return channels_last_(model.eval())
 
 
 def make_fast_(
@@ -152,27 +101,26 @@ def view_renderer(
 
 def render_path(
     model: nn.Module,
-    cam2world: Float[np.ndarray, "path 4 4"],
+    cam2world: Float[Tensor, "path 4 4"],
     neighbors: Neighbors | None,
     precision: str,
-    device: torch.device,
     ranks: Ranks = ALONE,
 ) -> Iterator[Frame]:
-    """Yields a frame for every pose, in order; of several ranks, each renders every `count`th
-    batch.
+    """Yields a frame for every pose, in order, rendered on the device of the poses. Of several
+    ranks, each renders every `count`th batch.
 
     Views are rendered in batches, the same ones for any number of ranks, since a batch's size may
     decide a pixel's last bit. A batch is yielded after the next one is launched, so that a GPU
     never waits.
     """
-    poses = torch.from_numpy(cam2world).to(device, torch.float32)
+    device = cam2world.device
     launched = None
     with torch.inference_mode(), autocast(precision, device):
         render = view_renderer(model, neighbors and neighbors.views, device)
-        for start in range(ranks.rank * VIEWS_AT_ONCE, len(poses), ranks.count * VIEWS_AT_ONCE):
-            views = range(start, min(start + VIEWS_AT_ONCE, len(poses)))
+        for start in range(ranks.rank * VIEWS_AT_ONCE, len(cam2world), ranks.count * VIEWS_AT_ONCE):
+            views = range(start, min(start + VIEWS_AT_ONCE, len(cam2world)))
             batch = slice(views.start, views.stop)
-            rendering = render(poses[batch], neighbors and neighbors.nearest[batch])
+            rendering = render(cam2world[batch], neighbors and neighbors.nearest[batch])
             rendered = views, *copies_on_host(rendering)
             if launched:
                 yield from frames_on_host(*launched)

@@ -14,27 +14,17 @@ changed, or all with other views or --precision.
 import json
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from baselines import FROM_SOURCE
-from checkpoints import checkpoints_by_step, load_checkpoint
-from data_util import BACKGROUNDS
+from checkpoints import checkpoints_by_step
 from dataio import Scene, load_scene
 from evaluation.metrics import FrameMetrics, load_true_depth, mean_metrics, measure_depth
-from evaluation.render import (
-    load_recorded,
-    make_fast_,
-    nearest_neighbors,
-    recorded_network,
-    recorded_option,
-    recorded_scene,
-    render_path,
-)
+from evaluation.trained import Checkpoint, read_checkpoint, recorded_scene
 from experiments.plan import fingerprint, writing
 from experiments.results import GAP, markdown_table
 from machine.cli import Parser, run
@@ -78,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     with writing(args.out):
         write_text(args.out / "curve.md", table_text(curves))
-        write_picture(args.out / "curve.png", curves)
+        plot_curves(args.out / "curve.png", curves)
     print(table_text(curves))
     print(f"look at {args.out / 'curve.png'}")
 
@@ -88,17 +78,16 @@ def measure_new(paths: Sequence[Path], args: Namespace, device: torch.device) ->
     checkpoints meanwhile; they are left out. Raises `InputError` if none is left."""
     known = earlier_points(args.out / "curve.json")
     points = {}
-    views = {}
     fingerprint_of = cache(fingerprint)
+    load = cache(load_scene)  # checkpoints of one scene read it once
     for path in Progress(paths, unit="checkpoint"):
         try:
             point = known.get(str(path.resolve()), {})
             checkpoint = None
             if "data_root" not in point or not file_state(path).items() <= point["inputs"].items():
-                checkpoint = load_checkpoint(path)
-                point = {"data_root": recorded_option(checkpoint, "data_root", "")}
-            trained_on = {"options": {"data_root": point["data_root"]}}
-            root = args.data_root or held_out_folder(recorded_scene(trained_on, path, None))
+                checkpoint = read_checkpoint(path)
+                point = {"data_root": checkpoint.option("data_root", "")}
+            root = args.data_root or held_out_folder(recorded_scene(path, point["data_root"]))
             inputs = {
                 **file_state(path),
                 "precision": args.precision,
@@ -106,9 +95,8 @@ def measure_new(paths: Sequence[Path], args: Namespace, device: torch.device) ->
                 "fingerprint": fingerprint_of(root),
             }
             if point.get("inputs") != inputs:
-                figures = measure_checkpoint(
-                    checkpoint or load_checkpoint(path), path, root, views, device, args.precision
-                )
+                checkpoint = checkpoint or read_checkpoint(path)
+                figures = measure_checkpoint(checkpoint, root, load, device, args.precision)
                 point = {**figures, "data_root": point["data_root"], "inputs": inputs}
                 add_point(args.out, path, point)
             points[path] = point
@@ -181,50 +169,34 @@ def add_point(out: Path, path: Path, point: dict) -> None:
 
 
 def measure_checkpoint(
-    checkpoint: dict,
-    path: Path,
+    checkpoint: Checkpoint,
     root: Path,
-    views: dict[tuple, Scene],
+    load: Callable[..., Scene],
     device: torch.device,
     precision: str,
 ) -> dict[str, float | int | None]:
-    """What the model of a loaded checkpoint (`path`) reaches on the held-out views at `root`.
-    `views`: the scenes that were read already."""
-    name, architecture = recorded_network(checkpoint, path)
-    background = recorded_option(checkpoint, "background", next(iter(BACKGROUNDS)))
-
-    def load(folder: Path, sampling_pattern: str = "all") -> Scene:
-        key = folder, architecture.img_sidelength, sampling_pattern, background
-        if key not in views:
-            views[key] = load_scene(*key)
-        return views[key]
-
-    scene = load(root)
-    neighbors = None
-    if name in FROM_SOURCE:
-        training_views = load(
-            recorded_scene(checkpoint, path, None),
-            recorded_option(checkpoint, "sampling_pattern", "all"),
-        )
-        neighbors = nearest_neighbors(training_views, scene.cam2world)
-    model, geometry = load_recorded(checkpoint, path, scene.intrinsics, device)
-    make_fast_(model, device)
-    measure = FrameMetrics(scene)
+    """What a model reaches on the held-out views at `root`. `load` is `load_scene`."""
+    sidelength = checkpoint.architecture.img_sidelength
+    scene = load(root, sidelength, "all", checkpoint.background)
+    sources = None
+    if checkpoint.renders_from_views:
+        pattern = checkpoint.option("sampling_pattern", "all")
+        sources = load(checkpoint.scene_root(), sidelength, pattern, checkpoint.background)
+    model = checkpoint.load_model(scene.intrinsics, device, sources)
+    metrics_of = FrameMetrics(scene)
     metrics = []
     depth = []
-    for frame in render_path(model, scene.cam2world, neighbors, precision, device):
-        metrics.append(measure(frame)[0])
+    for frame in model.render_path(scene.cam2world, precision):
+        metrics.append(metrics_of(frame)[0])
         depth.append(frame.depth)
-    truth = load_true_depth(root / "depth", len(scene), architecture.proj_sidelength)
-    errors = (
-        None
-        if truth is None or depth[0] is None
-        else measure_depth(np.stack(depth), truth, geometry.voxel_size)
-    )
-    seconds = checkpoint.get("seconds")
+    truth = load_true_depth(root / "depth", len(scene), model.geometry.map_sidelength)
+    errors = None
+    if truth is not None and model.learns_depth:
+        errors = measure_depth(np.stack(depth), truth, model.geometry.voxel_size)
+    seconds = checkpoint.content.get("seconds")
     means = mean_metrics(metrics)
     return {
-        "step": int(path.stem.rpartition("_")[2]),
+        "step": int(checkpoint.path.stem.rpartition("_")[2]),
         "minutes": None if seconds is None else seconds / 60,
         "psnr": means["psnr"],
         "ssim": means["ssim"],
@@ -253,7 +225,7 @@ def _cell(value: float | None, digits: int) -> str:
     return GAP if value is None else f"{value:.{digits}f}"
 
 
-def write_picture(path: Path, curves: dict[str, list[dict]]) -> None:
+def plot_curves(path: Path, curves: dict[str, list[dict]]) -> None:
     """A row of plots for each quantity, over steps and over minutes."""
     from matplotlib.figure import Figure  # takes half a second; only pictures need it
 

@@ -12,8 +12,8 @@ from data_util import write_image
 from dataio import Scene, load_scene
 from evaluation.metrics import true_image
 from evaluation.output import read_frame
-from evaluation.pictures import captions, picture_grid, tile, to_uint8
-from evaluation.video import Video
+from evaluation.picture_grid import captions, picture_grid, tile_pictures, to_uint8
+from evaluation.video_writer import VideoWriter
 from experiments.plan import SceneData
 from experiments.status import Result
 from util import new_file, one_line
@@ -138,9 +138,9 @@ def write_path_video(
     """The test path: the truth and the frames of each run side by side, under the columns'
     titles."""
     titles = None
-    with Video(path) as video:
+    with VideoWriter(path) as video:
         for view in range(len(views)):
-            row = tile([truth_and_frames(views, view, results)])
+            row = tile_pictures([truth_and_frames(views, view, results)])
             if titles is None:
                 titles = captions(columns, row.shape[1])
             video.add(np.concatenate([titles, row]))

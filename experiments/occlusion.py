@@ -14,7 +14,7 @@ import numpy as np
 
 from dataio import Scene
 from evaluation.metrics import load_true_depth
-from evaluation.pictures import depth_pictures, spread
+from evaluation.picture_grid import depth_pictures, evenly_spread
 from experiments.figures import VIEWS_SHOWN, load_test_views, truth_and_frames, write_figure
 from experiments.plan import Run, SceneData
 from experiments.results import GAP, cell, gaps, markdown_table, parameters_cell
@@ -88,7 +88,7 @@ class Occlusion(Study):
                 continue
             views = load_test_views(data, full or flat)
             true_depth, depth = color_depths(full, views, data) if full else (None, None)
-            for view in spread(len(views), VIEWS_SHOWN):
+            for view in evenly_spread(len(views), VIEWS_SHOWN):
                 truth, with_net, without_net = truth_and_frames(views, view, [full, flat])
                 pictures = [
                     truth,

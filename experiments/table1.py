@@ -14,7 +14,7 @@ from argparse import Namespace
 import numpy as np
 
 from baselines import MODELS, UNTRAINED
-from evaluation.pictures import spread
+from evaluation.picture_grid import evenly_spread
 from experiments.figures import (
     VIEWS_SHOWN,
     load_test_views,
@@ -94,7 +94,7 @@ class Table1(Study):
             if not finished:
                 continue
             views = load_test_views(data, finished[0])
-            for view in spread(len(views), VIEWS_SHOWN):
+            for view in evenly_spread(len(views), VIEWS_SHOWN):
                 rows.append(
                     (f"{scene} {views.names[view]}", truth_and_frames(views, view, results))
                 )

@@ -13,10 +13,10 @@ import cv2
 import imageio.v2 as imageio
 import numpy as np
 
-from evaluation.metrics import measure
+from evaluation.metrics import image_metrics
 from geometry.coverage import world2pixels
 from tests.helpers import ENVIRONMENT, ROOT, finish
-from viewer.camera import Canvas, fitting_fov, place
+from viewer.camera import Canvas, fitting_fov, place_on_canvas
 from viewer.scene_objects import BOX_COLOR, box_edges
 
 PATIENCE = 120_000  # milliseconds; WebGL in software on a busy machine is slow
@@ -148,7 +148,7 @@ def window_on_run(chromium, logs):
 
 def psnr(shot, picture) -> float:
     shot = cv2.resize(shot, picture.shape[1::-1], interpolation=cv2.INTER_AREA)
-    return measure(shot / 255, picture / 255)["psnr"]
+    return image_metrics(shot / 255, picture / 255)["psnr"]
 
 
 def red(shot) -> np.ndarray:
@@ -164,7 +164,7 @@ def box_on_canvas(view, cam2world, canvas) -> np.ndarray:
         [a * (1 - share) + b * share for a, b in box_edges(view.intrinsics.grid())]
     )
     pixels = world2pixels(points, cam2world[None], view.intrinsics.matrix(64))[0][0]
-    left, top, side = place(view.lens, fitting_fov(view.lens, canvas), canvas)
+    left, top, side = place_on_canvas(view.lens, fitting_fov(view.lens, canvas), canvas)
     return np.array([left, top]) + (pixels - 5) * side / 54
 
 

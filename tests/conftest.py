@@ -195,14 +195,14 @@ def viewed(trained):
     camera path."""
     from types import SimpleNamespace
 
-    from viewer.model import build, load_scene_in_view
+    from evaluation.trained import Checkpoint
     from viewer.paths import save_path
+    from viewer.scene import load_model, load_scene_in_view
 
-    root, _, checkpoint = trained
-    path = root / "model.pth"
-    checkpoint = {"average": {}, **checkpoint}
-    scene = load_scene_in_view(path, checkpoint, None)
-    model = build(path, checkpoint, scene, torch.device("cpu"))
+    root, _, content = trained
+    checkpoint = Checkpoint.of({"average": {}, **content}, root / "model.pth")
+    scene = load_scene_in_view(checkpoint, None)
+    model = load_model(checkpoint, scene, torch.device("cpu"))
     return SimpleNamespace(
         scene=scene, model=model, save=lambda folder, path: save_path(folder, path, scene, model)
     )

@@ -165,7 +165,7 @@ def followed(trained, tmp_path):
         }
         save_checkpoint(tmp_path / "model.pth", checkpoint)
         with torch.inference_mode():
-            return figures.follow(tmp_path / "model.pth", None, view)
+            return figures.follow_views(tmp_path / "model.pth", None, view)
 
     return follow
 

@@ -14,7 +14,7 @@ from playwright.sync_api import sync_playwright
 
 from benchmarks.viewer import FLAGS
 from tests.browser import Window
-from viewer import pictures
+from viewer import picture_choices
 
 TURNS = 36  # pictures of the moving one, which turns by 360 degrees
 WIDTH = 400
@@ -46,7 +46,7 @@ def main(address: str, folder: Path) -> None:
             folder / "viewer.gif", save_all=True, append_images=frames[1:], duration=120, loop=0
         )
         window.page.get_by_label("Learned features").check()
-        window.choose(pictures.NOTHING)
+        window.choose(picture_choices.NOTHING)
         window.page.wait_for_timeout(20_000)
         take("viewer_features")
         window.page.get_by_label("Learned features").uncheck()
@@ -55,7 +55,7 @@ def main(address: str, folder: Path) -> None:
         window.page.wait_for_timeout(5_000)
         take("viewer_surface")
         window.page.get_by_label("Learned surface").uncheck()
-        window.choose(pictures.COLOR)
+        window.choose(picture_choices.COLOR)
         window.tab("Path")
         for turn in range(4):
             window.click("Add this view")

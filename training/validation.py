@@ -39,9 +39,8 @@ class Validation:
         was_training = model.training
         model.eval()
         try:
-            frames = render_path(
-                model, self.views.cam2world, self.neighbors, machine.precision, device
-            )
+            poses = self.views.poses(device)
+            frames = render_path(model, poses, self.neighbors, machine.precision)
             metrics = mean_metrics([FrameMetrics(self.views)(frame)[0] for frame in frames])
             return {name: metrics[name] for name in ("psnr", "ssim")}
         finally:

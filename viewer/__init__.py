@@ -2,6 +2,12 @@
 camera paths.
 
 python -m viewer --checkpoint latest --logging_root LOGS
+
+`__main__` is the command; `watch` finds its checkpoint. `session` is the server, and `browser` one
+browser with its controls, in part in `path_tab`, `training_tab` and `surface`. `renderer` is the
+thread that renders for all browsers, `shared` what they share. `scene` is what is looked at,
+`camera` where it falls in the window; `picture_choices`, `scene_objects` and `features` are what is
+drawn. `paths` saves camera paths and renders their videos.
 """
 
 import os

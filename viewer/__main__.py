@@ -11,17 +11,17 @@ import threading
 import warnings
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
-from checkpoints import load_checkpoint
-from evaluation.render import recorded_option
+from evaluation.trained import PRECISION, read_checkpoint
 from machine.cli import Parser, exit_code, number
 from machine.runtime import choose_device, keep_freed_memory, set_arithmetic
 from util import InputError
-from viewer.model import PRECISION, build, load_next, load_scene_in_view
-from viewer.session import Session
-from viewer.summaries import Curves, summaries_of
+from viewer.scene import load_model, load_next, load_scene_in_view
+from viewer.session import Address, Session
+from viewer.training_tab import Curves, summaries_of
 from viewer.watch import POLL_SECONDS, Watch
 
 PROG = "viewer"
@@ -64,26 +64,29 @@ def serve(args: Namespace, stopped: threading.Event) -> int:
     path = watch.wait_for_first(stopped)
     if path is None:
         return 0
-    checkpoint = load_checkpoint(path)
-    scene = load_scene_in_view(path, checkpoint, args.data_root)
-    model = build(path, checkpoint, scene, device)
-    folder = summaries_of(path, args.logging_root)
-    curves = (
-        Curves(folder, recorded_option(checkpoint, "l1_weight", 200.0))
-        if folder and folder.is_dir()
-        else None
-    )
-    session = Session(scene, model, curves, args.logging_root, args.host, args.port)
+    session = open_session(path, device, args)
     print(f"{path}: open {session.address}", flush=True)
     try:
         while not stopped.wait(POLL_SECONDS):
-            follow(session, watch)
+            show_newest(session, watch)
     finally:
         session.close()
     return 0
 
 
-def follow(session: Session, watch: Watch) -> None:
+def open_session(path: Path, device: torch.device, args: Namespace) -> Session:
+    """Serves the model of a checkpoint."""
+    checkpoint = read_checkpoint(path)
+    scene = load_scene_in_view(checkpoint, args.data_root)
+    model = load_model(checkpoint, scene, device)
+    folder = summaries_of(path, args.logging_root)
+    curves = None
+    if folder and folder.is_dir():
+        curves = Curves(folder, checkpoint.option("l1_weight", 200.0))
+    return Session(scene, model, curves, args.logging_root, Address(args.host, args.port))
+
+
+def show_newest(session: Session, watch: Watch) -> None:
     """Shows what training has written since the last call. A checkpoint that cannot be shown is one
     line."""
     shared = session.shared

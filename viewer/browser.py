@@ -8,11 +8,11 @@ import numpy as np
 import viser
 
 from data_util import nearest_views
-from viewer import pictures
+from viewer import picture_choices
 from viewer.camera import Canvas, fitting_fov, to_cam2world
-from viewer.model import farthest_orbit
 from viewer.path_tab import PathTab
 from viewer.renderer import Stopped
+from viewer.scene import farthest_orbit
 from viewer.scene_objects import ROOT, add_box, add_cameras, add_points
 from viewer.shared import Shared
 from viewer.surface import SurfaceControls
@@ -76,7 +76,7 @@ class Browser:
             self._path = PathTab(self.client, shared)
         if shared.curves:
             with tabs.add_tab("Training"):
-                self._training = TrainingTab(self.client, shared)
+                self._training = TrainingTab(self.client, shared.curves)
 
     def _add_view_controls(self, gui: viser.GuiApi) -> None:
         api = self.client.scene
@@ -84,12 +84,12 @@ class Browser:
         scene = self.shared.scene
         self._choice = gui.add_dropdown(
             "Picture",
-            pictures.choices(model.has_depth, scene.views.images is not None),
-            initial_value=pictures.COLOR,
+            picture_choices.choices(model.learns_depth, scene.views.images is not None),
+            initial_value=picture_choices.COLOR,
         )
         self._choice.on_update(lambda _: self._choose())
-        self._legend = gui.add_image(pictures.depth_legend(), visible=False)
-        near, far = model.depth_range
+        self._legend = gui.add_image(picture_choices.depth_legend(), visible=False)
+        near, far = model.geometry.depth_range
         self._range = gui.add_markdown(
             f"Depth: {near:.3g} (yellow) to {far:.3g} (blue) world units", visible=False
         )
@@ -107,7 +107,7 @@ class Browser:
         self._features = gui.add_checkbox(
             "Learned features",
             initial_value=False,
-            visible=model.has_depth,
+            visible=model.learns_depth,
             hint=(
                 "voxels of the persistent volume where visibility is high, coloured by three "
                 "principal components"
@@ -140,12 +140,12 @@ class Browser:
 
     def _choose(self) -> None:
         choice = self._choice.value
-        self._root.visible = choice not in pictures.PAIRS
+        self._root.visible = choice not in picture_choices.PAIRS
         self._legend.visible = self._range.visible = choice in (
-            pictures.DEPTH,
-            pictures.BESIDE_DEPTH,
+            picture_choices.DEPTH,
+            picture_choices.BESIDE_DEPTH,
         )
-        self._caption.visible = choice == pictures.BESIDE_PHOTO
+        self._caption.visible = choice == picture_choices.BESIDE_PHOTO
         self._ask()
 
     def _show_features(self) -> None:
@@ -185,19 +185,20 @@ class Browser:
         lens = shared.scene.lens
         model = shared.model
         camera.fov = fitting_fov(lens, canvas)  # sends nothing if it is so already
-        if choice == pictures.NOTHING:
+        if choice == picture_choices.NOTHING:
             self.client.scene.set_background_image(None)
             return
         started = time.monotonic()
         cam2world = to_cam2world(camera.wxyz, camera.position)
         photo = None
-        if choice == pictures.BESIDE_PHOTO:
+        if choice == picture_choices.BESIDE_PHOTO:
             views = shared.scene.views
             nearest = int(nearest_views(cam2world[None], views.cam2world, 1)[0, 0])
-            photo = pictures.photo(views, nearest)
+            photo = picture_choices.photo(views, nearest)
             self._caption.content = f"Left: render. Right: photo {views.names[nearest]}."
-        frame = model.frame(cam2world)
-        self._send(pictures.draw(choice, frame, photo, model.depth_range, lens, canvas))
+        frame = model.render_view(cam2world)
+        shot = picture_choices.Shot(frame, model.geometry.depth_range, photo)
+        self._send(picture_choices.draw(choice, shot, lens, canvas))
         self._show_speed(started)
 
     def _send(self, picture: np.ndarray) -> None:

@@ -3,7 +3,8 @@ canvas.
 
 The browser projects to the middle of its canvas, with a vertical field of view. A scene's picture
 is square, has its principal point anywhere, and is shown without the border that training never
-sees. All that the browser draws falls on the picture if it is scaled and shifted as `place` says.
+sees. All that the browser draws falls on the picture if it is scaled and shifted as
+`place_on_canvas` says.
 """
 
 from typing import NamedTuple
@@ -76,7 +77,7 @@ def fitting_fov(lens: Lens, canvas: Canvas) -> float:
     return float(2 * np.arctan(canvas.height / 2 / (scale * lens.focal)))
 
 
-def place(lens: Lens, fov: float, canvas: Canvas) -> Place:
+def place_on_canvas(lens: Lens, fov: float, canvas: Canvas) -> Place:
     """Where the picture lies on the canvas of a browser with the vertical field of view `fov`
     (radians)."""
     scale = canvas.height / 2 / np.tan(fov / 2) / lens.focal

@@ -10,12 +10,13 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from deep_voxels import DeepVoxels
-from evaluation.pictures import spread
+from evaluation.picture_grid import evenly_spread, to_uint8
 from evaluation.render import VIEWS_AT_ONCE
+from evaluation.trained import TrainedModel
 from projection import SceneGeometry, frustum_coordinates, frustum_mask, voxel_centers
-from viewer.model import Model, SceneInView
+from viewer.scene import SceneInView
 
-VIEWS = 48  # training views, spread over all, whose visibility counts
+VISIBILITY_VIEWS = 48  # training views sampled for visibility
 SHOWN_PERCENTILES = (2, 98)  # of a principal component, that become black and full colour
 
 
@@ -35,7 +36,7 @@ class FeatureCloud(NamedTuple):
 
 
 def feature_cloud(
-    model: Model, scene: SceneInView, run: Callable[[Callable], object]
+    model: TrainedModel, scene: SceneInView, run: Callable[[Callable], object]
 ) -> FeatureCloud:
     """The voxels that training views see.
 
@@ -44,9 +45,9 @@ def feature_cloud(
     """
     network = model.network
     visibility = []
-    poses = torch.from_numpy(scene.views.cam2world[spread(len(scene.views), VIEWS)]).to(
-        model.device, torch.float32
-    )
+    poses = torch.from_numpy(
+        scene.views.cam2world[evenly_spread(len(scene.views), VISIBILITY_VIEWS)]
+    ).to(model.device, torch.float32)
     for batch in poses.split(VIEWS_AT_ONCE):
         visibility.append(run(lambda batch=batch: voxel_visibility(network, batch)))
     visibility = torch.stack(visibility).amax(dim=0)
@@ -54,7 +55,10 @@ def feature_cloud(
     features = network.deepvoxels[0][:, shown].T.double().cpu().numpy()
     points = voxel_centers(network.geometry, like=poses)[shown].double().cpu().numpy()
     weights = visibility[shown].double().cpu().numpy()
-    return FeatureCloud(points, component_colors(features, weights), weights)
+    colors = np.zeros((0, 3))
+    if len(features):
+        colors = PrincipalColors(features, weights)(features)
+    return FeatureCloud(points, to_uint8(colors), weights)
 
 
 def voxel_visibility(
@@ -103,24 +107,35 @@ def scatter(
     return highest.view(dim, dim, dim)
 
 
-def component_colors(
-    features: Float[np.ndarray, "n f"], weights: Float[np.ndarray, "n"]
-) -> UInt8[np.ndarray, "n 3"]:
-    """The first three principal components of weighted features as RGB.
+class PrincipalColors:
+    """Feature vectors as RGB in [0, 1]: the first three principal components of the weighted
+    vectors that it was made from.
 
     A component's sign is that of its largest loading, so that colours stay alike from one
-    checkpoint to the next.
+    checkpoint to the next. `percentiles` of a component become black and full colour; those of the
+    vectors with at least the median weight.
     """
-    if len(features) == 0:
-        return np.zeros((0, 3), np.uint8)
-    centered = features - np.average(features, axis=0, weights=weights)
-    _, axes = np.linalg.eigh((centered * weights[:, None]).T @ centered)
-    axes = axes[:, ::-1][:, :3]
-    axes = axes * np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0))
-    components = np.zeros((len(features), 3))
-    components[:, : axes.shape[1]] = centered @ axes  # fewer if there are fewer features
-    seen = weights >= np.median(weights)
-    low, high = np.percentile(components[seen], SHOWN_PERCENTILES, axis=0)
-    return np.round(255 * np.clip((components - low) / np.maximum(high - low, 1e-12), 0, 1)).astype(
-        np.uint8
-    )
+
+    def __init__(
+        self,
+        vectors: Float[np.ndarray, "n f"],
+        weights: Float[np.ndarray, "n"] | None = None,
+        percentiles: tuple[int, int] = SHOWN_PERCENTILES,
+    ):
+        if weights is None:
+            weights = np.ones(len(vectors))
+        self.mean = np.average(vectors, axis=0, weights=weights)
+        centered = vectors - self.mean
+        _, axes = np.linalg.eigh((centered * weights[:, None]).T @ centered)
+        axes = axes[:, ::-1][:, :3]
+        largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0)
+        self.axes = axes * np.sign(largest)
+        seen = centered[weights >= np.median(weights)]
+        self.low, self.high = np.percentile(seen @ self.axes, percentiles, axis=0)
+
+    def __call__(self, features: Float[np.ndarray, "*n f"]) -> Float[np.ndarray, "*n 3"]:
+        components = (features - self.mean) @ self.axes
+        shares = (components - self.low) / np.maximum(self.high - self.low, 1e-12)
+        colors = np.zeros((*features.shape[:-1], 3))
+        colors[..., : shares.shape[-1]] = np.clip(shares, 0, 1)  # fewer if there are fewer features
+        return colors

@@ -7,14 +7,21 @@ from collections.abc import Callable
 import numpy as np
 import viser
 
-from evaluation.video import FRAMES_PER_SECOND
+from evaluation.video_writer import FRAMES_PER_SECOND
 from util import InputError, one_line
 from viewer.camera import to_cam2world
-from viewer.paths import MAX_KEYFRAMES, MAX_SECONDS, CameraPath, load_path, save_path, saved_paths
+from viewer.paths import (
+    MAX_KEYFRAMES,
+    MAX_SECONDS,
+    CameraPath,
+    load_path,
+    render_video,
+    save_path,
+    saved_paths,
+)
 from viewer.renderer import Stopped
 from viewer.scene_objects import ROOT, add_camera
 from viewer.shared import Shared
-from viewer.video import render_video
 
 PATH_COLOR = (235, 150, 20)
 NONE = "none"
@@ -123,7 +130,7 @@ class PathTab:
         api = self.client.scene
         scene = self.shared.scene
         self._drawn = [
-            add_camera(api, f"{ROOT}/keyframes/{i}", scene, pose, PATH_COLOR)
+            add_camera(api, f"{ROOT}/keyframes/{i}", scene, pose, color=PATH_COLOR)
             for i, pose in enumerate(self.keyframes)
         ]
         if len(self.keyframes) > 1:
@@ -218,20 +225,12 @@ class PathTab:
         if not self._is_saved():
             self._save()
         name, path = self._saved
-        shared = self.shared
         poses = path.poses(self.shared.scene.intrinsics.scale)
         self._render_button.disabled = True
         self._progress.visible = True
         self._download.visible = False
         try:
-            folder = render_video(
-                self.folder / name,
-                poses,
-                shared.model,
-                shared.renderer,
-                shared.logging_root,
-                self._show_progress,
-            )
+            folder = render_video(self.folder / name, poses, self.shared, self._show_progress)
         finally:
             self._render_button.disabled = False
             self._progress.visible = False

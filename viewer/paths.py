@@ -1,7 +1,8 @@
-"""Camera paths through keyframes: smooth poses, saved as test folders that `--train_test test`
-renders too."""
+"""Camera paths through keyframes: smooth poses, saved as test folders, and rendered as
+`--train_test test` does."""
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,12 +10,17 @@ import numpy as np
 from jaxtyping import Float
 
 from data_util import require_rigid, write_scene_folder
-from evaluation.video import FRAMES_PER_SECOND
+from evaluation.output import RenderedPath, write_frames
+from evaluation.render import Frame
+from evaluation.trained import TrainedModel
+from evaluation.video_writer import FRAMES_PER_SECOND
 from files.folders import new_folder
 from geometry.coverage import Grid, frustum_meets_grid
 from geometry.paths import smooth_path
-from util import InputError, read_text, write_json
-from viewer.model import Model, SceneInView
+from machine.runtime import describe_machine
+from util import InputError, make_run_folder, read_text, write_json
+from viewer.scene import SceneInView
+from viewer.shared import Shared
 
 MAX_SECONDS = 120.0
 MAX_KEYFRAMES = 500
@@ -35,7 +41,7 @@ class CameraPath(NamedTuple):
         )
 
 
-def save_path(folder: Path, path: CameraPath, scene: SceneInView, model: Model) -> None:
+def save_path(folder: Path, path: CameraPath, scene: SceneInView, model: TrainedModel) -> None:
     """Writes a test folder: poses, intrinsics, and the keyframes for `load_path`.
 
     Raises `InputError` if the folder exists, or if a pose sees nothing of the grid: no command
@@ -90,3 +96,43 @@ def load_path(folder: Path) -> CameraPath:
 def saved_paths(folder: Path) -> list[str]:
     """The names of the paths that can be loaded from a folder."""
     return sorted(file.parent.name for file in folder.glob(f"*/{KEYFRAMES}"))
+
+
+def render_video(
+    path_folder: Path,
+    cam2world: Float[np.ndarray, "path 4 4"],
+    shared: Shared,
+    progress: Callable[[float], None],
+) -> Path:
+    """Writes the frames of a saved path to a new folder of `test_traj`, while browsers go on
+    looking, and returns that folder.
+
+    `progress` is called with the share that is done.
+    """
+    model = shared.model
+    (folder,) = make_run_folder(shared.logging_root, "test_traj", name=path_folder.name)
+    write_json(
+        folder / "options.json",
+        {
+            "options": {
+                "train_test": "test",
+                "data_root": str(path_folder),
+                "logging_root": str(shared.logging_root),
+                "checkpoint": str(model.path),
+                "model": model.name,
+            },
+            "machine": describe_machine(model.device),
+        },
+    )
+    frames = shared.renderer.in_turns(model.render_path(cam2world))
+    frames = _reported(frames, len(cam2world), progress)
+    write_frames(folder, RenderedPath(frames, len(cam2world), model.geometry.depth_range))
+    return folder
+
+
+def _reported(
+    frames: Iterator[Frame], count: int, progress: Callable[[float], None]
+) -> Iterator[Frame]:
+    for frame in frames:
+        progress((frame.view + 1) / count)
+        yield frame

@@ -9,11 +9,11 @@ import viser
 from jaxtyping import Float, UInt8
 
 from data_util import BORDER
-from evaluation.pictures import spread
+from evaluation.picture_grid import evenly_spread
 from geometry.coverage import Grid
 from viewer.camera import to_wxyz
-from viewer.model import SceneInView
-from viewer.pictures import photo
+from viewer.picture_choices import photo
+from viewer.scene import SceneInView
 
 ROOT = "/scene"  # the parent of all of them, hidden where they would not fall on the picture
 BOX_COLOR = (215, 60, 40)
@@ -60,14 +60,14 @@ def add_box(api: viser.SceneApi, scene: SceneInView) -> viser.SceneNodeHandle:
 def add_cameras(api: viser.SceneApi, scene: SceneInView) -> viser.SceneNodeHandle:
     """The training cameras, at most `MAX_CAMERAS` of them, with their photos."""
     parent = api.add_frame(f"{ROOT}/cameras", show_axes=False)
-    for view in spread(len(scene.views), MAX_CAMERAS):
+    for view in evenly_spread(len(scene.views), MAX_CAMERAS):
         add_camera(
             api,
             f"{ROOT}/cameras/{view}",
             scene,
             scene.views.cam2world[view],
-            CAMERA_COLOR,
-            None if scene.views.images is None else thumbnail(photo(scene.views, view)),
+            color=CAMERA_COLOR,
+            image=None if scene.views.images is None else thumbnail(photo(scene.views, view)),
         )
     return parent
 
@@ -77,10 +77,9 @@ def add_camera(
     name: str,
     scene: SceneInView,
     cam2world: Float[np.ndarray, "4 4"],
-    color: tuple[int, int, int],
-    image: UInt8[np.ndarray, "s s 3"] | None = None,
+    **look,
 ) -> viser.CameraFrustumHandle:
-    """A camera with the scene's field of view."""
+    """A camera with the scene's field of view. look: `color` and `image`, as viser takes them."""
     fov = 2 * np.arctan((scene.lens.sidelength / 2 - BORDER) / scene.lens.focal)
     return api.add_camera_frustum(
         name,
@@ -89,12 +88,11 @@ def add_camera(
         scale=0.08 * scene.intrinsics.scale,
         thickness=1.5,
         thickness_units="screen",
-        color=color,
-        image=image,
         wxyz=to_wxyz(cam2world),
         position=cam2world[:3, 3],
         cast_shadow=False,
         receive_shadow=False,
+        **look,
     )
 
 

@@ -4,17 +4,19 @@ import contextlib
 import io
 import socket
 from pathlib import Path
+from typing import NamedTuple
 
 import viser
 
+from evaluation.trained import TrainedModel
 from files.points import load_points
 from util import InputError
 from viewer.browser import Browser
-from viewer.model import Model, SceneInView
 from viewer.renderer import Renderer
+from viewer.scene import SceneInView
 from viewer.scene_objects import points_file
 from viewer.shared import Shared
-from viewer.summaries import Curves
+from viewer.training_tab import Curves
 
 
 class Server(viser.ViserServer):
@@ -24,21 +26,27 @@ class Server(viser.ViserServer):
         """Does not forward this port through a public server, which viser offers."""
 
 
+class Address(NamedTuple):
+    """Where to serve; port 0 is a free one."""
+
+    host: str
+    port: int
+
+
 class Session:
     """The server and its browsers, until it is closed."""
 
     def __init__(
         self,
         scene: SceneInView,
-        model: Model,
+        model: TrainedModel,
         curves: Curves | None,
         logging_root: Path,
-        host: str,
-        port: int,
+        at: Address,
     ):
         points = points_file(scene.root)
-        self.server = start_server(host, port)
-        self.address = f"http://{host}:{self.server.get_port()}"
+        self.server = start_server(at)
+        self.address = f"http://{at.host}:{self.server.get_port()}"
         self.shared = Shared(
             scene, model, Renderer(self._draw), logging_root, points and load_points(points), curves
         )
@@ -47,7 +55,7 @@ class Session:
         self.server.on_client_disconnect(self._disconnected)
         self.server.on_client_connect(self._connected)
 
-    def show(self, model: Model | None = None) -> None:
+    def show(self, model: TrainedModel | None = None) -> None:
         """Shows another model of the scene, or newer curves, to all browsers. They keep their
         cameras."""
         if model:
@@ -94,13 +102,11 @@ class Session:
             browser.draw()
 
 
-def start_server(host: str, port: int) -> Server:
-    """A server on that port, or on a free one if it is 0. Raises `InputError` if the port cannot be
-    had."""
+def start_server(at: Address) -> Server:
+    """Raises `InputError` if the port cannot be had."""
+    host, port = at
     try:
-        with socket.create_server(
-            (host, port)
-        ):  # viser would take the next free port without a word
+        with socket.create_server(at):  # viser would take the next free port without a word
             pass
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -10,13 +10,13 @@ from jaxtyping import Float, UInt8
 
 from evaluation.export import MAX_VIEWS, fuse_frames
 from evaluation.fusion import Cloud
-from evaluation.pictures import spread
-from evaluation.render import render_path
+from evaluation.picture_grid import evenly_spread
+from evaluation.trained import TrainedModel
 from util import one_line
 from viewer.features import FeatureCloud, feature_cloud
-from viewer.model import PRECISION, Model, SceneInView
 from viewer.renderer import Renderer
-from viewer.summaries import Curves
+from viewer.scene import SceneInView
+from viewer.training_tab import Curves
 
 
 @dataclass
@@ -25,17 +25,17 @@ class Shared:
     and their colours. curves: those of the run, if it has any."""
 
     scene: SceneInView
-    model: Model
+    model: TrainedModel
     renderer: Renderer
     logging_root: Path
     points: tuple[Float[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"]] | None
     curves: Curves | None
-    _features: tuple[Model, FeatureCloud] | None = None
-    _surface: tuple[Model, Cloud] | None = None
+    _features: tuple[TrainedModel, FeatureCloud] | None = None
+    _surface: tuple[TrainedModel, Cloud] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _surface_lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def show(self, model: Model) -> None:
+    def show(self, model: TrainedModel) -> None:
         """Makes another model the one that is shown."""
         self.model = model
         self._features = None
@@ -55,7 +55,7 @@ class Shared:
                 self._features = model, feature_cloud(model, self.scene, self.renderer.run)
             return self._features[1]
 
-    def surface(self, model: Model, progress: Callable[[int, int], None]) -> Cloud:
+    def surface(self, model: TrainedModel, progress: Callable[[int, int], None]) -> Cloud:
         """The surface that a model has learned, fused once for all browsers from the views of the
         scene.
 
@@ -63,8 +63,8 @@ class Shared:
         """
         with self._surface_lock:
             if self._surface is None or self._surface[0] is not model:
-                poses = self.scene.views.cam2world[spread(len(self.scene.views), MAX_VIEWS)]
-                frames = render_path(model.network, poses, None, PRECISION, model.device)
-                cloud = fuse_frames(model.network, poses, self.renderer.in_turns(frames), progress)
+                poses = self.scene.views.cam2world[evenly_spread(len(self.scene.views), MAX_VIEWS)]
+                frames = self.renderer.in_turns(model.render_path(poses))
+                cloud = fuse_frames(model, poses, frames, progress)
                 self._surface = model, cloud
             return self._surface[1]

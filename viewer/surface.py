@@ -22,7 +22,7 @@ class SurfaceControls:
         self._switch = client.gui.add_checkbox(
             "Learned surface",
             initial_value=False,
-            visible=shared.model.has_depth,
+            visible=shared.model.learns_depth,
             hint="points on which the learned depth of many views agrees; takes some seconds",
         )
         self._progress = client.gui.add_progress_bar(0, visible=False)

@@ -1,17 +1,88 @@
-"""The curves of a run that trains, in a browser."""
+"""The loss and PSNR of a run, read from its summaries while they grow, and shown in a browser."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import viser
+from jaxtyping import Float
+from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
+from tensorboard.compat.proto.event_pb2 import SessionLog
 from viser import uplot
 
-from viewer.shared import Shared
-from viewer.summaries import Curves
+MAX_POINTS = 1000  # of a curve, for a browser to draw
 
-CHARTS: tuple[
-    tuple[str, str, Callable[[Curves], np.ndarray]], ...
-] = (  # title, colour, rows of step and value
+
+class Curves:
+    """The curves of the run whose summaries lie in `folder`. `read` adds what is new."""
+
+    def __init__(self, folder: Path, l1_weight: float):
+        self.folder = folder
+        self.l1_weight = l1_weight
+        self._loaders: dict[Path, LegacyEventFileLoader] = {}
+        self._values: dict[int, dict[str, float]] = {}
+
+    def read(self) -> bool:
+        """Reads what training has logged since the last call. Returns whether there was
+        anything."""
+        found = False
+        for path in sorted(self.folder.glob("events.*")):
+            if path not in self._loaders:
+                self._loaders[path] = LegacyEventFileLoader(str(path))
+            for event in self._loaders[path].Load():
+                # What a resumed run computes again is not shown twice.
+                if event.session_log.status == SessionLog.START:
+                    self._values = {
+                        step: values for step, values in self._values.items() if step < event.step
+                    }
+                for value in event.summary.value:
+                    if value.HasField("simple_value"):
+                        self._values.setdefault(event.step, {})[value.tag] = value.simple_value
+                        found = True
+        return found
+
+    def points(self) -> Float[np.ndarray, "points 3"]:
+        """Rows of step, loss (as the progress bar shows it) and PSNR in dB, at most `MAX_POINTS`
+        and the last."""
+        return _thinned(
+            [
+                (step, self.l1_weight * values["l1"] + values["generator"], values["psnr"])
+                for step, values in sorted(self._values.copy().items())
+                if {"l1", "generator", "psnr"} <= values.keys()
+            ],
+            3,
+        )
+
+    def validation(self) -> Float[np.ndarray, "points 2"]:
+        """Rows of step and PSNR in dB on the held-out views, where the run measures them
+        (`--validate_every`)."""
+        return _thinned(
+            [
+                (step, values["val/psnr"])
+                for step, values in sorted(self._values.copy().items())
+                if "val/psnr" in values
+            ],
+            2,
+        )
+
+
+def _thinned(rows: list[tuple], columns: int) -> Float[np.ndarray, "points columns"]:
+    stride = -(-len(rows) // MAX_POINTS) or 1
+    return np.array(rows[::-1][::stride][::-1], dtype=np.float64).reshape(-1, columns)
+
+
+def summaries_of(checkpoint: Path, logging_root: Path) -> Path | None:
+    """The folder of the summaries of the run that a checkpoint lies in, if that is a run under the
+    logging root."""
+    logs = (logging_root / "logs").resolve()
+    run = checkpoint.resolve().parent
+    if run == logs or not run.is_relative_to(logs):
+        return None
+    return logging_root / "runs" / run.relative_to(logs)
+
+
+# title, colour, rows of step and value
+CHARTS: tuple[tuple[str, str, Callable[[Curves], np.ndarray]], ...] = (
     ("Loss", "#1f6fb4", lambda curves: curves.points()[:, :2]),
     ("PSNR of the training views (dB)", "#c8501e", lambda curves: curves.points()[:, ::2]),
     ("PSNR of held-out views (dB)", "#2a8c4a", lambda curves: curves.validation()),
@@ -22,11 +93,11 @@ class TrainingTab:
     """Loss and PSNR over steps. Its charts are made where the caller's `gui` context is; one
     without values hides."""
 
-    def __init__(self, client: viser.ClientHandle, shared: Shared):
-        self.shared = shared
+    def __init__(self, client: viser.ClientHandle, curves: Curves):
+        self.curves = curves
         self._charts = [
             client.gui.add_uplot(
-                tuple(rows(shared.curves).T),
+                tuple(rows(curves).T),
                 title=title,
                 aspect=1.6,
                 legend=uplot.Legend(show=False),
@@ -43,6 +114,6 @@ class TrainingTab:
     def update(self) -> None:
         """Shows what the run has logged by now."""
         for chart, (_, _, rows) in zip(self._charts, CHARTS, strict=True):
-            values = rows(self.shared.curves)
+            values = rows(self.curves)
             chart.data = tuple(values.T)
             chart.visible = len(values) > 0

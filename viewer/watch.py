@@ -41,7 +41,7 @@ class Watch:
         return newest_checkpoint(self.target) if self.target.is_dir() else self.target
 
     def changed(self) -> Path | None:
-        """The newest checkpoint if it is not the one that the last call that returned one found."""
+        """The newest checkpoint, unless it is the file returned last time."""
         path = self.newest()
         try:
             status = path and path.stat()
@@ -62,8 +62,7 @@ class Watch:
             if not told:
                 print(
                     f"{self.target}: waiting for its first checkpoint (--checkpoint_minutes says "
-                    "how often training "
-                    "saves one)",
+                    "how often training saves one)",
                     flush=True,
                 )
                 told = True

@@ -16,10 +16,10 @@ from checkpoints import save_checkpoint
 from dataio import load_scene
 from deep_voxels import Architecture, DeepVoxels
 from evaluation import output
-from evaluation.metrics import load_true_depth, measure, measure_depth, true_image
+from evaluation.metrics import image_metrics, load_true_depth, measure_depth, true_image
 from evaluation.render import Frame, nearest_neighbors, render_path, view_renderer
 from run_deepvoxels import main
-from tests.helpers import GEOMETRY, GOLDEN, original_checkpoint
+from tests.helpers import GEOMETRY, GOLDEN, original_checkpoint, render_arguments
 
 
 def random_model() -> DeepVoxels:
@@ -97,7 +97,9 @@ def test_outputs_with_true_images(scene, checkpoint, tmp_path):
     assert [frame["name"] for frame in metrics["frames"]] == ["000000", "000001", "000002"]
     assert metrics["protocol"]["border"] == 5
     truth = imageio.imread(scene / "test" / "rgb" / "000002.png")[5:-5, 5:-5] / 255
-    expected = measure((image[..., ::-1] / 65535).astype(np.float32), truth.astype(np.float32))
+    expected = image_metrics(
+        (image[..., ::-1] / 65535).astype(np.float32), truth.astype(np.float32)
+    )
     assert metrics["frames"][2]["psnr"] == pytest.approx(expected["psnr"], abs=1e-3)
     assert metrics["frames"][2]["ssim"] == pytest.approx(expected["ssim"], abs=1e-3)
     assert set(metrics["nearest_neighbor"]) == {"psnr", "ssim", "psnr_full_frame"}
@@ -139,7 +141,9 @@ def test_frames_wait_in_bounded_number(tmp_path, monkeypatch):
             unmeasured[0] -= 1
         return frame.view, float(frame.image.max())
 
-    measured, depth = output.write_frames(tmp_path, rendered(), 16, (0.0, 1.0), slow)
+    measured, depth = output.write_frames(
+        tmp_path, output.RenderedPath(rendered(), 16, (0.0, 1.0)), slow
+    )
     assert measured == [(view, view / 16) for view in range(16)]
     assert depth is None
     assert most[0] <= 2 + 1
@@ -193,12 +197,12 @@ def test_frames_do_not_depend_on_their_batch(scene, checkpoint, tmp_path):
 def test_single_views_are_those_of_the_path(scene):
     """A viewer renders one pose at a time, with the same pieces."""
     model = random_model()
-    poses = load_scene(scene / "test", 64).cam2world
     cpu = torch.device("cpu")
-    frames = list(render_path(model, poses, None, "fp32", cpu))
+    poses = load_scene(scene / "test", 64).poses(cpu)
+    frames = list(render_path(model, poses, None, "fp32"))
     assert [frame.view for frame in frames] == [0, 1, 2]
     with torch.inference_mode():
-        rendering = view_renderer(model, None, cpu)(torch.from_numpy(poses[1:2]).float())
+        rendering = view_renderer(model, None, cpu)(poses[1:2])
     single = (rendering.images[0].permute(1, 2, 0).numpy() + 0.5).clip(0, 1)
     np.testing.assert_allclose(frames[1].whole, single, atol=1e-5)
     np.testing.assert_array_equal(frames[1].image, frames[1].whole[5:-5, 5:-5])
@@ -212,7 +216,7 @@ def test_baselines_render_from_the_nearest_training_view(scene):
     views = load_scene(scene / "test", 64)
     neighbors = nearest_neighbors(training_views, views.cam2world)
     model = NearestNeighbor(Architecture(), GEOMETRY)
-    frames = list(render_path(model, views.cam2world, neighbors, "fp32", torch.device("cpu")))
+    frames = list(render_path(model, views.poses(torch.device("cpu")), neighbors, "fp32"))
     for frame, nearest in zip(frames, neighbors.nearest, strict=True):
         np.testing.assert_allclose(frame.image, true_image(training_views, int(nearest)), atol=1e-6)
         assert frame.depth is None
@@ -222,7 +226,7 @@ def test_baselines_render_from_the_nearest_training_view(scene):
 
 def test_psnr_and_ssim_by_hand():
     truth = np.full((20, 20, 3), 0.5, np.float32)
-    metrics = measure(truth + np.float32(0.1), truth)
+    metrics = image_metrics(truth + np.float32(0.1), truth)
     assert metrics["psnr"] == pytest.approx(20, abs=1e-4)
     c1 = 0.01**2
     assert metrics["ssim"] == pytest.approx((2 * 0.5 * 0.6 + c1) / (0.25 + 0.36 + c1), abs=1e-4)
@@ -248,7 +252,7 @@ def test_ssim_uses_an_11_tap_gaussian_and_population_covariance():
     )
     # scikit-image averages over the pixels whose window lies inside: here the center alone
     three = [np.repeat(x[..., None], 3, axis=2).astype(np.float32) for x in (a, b)]
-    assert measure(*three)["ssim"] == pytest.approx(center, abs=1e-5)
+    assert image_metrics(*three)["ssim"] == pytest.approx(center, abs=1e-5)
 
 
 def test_the_border_is_cropped(scene):
@@ -323,38 +327,23 @@ def test_depth_is_measured_where_it_is_known(scene, checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("break_depth", "words"),
+    "spoil",
     [
-        (lambda folder: (folder / "000001.npz").unlink(), "2 depth maps for 3 poses"),
-        (lambda folder: (folder / "000001.npz").write_bytes(b"PK broken"), "000001.npz"),
-        (lambda folder: (folder / "000001.npz").write_bytes(b""), "000001.npz"),
-        (lambda folder: np.savez(folder / "000001.npz", z=np.ones((64, 64))), "000001.npz"),
-        (lambda folder: np.savez(folder / "000001.npz", depth=np.ones(64)), "000001.npz"),
+        lambda file: file.unlink(),
+        lambda file: file.write_bytes(b"PK broken"),
+        lambda file: file.write_bytes(b""),
+        lambda file: np.savez(file, z=np.ones((64, 64))),
+        lambda file: np.savez(file, depth=np.ones(64)),
     ],
 )
-def test_broken_depth_maps_are_named(scene, checkpoint, tmp_path, capfd, break_depth, words):
+def test_broken_depth_maps_are_named(scene, checkpoint, tmp_path, capfd, spoil):
     write_depths(scene, [np.ones((64, 64))] * 3)
-    break_depth(scene / "test" / "depth")
-    assert (
-        main(
-            [
-                "--train_test",
-                "test",
-                "--data_root",
-                str(scene / "test"),
-                "--logging_root",
-                str(tmp_path / "logs"),
-                "--checkpoint",
-                str(checkpoint),
-                "--device",
-                "cpu",
-            ]
-        )
-        == 2
-    )
+    file = scene / "test" / "depth" / "000001.npz"
+    spoil(file)
+    assert main(render_arguments(scene / "test", tmp_path / "logs", checkpoint)) == 2
     error = capfd.readouterr().err
     assert error.count("\n") == 1
-    assert words in error
+    assert ("000001.npz" if file.exists() else "2 depth maps for 3 poses") in error
     assert not (tmp_path / "logs").exists()
 
 

@@ -7,9 +7,9 @@ import subprocess
 import sys
 from urllib.request import urlopen
 
-from checkpoints import load_checkpoint
+from evaluation.trained import read_checkpoint
 from tests.helpers import CPU, ENVIRONMENT, ROOT
-from viewer.model import build, load_scene_in_view
+from viewer.scene import load_model, load_scene_in_view
 
 CHECKPOINT = ROOT / "example" / "lego.pth"
 
@@ -47,15 +47,14 @@ def test_make_view_opens_it():
 
 
 def test_it_is_small_and_shows_an_object():
-    checkpoint = load_checkpoint(CHECKPOINT)
+    checkpoint = read_checkpoint(CHECKPOINT)
     assert CHECKPOINT.stat().st_size < 6e6
     assert not any(
-        "/" in str(value) for value in checkpoint["options"].values()
+        "/" in str(value) for value in checkpoint.content["options"].values()
     )  # of the machine that trained it
-    scene = load_scene_in_view(CHECKPOINT, checkpoint, ROOT / "example" / "lego")
-    image = (
-        build(CHECKPOINT, checkpoint, scene, CPU).frame(scene.views.cam2world[scene.first]).image
-    )
+    scene = load_scene_in_view(checkpoint, ROOT / "example" / "lego")
+    model = load_model(checkpoint, scene, CPU)
+    image = model.render_view(scene.views.cam2world[scene.first]).image
     height, width = image.shape[:2]
     corners = image[:8, :8]
     middle = image[height // 3 : -height // 3, width // 3 : -width // 3]

@@ -1,6 +1,9 @@
 """The exported point cloud: fused from true depth of a cube, from a model by the command, and after
 real training."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +16,7 @@ from data_util import SceneIntrinsics, load_intrinsics
 from dataio import scene_geometry
 from deep_voxels import Architecture, DeepVoxels
 from evaluation import export
-from evaluation.fusion import Cloud, fuse, off_edges
+from evaluation.fusion import Cloud, DepthMaps, fuse, off_edges
 from geometry.cameras import hemisphere, look_at
 from geometry.coverage import world2pixels
 from machine.cli import run
@@ -120,7 +123,7 @@ def test_true_depth_fuses_into_the_surface(cube_views):
     """The cloud lies on what cameras see, covers it, and has its normals, outward, and its
     colour."""
     depth, colors, cam2world, geometry, truth = cube_views
-    cloud = fuse(depth, colors, cam2world, geometry)
+    cloud = fuse(DepthMaps(depth, colors, cam2world, geometry))
     to_surface, to_cloud = truth.distances(cloud)
     assert to_surface.mean() < 0.1 * geometry.voxel_size
     assert to_surface.max() < geometry.voxel_size
@@ -141,9 +144,11 @@ def test_a_surface_that_few_views_see_is_left_out(cube_views, views, voxels):
     depth, colors, cam2world, geometry, truth = cube_views
     depth = depth.clone()
     depth[-views:] += voxels * geometry.voxel_size
-    alone, _ = truth.distances(fuse(depth[-views:], colors[-views:], cam2world[-views:], geometry))
+    alone, _ = truth.distances(
+        fuse(DepthMaps(depth[-views:], colors[-views:], cam2world[-views:], geometry))
+    )
     assert np.median(alone) > 1.5 * geometry.voxel_size
-    to_surface, to_cloud = truth.distances(fuse(depth, colors, cam2world, geometry))
+    to_surface, to_cloud = truth.distances(fuse(DepthMaps(depth, colors, cam2world, geometry)))
     assert to_surface.max() < geometry.voxel_size
     assert (
         to_cloud <= geometry.voxel_size
@@ -162,33 +167,21 @@ def test_the_margin_of_maps_has_no_say(cube_views):
     spoilt = torch.full_like(depth, 2.5)
     spoilt[:, 3:-3, 3:-3] = depth[:, 3:-3, 3:-3]
     np.testing.assert_array_equal(
-        fuse(spoilt, colors, cam2world, geometry, margin=3).points,
-        fuse(depth, colors, cam2world, geometry, margin=3).points,
+        fuse(DepthMaps(spoilt, colors, cam2world, geometry, margin=3)).points,
+        fuse(DepthMaps(depth, colors, cam2world, geometry, margin=3)).points,
     )
 
 
 def test_views_that_agree_on_nothing_give_no_points(cube_views):
     depth, colors, cam2world, geometry, _ = cube_views
-    empty = fuse(depth[:3], colors[:3], cam2world[:3], geometry)  # too few
+    empty = fuse(DepthMaps(depth[:3], colors[:3], cam2world[:3], geometry))  # too few
     assert [len(part) for part in empty] == [0, 0, 0]
 
 
 def flat_model(**changes) -> DeepVoxels:
     """A model whose every view is a plane across the viewing direction, in the middle of its depth
     planes."""
-    model = DeepVoxels(
-        Architecture(
-            **{
-                "img_sidelength": 64,
-                "proj_sidelength": 16,
-                "grid_dim": 8,
-                "num_grid_feats": 4,
-                "nf0": 4,
-                **changes,
-            }
-        ),
-        GEOMETRY,
-    )
+    model = DeepVoxels(replace(Architecture(64, 16, 8, 4, 4), **changes), GEOMETRY)
     if not model.architecture.no_occlusion_net:
         for parameter in model.occlusion_net.softmax_net.parameters():
             torch.nn.init.zeros_(parameter)
@@ -236,73 +229,103 @@ def test_progress_rises_to_the_end(checkpoint, scene):
     assert len(told) >= 8
 
 
+@pytest.fixture
+def given(checkpoint, scene, tmp_path):
+    """What a command is called with: `words`, and `out`, the file to make."""
+    return SimpleNamespace(
+        checkpoint=checkpoint,
+        scene=scene,
+        out=tmp_path / "points.ply",
+        words=["--checkpoint", checkpoint],
+        nothing=tmp_path / "nothing",
+    )
+
+
+# Each function spoils what a command is given, and returns what the error must name.
+
+
+def no_scene(given):
+    save_checkpoint(given.checkpoint, {"model": flat_model().state_dict()})
+    return [str(given.checkpoint), "--data_root"]
+
+
+def scene_gone(given):
+    (given.scene / "train").rename(given.scene / "elsewhere")
+    return [str(given.scene / "train"), "--data_root"]
+
+
+def no_run(given):
+    given.words = ["--checkpoint", "latest", "--logging_root", given.nothing]
+    return ["latest", "nothing/logs"]
+
+
+def no_logging_root(given):
+    given.words = ["--checkpoint", "latest"]
+    return ["--logging_root"]
+
+
+def no_file(given):
+    given.words = ["--checkpoint", given.nothing]
+    return ["nothing: no such file"]
+
+
+def baseline(given):
+    architecture = Architecture(64, 16, 8, 4, 4)
+    model = build_model("pix2pix", architecture, GEOMETRY)
+    data_root = str(given.scene / "train")
+    options = {"model": "pix2pix", **vars(architecture), "data_root": data_root}
+    save_checkpoint(given.checkpoint, {"model": model.state_dict(), "options": options})
+    return [str(given.checkpoint), "no depth"]
+
+
+def no_occlusion_net(given):
+    model = flat_model(no_occlusion_net=True).state_dict()
+    options = {"data_root": str(given.scene / "train")}
+    save_checkpoint(given.checkpoint, {"model": model, "options": options})
+    return [str(given.checkpoint), "no depth"]
+
+
+def nothing_agrees(given):
+    given.words += ["--data_root", given.scene / "test"]
+    return [str(given.checkpoint), "3 poses agree on none"]
+
+
+def no_folder(given):
+    given.out = given.nothing / "points.ply"
+    return [str(given.out), "No such file or directory"]
+
+
+def folder_exists(given):
+    given.out.mkdir()
+    return [f"--out {given.out}: already exists"]
+
+
+def file_exists(given):
+    given.out.write_text("sparse points")
+    return [f"--out {given.out}: already exists"]
+
+
 @pytest.mark.parametrize(
-    "case",
+    "spoil",
     [
-        "no scene",
-        "scene gone",
-        "no run",
-        "no logging root",
-        "no file",
-        "baseline",
-        "no occlusion net",
-        "nothing agrees",
-        "no folder",
-        "a folder",
-        "exists",
+        no_scene,
+        scene_gone,
+        no_run,
+        no_logging_root,
+        no_file,
+        baseline,
+        no_occlusion_net,
+        nothing_agrees,
+        no_folder,
+        folder_exists,
+        file_exists,
     ],
 )
-def test_bad_input_is_one_line_and_leaves_no_file(case, checkpoint, scene, logs, tmp_path, capfd):
-    words = ["--checkpoint", checkpoint]
-    out = tmp_path / "points.ply"
-    if case == "no scene":
-        save_checkpoint(checkpoint, {"model": flat_model().state_dict()})
-        named = [str(checkpoint), "--data_root"]
-    elif case == "scene gone":
-        (scene / "train").rename(scene / "elsewhere")
-        named = [str(scene / "train"), "--data_root"]
-    elif case == "no run":
-        words = ["--checkpoint", "latest", "--logging_root", tmp_path / "empty"]
-        named = ["latest", "empty/logs"]
-    elif case == "no logging root":
-        words = ["--checkpoint", "latest"]
-        named = ["--logging_root"]
-    elif case == "no file":
-        words = ["--checkpoint", tmp_path / "missing.pth"]
-        named = ["missing.pth: no such file"]
-    elif case == "baseline":
-        options = {
-            "model": "pix2pix",
-            **vars(Architecture(64, 16, 8, 4, 4)),
-            "data_root": str(scene / "train"),
-        }
-        model = build_model("pix2pix", Architecture(64, 16, 8, 4, 4), GEOMETRY)
-        save_checkpoint(checkpoint, {"model": model.state_dict(), "options": options})
-        named = [str(checkpoint), "no depth"]
-    elif case == "no occlusion net":
-        save_checkpoint(
-            checkpoint,
-            {
-                "model": flat_model(no_occlusion_net=True).state_dict(),
-                "options": {"data_root": str(scene / "train")},
-            },
-        )
-        named = [str(checkpoint), "no depth"]
-    elif case == "nothing agrees":
-        words = [*words, "--data_root", scene / "test"]
-        named = [str(checkpoint), "3 poses agree on none"]
-    elif case == "no folder":
-        out = tmp_path / "missing" / "points.ply"
-        named = [str(out), "No such file or directory"]
-    elif case == "a folder":
-        out.mkdir()
-        named = [f"--out {out}: already exists"]
-    else:
-        out.write_text("sparse points")
-        named = [f"--out {out}: already exists"]
+def test_bad_input_is_one_line_and_leaves_no_file(spoil, given, tmp_path, capfd):
+    named = spoil(given)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(SystemExit) as end:
-        command(out, *words)
+        command(given.out, *given.words)
     assert end.value.code == 2
     *progress, line = capfd.readouterr().err.splitlines()
     assert not any("rror" in other for other in progress)
@@ -310,8 +333,8 @@ def test_bad_input_is_one_line_and_leaves_no_file(case, checkpoint, scene, logs,
     for text in named:
         assert text in line
     assert sorted(tmp_path.iterdir()) == before
-    if case == "exists":
-        assert out.read_text() == "sparse points"
+    if spoil is file_exists:
+        assert given.out.read_text() == "sparse points"
 
 
 @pytest.mark.long

@@ -13,7 +13,7 @@ import torchvision
 from checkpoints import save_checkpoint
 from dataio import load_scene
 from deep_voxels import Architecture, DeepVoxels
-from evaluation.metrics import FrameMetrics, load_object_masks
+from evaluation.metrics import FrameMetrics, load_lpips, load_object_masks
 from evaluation.render import Frame, nearest_neighbors
 from run_deepvoxels import main
 from tests.helpers import GEOMETRY
@@ -88,8 +88,6 @@ def test_lpips_is_that_of_the_features_of_alexnet(scene, tmp_path, monkeypatch):
     neighbors = nearest_neighbors(load_scene(scene / "train", 64), views.cam2world)
     assert neighbors.nearest[0] == 0  # the same picture
     assert metrics["nearest_neighbor"]["lpips"] > 0
-
-    from evaluation.perceptual import load_lpips
 
     distance = load_lpips()
     truth = views.images[0].permute(1, 2, 0).numpy() / np.float32(255)

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from data_util import color_depth
-from evaluation.pictures import (
+from evaluation.picture_grid import (
     captions,
     depth_pictures,
     enlarge,
+    evenly_spread,
     picture_grid,
-    spread,
-    tile,
+    tile_pictures,
     to_uint8,
 )
 from experiments.figures import Curve, Plot, write_plots
@@ -40,7 +40,7 @@ def test_each_pixel_becomes_a_square(side, factor):
 def test_pictures_are_tiled_in_order_and_missing_ones_are_gray():
     first = random_picture()
     second = 255 - random_picture()
-    tiles = tile([[first, None], [None, second]])
+    tiles = tile_pictures([[first, None], [None, second]])
     assert tiles.shape == (440, 440, 3)
     cells = {
         (row, column): tiles[220 * row + 2 : 220 * row + 218, 220 * column + 2 : 220 * column + 218]
@@ -82,7 +82,9 @@ def test_a_grid_has_titles_above_and_names_at_the_left():
     picture = random_picture()
     grid = picture_grid(["truth", ""], [("000007", [picture, picture]), ("", [picture, None])])
     assert grid.shape == (24 + 440, 24 + 440, 3)
-    np.testing.assert_array_equal(grid[24:, 24:], tile([[picture, picture], [picture, None]]))
+    np.testing.assert_array_equal(
+        grid[24:, 24:], tile_pictures([[picture, picture], [picture, None]])
+    )
     titles = ink(grid[:24])
     names = ink(grid[24:, :24])
     assert titles[:, 24:244].any()
@@ -111,7 +113,7 @@ def test_depth_is_shown_as_its_frame_is():
     [(1, 3, [0]), (3, 3, [0, 1, 2]), (4, 3, [0, 2, 3]), (60, 3, [10, 30, 50]), (7, 1, [3])],
 )
 def test_views_shown_are_spread_over_the_path(count, shown, expected):
-    assert spread(count, shown) == expected
+    assert evenly_spread(count, shown) == expected
 
 
 def test_floats_are_rounded_to_8_bits():
@@ -147,7 +149,7 @@ def test_a_plot_has_a_line_for_each_curve_and_bars_for_their_spread(tmp_path):
     )
     assert count_pixels(spread_out, BLUE) > count_pixels(exact, BLUE) + 10
     curve = Curve("cube", [1.0, 10.0, 100.0], [[1.0], [10.0], [100.0]])
-    assert (draw(curve, log=True) != draw(curve)).any()
+    assert (draw(curve, log_x=True, log_y=True) != draw(curve)).any()
 
 
 def test_plots_stand_side_by_side(tmp_path):

@@ -145,7 +145,7 @@ def test_views_that_change_are_measured_again_and_others_are_not(scene, tmp_path
     first = points_of(out, "--runs", last.parent)[str(last.resolve())]
     with monkeypatch.context() as context:
         context.setattr(
-            curve, "load_checkpoint", lambda path: pytest.fail(f"{path} is loaded again")
+            curve, "read_checkpoint", lambda path: pytest.fail(f"{path} is loaded again")
         )
         assert points_of(out, "--runs", last.parent)[str(last.resolve())] == first
     shutil.copy(scene / "test" / "rgb" / "000000.png", scene / "test" / "rgb" / "000001.png")
@@ -177,14 +177,14 @@ def meanwhile(monkeypatch):
     do it."""
 
     def call(action) -> None:
-        load = curve.load_checkpoint
+        load = curve.read_checkpoint
 
         def load_after(*words):
-            monkeypatch.setattr(curve, "load_checkpoint", load)
+            monkeypatch.setattr(curve, "read_checkpoint", load)
             action()
             return load(*words)
 
-        monkeypatch.setattr(curve, "load_checkpoint", load_after)
+        monkeypatch.setattr(curve, "read_checkpoint", load_after)
 
     return call
 

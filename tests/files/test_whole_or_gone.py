@@ -21,7 +21,7 @@ import pytest
 
 from benchmarks import scaling, speed
 from deep_voxels import Architecture
-from evaluation.video import Video
+from evaluation.video_writer import VideoWriter
 from experiments.plan import RECORD, Plan, draw_up, write_plan
 from tests.commands import COMMANDS, make_inputs
 from tests.conftest import write_scene
@@ -220,7 +220,7 @@ def test_a_video_is_whole_or_an_error(share, disk, tmp_path):
     frames = np.random.default_rng(0).integers(0, 255, (50, 64, 128, 3), dtype=np.uint8)
 
     def write(path):
-        with Video(path) as video:
+        with VideoWriter(path) as video:
             for frame in frames:
                 video.add(frame)
 

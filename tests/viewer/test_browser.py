@@ -24,13 +24,14 @@ from benchmarks.viewer import main as benchmark_viewer
 from checkpoints import latest_checkpoint, load_checkpoint
 from evaluation.output import read_frame
 from evaluation.render import Frame
+from evaluation.trained import read_checkpoint
 from scenes.render import main as render_scene
 from tests.browser import Window, assert_box_agrees, psnr, red, window_on_run
 from tests.helpers import ENVIRONMENT, ROOT, assert_same, finish, render_arguments, run, start
 from util import InputError
-from viewer import pictures
-from viewer.model import load_scene_in_view
-from viewer.session import Session
+from viewer import picture_choices
+from viewer.scene import load_scene_in_view
+from viewer.session import Address, Session
 
 pytestmark = pytest.mark.browser
 SIZE = [
@@ -79,7 +80,7 @@ def trained_scene(tmp_path_factory):
     frames = folder / "frames"
     assert run(*render_arguments(scene / "train", frames, late)) == 0
     (frames,) = frames.glob("test_traj/*/*")
-    view = load_scene_in_view(late, load_checkpoint(late), None)
+    view = load_scene_in_view(read_checkpoint(late), None)
     return SimpleNamespace(root=scene, logs=logs, early=early, late=late, frames=frames, view=view)
 
 
@@ -149,11 +150,13 @@ def expected(trained_scene, choice, canvas) -> np.ndarray:
         0, np.pad(read_frame(frames, view.first) / 255, ((5, 5), (5, 5), (0, 0))), depth
     )  # its lost border
     grid = view.intrinsics
-    return pictures.draw(
+    return picture_choices.draw(
         choice,
-        frame,
-        pictures.photo(view.views, view.first),
-        (grid.near_plane, grid.near_plane + 2 * grid.scale),
+        picture_choices.Shot(
+            frame,
+            (grid.near_plane, grid.near_plane + 2 * grid.scale),
+            picture_choices.photo(view.views, view.first),
+        ),
         view.lens,
         canvas,
     )
@@ -161,12 +164,17 @@ def expected(trained_scene, choice, canvas) -> np.ndarray:
 
 def test_first_picture_is_the_command_lines_frame_of_a_training_pose(trained_scene, window):
     window.page.get_by_label("Grid box").uncheck()
-    for choice in (pictures.COLOR, pictures.DEPTH, pictures.BESIDE_DEPTH, pictures.BESIDE_PHOTO):
+    for choice in (
+        picture_choices.COLOR,
+        picture_choices.DEPTH,
+        picture_choices.BESIDE_DEPTH,
+        picture_choices.BESIDE_PHOTO,
+    ):
         window.choose(choice)
         picture = expected(trained_scene, choice, window.canvas)
         window.wait_for(lambda shot, picture=picture: psnr(shot, picture) > 30)
     window.wait_for_text(f"photo {trained_scene.view.views.names[trained_scene.view.first]}")
-    window.choose(pictures.DEPTH)
+    window.choose(picture_choices.DEPTH)
     grid = trained_scene.view.intrinsics
     window.wait_for_text(
         f"{grid.near_plane:.3g} (yellow) to {grid.near_plane + 2 * grid.scale:.3g} (blue)"
@@ -206,7 +214,7 @@ def test_dragging_turns_the_picture_and_the_box_with_it(trained_scene, window, v
 
 
 def test_learned_features_are_shown_as_points(window):
-    window.choose(pictures.NOTHING)
+    window.choose(picture_choices.NOTHING)
     window.page.get_by_label("Grid box").uncheck()
     empty = window.look()
     window.page.get_by_label("Learned features").check()
@@ -227,7 +235,7 @@ def test_learned_features_are_shown_as_points(window):
 def test_features_that_are_wanted_while_the_viewer_ends_are_no_error(
     chromium, viewed, tmp_path, capfd
 ):
-    session = Session(viewed.scene, viewed.model, None, tmp_path / "logs", "127.0.0.1", 0)
+    session = Session(viewed.scene, viewed.model, None, tmp_path / "logs", Address("127.0.0.1", 0))
     window = Window(chromium, session.address)
     session.shared.renderer.stop()
     window.page.get_by_label("Learned features").check()
@@ -238,7 +246,7 @@ def test_features_that_are_wanted_while_the_viewer_ends_are_no_error(
 
 
 def test_learned_surface_is_shown_and_downloaded(window, tmp_path):
-    window.choose(pictures.NOTHING)
+    window.choose(picture_choices.NOTHING)
     window.page.get_by_label("Grid box").uncheck()
     empty = window.look()
     window.page.get_by_label("Learned surface").check()
@@ -324,7 +332,7 @@ def test_newer_checkpoint_appears_and_the_camera_stays(trained_scene, window, vi
     os.replace(viewer.checkpoint.with_suffix(".part"), viewer.checkpoint)
     window.wait_for_text("step 12")
     window.wait_for(lambda shot: psnr(shot, before) < 35)
-    window.choose(pictures.NOTHING)
+    window.choose(picture_choices.NOTHING)
     window.wait_for(lambda shot: np.median(shot) > 240)  # the browser's own white
     lines = red(window.look())
     same = red(before)
@@ -332,7 +340,7 @@ def test_newer_checkpoint_appears_and_the_camera_stays(trained_scene, window, vi
         [lines.min(axis=0), lines.max(axis=0)], [same.min(axis=0), same.max(axis=0)], atol=2
     )
     viewer.checkpoint.write_bytes(b"damaged")  # goes on, with a line
-    window.choose(pictures.COLOR)
+    window.choose(picture_choices.COLOR)
     window.drag(10, 0)
 
 

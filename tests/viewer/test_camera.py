@@ -17,11 +17,11 @@ from viewer.camera import (
     depth_on_image,
     fitting_fov,
     lens_of,
-    place,
+    place_on_canvas,
     to_cam2world,
     to_wxyz,
 )
-from viewer.model import first_view
+from viewer.scene import first_view
 
 CANVASES = [Canvas(1280, 720), Canvas(500, 900), Canvas(600, 600)]
 CENTERED = SceneIntrinsics(70.0, 32.0, 32.0, (0.0, 0.0, 0.0), 1.0, 1.0, 64, 64)
@@ -35,7 +35,7 @@ LENSES = [CENTERED, OFF_CENTER]
 @pytest.mark.parametrize("intrinsics", LENSES)
 def test_whole_picture_just_fits_on_the_canvas(intrinsics, canvas):
     lens = lens_of(intrinsics, 64)
-    left, top, side = place(lens, fitting_fov(lens, canvas), canvas)
+    left, top, side = place_on_canvas(lens, fitting_fov(lens, canvas), canvas)
     margins = np.array([left, top, canvas.width - left - side, canvas.height - top - side])
     assert margins.min() == pytest.approx(0, abs=1e-6)
 
@@ -55,7 +55,7 @@ def test_what_the_browser_draws_falls_on_the_picture(intrinsics, canvas, fov):
         in_camera[:, :2] / in_camera[:, 2:] * canvas.height / 2 / np.tan(fov / 2)
         + np.array(canvas) / 2
     )
-    left, top, side = place(lens, fov, canvas)
+    left, top, side = place_on_canvas(lens, fov, canvas)
     pixels = world2pixels(points, pose[None], intrinsics.matrix(64))[0][0]
     ours = np.array([left, top]) + (pixels - BORDER) * side / (64 - 2 * BORDER)
     np.testing.assert_allclose(browser, ours, atol=1e-6)

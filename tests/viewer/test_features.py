@@ -1,11 +1,13 @@
 """What the viewer shows of the grid: visibility per voxel, and features as colours."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from projection import frustum_coordinates
 from tests.helpers import GEOMETRY
-from viewer.features import component_colors, feature_cloud, scatter, voxel_visibility
+from viewer.features import PrincipalColors, feature_cloud, scatter, voxel_visibility
 
 
 def test_voxel_takes_the_highest_weight_of_the_samples_nearest_to_it(viewed):
@@ -77,17 +79,24 @@ def test_colours_are_the_principal_components_and_keep_their_sign():
     generator = np.random.default_rng(0)
     strong, weak = generator.normal(size=(2, 200))
     features = np.outer(strong, [3, 0, 0, 1.0]) + np.outer(weak, [0, 1.0, 0.2, 0])
-    colors = component_colors(features, np.ones(200)).astype(float)
+    colors = PrincipalColors(features)(features)
     assert abs(np.corrcoef(colors[:, 0], strong)[0, 1]) > 0.97
     assert abs(np.corrcoef(colors[:, 1], weak)[0, 1]) > 0.97
     np.testing.assert_allclose(colors.min(axis=0)[:2], 0)
-    np.testing.assert_allclose(colors.max(axis=0)[:2], 255)
-    again = component_colors(
-        features + 1e-6 * generator.normal(size=features.shape), np.ones(200)
-    ).astype(float)
-    assert np.abs(again - colors)[:, :2].max() <= 1
-    assert component_colors(features[:, :2], np.ones(200)).shape == (
-        200,
-        3,
-    )  # fewer features than colours
-    assert component_colors(features[:0], np.ones(0)).shape == (0, 3)
+    np.testing.assert_allclose(colors.max(axis=0)[:2], 1)
+    moved = features + 1e-6 * generator.normal(size=features.shape)
+    again = PrincipalColors(moved)(moved)
+    assert np.abs(again - colors)[:, :2].max() <= 1 / 255
+    fewer = features[:, :2]  # features than colours
+    assert PrincipalColors(fewer)(fewer).shape == (200, 3)
+
+
+def test_a_volume_that_no_view_sees_has_no_cloud(viewed):
+    scene = viewed.scene
+    away = scene.views.cam2world.copy()
+    away[:, :3, 2] *= -1  # looking away from the grid
+    away[:, :3, 0] *= -1
+    views = replace(scene.views, cam2world=away)
+    cloud = feature_cloud(viewed.model, replace(scene, views=views), lambda function: function())
+    assert [len(values) for values in cloud] == [0, 0, 0]
+    assert len(cloud.above(0.5).points) == 0

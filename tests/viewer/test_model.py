@@ -15,72 +15,75 @@ from baselines import build_model
 from dataio import scene_geometry
 from deep_voxels import Architecture
 from evaluation.render import nearest_neighbors, render_path
+from evaluation.trained import Checkpoint
 from tests.helpers import CPU, ROOT
 from util import InputError
-from viewer.model import build, farthest_orbit, load_scene_in_view
-from viewer.pictures import BESIDE_PHOTO, COLOR, DEPTH, choices
+from viewer.picture_choices import BESIDE_PHOTO, COLOR, DEPTH, choices
+from viewer.scene import farthest_orbit, load_model, load_scene_in_view
 
 ARCHITECTURE = Architecture(64, 16, 8, 4, 4)
 PATH = Path("model.pth")
 
 
-def checkpoint_of(name, scene, architecture=ARCHITECTURE) -> dict:
-    """A checkpoint of an untrained model as `load_checkpoint` returns it."""
+def checkpoint_of(name, scene, architecture=ARCHITECTURE) -> Checkpoint:
+    """A checkpoint of an untrained model."""
     torch.manual_seed(0)
     geometry = scene_geometry(
         scene.intrinsics, architecture.grid_dim, architecture.proj_sidelength, 1.0
     )
     model = build_model(name, architecture, geometry)
-    return {
+    content = {
         "model": model.state_dict(),
         "average": {},
         "discriminator": {},
         "step": 5,
         "options": {"model": name, "data_root": str(scene.root), **asdict(architecture)},
     }
+    return Checkpoint.of(content, PATH)
 
 
 @pytest.mark.parametrize("name", ["deepvoxels", "pix2pix", "tatarchenko", "worrall"])
 def test_every_model_is_shown_as_the_command_line_renders_it(viewed, name):
     views = viewed.scene.views
     checkpoint = checkpoint_of(name, views)
-    scene = load_scene_in_view(PATH, checkpoint, None)
-    model = build(PATH, checkpoint, scene, CPU)
+    scene = load_scene_in_view(checkpoint, None)
+    model = load_model(checkpoint, scene, CPU)
     poses = views.cam2world[[2, 5]]
-    expected = list(render_path(model.network, poses, nearest_neighbors(views, poses), "fp32", CPU))
-    for pose, frame in zip(poses, expected, strict=True):
-        shown = model.frame(pose)
+    neighbors = nearest_neighbors(views, poses)
+    expected = render_path(model.network, views.poses(CPU)[[2, 5]], neighbors, "fp32")
+    for pose, frame in zip(poses, list(expected), strict=True):
+        shown = model.render_view(pose)
         np.testing.assert_allclose(shown.image, frame.image, atol=1e-4)  # a 40th of an 8-bit level
-        assert (shown.depth is None) == (frame.depth is None) == (not model.has_depth)
-        if model.has_depth:
+        assert (shown.depth is None) == (frame.depth is None) == (not model.learns_depth)
+        if model.learns_depth:
             np.testing.assert_allclose(shown.depth, frame.depth, atol=1e-5)
-    assert (DEPTH in choices(model.has_depth, True)) == (name == "deepvoxels")
-    assert COLOR in choices(model.has_depth, False)
-    assert BESIDE_PHOTO not in choices(model.has_depth, False)
+    assert (DEPTH in choices(model.learns_depth, True)) == (name == "deepvoxels")
+    assert COLOR in choices(model.learns_depth, False)
+    assert BESIDE_PHOTO not in choices(model.learns_depth, False)
 
 
 def test_model_without_an_occlusion_net_has_no_depth(viewed):
     checkpoint = checkpoint_of(
         "deepvoxels", viewed.scene.views, replace(ARCHITECTURE, no_occlusion_net=True)
     )
-    model = build(PATH, checkpoint, viewed.scene, CPU)
-    assert not model.has_depth
-    assert model.frame(viewed.scene.views.cam2world[0]).depth is None
+    model = load_model(checkpoint, viewed.scene, CPU)
+    assert not model.learns_depth
+    assert model.render_view(viewed.scene.views.cam2world[0]).depth is None
 
 
 def test_scene_without_photos_is_enough_unless_the_model_renders_from_them(viewed, tmp_path):
     shutil.copytree(viewed.scene.root / "pose", tmp_path / "pose")
     shutil.copy(viewed.scene.root / "intrinsics.txt", tmp_path)
     checkpoint = checkpoint_of("deepvoxels", viewed.scene.views)
-    scene = load_scene_in_view(PATH, checkpoint, tmp_path)
+    scene = load_scene_in_view(checkpoint, tmp_path)
     assert scene.views.images is None
-    assert build(PATH, checkpoint, scene, CPU).frame(scene.views.cam2world[0]).image.shape == (
+    assert load_model(checkpoint, scene, CPU).render_view(scene.views.cam2world[0]).image.shape == (
         54,
         54,
         3,
     )
     with pytest.raises(InputError, match="training views"):
-        build(PATH, checkpoint_of("worrall", viewed.scene.views), scene, CPU)
+        load_model(checkpoint_of("worrall", viewed.scene.views), scene, CPU)
 
 
 def test_cameras_may_go_as_far_as_the_model_sees_the_grid(viewed):

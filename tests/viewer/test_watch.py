@@ -14,9 +14,9 @@ from checkpoints import save_checkpoint
 from tests.helpers import final_checkpoint
 from training.log import TensorboardLog
 from util import InputError
-from viewer.__main__ import build_parser, follow, serve
-from viewer.session import Session
-from viewer.summaries import Curves, summaries_of
+from viewer.__main__ import build_parser, serve, show_newest
+from viewer.session import Address, Session
+from viewer.training_tab import Curves, summaries_of
 from viewer.watch import Watch
 
 
@@ -147,7 +147,7 @@ def test_summaries_belong_to_runs_under_the_logging_root(trained, tmp_path):
 
 @pytest.fixture
 def session(viewed, tmp_path):
-    session = Session(viewed.scene, viewed.model, None, tmp_path / "logs", "127.0.0.1", 0)
+    session = Session(viewed.scene, viewed.model, None, tmp_path / "logs", Address("127.0.0.1", 0))
     yield session
     session.close()
 
@@ -159,45 +159,47 @@ def test_newer_checkpoint_is_shown_and_others_are_one_line(
     content = trained[2]
     save_checkpoint(path, content)
     watch = Watch(str(path), tmp_path)
-    follow(session, watch)
+    show_newest(session, watch)
     first = session.shared.model
     assert first is not viewed.model
     assert first.step == 2
     assert session.shared.title().endswith("step 2")
     pose = viewed.scene.views.cam2world[0]
-    np.testing.assert_array_equal(first.frame(pose).image, viewed.model.frame(pose).image)
+    np.testing.assert_array_equal(
+        first.render_view(pose).image, viewed.model.render_view(pose).image
+    )
 
     changed = {
         name: tensor + 0.1 if name.startswith("rendering_net") and name.endswith("bias") else tensor
         for name, tensor in content["model"].items()
     }
     save_checkpoint(path, {**content, "model": changed, "step": 3})
-    follow(session, watch)
+    show_newest(session, watch)
     second = session.shared.model
     assert second.step == 3
-    assert np.abs(second.frame(pose).image - first.frame(pose).image).max() > 0.01
+    assert np.abs(second.render_view(pose).image - first.render_view(pose).image).max() > 0.01
     assert capsys.readouterr().err == ""
 
     path.write_bytes(path.read_bytes()[:1000])  # half a copy
-    follow(session, watch)
+    show_newest(session, watch)
     assert "is not a checkpoint" in capsys.readouterr().err
     narrower = {
         name: tensor[:, :2] if name == "deepvoxels" else tensor
         for name, tensor in content["model"].items()
     }
     save_checkpoint(path, {**content, "model": narrower})
-    follow(session, watch)
+    show_newest(session, watch)
     error = capsys.readouterr().err
     assert "another architecture" in error
     assert error.count("\n") == 1
     assert session.shared.model is second
-    follow(session, watch)
+    show_newest(session, watch)
     assert capsys.readouterr().err == ""  # said once
 
 
 def test_closing_frees_the_port_and_ends_all_threads(viewed, tmp_path):
     before = set(threading.enumerate())
-    session = Session(viewed.scene, viewed.model, None, tmp_path / "logs", "127.0.0.1", 0)
+    session = Session(viewed.scene, viewed.model, None, tmp_path / "logs", Address("127.0.0.1", 0))
     port = session.server.get_port()
     with socket.create_connection(("127.0.0.1", port), timeout=5):
         pass

@@ -11,8 +11,8 @@ from jaxtyping import UInt8
 FRAMES_PER_SECOND = 25
 
 
-class Video:
-    """Writes an MP4 file; `with Video(path) as video: video.add(frame)`.
+class VideoWriter:
+    """Writes an MP4 file; `with VideoWriter(path) as video: video.add(frame)`.
 
     ffmpeg writes beside `path`. The file is renamed when the block ends, and deleted if it ends
     with an error. Raises `OSError` with ffmpeg's reason as soon as ffmpeg cannot go on. (imageio's
@@ -24,7 +24,7 @@ class Video:
         self._part = path.with_name(f".{path.name}.part")
         self._ffmpeg: subprocess.Popen | None = None
 
-    def __enter__(self) -> "Video":
+    def __enter__(self) -> "VideoWriter":
         return self
 
     def add(self, frame: UInt8[np.ndarray, "h w 3"]) -> None:

@@ -47,13 +47,15 @@ def depth_pictures(
     )
 
 
-def spread(count: int, shown: int) -> list[int]:
+def evenly_spread(count: int, shown: int) -> list[int]:
     """At most `shown` of `count` views, spread evenly over the path."""
     shown = min(shown, count)
     return [(2 * i + 1) * count // (2 * shown) for i in range(shown)]
 
 
-def tile(rows: Sequence[Sequence[UInt8[np.ndarray, "s s 3"] | None]]) -> UInt8[np.ndarray, "h w 3"]:
+def tile_pictures(
+    rows: Sequence[Sequence[UInt8[np.ndarray, "s s 3"] | None]],
+) -> UInt8[np.ndarray, "h w 3"]:
     """Rows of equally many pictures of one size, enlarged; gray where there is none."""
     cells = [picture for row in rows for picture in row]
     missing = np.full_like(next(cell for cell in cells if cell is not None), MISSING)
@@ -105,7 +107,7 @@ def picture_grid(
     rows: Sequence[tuple[str, Sequence[UInt8[np.ndarray, "s s 3"] | None]]],
 ) -> UInt8[np.ndarray, "h w 3"]:
     """A grid of pictures, titled above each column and, turned by 90 degrees, left of each row."""
-    grid = tile([pictures for _, pictures in rows])
+    grid = tile_pictures([pictures for _, pictures in rows])
     names = np.rot90(captions([name for name, _ in reversed(rows)], len(grid)))
     titles = np.pad(
         captions(columns, grid.shape[1]), ((0, 0), (names.shape[1], 0), (0, 0)), constant_values=255

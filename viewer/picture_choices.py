@@ -1,0 +1,91 @@
+"""The pictures that a browser can choose, on its canvas."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from data_util import color_depth, crop_border
+from dataio import Scene
+from evaluation.picture_grid import GAP, to_uint8
+from evaluation.render import Frame
+from viewer.camera import (
+    NEUTRAL,
+    Canvas,
+    Lens,
+    compose,
+    depth_on_image,
+    fitting_fov,
+    place_on_canvas,
+)
+
+COLOR = "Colour"
+DEPTH = "Depth"
+BESIDE_DEPTH = "Colour beside depth"
+BESIDE_PHOTO = "Render beside nearest photo"
+NOTHING = "Nothing"
+# Two pictures side by side: what the browser draws falls on neither
+PAIRS = {BESIDE_DEPTH, BESIDE_PHOTO}
+MAX_PIXELS = 512  # a side to which a smaller picture is enlarged here; the browser does the rest
+
+
+def choices(has_depth: bool, has_photos: bool) -> list[str]:
+    """The pictures that there are of a model and a scene."""
+    depths = [DEPTH, BESIDE_DEPTH] if has_depth else []
+    photos = [BESIDE_PHOTO] if has_photos else []
+    return [COLOR, *depths, *photos, NOTHING]
+
+
+class Shot(NamedTuple):
+    """What can be shown of a pose: the frame, the depths that its colours span (world units), and
+    the nearest training photo, if it is wanted."""
+
+    frame: Frame
+    depth_range: tuple[float, float]
+    photo: UInt8[np.ndarray, "s s 3"] | None = None
+
+    def colored_depth(self, lens: Lens) -> UInt8[np.ndarray, "s s 3"]:
+        """The depth in colours, at the size of the image and without its border."""
+        depth = crop_border(depth_on_image(self.frame.depth, lens.sidelength))
+        return color_depth(depth, *self.depth_range)
+
+
+def draw(choice: str, shot: Shot, lens: Lens, canvas: Canvas) -> UInt8[np.ndarray, "h w 3"]:
+    """The chosen picture, scaled to the canvas. Pairs share it half and half."""
+    if choice == DEPTH:
+        return _fit(shot.colored_depth(lens), lens, canvas)
+    color = to_uint8(shot.frame.image)
+    if choice not in PAIRS:
+        return _fit(color, lens, canvas)
+    other = shot.colored_depth(lens) if choice == BESIDE_DEPTH else shot.photo
+    half = Canvas(max(1, canvas.width // 2), canvas.height)
+    pair = np.concatenate([_fit(color, lens, half), _fit(other, lens, half)], axis=1)
+    middle = pair.shape[1] // 2
+    pair[:, middle - GAP // 2 : middle + GAP // 2] = NEUTRAL
+    return pair
+
+
+def photo(views: Scene, view: int) -> UInt8[np.ndarray, "s s 3"]:
+    """A training photo without its border."""
+    return np.ascontiguousarray(crop_border(views.images[view]).permute(1, 2, 0).numpy())
+
+
+def depth_legend(width: int = 256, height: int = 16) -> UInt8[np.ndarray, "h w 3"]:
+    """The colours of depth, from the nearest, left, to the farthest."""
+    return cv2.resize(
+        color_depth(np.linspace(0, 1, width)[None], 0.0, 1.0),
+        (width, height),
+        interpolation=cv2.INTER_NEAREST,
+    )
+
+
+def _fit(
+    picture: UInt8[np.ndarray, "s s 3"], lens: Lens, canvas: Canvas
+) -> UInt8[np.ndarray, "h w 3"]:
+    return compose(
+        picture,
+        place_on_canvas(lens, fitting_fov(lens, canvas), canvas),
+        canvas,
+        max(MAX_PIXELS, lens.sidelength),
+    )
