@@ -286,7 +286,7 @@ def main(arguments: list[str] | None = None) -> int:
         words = sys.argv[1:] if arguments is None else arguments
         with joined() as ranks:
             options, checkpoint = ranks.from_first(lambda: resolve_options(words))
-            with ranks.together():
+            with ranks.fail_together():
                 options = on_rank(options, ranks)
             values = options.record.items()
             print(" ".join(f"{name}={value}" for name, value in values if value is not None))

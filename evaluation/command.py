@@ -79,7 +79,7 @@ def test(options: EvaluationOptions, checkpoint: dict | None, ranks: Ranks = ALO
     run = options.run
     machine = options.machine
     device = torch.device(machine.device)
-    with ranks.together():
+    with ranks.fail_together():
         set_arithmetic(machine.precision, device, machine.deterministic)
         scene, geometry = load_test_scene(run.data_root, options.architecture, options.scene)
         neighbors = load_neighbors(
@@ -107,7 +107,7 @@ def test(options: EvaluationOptions, checkpoint: dict | None, ranks: Ranks = ALO
         return 0
 
     folder = ranks.from_first(lambda: make_test_folder(run, options.model, options.record, device))
-    with ranks.together():
+    with ranks.fail_together():
         if not folder.is_dir():
             raise InputError(
                 f"--logging_root {run.logging_root}: is not shared by the machines of this run"

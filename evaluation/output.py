@@ -67,7 +67,7 @@ def write_frames(
     waiting = deque()
     with VideoWriter(folder / "video.mp4") as video, ThreadPoolExecutor(WRITERS) as writers:
         for picture, depth in Progress(
-            ranks.in_turns(handed_to_writers(), path.count, VIEWS_AT_ONCE),
+            ranks.gather_in_order(handed_to_writers(), path.count, VIEWS_AT_ONCE),
             total=path.count,
             unit="frame",
         ):
@@ -75,7 +75,7 @@ def write_frames(
                 depths.append(depth)
             video.add(picture)
         measured += [result.result() for result in waiting]
-        measured = list(ranks.in_turns(iter(measured), path.count, VIEWS_AT_ONCE))
+        measured = list(ranks.gather_in_order(iter(measured), path.count, VIEWS_AT_ONCE))
         depth = np.stack(depths) if depths else None
         if depth is not None:
             write_depth(folder, depth)

@@ -95,23 +95,22 @@ class Ranks:
             dist.gather_object(value, values)
         return values or []
 
-    def in_turns(self, items: Iterator, total: int, turn: int) -> Iterator:
-        """The `total` items of all ranks, of which each has `turn` in turn, in order on the first;
-        none on the others. All ranks must iterate."""
+    def gather_in_order(self, items: Iterator, total: int, turn: int) -> Iterator:
+        """Yields all ranks' items in order on the first rank, nothing on the others. All ranks must
+        iterate. total: the number of all items, which the ranks have made in turns of `turn`."""
         if self.count == 1:
             yield from items
             return
         for _ in range(0, total, turn * self.count):
-            for of_one_rank in self.gather(list(islice(items, turn))):
-                yield from of_one_rank
+            for items_of_rank in self.gather(list(islice(items, turn))):
+                yield from items_of_rank
 
     def from_first(self, make: Callable[[], Any]) -> Any:
-        """What `make` returns on the first rank, alone called there, on all of them. Its error ends
-        all."""
+        """Calls `make` on the first rank and broadcasts the result; its error ends all ranks."""
         if self.count == 1:
             return make()
         made = [None]
-        with self.together():
+        with self.fail_together():
             if self.first:
                 made = [make()]
         with _reaching_all():
@@ -119,9 +118,9 @@ class Ranks:
         return made[0]
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """An error within, on any rank, ends all ranks, told by one: the first that has one raises
-        it, the others exit. Nothing within may wait for other ranks."""
+    def fail_together(self) -> Iterator[None]:
+        """An error within, on any rank, ends all ranks: the first that has one raises it, the
+        others exit. Nothing within may wait for other ranks."""
         if self.count == 1:
             yield
             return
@@ -167,7 +166,7 @@ class Ranks:
         """Ends all ranks with an `InputError` of this message unless the value is the same on
         all."""
         largest, negated_smallest = self.largest(value, -value)
-        with self.together():
+        with self.fail_together():
             if largest != -negated_smallest:
                 raise InputError(message)
 

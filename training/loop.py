@@ -45,7 +45,7 @@ def train(options: TrainingOptions, checkpoint: dict | None, ranks: Ranks = ALON
         return 0
     with ExitStack() as stack:
         folders = None
-        with ranks.together():
+        with ranks.fail_together():
             if ranks.first:
                 device = torch.device(options.machine.device)
                 start = describe_start(options.record, training.progress.step, device, ranks)
@@ -68,7 +68,7 @@ def set_up(
     learning = options.learning
     machine = options.machine
     device = torch.device(machine.device)
-    with ranks.together():
+    with ranks.fail_together():
         set_arithmetic(machine.precision, device, machine.deterministic)
         scene, geometry = load_training_scene(run.data_root, options.architecture, options.scene)
         validation = None

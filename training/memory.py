@@ -30,8 +30,8 @@ class Needs(NamedTuple):
     """Bytes that training takes, in memory besides what the process holds already, and in a
     checkpoint.
 
-    state: weights, optimizers, volume and the average of the weights. step: what the forward pass
-    keeps for the backward pass, or the gradients if they are more: these come while those go.
+    state: weights, optimizers, volume and the average of the weights. step: activations, or
+    gradients if larger, since the backward pass frees the ones as it makes the others.
     weights, optimizers: the two parts of a checkpoint, the first with the volume and the average.
     """
 

@@ -64,8 +64,8 @@ class Learning:
     )
     optimizer: str = recipe_option(
         "adam",
-        "of the model's kernels: adam, or muon, whose steps take longer and learn more; adam for "
-        "all else",
+        "optimizer of the convolution kernels: adam, or muon, whose steps take longer and learn "
+        "more; the rest uses adam",
         choices=["adam", "muon"],
     )
     lr_decay: float = recipe_option(
@@ -120,8 +120,8 @@ class Records:
     )
     keep_optimizer: str = record_option(
         "all",
-        "which of them keep the optimizers' state, half to two thirds of their size, which "
-        "--resume needs and a test does not: all, or the last alone, the newest",
+        "which checkpoints keep the optimizers' state, which only --resume needs and which is half "
+        "to two thirds of their size: all, or only the newest (last)",
         choices=["last", "all"],
     )
 
