@@ -1,9 +1,9 @@
 """DeepVoxels from the command line: learn a scene from posed images, or render a camera path
 through it.
 
-python run_deepvoxels.py --train_test train --data_root SCENE/train --logging_root LOGS python
-run_deepvoxels.py --train_test test --data_root SCENE/test --logging_root LOGS --checkpoint
-CHECKPOINT
+    python run_deepvoxels.py --train_test train --data_root SCENE/train --logging_root LOGS
+    python run_deepvoxels.py --train_test test --data_root SCENE/test --logging_root LOGS
+        --checkpoint CHECKPOINT
 """
 
 import argparse

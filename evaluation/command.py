@@ -1,7 +1,7 @@
 """Testing: render a camera path from a checkpoint, and measure it where the true images are known.
 
-python run_deepvoxels.py --train_test test --data_root SCENE/test --logging_root LOGS --checkpoint
-CHECKPOINT
+python run_deepvoxels.py --train_test test --data_root SCENE/test --logging_root LOGS
+    --checkpoint CHECKPOINT
 """
 
 import sys
