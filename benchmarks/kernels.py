@@ -19,7 +19,7 @@ from statistics import median, quantiles
 import torch
 from torch import nn
 
-from benchmarks.speed import PRESETS, training
+from benchmarks.speed import PRESETS, prepared_step
 from cpu_kernels import prepare_for_frames_, thresholds
 from cpu_kernels.accelerate import KERNELS
 from evaluation.render import VIEWS_AT_ONCE
@@ -72,7 +72,7 @@ def measure(opt: Namespace) -> dict[str, dict[str, list[float]]]:
     device = torch.device("cpu")
     results = {}
     set_arithmetic(opt.precision, device)
-    networks, train, poses = training(
+    networks, train, poses = prepared_step(
         PRESETS[opt.preset].architecture,
         Learning(),
         Machine(device="cpu", precision=opt.precision),

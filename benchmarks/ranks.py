@@ -45,12 +45,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--json", type=Path, help="file for the medians")
     with joined() as ranks:
-        opt = ranks.from_first(lambda: parse(parser, argv, ranks))
+        opt = ranks.from_first(lambda: parse_ranks_options(parser, argv, ranks))
         set_arithmetic("fp32", torch.device("cpu"))
         keep_freed_memory(everything=False)
-        figures = {size: measure(size, opt, ranks) for size in opt.sizes}
+        figures = {size: step_times(size, opt, ranks) for size in opt.sizes}
         print(f"medians of {opt.turns} turns, {torch.get_num_threads()} threads a process; ms")
-        print(table(figures, ranks.count))
+        print(medians_table(figures, ranks.count))
         if opt.json and ranks.first:
             write_json(
                 opt.json,
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
 
 
-def parse(parser: Parser, argv: Sequence[str] | None, ranks: Ranks) -> Namespace:
+def parse_ranks_options(parser: Parser, argv: Sequence[str] | None, ranks: Ranks) -> Namespace:
     """Raises `InputError` for what cannot be measured."""
     opt = parser.parse_args(argv)
     if ranks.count == 1:
@@ -78,7 +78,7 @@ def parse(parser: Parser, argv: Sequence[str] | None, ranks: Ranks) -> Namespace
     return opt
 
 
-def measure(size: str, opt: Namespace, ranks: Ranks) -> dict[str, dict[str, float] | float]:
+def step_times(size: str, opt: Namespace, ranks: Ranks) -> dict[str, dict[str, float] | float]:
     """Seconds of a step on one process ("1 rank") and on all by number of targets, and of one
     averaging."""
     numbers = sorted({1, *opt.targets})
@@ -131,7 +131,7 @@ def make_step(size: str, targets: int, ranks: Ranks) -> Callable[[], object]:
     return lambda: train_step(networks, batch, 200.0)
 
 
-def table(figures: dict[str, dict], count: int) -> str:
+def medians_table(figures: dict[str, dict], count: int) -> str:
     """The medians in ms as a table for the documentation."""
     lines = [
         f"| size | targets | 1 rank | {count} ranks | ratio | replicated | of each target | "

@@ -22,8 +22,8 @@ from benchmarks.speed import (
     add_options,
     count_gflop,
     parse_options,
+    prepared_step,
     time_frames,
-    training,
 )
 from deep_voxels import Architecture
 from experiments.figures import Curve, Plot, write_plots
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for value in values:
             architecture = replace(small, **{flag: value})
             if architecture not in measured:
-                measured[architecture] = measure(architecture, opt)
+                measured[architecture] = cost_of_size(architecture, opt)
             results.setdefault(flag, []).append({flag: value, **measured[architecture]})
             print(
                 " ".join(
@@ -89,10 +89,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_plots(opt.out / "scaling.png", plots)
 
 
-def measure(architecture: Architecture, opt: Namespace) -> dict[str, float | None]:
+def cost_of_size(architecture: Architecture, opt: Namespace) -> dict[str, float | None]:
     """Seconds and GFLOP of a step and a frame of this size."""
     seconds = Stopwatch(torch.device(opt.machine.device), opt.repeats)
-    networks, train, poses = training(architecture, Learning(), opt.machine, opt.graph)
+    networks, train, poses = prepared_step(architecture, Learning(), opt.machine, opt.graph)
     return {
         "train_step_s": seconds(train),
         "train_gflop": None if opt.graph else count_gflop(train),  # nothing is seen of a graph

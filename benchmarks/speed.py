@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--json", type=Path, help="file for the measurements")
     opt = parse_options(parser, argv)
-    figures = measure(opt)
+    figures = measure_preset(opt)
     for name, value in figures.items():
         if name == "parts_s" and value:
             print("parts of a training step:")
@@ -125,13 +125,13 @@ def parse_options(parser: Parser, argv: Sequence[str] | None) -> Namespace:
     return opt
 
 
-def measure(opt: Namespace) -> dict:
+def measure_preset(opt: Namespace) -> dict:
     """Measures one preset: seconds, GFLOP, utilisation, and memory in training."""
     preset = PRESETS[opt.preset]
     device = torch.device(opt.machine.device)
     seconds = Stopwatch(device, opt.repeats)
     learning = Learning(optimizer=opt.optimizer)
-    networks, train, poses = training(preset.architecture, learning, opt.machine, opt.graph)
+    networks, train, poses = prepared_step(preset.architecture, learning, opt.machine, opt.graph)
 
     def peak_gflops(precision: str) -> float:
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
@@ -175,7 +175,7 @@ def measure(opt: Namespace) -> dict:
     }
 
 
-def training(
+def prepared_step(
     architecture: Architecture, learning: Learning, machine: Machine, graph: bool = False
 ) -> tuple[Networks, Callable, torch.Tensor]:
     """Fresh networks of this size, a function that trains them for one step, and poses to

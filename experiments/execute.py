@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.plan import OUT, Plan
@@ -82,23 +83,21 @@ def taken(folder: Path, failures: int) -> Iterator[Lock | None]:
         yield lock if find_result(folder) is None and count_failures(folder) <= failures else None
 
 
-def carry_out(
-    plan: Plan,
-    name: str,
-    flags: Sequence[str],
-    lock: Lock,
-    commands: Commands,
-    environment: dict[str, str],
-) -> None:
-    """Trains and tests a run whose lock this process holds, until a command fails or `commands` are
-    stopped.
+@dataclass(frozen=True)
+class Slot:
+    """Room for one run at a time. commands: those of this process. environment: variables for the
+    commands in this slot, besides this process's."""
 
-    flags: flags of run_deepvoxels.py that do not change what is learned. environment: variables for
-    the commands, besides this process's.
-    """
+    commands: Commands
+    environment: dict[str, str]
+
+
+def carry_out(plan: Plan, name: str, flags: Sequence[str], lock: Lock, slot: Slot) -> None:
+    """Trains and tests a run whose lock this process holds, until a command fails or the commands
+    are stopped. flags: flags of run_deepvoxels.py that do not change what is learned."""
     folder = plan.folder(name)
     for words in command_lines(plan, name, flags):
-        if not _call(folder, words, lock, commands, environment):
+        if not _call(folder, words, lock, slot):
             return
 
 
@@ -127,9 +126,7 @@ def command_lines(plan: Plan, name: str, flags: Sequence[str]) -> Iterator[list[
     yield [*test, *more, *checkpoint]
 
 
-def _call(
-    folder: Path, words: list[str], lock: Lock, commands: Commands, environment: dict[str, str]
-) -> bool:
+def _call(folder: Path, words: list[str], lock: Lock, slot: Slot) -> bool:
     """Runs a command with its output in `log.txt`, and records it in `commands.json`. Returns
     whether it ended well."""
     begin = time.monotonic()
@@ -140,7 +137,7 @@ def _call(
     with open(folder / "log.txt", "ab") as log:
         entry = {
             "command": shlex.join(["python", *words]),
-            "where": place(environment),
+            "where": place(slot.environment),
             "log_begin": log.tell(),
             "seconds": None,
             "exit_code": None,
@@ -148,11 +145,11 @@ def _call(
         write_json(folder / "commands.json", {"commands": [*earlier, entry]})
         # The command inherits the lock: if this process is killed, nobody else takes the run while
         # the command lives.
-        process = commands.start(
+        process = slot.commands.start(
             [sys.executable, *words],
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, REPORT_VARIABLE: str(progress), **environment},
+            env={**os.environ, REPORT_VARIABLE: str(progress), **slot.environment},
             pass_fds=() if descriptor is None or os.name == "nt" else (descriptor,),
         )
     if process is None:
@@ -166,15 +163,10 @@ def _call(
 
 def place(environment: dict[str, str]) -> str:
     """Where this process runs a command, for people who look for it."""
-    job = "_".join(
-        os.environ[name]
-        for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")
-        if name in os.environ
-    )
+    names = ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID")
+    job = "_".join(os.environ[name] for name in names if name in os.environ)
     job = job or os.environ.get("SLURM_JOB_ID")
+    process = f"SLURM job {job}" if job else f"process {os.getpid()}"
+    text = f"{process} on {socket.gethostname()}"
     gpu = environment.get("CUDA_VISIBLE_DEVICES")
-    return (
-        (f"SLURM job {job}" if job else f"process {os.getpid()}")
-        + f" on {socket.gethostname()}"
-        + (f", GPU {gpu}" if gpu else "")
-    )
+    return f"{text}, GPU {gpu}" if gpu else text

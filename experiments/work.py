@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import torch
 
-from experiments.execute import Commands, carry_out, taken
+from experiments.execute import Commands, Slot, carry_out, taken
 from experiments.plan import Plan
 from experiments.status import count_failures, find_result, read_progress, read_state
 from machine.cli import number
@@ -97,7 +97,7 @@ def work(
     commands = Commands()
     failures = {name: count_failures(plan.folder(name)) for name in missing}
 
-    def take_runs(environment: dict[str, str]) -> None:
+    def take_runs(slot: Slot) -> None:
         while queue and not commands.stopping:
             try:
                 index, name = queue.popleft()
@@ -107,7 +107,7 @@ def work(
                 if lock is None:
                     continue
                 say(f"[{index}/{len(missing)}] {name}: see {plan.folder(name) / 'log.txt'}")
-                carry_out(plan, name, flags, lock, commands, environment)
+                carry_out(plan, name, flags, lock, slot)
             say(f"  {name}: {how_it_ended(plan, name)}")
 
     stops = Stops(commands)
@@ -116,7 +116,7 @@ def work(
         StepBar(plan, names) as bar,
         ThreadPoolExecutor(len(slots)) as pool,
     ):
-        futures = [pool.submit(take_runs, environment) for environment in slots]
+        futures = [pool.submit(take_runs, Slot(commands, environment)) for environment in slots]
         waiting = set(futures)
         try:
             while waiting:

@@ -36,7 +36,7 @@ troubles = st.dictionaries(
 def simulate(plan: Plan, befalls: dict[str, list[str]]) -> list[int]:
     """One command's worth of workers, and their exit codes."""
 
-    def carry_out(plan, name, flags, lock, commands, environment):
+    def carry_out(plan, name, *_):
         folder = plan.folder(name)
         with open(folder / "attempts", "ab") as attempts:
             fcntl.flock(

@@ -12,7 +12,7 @@ from tests.helpers import ROOT
 
 
 @pytest.mark.parametrize(
-    ("more", "words"),
+    "refusal",
     [
         (["--slurm"], ["--slurm: SLURM is not installed here"]),
         (["--slurm_hours", "2"], ["--slurm_hours: needs --slurm"]),
@@ -22,7 +22,9 @@ from tests.helpers import ROOT
         (["--slurm", "--slurm_extra", "job_name=mine"], ["job-name cannot be given"]),
     ],
 )
-def test_wrong_arguments(scene, tmp_path, monkeypatch, capfd, more, words):
+def test_wrong_arguments(scene, tmp_path, monkeypatch, capfd, refusal):
+    """refusal: arguments, and what the message holds."""
+    more, words = refusal
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SystemExit) as end:
         run(

@@ -76,3 +76,21 @@ def test_a_file_that_cannot_be_written_ends_nothing(tmp_path):
     )
     assert ended.returncode == 0
     assert b"40/40 [" in ended.stderr
+
+
+def test_a_command_writes_few_lines_into_a_log(tmp_path):
+    """As all do: their bars are `Progress`."""
+    words = ["--out", tmp_path / "cube", "--sidelength", "16", "--train_views", "8"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "scenes.render", *words, "--test_views", "4", "--workers", "1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "\r" not in ended.stderr
+    bars = [line for line in ended.stderr.splitlines() if "%|" in line]
+    assert bars
+    assert all(line.startswith("render: 100%") for line in bars)
+    others = [path for path in ROOT.glob("[!.]*/**/*.py") if path.name != "progress.py"]
+    assert not [path for path in others if "tqdm" + "(" in path.read_text(encoding="utf-8")]
