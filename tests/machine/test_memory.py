@@ -1,0 +1,55 @@
+"""Out of memory is one line, whichever library notices it first: real limits in real processes."""
+
+import platform
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers import ROOT
+
+# Forks a process for each number of MiB that it may take besides what it has, up to one that is
+# enough, and prints their exit codes and what they print.
+SCRIPT = """
+import os, resource, sys, tempfile
+import torch
+from machine.cli import exit_code
+
+def taken():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+def train():
+    convs = torch.nn.Sequential(*[torch.nn.Conv3d(16, 16, 3, padding=1) for _ in range(3)])
+    convs(torch.rand(1, 16, 64, 64, 64, requires_grad=True)).square().sum().backward()
+
+for more in (0, 1, 4, 12, 16, 20, 24, 40, 80, 160, 1000):
+    with tempfile.TemporaryFile() as output:
+        child = os.fork()
+        if not child:
+            os.dup2(output.fileno(), 2)
+            limit = taken() + (more << 20)
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            code = 99
+            try:
+                code = exit_code("thing", train)
+            finally:
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        output.seek(0)
+        print(code, repr(output.read().decode()))
+"""
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc")
+def test_every_lack_of_memory_is_one_line():
+    ended = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    first, *between, enough = ended.stdout.splitlines()
+    assert enough == "0 ''"
+    for line in [first, *(line for line in between if line != enough)]:
+        code, output = line.split(" ", 1)
+        assert code == "1", line
+        assert re.fullmatch(r"""['"]thing: error: out of memory: [^\\]+\\n['"]""", output), line
