@@ -6,7 +6,8 @@ names the file.
 """
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,8 +56,7 @@ def read_views(root: Path, sampling_pattern: str = "all", with_images: bool = Tr
     poses = list_poses(root / "pose")
     images = None
     if with_images:
-        images = list_images(root / "rgb")
-        require_pairs(root, images, poses)
+        images = pair_views(root, list_images(root / "rgb"), poses)
     selected = sampled_views(len(poses), sampling_pattern)
     cam2world = intrinsics.to_cam2world(np.stack([load_pose(poses[view]) for view in selected]))
     if images is not None:
@@ -64,13 +64,55 @@ def read_views(root: Path, sampling_pattern: str = "all", with_images: bool = Tr
     return SceneFolder([poses[view].stem for view in selected], cam2world, images, intrinsics)
 
 
-def require_pairs(root: Path, images: list[Path], poses: list[Path]) -> None:
-    """Raises `InputError` unless there is an image for each pose of the scene folder `root`."""
+def pair_views(root: Path, images: list[Path], poses: list[Path]) -> list[Path]:
+    """The image of each pose of the scene folder `root`: of the same name, else of the same number,
+    else in the order of the names.
+
+    Raises `InputError` if the counts differ, or if some names or numbers agree but not all: then an
+    image is not that of its pose.
+    """
     if len(images) != len(poses):
         raise InputError(
             f"{root}: rgb holds {len(images)} images, pose holds {len(poses)} poses; "
-            "they pair by sorted order, so the numbers must agree"
+            "they pair by name or by sorted order, so the numbers must agree"
         )
+    keys = (lambda path: path.stem, _last_number, _numbers)
+    maps = [(_unique(images, key), _unique(poses, key)) for key in keys]
+    for image_of, pose_of in maps:
+        if image_of and image_of.keys() == pose_of.keys():
+            image_of_pose = {pose: image_of[key] for key, pose in pose_of.items()}
+            return [image_of_pose[pose] for pose in poses]
+    for image_of, pose_of in maps:
+        shared = image_of.keys() & pose_of.keys()
+        if shared:
+            lonely = next(pose for key, pose in pose_of.items() if key not in image_of)
+            raise InputError(
+                f"{root}: {len(shared)} of {len(poses)} poses have an image of their name or "
+                f"number, {lonely.name} has none; give an image and its pose the same name"
+            )
+    if all(_numbers(path) for path in (*images, *poses)):
+        in_order = sorted(poses, key=_numbers)
+        image_of = dict(zip(in_order, sorted(images, key=_numbers), strict=True))
+        return [image_of[pose] for pose in poses]
+    return images
+
+
+def _unique(paths: list[Path], key: Callable[[Path], object]) -> dict:
+    """The paths by their keys; empty unless each has a key of its own."""
+    by_key = {key(path): path for path in paths}
+    if None in by_key or len(by_key) < len(paths):
+        return {}
+    return by_key
+
+
+def _numbers(path: Path) -> tuple[int, ...] | None:
+    """The numbers in a file's name without suffix; None if it has none."""
+    return tuple(int(digits[:100]) for digits in re.findall(r"[0-9]+", path.stem)) or None
+
+
+def _last_number(path: Path) -> int | None:
+    numbers = _numbers(path)
+    return numbers[-1] if numbers else None
 
 
 def sampled_views(count: int, sampling_pattern: str) -> range:
@@ -132,9 +174,7 @@ def write_scene_folder(
 
 def list_poses(folder: Path) -> list[Path]:
     """The pose files of a folder, sorted by name; at least one."""
-    paths = sorted(
-        path for path in _require_folder(folder).iterdir() if path.suffix.lower() == ".txt"
-    )
+    paths = sorted(path for path in _visible_files(folder) if path.suffix.lower() == ".txt")
     if not paths:
         raise InputError(f"{folder}: holds no pose files (*.txt)")
     return paths
@@ -292,34 +332,37 @@ class SceneIntrinsics:
 
 def load_intrinsics(path: Path) -> SceneIntrinsics:
     """Reads `intrinsics.txt`: `f cx cy [0]`, grid origin, near plane, scale, `height width`, and an
-    optional sixth line that is 1 if the poses are world-to-camera."""
+    optional last line that is 1 if the poses are world-to-camera. In the data of Scene
+    Representation Networks (Sitzmann et al. 2019) the near plane's line is missing: it is 0, for
+    the default."""
     return _parse_intrinsics(path, read_text(path))
 
 
 def _parse_intrinsics(path: Path, text: str) -> SceneIntrinsics:
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if len(lines) > 3 and len(lines[3][1].split()) == 2:  # height and width, a line early
+        lines.insert(2, (0, "0"))
     names = ["f cx cy", "the grid's origin x y z", "the near plane", "the scale", "height width"]
     if len(lines) < len(names):
         raise InputError(
             f"{path}: has {len(lines)} lines, expected {len(names)}; line {len(lines) + 1} should "
-            "hold "
-            f"{names[len(lines)]}"
+            f"hold {names[len(lines)]}"
         )
     counts = [(3, 4), (3,), (1,), (1,), (2,), (1,)]
     rows = [
         _parse_numbers(path, number, line, count)
-        for number, (line, count) in enumerate(zip(lines, counts, strict=False), start=1)
+        for (number, line), count in zip(lines, counts, strict=False)
     ]
     (focal, cx, cy, *_), origin, (near_plane,), (scale,), (height, width) = rows[:5]
-    for line, name, value, minimum in [
-        (1, "focal length", focal, 1e-9),
-        (3, "near plane", near_plane, 0),
-        (4, "scale", scale, 1e-9),
-        (5, "height", height, 1),
-        (5, "width", width, 1),
+    for row, name, value, minimum in [
+        (0, "focal length", focal, 1e-9),
+        (2, "near plane", near_plane, 0),
+        (3, "scale", scale, 1e-9),
+        (4, "height", height, 1),
+        (4, "width", width, 1),
     ]:
         if value < minimum:
-            raise InputError(f"{path}:{line}: the {name} is {value:g}, which is too small")
+            raise InputError(f"{path}:{lines[row][0]}: the {name} is {value:g}, which is too small")
     return SceneIntrinsics(
         focal,
         cx,
@@ -360,9 +403,7 @@ def write_intrinsics(path: Path, intrinsics: SceneIntrinsics) -> None:
 
 def list_images(folder: Path) -> list[Path]:
     """The images of a folder, sorted by name: the order in which they pair with poses."""
-    return sorted(
-        path for path in _require_folder(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES
-    )
+    return sorted(path for path in _visible_files(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def load_image(path: Path, background: str = "white") -> UInt8[np.ndarray, "h w 3"]:
@@ -430,12 +471,13 @@ def color_depth(
     return palette[levels]
 
 
-def _require_folder(folder: Path) -> Path:
+def _visible_files(folder: Path) -> list[Path]:
+    """What lies in a folder, without hidden files, such as macOS's `._NAME`."""
+    if not folder.exists():
+        raise InputError(f"{folder}: no such folder")
     if not folder.is_dir():
-        raise InputError(
-            f"{folder}: no such folder" if not folder.exists() else f"{folder}: is not a folder"
-        )
-    return folder
+        raise InputError(f"{folder}: is not a folder")
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
 def _parse_numbers(

@@ -65,7 +65,7 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
     read."""
     require_file(path, max_bytes)
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # with a byte order mark or without
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as text ({error})") from None
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import UInt8, UInt16
-from PIL import Image
+from PIL import ExifTags, Image
 
 from files.untrusted import PICTURES, reading
 
@@ -43,7 +43,9 @@ def _decode(
     bits."""
     with Image.open(path, formats=PICTURES) as image:
         width, height = image.size
-        is_deep = image.format == "PNG" and _png_bit_depth(path) == 16
+        depth = png_bit_depth(path) if image.format == "PNG" else 8
+        is_deep = depth == 16
+        scale_transparency(image, depth)
         if width * height > MAX_PIXELS // (2 if is_deep else 1):
             raise ValueError(f"{width}x{height} pixels are too many")
         read_rows = _deep_rows(path, image) if is_deep else _plain_rows(image)
@@ -64,6 +66,13 @@ def picture_size(path: Path) -> tuple[int, int]:
         return image.size
 
 
+def orientation(path: Path) -> int:
+    """A picture's EXIF orientation; 1, upright, if it has none. Raises what Pillow raises if it is
+    no picture."""
+    with Image.open(path, formats=PICTURES) as image:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+
+
 def may_be_transparent(path: Path) -> bool:
     """Whether a picture has transparency, by its header alone. Raises what Pillow raises if it is
     no picture."""
@@ -74,6 +83,14 @@ def may_be_transparent(path: Path) -> bool:
 def has_alpha(image: Image.Image) -> bool:
     """Whether an opened picture has transparency: a channel, or a colour that stands for it."""
     return "A" in image.getbands() or "transparency" in image.info
+
+
+def scale_transparency(image: Image.Image, depth: int) -> None:
+    """Scales the gray level that stands for transparency in a PNG of 2 or 4 bits, as Pillow scales
+    its pixels, but not this level."""
+    level = image.info.get("transparency")
+    if depth in (2, 4) and image.mode == "L" and isinstance(level, int):
+        image.info["transparency"] = level * 255 // (2**depth - 1)
 
 
 def _plain_rows(image: Image.Image) -> Callable[[slice], UInt8[np.ndarray, "h w channels"]]:
@@ -123,7 +140,7 @@ def _to_rgba(
     return np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
 
 
-def _png_bit_depth(path: Path) -> int:
+def png_bit_depth(path: Path) -> int:
     with open(path, "rb") as file:
         # IHDR is the first chunk: signature 8, length 4, type 4, width 4, height 4, depth
         return file.read(25)[24]

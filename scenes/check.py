@@ -27,10 +27,11 @@ from data_util import (
     load_image,
     load_intrinsics,
     load_pose,
-    require_pairs,
+    pair_views,
     scene_parts,
     write_image,
 )
+from files.images import orientation
 from files.points import load_points
 from geometry.coverage import covered_share, judge, seen_share
 from machine.cli import Parser, number, run
@@ -156,13 +157,21 @@ def _examine_images(findings: Findings, poses: list[Path]) -> None:
         return
     findings.images = list_images(folder / "rgb")
     with findings.errors_noted():
-        require_pairs(folder, findings.images, poses)
+        findings.images = pair_views(folder, findings.images, poses)
     sizes = {}
+    turned = []
     for path in Progress(
         findings.images, desc=f"{folder.name} images", unit="image", leave=False, delay=2
     ):
         with findings.errors_noted():
             sizes.setdefault(load_image(path).shape[:2], path)
+            if orientation(path) != 1:
+                turned.append(path.name)
+    if turned:
+        findings.warnings.append(
+            f"{len(turned)} images have an EXIF orientation, the first {turned[0]}: training sees "
+            "them as they are stored, whatever a viewer shows"
+        )
     findings.facts.append(
         f"{len(findings.images)} images of "
         + ", ".join(f"{width}x{height}" for height, width in sizes)

@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 
 from files.folders import new_folder
 from machine.cli import Parser, number, run
+from scenes.capture.listing import warnings_last
 from scenes.capture.options import CaptureOptions, add_flags, require_pycolmap
 
 PROG = "colmap_wrapper.py"
@@ -38,7 +39,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     options = CaptureOptions.of(args)
     source = PhotoSource(args.img_dir, args.masks, args.video, args.frames or FRAMES)
-    with new_folder(args.trgt_dir) as folder, TemporaryDirectory(dir=folder, prefix=".") as name:
+    with (
+        warnings_last(),
+        new_folder(args.trgt_dir) as folder,
+        TemporaryDirectory(dir=folder, prefix=".") as name,
+    ):
         pictures = import_pictures(source, Path(name), options)
         matching = args.matching
         if matching is None:
@@ -57,7 +62,10 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     parser = Parser(PROG, __doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--img_dir", type=Path, metavar="DIR", help="the photos (png, jpg, jpeg, heic, heif)"
+        "--img_dir",
+        type=Path,
+        metavar="DIR",
+        help="the photos (png, jpg, jpeg, heic, heif, webp, tif, tiff)",
     )
     source.add_argument("--video", type=Path, metavar="FILE", help="a video instead of photos")
     parser.add_argument(

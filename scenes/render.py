@@ -23,7 +23,7 @@ from data_util import SceneIntrinsics, write_intrinsics, write_poses
 from files.folders import finish_folder, held_folder, real_path, refuse_existing
 from geometry.cameras import hemisphere, look_at, near_plane, spiral
 from machine.cli import Parser, number, run
-from scenes.synthetic.mesh_file import load_surface
+from scenes.synthetic.mesh_file import default_up, load_surface
 from scenes.synthetic.objects import OBJECTS
 from scenes.synthetic.raycast import RayCaster
 from scenes.synthetic.render_views import RenderSettings, View, render_views
@@ -113,7 +113,7 @@ def _parse(argv: Sequence[str] | None):
         "names must lie in its folder",
     )
     parser.add_argument(
-        "--mesh_up", choices="xyz", help="the mesh's up axis (default: y for glTF, else z)"
+        "--mesh_up", choices="xyz", help="the mesh's up axis (default: y for glTF and OBJ, else z)"
     )
     parser.add_argument(
         "--sidelength", type=number(int, 1), default=512, help="image size in pixels (default: 512)"
@@ -165,7 +165,18 @@ def _surface(args) -> tuple[Surface, dict[str, str | None] | None]:
     project."""
     if not args.mesh:
         return Surface.from_meshes(fit_unit_cube(OBJECTS[args.object]())), None
+    args.mesh_up = _mesh_up(args.mesh, args.mesh_up)
     return load_surface(args.mesh, args.mesh_up)
+
+
+def _mesh_up(mesh: Path, given: str | None) -> str:
+    """The mesh's up axis. Says which one is taken where neither the format nor the user does."""
+    if given:
+        return given
+    up = default_up(mesh)
+    if up == "z":
+        print(f"{mesh}: does not say which way is up; z is taken, or what --mesh_up says")
+    return up
 
 
 def _warn_of_missing(mesh: Path | None, mesh_files: dict[str, str | None]) -> None:

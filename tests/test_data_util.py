@@ -36,7 +36,7 @@ def test_poses_are_read_from_one_line_and_from_four(tmp_path):
         ("1 0 0 nan 0 1 0 0 0 0 1 0 0 0 0 1", ":1: 'nan' is not a finite number"),
         ("1 0 0 1e39 0 1 0 0 0 0 1 0 0 0 0 1", ":1: '1e39' is not a finite number in float32"),
         ("2 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1", "not a rotation"),
-        ("-1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1", "not a rotation"),
+        ("-1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1", "it is mirrored"),
         ("1 0 0 0 0 1 0 0 0 0 1 0 1 0 0 1", "last row"),
         ("", "holds 0 numbers"),
     ],

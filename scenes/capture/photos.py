@@ -9,16 +9,17 @@ import numpy as np
 import pillow_heif
 from PIL import Image
 
-from data_util import MAX_IMAGE_BYTES, list_images
-from files.images import has_alpha
+from data_util import MAX_IMAGE_BYTES
+from files.images import has_alpha, png_bit_depth, scale_transparency
 from files.untrusted import PICTURES, reading
-from scenes.capture.listing import natural_order, same_pictures
+from scenes.capture.listing import LISTED_SUFFIXES, natural_order, same_pictures, warn
 from util import InputError
 
 # Pixels of the shorter side: the largest --img_sidelength, 1024, and a quarter for what is cropped
 KEPT_SIDE = 1280
 HEIF_SUFFIXES = {".heic", ".heif"}
-PHOTOS = (*PICTURES, "HEIF")
+PHOTO_SUFFIXES = LISTED_SUFFIXES | HEIF_SUFFIXES
+PHOTOS = (*PICTURES, "HEIF", "WEBP", "TIFF")
 # EXIF: which way is up, and what tells the exposure
 ORIENTATION_TAG = 0x0112
 TURNS = {
@@ -43,19 +44,43 @@ pillow_heif.register_heif_opener()  # Pillow then opens HEIC files, turned uprig
 
 
 def list_photos(folder: Path) -> list[Path]:
-    """The photos of a folder in the natural order of their names; at least two. Raises
-    InputError."""
-    photos = list_images(folder) + [
-        path for path in folder.iterdir() if path.suffix.lower() in HEIF_SUFFIXES
-    ]
+    """The photos of a folder, or if it holds none those in its subfolders, in the natural order of
+    their names; at least two. Of one shot as HEIC and as JPEG, the HEIC. Raises InputError."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: {'is not a folder' if folder.exists() else 'no such folder'}")
+    photos = _one_per_shot([path for path in folder.iterdir() if _is_photo(path)], folder)
     if not photos:
-        raise InputError(f"{folder}: holds no photos (*.png, *.jpg, *.jpeg, *.heic, *.heif)")
+        below = [path for path in folder.rglob("*") if _is_photo(path.relative_to(folder))]
+        photos = _one_per_shot(below, folder)
+    if not photos:
+        raise InputError(f"{folder}: holds no photos ({', '.join(sorted(PHOTO_SUFFIXES))})")
     if len(photos) == 1:
         raise InputError(
             f"{photos[0]}: is the only photo; structure from motion needs several, from different "
             "places"
         )
-    return sorted(photos, key=lambda path: natural_order(path.name))
+    return sorted(photos, key=lambda path: natural_order(str(path.relative_to(folder))))
+
+
+def _is_photo(path: Path) -> bool:
+    hidden = any(part.startswith((".", "@")) for part in path.parts[-2:])
+    return path.suffix.lower() in PHOTO_SUFFIXES and not hidden
+
+
+def _one_per_shot(photos: list[Path], folder: Path) -> list[Path]:
+    """The photos without those that lie beside a HEIC of their name; a warning counts these."""
+    heifs = {path.with_suffix("") for path in photos if path.suffix.lower() in HEIF_SUFFIXES}
+    copies = [
+        path
+        for path in photos
+        if path.with_suffix("") in heifs and path.suffix.lower() not in HEIF_SUFFIXES
+    ]
+    if copies:
+        warn(
+            f"{folder}: {len(copies)} photos are there as HEIC too, which is taken, the first "
+            f"{copies[0].name}"
+        )
+    return [path for path in photos if path not in copies]
 
 
 def require_one_size(photos: list[Path]) -> tuple[int, int]:
@@ -124,6 +149,8 @@ def import_photo(photo: Path, folder: Path, index: int, side: int) -> str:
             shutil.copyfile(photo, folder / name)
         else:
             name = f"{index:06d}.png"
+            if image.format == "PNG":
+                scale_transparency(image, png_bit_depth(photo))
             shown = _shrink(image, size)
             shown.save(folder / name, exif=_upright_exif(image), compress_level=1)
     return name

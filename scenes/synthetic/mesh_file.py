@@ -23,7 +23,9 @@ from util import InputError, require_file
 KIND = "a usable mesh"
 FORMATS = ("glb", "gltf", "obj", "off", "ply", "stl")
 TEXTURES = ("PNG", "JPEG", "BMP", "TGA", "TIFF", "WEBP")
-Y_UP_FORMATS = ("glb", "gltf")
+# These are y up by definition, or as nearly all programs write them; the others say nothing, and
+# are taken as z up
+Y_UP_FORMATS = ("glb", "gltf", "obj")
 MAX_BYTES = 1 << 32
 MAX_TEXTURE_PIXELS = 4 * MAX_PIXELS  # of all textures together
 MAX_UV = 1e6  # a texture that repeats more often is meant to confuse
@@ -48,8 +50,8 @@ def load_meshes(
     made of, by name. None: a file that the mesh names but that is not in its folder; nothing is
     read from elsewhere.
 
-    `up` is the file's up axis, x, y or z; by default its format's: y for glTF, else z. Raises
-    InputError if the mesh or a texture cannot be read, or if there are no faces.
+    `up` is the file's up axis, x, y or z; by default `default_up`. Raises InputError if the mesh or
+    a texture cannot be read, or if there are no faces.
     """
     suffix = path.suffix.lower().removeprefix(".")
     if suffix not in FORMATS:
@@ -65,12 +67,17 @@ def load_meshes(
             _require_sound(mesh)
             if suffix == "stl":
                 _merge_vertices(mesh)
-    turn = np.roll(
-        np.eye(3), {"x": 2, "y": 1, "z": 0}[up or ("y" if suffix in Y_UP_FORMATS else "z")], axis=0
-    )
+    turn = np.roll(np.eye(3), {"x": 2, "y": 1, "z": 0}[up or default_up(path)], axis=0)
     for mesh in meshes:
         mesh.vertices = mesh.vertices @ turn.T
     return meshes, folder.hashes
+
+
+def default_up(path: Path) -> str:
+    """The up axis, y or z, that files of this one's format are taken to have."""
+    if path.suffix.lower().removeprefix(".") in Y_UP_FORMATS:
+        return "y"
+    return "z"
 
 
 def _meshes(path: Path, suffix: str, folder: "_Folder") -> list[trimesh.Trimesh]:
@@ -85,7 +92,32 @@ def _meshes(path: Path, suffix: str, folder: "_Folder") -> list[trimesh.Trimesh]
     for error in [*folder.errors, *passed_over]:
         raise error
     _require_pictures(scene.geometry.values())
-    return [mesh for mesh in scene.dump() if isinstance(mesh, trimesh.Trimesh) and len(mesh.faces)]
+    strips = [_from_strips(geometry) for geometry in scene.geometry.values()]
+    meshes = [mesh for mesh in scene.dump() if isinstance(mesh, trimesh.Trimesh)]
+    return [mesh for mesh in (*meshes, *filter(None, strips)) if len(mesh.faces)]
+
+
+def _from_strips(geometry) -> trimesh.Trimesh | None:
+    """The mesh of a PLY whose faces are triangle strips, which trimesh takes for points; None for
+    anything else. Strips end in -1; in each, every other triangle has the opposite orientation."""
+    element = geometry.metadata.get("_ply_raw", {}).get("tristrips")
+    if element is None or not isinstance(geometry, trimesh.PointCloud):
+        return None
+    rows = element["data"]["vertex_indices"]
+    if rows.dtype.names:  # of a binary file: the length, then the indices
+        rows = rows[rows.dtype.names[1]]
+    faces = []
+    for row in rows:
+        indices = np.ravel(row).astype(np.int64)
+        for strip in np.split(indices, np.flatnonzero(indices < 0)):
+            strip = strip[strip >= 0]
+            triangles = np.stack([strip[:-2], strip[1:-1], strip[2:]], axis=1)
+            triangles[1::2] = triangles[1::2, ::-1]
+            faces.append(triangles[(np.diff(np.sort(triangles), axis=1) > 0).all(axis=1)])
+    colors = geometry.colors if len(geometry.colors) == len(geometry.vertices) else None
+    return trimesh.Trimesh(
+        geometry.vertices, np.concatenate(faces), vertex_colors=colors, process=False
+    )
 
 
 # Errors of the load that is going on in this thread
@@ -164,7 +196,7 @@ class _Folder(Resolver):
         raise NotImplementedError
 
 
-def _require_pictures(meshes: Iterable[trimesh.Trimesh]) -> None:
+def _require_pictures(meshes: Iterable[trimesh.parent.Geometry]) -> None:
     """Raises ValueError unless all textures, not decoded yet, are of `TEXTURES`."""
     for mesh in meshes:
         texture = texture_of(mesh) if isinstance(mesh, trimesh.Trimesh) else None

@@ -23,6 +23,7 @@ from scenes.capture.photos import (
     exposure_warning,
     import_photo,
     kept_size,
+    list_photos,
     require_one_size,
 )
 from scenes.capture.video import count_frames, decode_frames, extract_frames, sharpest
@@ -195,6 +196,26 @@ def test_photos_that_cannot_work_are_refused(tmp_path):
         "a.png: is the same picture as a copy.png; remove one of them",
         "--img_dir",
         photos,
+    )
+
+
+@pytest.mark.parametrize("suffix", ["webp", "tif", "TIFF"])
+def test_photos_of_other_formats_become_png(photos, colors, suffix):
+    colors.save(photos / f"a.{suffix}", lossless=True)
+    name = import_photo(photos / f"a.{suffix}", photos / "placed", 0, 1280)
+    assert name == "000000.png"
+    np.testing.assert_array_equal(load_image(photos / "placed" / name), np.asarray(colors))
+
+
+def test_photos_in_subfolders_and_one_of_each_shot(photos, colors, capsys):
+    for name in ("100APPLE/b.heic", "100APPLE/b.jpg", "101APPLE/a.jpg", "100APPLE/c.png"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        colors.save(photos / name)
+    (photos / "100APPLE" / "._b.jpg").write_bytes(b"\0\5\x16\7")
+    names = [str(path.relative_to(photos)) for path in list_photos(photos)]
+    assert names == ["100APPLE/b.heic", "100APPLE/c.png", "101APPLE/a.jpg"]
+    assert (
+        "1 photos are there as HEIC too, which is taken, the first b.jpg" in capsys.readouterr().err
     )
 
 

@@ -189,11 +189,40 @@ def test_a_texture_of_another_machine_is_found_beside_the_mesh(tmp_path, name):
     assert (surface.textures[0] == [9, 200, 9]).all() and None not in hashes.values()
 
 
-def test_gltf_is_y_up_by_its_own_rule(tmp_path):
-    tall = trimesh.creation.box((1, 3, 1))
-    trimesh.Scene([tall]).export(tmp_path / "tall.glb")
-    extents = load_meshes(tmp_path / "tall.glb")[0][0].extents
-    np.testing.assert_allclose(extents, [1, 1, 3], atol=1e-6)
+@pytest.mark.parametrize(
+    ("suffix", "up"), [("glb", "y"), ("obj", "y"), ("ply", "z"), ("stl", "z"), ("off", "z")]
+)
+def test_the_up_axis_is_the_formats_or_is_named(tmp_path, suffix, up, capsys):
+    """glTF is y up by its own rule, OBJ as nearly all programs write it."""
+    path = tmp_path / f"tall.{suffix}"
+    trimesh.creation.box((1, 3, 1)).export(path)
+    extents = load_meshes(path)[0][0].extents
+    np.testing.assert_allclose(extents, [1, 1, 3] if up == "y" else [1, 3, 1], atol=1e-6)
+    render.main(["--mesh", str(path), "--out", str(tmp_path / "out"), *SMALL])
+    line = f"{path}: does not say which way is up; z is taken, or what --mesh_up says\n"
+    assert (line in capsys.readouterr().out) == (up == "z")
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_triangle_strips_are_read(tmp_path, binary):
+    """Two strips: an octahedron's upper half and one triangle of its lower half."""
+    corners = np.float32([[1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]])
+    strip = [0, 1, 4, 2, -1, 2, 3, 4, 0, -1, 0, 5, 1]
+    layout = "binary_little_endian" if binary else "ascii"
+    header = (
+        f"ply\nformat {layout} 1.0\nelement vertex 6\nproperty float x\nproperty float y\n"
+        "property float z\nelement tristrips 1\nproperty list int int vertex_indices\n"
+        "end_header\n"
+    )
+    content = corners.tobytes() + np.int32([len(strip), *strip]).tobytes()
+    if not binary:
+        rows = [*corners.tolist(), [len(strip), *strip]]
+        content = "\n".join(" ".join(map(str, row)) for row in rows).encode() + b"\n"
+    (tmp_path / "strips.ply").write_bytes(header.encode() + content)
+    (mesh,), _ = load_meshes(tmp_path / "strips.ply")
+    np.testing.assert_allclose(mesh.vertices, corners)
+    outward = (mesh.face_normals * mesh.triangles_center).sum(axis=1)
+    assert len(mesh.faces) == 5 and (outward > 0).all()
 
 
 def test_poses_are_what_the_images_were_rendered_with(tmp_path):
