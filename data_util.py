@@ -8,7 +8,7 @@ names the file.
 import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -317,6 +317,15 @@ class SceneIntrinsics:
                 [0, 0, 1],
             ],
             dtype=np.float64,
+        )
+
+    def resized(self, height: int, width: int) -> "SceneIntrinsics":
+        """The intrinsics of the same images at another size."""
+        across = width / self.width
+        down = height / self.height
+        focal = self.focal * (across + down) / 2
+        return replace(
+            self, focal=focal, cx=self.cx * across, cy=self.cy * down, height=height, width=width
         )
 
     def pinhole(self, sidelength: int) -> Pinhole:

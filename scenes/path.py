@@ -4,24 +4,30 @@
     python -m scenes.path walk --scene data/mine --out data/mine_walk
     python -m scenes.path interpolate --scene data/mine --out data/mine_between
         --between 000003 000017
+    python -m scenes.path file --camera_path camera_path.json --scene data/mine --out data/mine_ns
 
 `spiral` climbs around the grid's origin as the paper's synthetic test sets do; `orbit` circles it
 at the training cameras' median elevation: best for real photos. Both keep a distance that a fifth
 of the cameras exceed, so that close-ups count little, and swing to and fro if the cameras see the
 object from one side only. `walk` goes smoothly through some of the training poses in their order,
 close-ups and turns included. `interpolate` is the paper's path for real captures: linear between
-two training poses, given by name or drawn with the seed.
+two training poses, given by name or drawn with the seed. `file` takes the poses of nerfstudio's
+camera_path.json; with --dataparser, the run's dataparser_transforms.json, from its coordinates.
 """
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from data_util import read_views, scene_parts, write_scene_folder
 from files.folders import new_folder, refuse_existing
 from geometry.paths import around, interpolate, smooth_path
 from machine.cli import Parser, number, run
+from scenes.capture.camera_path import read_camera_path, read_dataparser, scene_rotation
+from scenes.capture.listing import warn
 from util import InputError
 
 PROG = "scenes.path"
@@ -30,7 +36,7 @@ MAX_KEYFRAMES = 12  # of a walk: more would show how a hand shakes
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = Parser(PROG, __doc__)
-    parser.add_argument("kind", choices=["spiral", "orbit", "walk", "interpolate"])
+    parser.add_argument("kind", choices=["spiral", "orbit", "walk", "interpolate", "file"])
     parser.add_argument(
         "--scene", type=Path, required=True, metavar="DIR", help="the scene, or its train folder"
     )
@@ -38,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--out", type=Path, required=True, metavar="DIR", help="the test folder to make"
     )
     parser.add_argument(
-        "--frames", type=number(int, 1), default=200, help="number of poses (default: 200)"
+        "--frames",
+        type=number(int, 1),
+        default=200,
+        help="number of poses (default: 200, or those of the file)",
     )
     parser.add_argument(
         "--between",
@@ -50,10 +59,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--seed", type=number(int, 0), default=0, help="interpolate: draws the poses (default: 0)"
     )
+    parser.add_argument("--camera_path", type=Path, metavar="FILE", help="file: the path")
+    parser.add_argument(
+        "--dataparser",
+        type=Path,
+        metavar="FILE",
+        help="file: nerfstudio's dataparser_transforms.json (default: the source's coordinates)",
+    )
     args = parser.parse_args(argv)
+    if (args.kind == "file") != (args.camera_path is not None):
+        parser.error("--camera_path: is for `file`, which needs it")
     refuse_existing(args.out)
     scene = read_views(scene_parts(args.scene)[0], with_images=False)
-    if args.kind == "interpolate":
+    if args.kind == "file":
+        path = _path_of_file(args)
+        described = f"{args.camera_path}"
+    elif args.kind == "interpolate":
         first, second = _choose_pair(scene.names, args.between, args.seed, args.scene)
         path = interpolate(scene.cam2world[first], scene.cam2world[second], args.frames)
         described = f"from {scene.names[first]} to {scene.names[second]}"
@@ -69,7 +90,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         described = "around the grid's origin"
     with new_folder(args.out) as folder:
         write_scene_folder(folder, scene.intrinsics, path)
-    print(f"{args.out}: {args.frames} poses, {args.kind} {described}")
+    print(f"{args.out}: {len(path)} poses, {args.kind} {described}")
+
+
+def _path_of_file(args: Namespace) -> Float[np.ndarray, "frames 4 4"]:
+    """The poses of a camera_path.json, turned as the importer turned the scene."""
+    to_nerfstudio = read_dataparser(args.dataparser)
+    path, unused = read_camera_path(args.camera_path, to_nerfstudio)
+    if unused:
+        warn(f"{args.camera_path}: not used: {', '.join(unused)}")
+    for record in (args.scene / "scene.json", args.scene.absolute().parent / "scene.json"):
+        if record.is_file():
+            path = scene_rotation(record) @ path
+            break
+    return path
 
 
 def _choose_pair(

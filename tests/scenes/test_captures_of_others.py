@@ -18,7 +18,7 @@ from data_util import (
     write_image,
 )
 from geometry.cameras import look_at, opengl2opencv
-from scenes import colmap, nerf_synthetic, transforms_json
+from scenes import colmap, llff, nerf_synthetic, transforms_json
 from scenes.capture.transforms import read_transforms_file
 from util import InputError
 
@@ -312,3 +312,51 @@ def test_images_without_lines_of_observations_are_refused(tmp_path):
         InputError, match="images.txt:2: is an image where the observations of 0000"
     ):
         colmap.main([str(tmp_path), str(tmp_path / "scene")])
+
+
+# LLFF
+
+
+def write_llff(folder, count=4, shape=17):
+    """Poses and bounds as LLFF writes them: down, right and backward axes; images of half size."""
+    write_capture(folder, count, size=(WIDTH // 2, HEIGHT // 2))
+    (folder / "images").rename(folder / "images_4")
+    rows = []
+    for number, pose in enumerate(poses(count)):
+        right, up, backward, center = pose[:3].T
+        size = np.array([HEIGHT, WIDTH, 60.0])
+        matrix = np.stack([-up, right, backward, center, size], axis=1)
+        rows.append([*matrix.reshape(-1), 2.0 + number, 9.0])
+    np.save(folder / "poses_bounds.npy", np.array(rows)[:, :shape])
+
+
+def test_poses_and_bounds_of_llff(tmp_path, capsys):
+    write_llff(tmp_path)
+    llff.main([str(tmp_path), str(tmp_path / "scene"), "--up", "none", "--test_every", "0"])
+    train = tmp_path / "scene" / "train"
+    read = np.stack([load_pose(path) for path in list_poses(train / "pose")])
+    np.testing.assert_allclose(read, opengl2opencv(poses(4)), atol=1e-12)
+    intrinsics = load_intrinsics(train / "intrinsics.txt")
+    assert (intrinsics.focal, intrinsics.cx, intrinsics.cy) == (30, WIDTH / 4, HEIGHT / 4)
+    assert intrinsics.near_plane == pytest.approx(0.9 * 2)
+    assert levels(train) == [0, 1, 2, 3]
+    assert "4 of 4 cameras scaled" in warnings(capsys)[0]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda folder: write_llff(folder, shape=14), "its shape is"),
+        (lambda folder: (folder / "images_4" / "0001.png").unlink(), "holds 4 poses, .* 3 images"),
+        (lambda folder: (folder / "poses_bounds.npy").write_bytes(b"no array"), "poses_bounds.npy"),
+        (lambda folder: shutil.rmtree(folder / "images_4"), "give --images"),
+    ],
+)
+def test_broken_llff_is_named(tmp_path, spoil, words):
+    write_llff(tmp_path / "source")
+    if "shape" in words:
+        shutil.rmtree(tmp_path / "source")
+    spoil(tmp_path / "source")
+    with pytest.raises(InputError, match=words):
+        llff.main([str(tmp_path / "source"), str(tmp_path / "scene")])
+    assert not (tmp_path / "scene").exists()

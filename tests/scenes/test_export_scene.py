@@ -1,0 +1,148 @@
+"""Scenes for other programs: read back by an independent reader, and by our own importers."""
+
+import json
+
+import numpy as np
+import pycolmap
+import pytest
+import trimesh
+
+from data_util import (
+    list_images,
+    list_poses,
+    load_image,
+    load_intrinsics,
+    load_pose,
+    write_intrinsics,
+)
+from dataio import load_scene
+from files.points import load_points
+from scenes import colmap, export, path, transforms_json
+from util import InputError, write_json
+
+POINTS = np.array([[0.1, 0.2, 0.3], [1 / 3, -1e-7, 4]])
+
+
+@pytest.fixture
+def whole(scene):
+    """A scene with test views and points; its intrinsics are for images twice as large."""
+    cloud = trimesh.PointCloud(POINTS, colors=np.uint8([[9, 8, 7, 255], [1, 2, 3, 255]]))
+    cloud.export(scene / "points.ply")
+    for split in ("train", "test"):
+        file = scene / split / "intrinsics.txt"
+        read = load_intrinsics(file)
+        write_intrinsics(file, read.resized(2 * read.height, 2 * read.width))
+    return scene
+
+
+def poses(folder):
+    return np.stack([load_pose(file) for file in list_poses(folder / "pose")])
+
+
+def exported(scene, kind, *flags):
+    out = scene.parent / f"as_{kind}"
+    export.main([str(scene), str(out), "--to", kind, *flags])
+    return out
+
+
+def test_transforms_come_back_as_they_were(whole):
+    """With splits; poses to the last bits, images to the bit."""
+    out = exported(whole, "transforms")
+    again = whole.parent / "again"
+    transforms_json.main([str(out), str(again), "--up", "none"])
+    for split in ("train", "test"):
+        np.testing.assert_allclose(poses(again / split), poses(whole / split), atol=1e-12)
+        images = (list_images(folder / split / "rgb") for folder in (whole, again))
+        for one, other in zip(*images, strict=True):
+            np.testing.assert_array_equal(load_image(one), load_image(other))
+        before = load_intrinsics(whole / split / "intrinsics.txt")
+        after = load_intrinsics(again / split / "intrinsics.txt")
+        assert (after.focal, after.cx, after.height) == (before.focal / 2, before.cx / 2, 64)
+    np.testing.assert_allclose(load_points(again / "points.ply")[0], POINTS, atol=1e-7)
+
+
+def test_transforms_are_as_nerfstudio_documents_them(whole):
+    """docs.nerf.studio, data conventions: OpenGL axes, so that cameras look along -z."""
+    content = json.loads((exported(whole, "transforms") / "transforms.json").read_text())
+    assert content["camera_model"] == "OPENCV"
+    assert len(content["train_filenames"]) == 8
+    assert content["val_filenames"] == content["test_filenames"]
+    for frame in content["frames"]:
+        assert {"fl_x", "fl_y", "cx", "cy", "w", "h"} <= set(frame)
+        pose = np.array(frame["transform_matrix"])
+        assert pose[:3, 2] @ pose[:3, 3] > 0  # looks at the origin along -z
+        assert pose[2, 1] > 0  # y is up in the image
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_colmap_models_come_back_as_they_were(whole, binary):
+    """By pycolmap, which also writes the binary model."""
+    out = exported(whole, "colmap")
+    model = pycolmap.Reconstruction(out / "sparse" / "0")
+    expected = np.concatenate([poses(whole / split) for split in ("test", "train")])
+    images = sorted(model.images.values(), key=lambda image: image.name)
+    for image, pose in zip(images, expected, strict=True):
+        matrix = image.cam_from_world().inverse().matrix()
+        np.testing.assert_allclose(matrix, pose[:3], atol=1e-12)
+    points = sorted(point.xyz.tolist() for point in model.points3D.values())
+    np.testing.assert_allclose(points, POINTS, atol=1e-7)
+    if binary:
+        for file in (out / "sparse" / "0").iterdir():
+            file.unlink()
+        model.write_binary(out / "sparse" / "0")
+    again = whole.parent / "again"
+    colmap.main([str(out), str(again), "--up", "none", "--test_every", "0"])
+    np.testing.assert_allclose(poses(again / "train"), expected, atol=1e-12)
+
+
+def test_a_camera_path_comes_back_as_it_was(whole, capsys):
+    """Through nerfstudio's coordinates, and into a scene that was turned upright."""
+    turn = np.array([[0, -1, 0, 0.5], [1, 0, 0, 0], [0, 0, 1, -2.0]])
+    parser = whole.parent / "dataparser_transforms.json"
+    write_json(parser, {"transform": turn.tolist(), "scale": 0.25})
+    flags = ["--dataparser", str(parser)]
+    file = exported(whole / "test", "camera_path", *flags) / "camera_path.json"
+    content = json.loads(file.read_text())
+    frame = content["camera_path"][1]
+    moved = np.array(frame["camera_to_world"]).reshape(4, 4)
+    center = turn @ poses(whole / "test")[1][:, 3]
+    np.testing.assert_allclose(moved[:3, 3], 0.25 * center)
+    intrinsics = load_intrinsics(whole / "test" / "intrinsics.txt")
+    assert np.tan(np.radians(frame["fov"] / 2)) == pytest.approx(64 / intrinsics.focal)
+    arguments = ["file", "--scene", str(whole), "--camera_path", str(file), *flags]
+    path.main([*arguments, "--out", str(whole.parent / "path")])
+    read = load_scene(whole.parent / "path", 64, with_images=False).cam2world
+    np.testing.assert_allclose(read, poses(whole / "test"), atol=1e-12)
+    assert "camera_path.json: not used: aspect, camera_type, fov, fps" in capsys.readouterr().err
+    write_json(whole / "scene.json", {"rotation": [[1, 0, 0], [0, 0, 1], [0, -1, 0]]})
+    path.main([*arguments, "--out", str(whole.parent / "turned")])
+    turned = load_scene(whole.parent / "turned", 64, with_images=False).cam2world
+    np.testing.assert_allclose(turned[:, 1, 3], read[:, 2, 3], atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[", "is not JSON"),
+        ("{}", "holds no camera_path"),
+        ('{"camera_path": [{"camera_to_world": [1, 2]}]}', "frame 0 is not 16 numbers"),
+    ],
+)
+def test_camera_paths_that_are_none_are_refused(scene, content, words):
+    file = scene / "camera_path.json"
+    file.write_text(content)
+    arguments = ["file", "--scene", str(scene), "--camera_path", str(file)]
+    with pytest.raises(InputError, match=words):
+        path.main([*arguments, "--out", str(scene / "path")])
+    assert not (scene / "path").exists()
+
+
+def test_a_scene_without_images_is_not_exported(scene):
+    for split in ("train", "test"):
+        for file in (scene / split / "rgb").glob("*"):
+            file.unlink()
+        if (scene / split / "rgb").exists():
+            (scene / split / "rgb").rmdir()
+    with pytest.raises(InputError, match="has no images to export"):
+        exported(scene, "transforms")
+    assert not (scene.parent / "as_transforms").exists()
