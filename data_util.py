@@ -181,15 +181,29 @@ def list_poses(folder: Path) -> list[Path]:
 
 
 def load_pose(path: Path) -> Float[np.ndarray, "4 4"]:
-    """Reads one pose: 16 numbers on one line or 4 lines of 4, a rigid transform."""
+    """Reads one pose: 16 numbers on one line or 4 lines of 4, a rigid transform. A rotation that is
+    off by rounding becomes the nearest one."""
+    return nearest_rigid(_read_matrix(path), f"{path}:")
+
+
+def rounded_poses(paths: list[Path]) -> str | None:
+    """A line that names the poses whose rotation is off by rounding; None if there are none."""
+    rounded = [path.name for path in paths if is_off_by_rounding(_read_matrix(path))]
+    if not rounded:
+        return None
+    return (
+        f"{len(rounded)} of {len(paths)} rotations are off by rounding, the first of {rounded[0]}; "
+        "the nearest rotations are taken"
+    )
+
+
+def _read_matrix(path: Path) -> Float[np.ndarray, "4 4"]:
     values = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         values += _parse_numbers(path, number, line)
     if len(values) != 16:
         raise InputError(f"{path}: holds {len(values)} numbers, a pose is 16 (a 4x4 matrix)")
-    pose = np.array(values).reshape(4, 4)
-    require_rigid(pose, f"{path}:")
-    return pose
+    return np.array(values).reshape(4, 4)
 
 
 def require_rigid(pose: Float[np.ndarray, "4 4"], subject: str) -> None:

@@ -28,14 +28,17 @@ from data_util import (
     load_intrinsics,
     load_pose,
     pair_views,
+    rounded_poses,
     scene_parts,
     write_image,
 )
-from files.images import orientation
+from files.images import may_be_transparent, orientation
 from files.points import load_points
 from geometry.coverage import covered_share, judge, seen_share
 from machine.cli import Parser, number, run
 from machine.progress import Progress
+from scenes.capture.listing import same_pictures
+from scenes.capture.photos import brightness_stops, brightness_warning
 from util import InputError
 
 PROG = "scenes.check"
@@ -81,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         examine(part, args.near_plane, to_train_on=index == 0 and part.name != "test")
         for index, part in enumerate(scene_parts(args.folder))
     ]
+    _find_leaks(all_findings)
     for findings in all_findings:
         print(findings.folder)
         for kind, lines in [
@@ -106,8 +110,33 @@ def main(argv: Sequence[str] | None = None) -> None:
             if error.errno not in READ_ONLY:
                 raise
             print(f"warning: {path}: cannot be written ({error.strerror})", file=sys.stderr)
+    print(_verdict(all_findings))
     if any(findings.errors for findings in all_findings):
         sys.exit(1)
+
+
+def _verdict(all_findings: list[Findings]) -> str:
+    errors = sum(len(findings.errors) for findings in all_findings)
+    warnings = sum(len(findings.warnings) for findings in all_findings)
+    if errors:
+        return f"verdict: training cannot work ({errors} errors, {warnings} warnings)"
+    if warnings:
+        return f"verdict: training can work; {warnings} warnings say what costs quality"
+    return "verdict: nothing is wrong"
+
+
+def _find_leaks(all_findings: list[Findings]) -> None:
+    """Warns in each folder but the training one of images that are training images too."""
+    train, *others = all_findings
+    for findings in others:
+        images = train.images + findings.images
+        leaks = [pair for pair in same_pictures(images) if pair[0] < len(train.images) <= pair[1]]
+        if leaks:
+            seen, held_out = (images[index].name for index in leaks[0])
+            findings.warnings.append(
+                f"{len(leaks)} of {len(findings.images)} images are trained on too: {held_out} is "
+                f"the same picture as {seen}"
+            )
 
 
 def sparse_points(folder: Path) -> Float[np.ndarray, "points 3"]:
@@ -134,6 +163,8 @@ def examine(
         with findings.errors_noted():
             poses.append(load_pose(path))
             findings.names.append(path.stem)
+    if len(poses) == len(paths) and (line := rounded_poses(paths)):
+        findings.warnings.append(line)
     _examine_images(findings, paths)
     if poses:
         findings.cam2world = findings.intrinsics.to_cam2world(np.stack(poses))
@@ -160,6 +191,7 @@ def _examine_images(findings: Findings, poses: list[Path]) -> None:
         findings.images = pair_views(folder, findings.images, poses)
     sizes = {}
     turned = []
+    stops = {}
     for path in Progress(
         findings.images, desc=f"{folder.name} images", unit="image", leave=False, delay=2
     ):
@@ -167,6 +199,10 @@ def _examine_images(findings: Findings, poses: list[Path]) -> None:
             sizes.setdefault(load_image(path).shape[:2], path)
             if orientation(path) != 1:
                 turned.append(path.name)
+            if not may_be_transparent(path):
+                stops[path.name] = brightness_stops(path)
+    if line := brightness_warning(stops):
+        findings.warnings.append(line)
     if turned:
         findings.warnings.append(
             f"{len(turned)} images have an EXIF orientation, the first {turned[0]}: training sees "

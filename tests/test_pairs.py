@@ -1,6 +1,7 @@
 """Images and their poses: each image is that of its pose, or reading the scene ends with an
 error."""
 
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -92,6 +93,26 @@ def test_the_check_warns_of_images_that_viewers_turn(scene, capsys):
         image.save(path, exif=exif)
     check.main([str(scene)])
     assert "1 images have an EXIF orientation, the first 000002.png" in capsys.readouterr().out
+
+
+def test_the_check_ends_with_a_verdict_on_all_that_importers_warn_of(scene, capsys):
+    for number, path in enumerate(sorted((scene / "test" / "rgb").iterdir())):
+        Image.new("RGB", (64, 64), (150 + number,) * 3).save(path)
+    check.main([str(scene)])
+    assert capsys.readouterr().out.splitlines()[-1] == "verdict: nothing is wrong"
+    shutil.copy(scene / "train" / "rgb" / "000003.png", scene / "test" / "rgb" / "000001.png")
+    pose = scene / "train" / "pose" / "000005.txt"
+    numbers = np.loadtxt(pose).reshape(4, 4)
+    numbers[:3, :3] = np.round(numbers[:3, :3] + 1e-3, 3)
+    np.savetxt(pose, numbers)
+    Image.new("RGB", (64, 64), (9, 9, 9)).save(scene / "train" / "rgb" / "000006.png")
+    check.main([str(scene)])
+    report = capsys.readouterr().out
+    assert "1 of 3 images are trained on too: 000001.png is the same picture as 000003" in report
+    assert "1 of 8 rotations are off by rounding, the first of 000005.txt" in report
+    assert "stops (from mean brightness; least 000006.png" in report
+    last = "verdict: training can work; 3 warnings say what costs quality"
+    assert report.splitlines()[-1] == last
 
 
 def test_intrinsics_of_scene_representation_networks_have_no_near_plane(tmp_path):

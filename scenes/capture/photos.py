@@ -206,22 +206,30 @@ def exposure_warning(photos: list[Path], names: list[str]) -> str | None:
     Judged by exposure time, aperture and sensitivity if all photos have them as EXIF data, else by
     mean brightness. `names` are the photos' names in the line.
     """
-    stops = [exif_stops(photo) for photo in photos]
-    limit = MAX_STOPS
-    judged_by = "EXIF data"
-    if None in stops:
-        stops = [brightness_stops(photo) for photo in photos]
-        limit = MAX_STOPS_OF_BRIGHTNESS
-        judged_by = "mean brightness"
-    low = int(np.argmin(stops))
-    high = int(np.argmax(stops))
+    stops = {name: exif_stops(photo) for name, photo in zip(names, photos, strict=True)}
+    if None not in stops.values():
+        return _difference(stops, MAX_STOPS, "EXIF data")
+    return brightness_warning(
+        {name: brightness_stops(photo) for name, photo in zip(names, photos, strict=True)}
+    )
+
+
+def brightness_warning(stops: dict[str, float]) -> str | None:
+    """The same line, by mean brightness (`brightness_stops`), by the photos' names."""
+    return _difference(stops, MAX_STOPS_OF_BRIGHTNESS, "mean brightness")
+
+
+def _difference(stops: dict[str, float], limit: float, judged_by: str) -> str | None:
+    if not stops:
+        return None
+    low = min(stops, key=stops.get)
+    high = max(stops, key=stops.get)
     if stops[high] - stops[low] <= limit:
         return None
     return (
         f"exposures differ by {stops[high] - stops[low]:.1f} stops (from {judged_by}; least "
-        f"{names[low]}, most "
-        f"{names[high]}), which blurs what is learned; lock exposure and white balance when you "
-        "take photos"
+        f"{low}, most {high}), which blurs what is learned; lock exposure and white balance when "
+        "you take photos"
     )
 
 
