@@ -1,7 +1,8 @@
-"""Photos to a scene folder, under the name that the original's README gives the command: see
-scenes/photos.py.
+"""Photos to a scene folder, under the name that the original's README gives the command.
 
-python colmap_wrapper.py --img_dir photos --trgt_dir data/mine
+    python colmap_wrapper.py --img_dir photos --trgt_dir data/mine
+
+The command itself is scenes/photos.py.
 """
 
 from machine.cli import run

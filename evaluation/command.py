@@ -1,7 +1,9 @@
-"""Testing: render a camera path from a checkpoint, and measure it where the true images are known.
+"""Testing: renders a camera path from a checkpoint.
 
-python run_deepvoxels.py --train_test test --data_root SCENE/test --logging_root LOGS
-    --checkpoint CHECKPOINT
+    python run_deepvoxels.py --train_test test --data_root SCENE/test --logging_root LOGS
+        --checkpoint CHECKPOINT
+
+Measures the frames where the true images are known.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Runs commands one after the other in a process of its own, which may crash or hang, and says how
 each ended.
 
-ending = Worker(folder).run("scenes.colmap", [model, target])
+    ending = Worker(folder).run("scenes.colmap", [model, target])
 """
 
 import contextlib

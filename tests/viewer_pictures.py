@@ -1,7 +1,9 @@
 """Takes the pictures of docs/viewer.md and the moving one of the README in the browser.
 
-make view &
-python -m tests.viewer_pictures http://127.0.0.1:8080 docs
+    make view &
+    python -m tests.viewer_pictures http://127.0.0.1:8080 docs
+
+The first argument is the address that `make view` prints, the second the folder for the pictures.
 """
 
 import shutil

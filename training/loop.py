@@ -1,6 +1,9 @@
-"""Trains a model on a scene (paper, section 3.2): sets up a run, loops over its steps, logs, saves.
+"""Trains a model on a scene (paper, section 3.2).
 
-python run_deepvoxels.py --train_test train --data_root SCENE --logging_root LOGS
+    python run_deepvoxels.py --train_test train --data_root SCENE/train --logging_root LOGS
+
+`train` sets a run up (`set_up`) and takes its steps (`run_steps`). What a step computes is in
+`training.step`; what is logged and saved after it, `training.recorder` decides.
 """
 
 import sys

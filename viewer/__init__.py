@@ -1,7 +1,7 @@
 """The scene in a browser: fly through it while it learns and after, see what its grid holds, draw
 camera paths.
 
-python -m viewer --checkpoint latest --logging_root LOGS
+    python -m viewer --checkpoint latest --logging_root LOGS
 
 `__main__` is the command; `watch` finds its checkpoint. `session` is the server, and `browser` one
 browser with its controls, in part in `path_tab`, `training_tab` and `surface`. `renderer` is the

@@ -1,7 +1,9 @@
-"""A capture of photos or of a video's frames: structure from motion finds their cameras.
+"""A capture of photos or of a video's frames.
 
-pictures = import_pictures(source, workspace, options)
-capture, missing = relate(pictures, matching="exhaustive")
+    pictures = import_pictures(source, workspace, options)
+    capture, missing = relate(pictures, matching="exhaustive")
+
+Structure from motion finds their cameras.
 """
 
 from dataclasses import dataclass, replace

@@ -1,6 +1,8 @@
-"""Structure from motion on photos of one camera, through COLMAP's library on the CPU.
+"""Structure from motion on photos of one camera.
 
-model = reconstruct(Path("photos"), names, Path("workspace"), matching="exhaustive")
+    model = reconstruct(Path("photos"), names, Path("workspace"), matching="exhaustive")
+
+COLMAP's library does the work, on the CPU.
 """
 
 import itertools

@@ -1,6 +1,8 @@
-"""Frames of a video as photos: the sharpest of each of equal intervals.
+"""Frames of a video as photos.
 
-names = extract_frames(Path("walk.mp4"), 80, Path("images"), side=1280)
+    names = extract_frames(Path("walk.mp4"), 80, Path("images"), side=1280)
+
+The video is cut into equal intervals; each gives its sharpest frame.
 """
 
 from collections.abc import Iterable, Iterator

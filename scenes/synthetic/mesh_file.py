@@ -1,6 +1,8 @@
-"""Reads a mesh with its materials and textures, from files that need not be what they claim.
+"""Reads a mesh with its materials and textures.
 
-surface, hashes = load_surface(Path("bust.glb"))
+    surface, hashes = load_surface(Path("bust.glb"))
+
+A file need not be what it claims: a wrong one ends in an error that names it.
 """
 
 import hashlib

@@ -1,6 +1,8 @@
-"""The synthetic objects, in the spirit of the paper's scans: textured meshes with z up.
+"""The synthetic objects, in the spirit of the paper's scans.
 
-meshes = OBJECTS["cube"]()
+    meshes = OBJECTS["cube"]()
+
+They are textured meshes with z up.
 """
 
 from collections.abc import Callable

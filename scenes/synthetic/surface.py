@@ -1,6 +1,8 @@
-"""`Surface`: meshes as flat arrays for the ray caster, made from any trimesh meshes.
+"""`Surface`: meshes as flat arrays for the ray caster.
 
-surface = Surface.from_meshes(fit_unit_cube(meshes))
+    surface = Surface.from_meshes(fit_unit_cube(meshes))
+
+It can be made from any trimesh meshes.
 """
 
 from dataclasses import dataclass
