@@ -49,7 +49,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Progress:
+class Reached:
     """How far a command is: `done` of `total` steps, frames or images (`unit`), and its speed in
     units a second, None if it is not known yet."""
 
@@ -107,25 +107,21 @@ def read_state(folder: Path) -> State:
     if _failed(last):
         return State("failed", f"exit code {last['exit_code']}: {reason(folder)}")
     if is_locked(folder / ".lock"):
-        return State(
-            "running",
-            last["where"] + (f": {progress}" if progress else ""),
-        )
+        return State("running", f"{last['where']}: {progress}" if progress else last["where"])
     if last["exit_code"] == 0 and "--train_test test" in last["command"]:
         return State("failed", "wrote no metrics")
-    return State(
-        "waiting",
-        f"stopped at {progress.unit} {progress.done} of {progress.total}" if progress else "",
-    )
+    if progress is None:
+        return State("waiting")
+    return State("waiting", f"stopped at {progress.unit} {progress.done} of {progress.total}")
 
 
-def read_progress(folder: Path) -> Progress | None:
+def read_progress(folder: Path) -> Reached | None:
     """How far the last command of a run is, as it says itself (`machine.progress`)."""
     try:
-        progress = Progress(**json.loads((folder / PROGRESS).read_text()))
+        reached = Reached(**json.loads((folder / PROGRESS).read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return progress if progress.total else None
+    return reached if reached.total else None
 
 
 def reason(folder: Path) -> str:
@@ -163,11 +159,6 @@ def status_table(plan: Plan, names: Sequence[str], queued: Mapping[str, str] | N
         f"{name:{width}}  {state.kind:7}  {state.text}".rstrip() for name, state in states.items()
     ]
     counts = Counter(state.kind for state in states.values())
-    return "\n".join(
-        [
-            *lines,
-            ", ".join(
-                f"{counts[kind]} {kind}" for kind in ("done", "running", "waiting", "failed")
-            ),
-        ]
-    )
+    kinds = ("done", "running", "waiting", "failed")
+    lines.append(", ".join(f"{counts[kind]} {kind}" for kind in kinds))
+    return "\n".join(lines)
