@@ -59,8 +59,11 @@ class IntegrationNet(nn.Module):
     """The gated recurrent unit that fuses an observation into the persistent volume (paper,
     equations 2-5).
 
-    W and U are 3x3x3 convolutions. They see the voxel's coordinates, (i - D/2)/D per axis, besides
-    the features. The gates have one value a voxel. Channel dropout of 0.2 follows W_s and U_s.
+    W and U are 3x3x3 convolutions. They see each voxel's coordinates, (i - D/2)/D per axis, besides
+    its features. A gate has one value per voxel. Channel dropout of 0.2 follows W_s and U_s.
+
+    The layers have the names that original checkpoints give them: "new" is the observation X_t,
+    "old" the hidden state H_t-1.
     """
 
     def __init__(self, num_features: int, grid_dim: int):
@@ -87,29 +90,34 @@ class IntegrationNet(nn.Module):
         observation: Float[Tensor, "1 f d d d"],
         state: Float[Tensor, "1 f d d d"],
     ) -> tuple[Float[Tensor, "1 f d d d"], Float[Tensor, "1 1 d d d"], Float[Tensor, "1 1 d d d"]]:
-        """From the observation X_t and the hidden state H_t-1 to the new state H_t, the update gate
-        Z_t and the reset gate R_t, both gates in (0, 1). Sums are in float32 under autocast too."""
+        """Takes the observation X_t and the hidden state H_t-1; returns the new state H_t, the
+        update gate Z_t and the reset gate R_t, both gates in (0, 1).
+
+        The sums are float32, under autocast too.
+        """
         x = torch.cat([observation, self.coordinates], dim=1)
         h = torch.cat([state, self.coordinates], dim=1)
-        update = torch.sigmoid(
-            self.update_new_net(x).float() + self.update_old_net(h)
-        )  # Z_t, equation (2)
-        reset = torch.sigmoid(
-            self.reset_new_net(x).float() + self.reset_old_net(h)
-        )  # R_t, equation (3)
-        proposal = torch.relu(
-            self.new_integration(x).float() + self.old_integration(reset * h)
-        )  # S_t, equation (4)
-        return (1 - update) * state + update * proposal, update, reset  # H_t, equation (5)
+        # Z_t, equation (2)
+        update = torch.sigmoid(self.update_new_net(x).float() + self.update_old_net(h))
+        # R_t, equation (3)
+        reset = torch.sigmoid(self.reset_new_net(x).float() + self.reset_old_net(h))
+        # S_t, equation (4)
+        proposal = torch.relu(self.new_integration(x).float() + self.old_integration(reset * h))
+        # H_t, equation (5)
+        return (1 - update) * state + update * proposal, update, reset
 
 
 class OcclusionNet(nn.Module):
-    """Soft visibility of every voxel of the canonical view volumes, and their collapse over depth
-    (paper, 3.2 'Occlusion Module')."""
+    """Computes the soft visibility of every voxel of the canonical view volumes, and collapses them
+    over depth (paper, 3.2 'Occlusion Module').
+
+    frustum_depth: the number of depth planes, D_f. proj_sidelength: pixels along each side of the
+    feature map.
+    """
 
     def __init__(self, num_features: int, frustum_depth: int, proj_sidelength: int):
         super().__init__()
-        width = 4
+        width = 4  # the paper's "low-dimensional feature vector of dimension 4"
         self.occlusion_prep = nn.Sequential(
             Conv3dSame(num_features + 1, width, 3, bias=False),
             *norm_act_dropout(width, norm=nn.BatchNorm3d),
@@ -121,6 +129,7 @@ class OcclusionNet(nn.Module):
             max_channels=4 * width,
             num_down=min(num_halvings(frustum_depth), num_halvings(proj_sidelength)),
         )
+        # It sees the features before and after the U-Net, and the depth.
         self.softmax_net = nn.Sequential(Conv3dSame(2 * width + 1, 1, 3), DepthSoftmax())
         planes = (
             torch.arange(-(frustum_depth // 2), frustum_depth - frustum_depth // 2) / frustum_depth
@@ -133,8 +142,8 @@ class OcclusionNet(nn.Module):
     ) -> tuple[Float[Tensor, "v f m m"], Float[Tensor, "v 1 m m"]]:
         """Collapses canonical view volumes to feature maps.
 
-        Returns these and the expected depth coordinate, in [-1/2, 1/2): (k - D_f/2)/D_f at plane k
-        of D_f.
+        Returns the maps, and per pixel the mean depth coordinate, weighted by visibility. Plane k
+        of the D_f planes has the coordinate (k - D_f/2)/D_f, in [-1/2, 1/2).
         """
         depth = self.depth_coordinates.expand(len(volumes), -1, -1, *volumes.shape[3:])
         compressed = self.occlusion_prep(torch.cat([depth, volumes], dim=1))
@@ -157,8 +166,8 @@ def collapse(
     volumes: Float[Tensor, "v f depth m m"],
     visibility: Float[Tensor, "v 1 depth m m"],
 ) -> Float[Tensor, "v f m m"]:
-    """The mean over depth of visibility * feature: the paper's weighted sum divided by the number
-    of planes, as original checkpoints expect."""
+    """The mean over depth of visibility * feature. This is the paper's weighted sum divided by the
+    number of planes, as original checkpoints expect."""
     return (visibility * volumes).mean(dim=2)
 
 

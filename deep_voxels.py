@@ -1,5 +1,10 @@
 """DeepVoxels: a persistent volume of features and the networks that fill it and render it (paper,
-section 3.2)."""
+section 3.2).
+
+Letters in shapes, here and in the files that this one imports: v target views, f features, d voxels
+along each side of the grid, s pixels along each side of an image, m pixels along each side of a
+feature map, b batch. A volume is indexed [z, y, x].
+"""
 
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
@@ -23,7 +28,7 @@ from pytorch_prototyping.unet import Unet3d
 
 @dataclass(frozen=True)
 class Architecture:
-    """What decides the shapes of a model's tensors; the command line's flags of the same names."""
+    """The sizes that decide the shapes of a model's tensors. Each is a flag of the same name."""
 
     img_sidelength: int = option(
         512, "image size in pixels, a power of two from 64 to 1024", in_test="fixed"
@@ -45,15 +50,16 @@ class Architecture:
     )
 
 
+# docs/design.md, section 8
 SIZES = {
     "small": Architecture(64, 32, 16, 16, 16),
     "medium": Architecture(128, 64, 32, 16, 16),
     "paper": Architecture(512, 64, 32, 64, 64),
-}  # docs/design.md, section 8
+}
 
 
 def describe(architecture: Architecture) -> str:
-    """The architecture as the flags that say it, for messages."""
+    """The architecture as the flags that set it, for messages."""
     return " ".join(
         f"--{flag}" if value is True else f"--{flag} {value}"
         for flag, value in asdict(architecture).items()
@@ -62,8 +68,8 @@ def describe(architecture: Architecture) -> str:
 
 
 class Integration(NamedTuple):
-    """The volume after one observation, and the gates of the GRU that led to it (None for a
-    network without gates)."""
+    """The volume after one observation is integrated, and the GRU's gates (None for a network
+    without gates)."""
 
     volume: Float[Tensor, "1 f d d d"]
     update_gate: Float[Tensor, "1 1 d d d"] | None
@@ -79,10 +85,12 @@ class Rendering(NamedTuple):
 
 
 class DeepVoxels(nn.Module):
-    """Integrate a source view into the persistent volume, inpaint the volume, render target views
-    from it.
+    """Integrates a source view into the persistent volume, inpaints the volume, and renders target
+    views from it.
 
-    The volume, `deepvoxels`, is a buffer: saved with the weights, changed by `remember` alone.
+    The persistent volume, `deepvoxels`, is the hidden state of the GRU. It is a buffer: saved with
+    the weights, and changed only by `remember`. A test needs no source view: it calls `inpaint` and
+    `render`.
     """
 
     def __init__(self, architecture: Architecture, geometry: SceneGeometry):
@@ -93,7 +101,7 @@ class DeepVoxels(nn.Module):
             "deepvoxels", torch.zeros(1, a.num_grid_feats, a.grid_dim, a.grid_dim, a.grid_dim)
         )
 
-        frustum_depth = 2 * a.grid_dim
+        frustum_depth = 2 * a.grid_dim  # depth planes of a canonical view volume
         self.feature_extractor = FeatureExtractor(
             a.nf0, a.num_grid_feats, a.img_sidelength, a.proj_sidelength
         )
@@ -120,21 +128,26 @@ class DeepVoxels(nn.Module):
         source_cam2world: Float[Tensor, "1 4 4"],
         target_cam2world: Float[Tensor, "v 4 4"],
     ) -> tuple[Rendering, Integration]:
-        """One training pass: the target views as seen after the source view is integrated."""
+        """One training pass: renders the target views after the source view is integrated.
+
+        The persistent volume stays as it is: the training step passes the new one to `remember`.
+        """
         integration = self.integrate(source_image, source_cam2world)
         return self.render(self.inpaint(integration.volume), target_cam2world), integration
 
     def integrate(
         self, image: Float[Tensor, "1 3 s s"], cam2world: Float[Tensor, "1 4 4"]
     ) -> Integration:
-        """Extracts features of a source view, lifts them to an observation and fuses it with the
-        persistent volume."""
+        """Extracts the features of a source view, lifts them to a 3D observation and fuses it with
+        the persistent volume."""
         features = self.feature_extractor(image)
+        # .float(): under autocast the networks compute in 16 bits, the geometry never does.
         observation = lift(features.float(), lift_coordinates(cam2world[0], self.geometry))
         return Integration(*self.integration_net(observation, self.deepvoxels))
 
     def inpaint(self, volume: Float[Tensor, "1 f d d d"]) -> Float[Tensor, "1 f d d d"]:
-        """Fills the holes of a volume. At test time the result is the same for all frames."""
+        """Fills the holes of a volume. The inpainting network sees the voxels' coordinates too, as
+        the GRU does. At test time the result is the same for all frames."""
         return self.inpainting_net(torch.cat([volume, self.integration_net.coordinates], dim=1))
 
     def render(
@@ -157,11 +170,11 @@ class DeepVoxels(nn.Module):
         inpainted: Float[Tensor, "1 f d d d"],
         cam2world: Float[Tensor, "v 4 4"],
     ) -> Float[Tensor, "v f depth m m"]:
-        """The inpainted volume as the target cameras see it (paper, 3.2 'Projection Layer'), in
-        float32."""
+        """The inpainted volume resampled into each target camera's frustum (paper, 3.2 'Projection
+        Layer'), in float32."""
         return project(inpainted.float(), frustum_coordinates(cam2world, self.geometry))
 
     def remember(self, volume: Float[Tensor, "1 f d d d"]) -> None:
-        """Makes a volume the persistent one. It is never reset, and no gradient flows through
-        it."""
+        """Makes a volume the persistent one. It is never reset, and no gradient flows from one step
+        to the one before."""
         self.deepvoxels = volume.detach()

@@ -9,7 +9,8 @@ from pytorch_prototyping.blocks import LEAKY_SLOPE
 
 
 class PatchDiscriminator(nn.Module):
-    """Tells real image patches from rendered ones: one logit a patch. Images in [-1/2, 1/2]."""
+    """The patch-based discriminator: tells real image patches from rendered ones, with one logit
+    per patch. Images in [-1/2, 1/2]."""
 
     def __init__(self):
         super().__init__()
@@ -33,8 +34,8 @@ class PatchDiscriminator(nn.Module):
 
 
 def adversarial_loss(logits: Float[Tensor, "b 1 h w"], real: bool) -> Float[Tensor, ""]:
-    """Cross entropy of the discriminator's logits against all patches being real, or all
-    rendered."""
+    """Cross entropy of the discriminator's logits with the label "real" for all patches, or
+    "rendered" for all."""
     target = torch.ones_like(logits) if real else torch.zeros_like(logits)
     return F.binary_cross_entropy_with_logits(logits, target)
 
@@ -43,5 +44,5 @@ def discriminator_loss(
     real_logits: Float[Tensor, "b 1 h w"],
     fake_logits: Float[Tensor, "b 1 h w"],
 ) -> Float[Tensor, ""]:
-    """The mean of the losses on true and on rendered images."""
+    """The mean of the loss on real images and the loss on rendered ones."""
     return (adversarial_loss(real_logits, True) + adversarial_loss(fake_logits, False)) / 2

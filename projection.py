@@ -1,5 +1,5 @@
-"""The pinhole camera as pure functions: where voxels fall in an image, and where a frustum's voxels
-fall in the grid.
+"""The pinhole camera as pure functions: where the grid's voxels fall in an image (lifting), and
+where the voxels of a canonical view volume, a camera's frustum, fall in the grid (projection).
 
 Axes are OpenCV's (x right, y down, z forward); poses are camera-to-world. Pixels of a feature map
 have integer coordinates at their centers. A volume tensor is (batch, features, z, y, x). See
@@ -16,10 +16,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SceneGeometry:
-    """Where a scene's grid lies in the world, and how its cameras see it, but for their poses.
+    """Where a scene's grid lies in the world, and the intrinsics that all its cameras share.
 
-    grid_dim: voxels a side (D). voxel_size, near_plane: world units. grid_origin: world coordinates
-    of voxel D/2. map_sidelength: pixels of the feature map; focal, cx, cy: in those pixels.
+    grid_dim: voxels along each side (D). voxel_size, near_plane: world units. grid_origin: world
+    coordinates of voxel D/2. map_sidelength: pixels along each side of the feature map. focal, cx,
+    cy: the intrinsic matrix K, in those pixels.
     """
 
     grid_dim: int
@@ -33,17 +34,16 @@ class SceneGeometry:
 
     @property
     def depth_range(self) -> tuple[float, float]:
-        """The depths of the first plane of a canonical view volume and behind the last, in world
-        units."""
+        """Where a canonical view volume begins and ends: the depth of its first plane and the depth
+        one voxel behind its last, in world units."""
         return self.near_plane, self.near_plane + 2 * self.grid_dim * self.voxel_size
 
 
 def without_autocast(like: Tensor) -> torch.autocast:
-    """The context of camera arithmetic on the device of `like`: half a voxel would be lost in
-    bfloat16."""
-    return torch.autocast(
-        "cpu" if like.is_meta else like.device.type, enabled=False
-    )  # "meta" has no autocast
+    """Turns autocast off for camera arithmetic on the device of `like`: bfloat16 would be wrong by
+    half a voxel."""
+    # "meta" has no autocast
+    return torch.autocast("cpu" if like.is_meta else like.device.type, enabled=False)
 
 
 def invert_rigid(pose: Float[Tensor, "*b 4 4"]) -> Float[Tensor, "*b 4 4"]:
@@ -76,8 +76,7 @@ def world2image(
 
 
 def image2camera(uvd: Float[Tensor, "*n 3"], geometry: SceneGeometry) -> Float[Tensor, "*n 3"]:
-    """The inverse of equation (1) but for the pose: (u, v, depth) to points in the camera's own
-    axes."""
+    """Inverts K in equation (1): (u, v, depth) to points in the camera's own axes."""
     u, v, depth = uvd.unbind(-1)
     return torch.stack(
         [
@@ -90,7 +89,7 @@ def image2camera(uvd: Float[Tensor, "*n 3"], geometry: SceneGeometry) -> Float[T
 
 
 def world2grid(points: Float[Tensor, "*n 3"], geometry: SceneGeometry) -> Float[Tensor, "*n 3"]:
-    """World to grid coordinates: (x - origin) / voxel_size + D/2, the integers at voxel centers."""
+    """World to grid coordinates: (x - origin) / voxel_size + D/2. Voxel centers have integers."""
     return torch.stack(
         [
             (axis - origin) / geometry.voxel_size + geometry.grid_dim / 2
@@ -146,7 +145,8 @@ def frustum_coordinates(
     """Grid coordinates (x, y, z) of every voxel of the canonical view volumes, indexed [depth
     plane, row, column].
 
-    2D planes at z = near_plane + k * voxel_size, one column for each pixel of the feature map.
+    A canonical view volume has 2 D planes, plane k at the depth near_plane + k * voxel_size. On
+    each lies one voxel per pixel of the feature map.
     """
     like = {"device": cam2world.device, "dtype": cam2world.dtype}
     planes = geometry.near_plane + geometry.voxel_size * torch.arange(2 * geometry.grid_dim, **like)
@@ -184,10 +184,10 @@ def project(
 def _normalized(
     coordinates: Float[Tensor, "*n axes"], mask: Bool[Tensor, "*n"], size: int
 ) -> Float[Tensor, "*n axes"]:
-    """Coordinates as `grid_sample` takes them, from -1 to 1: clamped at the border, those outside
-    the mask beyond it.
+    """Coordinates as `grid_sample` takes them: from -1 to 1, clamped at the border. Those outside
+    the mask become -3, where `_sample` gives 0.
 
-    The mask goes into the coordinates because there it costs less than in the samples.
+    Masking coordinates costs less than masking samples, which have many features.
     """
     normalized = coordinates.clamp(0, size - 1).mul_(2 / (size - 1)).sub_(1)
     return normalized.masked_fill_(~mask[..., None], -3)

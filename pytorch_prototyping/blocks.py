@@ -11,14 +11,18 @@ from torch import Tensor, nn
 
 LEAKY_SLOPE = 0.2
 
-Norm = Callable[[int], nn.Module]  # makes the norm layer for a number of channels
+# Makes the norm layer for a number of channels.
+Norm = Callable[[int], nn.Module]
 
 
 def norm_act_dropout(
     channels: int, slope: float = 0.0, dropout: float = 0.0, norm: Norm | None = nn.BatchNorm2d
 ) -> list[nn.Module]:
-    """The layers after a convolution: `norm` (None for none), LeakyReLU (ReLU for slope 0), channel
-    dropout (none for probability 0)."""
+    """The layers that follow a convolution: norm, activation, channel dropout.
+
+    norm: None for no norm. slope: of the LeakyReLU; 0 for a ReLU. dropout: its probability; 0 for
+    no dropout.
+    """
     layers = [] if norm is None else [norm(channels)]
     layers.append(nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True))
     if dropout:

@@ -20,8 +20,8 @@ from pytorch_prototyping.blocks import (
 
 
 class SkipBlock(nn.Module):
-    """One level of a U-Net: down, the levels inside (None for the innermost), up. The output is
-    concatenated to the input."""
+    """One level of a U-Net: a down block, the levels inside it (None for the innermost), an up
+    block. Returns the input and the up block's output, concatenated."""
 
     def __init__(self, down: nn.Module, inside: nn.Module | None, up: nn.Module):
         super().__init__()
@@ -39,8 +39,10 @@ def nested_skip_blocks(
     num_down: int,
     max_channels: int,
 ) -> SkipBlock:
-    """`num_down` levels. Channels double from nf0 up to `max_channels`; the innermost level keeps
-    its number of channels and has no norm.
+    """The `num_down` levels of a U-Net, built from the innermost outwards.
+
+    Channels double per level, from nf0 up to `max_channels`. The innermost level keeps its number
+    of channels and has no norm: there a map may be 1x1, which has no variance.
 
     `down_block` and `up_block` are called with (in_channels, out_channels, norm=...).
     """
@@ -104,8 +106,8 @@ class Unet(nn.Module):
 
 
 class Unet3d(nn.Module):
-    """3D U-Net: as `Unet`, but with one strided convolution down and one transposed convolution up
-    a level, and without dropout.
+    """3D U-Net: as `Unet`, but a level has one strided convolution down and one transposed
+    convolution up, and there is no dropout.
 
     Depth, height and width must be divisible by 2^num_down.
     """
