@@ -5,6 +5,7 @@
 Open the address that it prints. Ctrl-C ends it.
 """
 
+import logging
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ from evaluation.trained import PRECISION, read_checkpoint
 from machine.cli import Parser, exit_code, number
 from machine.runtime import choose_device, keep_freed_memory, set_arithmetic
 from util import InputError
+from viewer.access import origin
 from viewer.scene import load_model, load_next, load_scene_in_view
 from viewer.session import Address, Session
 from viewer.training_tab import Curves, summaries_of
@@ -46,10 +48,20 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to serve at (default: 127.0.0.1, for this machine alone)",
+        help="address to serve at (default: 127.0.0.1, for this machine alone); for any other, the "
+        "address that it prints has a token, without which nobody is let in",
     )
     parser.add_argument(
         "--port", type=number(int, 0, 65535), default=8080, help="port to serve at (default: 8080)"
+    )
+    parser.add_argument(
+        "--allow_origin",
+        nargs="+",
+        type=origin,
+        default=[],
+        metavar="ORIGIN",
+        help="more addresses whose pages may use the viewer, such as https://viewer.example of a "
+        "proxy (default: the one that it prints)",
     )
     parser.add_shared("device")
     return parser
@@ -83,7 +95,8 @@ def open_session(path: Path, device: torch.device, args: Namespace) -> Session:
     curves = None
     if folder and folder.is_dir():
         curves = Curves(folder, checkpoint.option("l1_weight", 200.0))
-    return Session(scene, model, curves, args.logging_root, Address(args.host, args.port))
+    at = Address(args.host, args.port, args.allow_origin)
+    return Session(scene, model, curves, args.logging_root, at)
 
 
 def show_newest(session: Session, watch: Watch) -> None:
@@ -107,9 +120,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     stopped = threading.Event()
     for end in (signal.SIGINT, signal.SIGTERM):
         signal.signal(end, lambda *_: stopped.set())
-    warnings.filterwarnings(
-        "ignore", "Queued a .* on a closed connection"
-    )  # what was sent to a browser that left
+    # What was sent to a browser that left, and requests that are none
+    warnings.filterwarnings("ignore", "Queued a .* on a closed connection")
+    logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
     return exit_code(PROG, lambda: serve(args, stopped))
 
 

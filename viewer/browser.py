@@ -9,6 +9,7 @@ import viser
 
 from data_util import nearest_views
 from viewer import picture_choices
+from viewer.actions import Actions
 from viewer.camera import Canvas, fitting_fov, to_cam2world
 from viewer.path_tab import PathTab
 from viewer.renderer import Stopped
@@ -25,14 +26,15 @@ MIN_VISIBILITY = 0.5
 
 
 class Browser:
-    """What one browser sees. `draw` is for the rendering thread; the rest runs in viser's
-    threads."""
+    """What one browser sees. `draw` is for the rendering thread. What its controls do runs in
+    threads of its own once `actions` have begun."""
 
     def __init__(self, client: viser.ClientHandle, shared: Shared):
         self.client = client
         self.shared = shared
         self._drawn_at: deque[float] = deque(maxlen=30)
         self._speed_shown_at = 0.0
+        self.actions = Actions()
         self._root = client.scene.add_frame(ROOT, show_axes=False)
         self._objects: dict[str, viser.SceneNodeHandle] = {}
         self._features_of = None
@@ -60,6 +62,7 @@ class Browser:
     def close(self) -> None:
         """Ends what goes on for a browser that has left."""
         self._path.closed = True
+        self.actions.close()
 
     # Controls
 
@@ -73,7 +76,7 @@ class Browser:
         with tabs.add_tab("View"):
             self._add_view_controls(gui)
         with tabs.add_tab("Path"):
-            self._path = PathTab(self.client, shared)
+            self._path = PathTab(self.client, shared, self.actions)
         if shared.curves:
             with tabs.add_tab("Training"):
                 self._training = TrainingTab(self.client, shared.curves)
@@ -87,7 +90,7 @@ class Browser:
             picture_choices.choices(model.learns_depth, scene.views.images is not None),
             initial_value=picture_choices.COLOR,
         )
-        self._choice.on_update(lambda _: self._choose())
+        self._choice.on_update(self.actions.callback(self._choose))
         self._legend = gui.add_image(picture_choices.depth_legend(), visible=False)
         near, far = model.geometry.depth_range
         self._range = gui.add_markdown(
@@ -122,20 +125,20 @@ class Browser:
             visible=False,
         )
         for control in (self._features, self._least):
-            control.on_update(lambda _: self._show_features())
-        self._surface = SurfaceControls(self.client, self.shared)
+            control.on_update(self.actions.callback(self._show_features))
+        self._surface = SurfaceControls(self.client, self.shared, self.actions)
 
     def _add_switch(self, label: str, on: bool, add: Callable[[], viser.SceneNodeHandle]) -> None:
         """A checkbox that shows what `add` makes, which is made when it is first needed."""
         box = self.client.gui.add_checkbox(label, initial_value=on)
 
-        def update(_=None) -> None:
+        def update() -> None:
             if label in self._objects:
                 self._objects[label].visible = box.value
             elif box.value:
                 self._objects[label] = add()
 
-        box.on_update(update)
+        box.on_update(self.actions.callback(update))
         update()
 
     def _choose(self) -> None:

@@ -9,6 +9,7 @@ import viser
 
 from evaluation.video_writer import FRAMES_PER_SECOND
 from util import InputError, one_line
+from viewer.actions import Actions
 from viewer.camera import to_cam2world
 from viewer.paths import (
     MAX_KEYFRAMES,
@@ -19,12 +20,13 @@ from viewer.paths import (
     save_path,
     saved_paths,
 )
-from viewer.renderer import Stopped
 from viewer.scene_objects import ROOT, add_camera
 from viewer.shared import Shared
 
 PATH_COLOR = (235, 150, 20)
 NONE = "none"
+MAX_NAME_BYTES = 100  # file systems take 255, of which folders in the making and runs need some
+ABSOLUTE = re.compile(r"(?<![\w.…])/(?:[^/\n]+/)*([^/\n]+)")
 MIN_SECONDS = 0.1
 GO = "Go to"
 EARLIER = "Earlier"
@@ -32,12 +34,20 @@ LATER = "Later"
 DELETE = "Delete"
 
 
+def file_name(text: str) -> str:
+    """A name for a folder, made of what a user typed: at most `MAX_NAME_BYTES`; empty if nothing is
+    left."""
+    name = re.sub(r"[^\w.-]", "_", text.strip()).encode()[:MAX_NAME_BYTES]
+    return name.decode(errors="ignore").strip(".")  # half a character is left out
+
+
 class PathTab:
     """One browser's path. Its controls are made where the caller's `gui` context is."""
 
-    def __init__(self, client: viser.ClientHandle, shared: Shared):
+    def __init__(self, client: viser.ClientHandle, shared: Shared, actions: Actions):
         self.client = client
         self.shared = shared
+        self.actions = actions
         self.folder = shared.logging_root / "paths"
         self.keyframes: list[np.ndarray] = []
         self.closed = False  # whether the browser has left
@@ -58,11 +68,11 @@ class PathTab:
         self._loop = gui.add_checkbox(
             "Closed", initial_value=True, hint="return to the first keyframe"
         )
-        self._loop.on_update(lambda _: self._redraw())
+        self._loop.on_update(self.actions.callback(self._redraw))
         self._preview = gui.add_button("Preview")
         self._preview.on_click(self._reporting(self._play_or_stop))
         self._name = gui.add_text(
-            "Name", initial_value="path", hint=f"a folder under {self.folder}"
+            "Name", initial_value="path", hint="a folder under paths/ of the logging root"
         )
         gui.add_button("Save").on_click(self._reporting(self._save))
         self._loadable = gui.add_dropdown("Saved", tuple(saved_paths(self.folder)) or (NONE,))
@@ -77,15 +87,21 @@ class PathTab:
     def _reporting(self, action: Callable[[], None]) -> Callable:
         """A callback that shows what a user can mend."""
 
-        def callback(_) -> None:
+        def reported() -> None:
             try:
                 action()
-            except Stopped:
-                pass  # the viewer ends
             except (InputError, OSError) as error:
-                self._state.content = f"**Not done:** {one_line(str(error))}"
+                self._state.content = f"**Not done:** {self._without_folders(str(error))}"
 
-        return callback
+        return self.actions.callback(reported)
+
+    def _without_folders(self, text: str) -> str:
+        """A message that names files as they lie under the logging root: where that is on this
+        machine is nobody's business."""
+        for root in (self.shared.logging_root, self.shared.logging_root.resolve()):
+            text = text.replace(f"--logging_root {root}", "the logging root")
+            text = text.replace(f"{root}/", "").replace(str(root), "the logging root")
+        return ABSOLUTE.sub(r"…/\1", one_line(text))
 
     # Keyframes
 
@@ -192,7 +208,7 @@ class PathTab:
     # Files
 
     def _save(self) -> None:
-        name = re.sub(r"[^\w.-]", "_", self._name.value.strip())[:100].strip(".")
+        name = file_name(self._name.value)
         if not name:
             raise InputError("give the path a name")
         path = self._path()
@@ -200,7 +216,7 @@ class PathTab:
         self._saved = name, path
         self._loadable.options = tuple(saved_paths(self.folder))
         self._loadable.value = name
-        self._state.content = f"Saved {one_line(str(self.folder / name))}"
+        self._state.content = f"Saved paths/{name}"
 
     def _load(self) -> None:
         name = self._loadable.value
@@ -236,7 +252,7 @@ class PathTab:
             self._progress.visible = False
         self._video = (name, folder / "video.mp4")
         self._download.visible = True
-        self._state.content = f"Rendered {one_line(str(folder))}"
+        self._state.content = f"Rendered {self._without_folders(str(folder))}"
 
     def _show_progress(self, share: float) -> None:
         self._progress.value = 100 * share

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import viser
 from evaluation.trained import TrainedModel
 from files.points import load_points
 from util import InputError
+from viewer.access import Access, guarding, refuses_strangers
 from viewer.browser import Browser
 from viewer.renderer import Renderer
 from viewer.scene import SceneInView
@@ -27,10 +29,11 @@ class Server(viser.ViserServer):
 
 
 class Address(NamedTuple):
-    """Where to serve; port 0 is a free one."""
+    """Where to serve; port 0 is a free one. origins: see `Access`."""
 
     host: str
     port: int
+    origins: Sequence[str] = ()
 
 
 class Session:
@@ -45,8 +48,9 @@ class Session:
         at: Address,
     ):
         points = points_file(scene.root)
-        self.server = start_server(at)
-        self.address = f"http://{at.host}:{self.server.get_port()}"
+        access = Access(at.host, at.origins)
+        self.server = start_server(at.host, at.port, access)
+        self.address = access.address(self.server.get_port())
         self.shared = Shared(
             scene, model, Renderer(self._draw), logging_root, points and load_points(points), curves
         )
@@ -67,8 +71,7 @@ class Session:
         """Ends the server and the rendering thread."""
         for browser in list(self._browsers.values()):
             browser.close()
-        with contextlib.redirect_stdout(io.StringIO()):  # viser says that it stops
-            self.server.stop()
+        stop_server(self.server)
         self.shared.renderer.stop()
 
     def _set_first_view(self) -> None:
@@ -91,6 +94,7 @@ class Session:
         if client.client_id not in self.server.get_clients():  # it has left meanwhile
             self._disconnected(client)
         browser.refresh()
+        browser.actions.begin()
 
     def _disconnected(self, client: viser.ClientHandle) -> None:
         if browser := self._browsers.pop(client.client_id, None):
@@ -102,18 +106,32 @@ class Session:
             browser.draw()
 
 
-def start_server(at: Address) -> Server:
-    """Raises `InputError` if the port cannot be had."""
-    host, port = at
+def start_server(host: str, port: int, access: Access) -> Server:
+    """A server that lets in whom `access` does. Raises `InputError` if the port cannot be had."""
     try:
-        with socket.create_server(at):  # viser would take the next free port without a word
+        with socket.create_server((host, port)):  # viser would take the next free port, wordless
             pass
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"--port {port}: cannot be opened on --host {host} ({reason})") from None
-    with contextlib.redirect_stdout(io.StringIO()):  # viser prints a table of addresses
+    # viser prints a table of addresses
+    with contextlib.redirect_stdout(io.StringIO()), guarding(access):
         server = Server(host, port, label="DeepVoxels", verbose=False)
+    problem = None
     if port and server.get_port() != port:
-        server.stop()
-        raise InputError(f"--port {port}: was taken by another program")
+        problem = f"--port {port}: was taken by another program"
+    elif not refuses_strangers(host, server.get_port()):
+        problem = (
+            f"viser {viser.__version__}: cannot be kept from strangers; constraints.txt names a "
+            "version that can"
+        )
+    if problem:
+        stop_server(server)
+        raise InputError(problem)
     return server
+
+
+def stop_server(server: Server) -> None:
+    """Stops it without a word, which viser would print."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        server.stop()

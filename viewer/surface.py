@@ -4,6 +4,7 @@ import viser
 
 from evaluation.export import to_ply
 from evaluation.fusion import Cloud
+from viewer.actions import Actions
 from viewer.renderer import Stopped
 from viewer.scene_objects import ROOT, add_points
 from viewer.shared import Shared
@@ -13,7 +14,7 @@ class SurfaceControls:
     """Made where the caller's `gui` context is. A surface belongs to the model that was shown when
     it was asked for."""
 
-    def __init__(self, client: viser.ClientHandle, shared: Shared):
+    def __init__(self, client: viser.ClientHandle, shared: Shared, actions: Actions):
         self.client = client
         self.shared = shared
         self._model = None
@@ -28,8 +29,8 @@ class SurfaceControls:
         self._progress = client.gui.add_progress_bar(0, visible=False)
         self._state = client.gui.add_markdown("", visible=False)
         self._download = client.gui.add_button("Download surface (PLY)", visible=False)
-        self._switch.on_update(lambda _: self._show_or_hide())
-        self._download.on_click(lambda _: self._send())
+        self._switch.on_update(actions.callback(self._show_or_hide))
+        self._download.on_click(actions.callback(self._send))
 
     def refresh(self) -> None:
         """Hides the surface of a model that is not shown any more."""

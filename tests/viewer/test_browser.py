@@ -11,12 +11,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import imageio.v2 as imageio
 import numpy as np
 import pytest
 import trimesh
+import viser
 from playwright.sync_api import sync_playwright
 
 from benchmarks.viewer import FLAGS
@@ -193,7 +197,7 @@ def test_dragging_turns_the_picture_and_the_box_with_it(trained_scene, window, v
     window.click("Add this view")
     window.fill("Name", "here")
     window.click("Save")
-    window.wait_for_text("Saved /")
+    window.wait_for_text("Saved paths/here")
     cam2world = np.array(
         json.loads((viewer.logs / "paths" / "here" / "keyframes.json").read_text())["keyframes"][0]
     )
@@ -211,6 +215,48 @@ def test_dragging_turns_the_picture_and_the_box_with_it(trained_scene, window, v
     )  # the picture must follow the window's shape
     window.wait_for(lambda shot: shot.shape[0] > 700)
     assert_box_agrees(window.look(), view, cam2world, window.canvas)
+
+
+STRANGER = """
+<script>
+  window.seen = [];
+  for (const host of ["127.0.0.1", "localhost"]) {
+    const socket = new WebSocket(`ws://${host}:PORT`, ["viser-vVERSION"]);
+    for (const event of ["open", "message", "close"])
+      socket.addEventListener(event, () => window.seen.push(event));
+  }
+</script>
+"""
+
+
+def test_a_page_of_somebody_else_cannot_drive_the_viewer(chromium, viewer, tmp_path):
+    """It is open in the same browser, from another server of the same machine."""
+    port = viewer.address.rpartition(":")[2]
+    page = STRANGER.replace("PORT", port).replace("VERSION", viser.__version__)
+    (tmp_path / "index.html").write_text(page)
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        context = chromium.new_context()
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{server.server_port}/index.html")
+        page.wait_for_function("window.seen.length >= 2")
+        assert page.evaluate("window.seen") == ["close", "close"]
+        context.close()
+        server.shutdown()
+    Window(chromium, viewer.address).close()  # as its own page can
+
+
+def test_the_printed_address_of_a_viewer_for_other_machines_opens_it(chromium, viewed, tmp_path):
+    session = Session(viewed.scene, viewed.model, None, tmp_path, Address("0.0.0.0", 0))
+    port = session.server.get_port()
+    page = chromium.new_page()
+    assert page.goto(f"http://127.0.0.1:{port}").status == 403
+    page.close()
+    window = Window(chromium, f"http://127.0.0.1:{port}/{session.address.rpartition('/')[2]}")
+    window.drag(60, 0)
+    window.close()
+    session.close()
 
 
 def test_learned_features_are_shown_as_points(window):
@@ -297,7 +343,7 @@ def test_path_is_saved_rendered_downloaded_and_read_by_the_command_line(
     window.wait_for_text("already exists")
     window.fill("Name", "shorter")
     window.click("Save")
-    window.wait_for_text("Saved /")
+    window.wait_for_text("Saved paths/shorter")
     assert (
         len(
             json.loads((viewer.logs / "paths" / "shorter" / "keyframes.json").read_text())[
