@@ -118,6 +118,7 @@ def test_the_gpu_script_says_how_it_is_called(arguments, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_the_gpu_scripts_stages_go_on_where_the_last_one_stopped(scene, tmp_path):
     early = gpu_script("test", tmp_path / "out", scene)
     assert early.returncode == 2

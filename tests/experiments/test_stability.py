@@ -23,7 +23,7 @@ def test_the_legend_tells_all_groups_apart():
     assert stability.legend_texts(groups[1:2]) == {groups[1]: "cube, learning rate 0.001"}
 
 
-def test_stability_of_runs_with_and_without_the_limit(scene, tmp_path, capsys):
+def test_stability_of_a_run_without_the_limit(scene, tmp_path, capsys):
     out = tmp_path / "out"
     stability.main(
         [
@@ -36,7 +36,6 @@ def test_stability_of_runs_with_and_without_the_limit(scene, tmp_path, capsys):
                 "--out",
                 out,
                 "--volume_limits",
-                10,
                 0,
                 "--learning_rates",
                 0.002,
@@ -45,10 +44,9 @@ def test_stability_of_runs_with_and_without_the_limit(scene, tmp_path, capsys):
         ]
     )
     assert "| scene | 0.002 | none | 1 of 1 |" in capsys.readouterr().out
-    limited, free = json.loads((out / "stability.json").read_text())["rows"]
-    assert limited["volume_max"] == free["volume_max"]  # too small to feel the limit
-    assert 0 < limited["volume_max"]["0"] < 10
-    assert 0 < limited["loop_gain"]["0"] < 2
+    (row,) = json.loads((out / "stability.json").read_text())["rows"]
+    assert 0 < row["volume_max"]["0"] < 10
+    assert 0 < row["loop_gain"]["0"] < 2
     assert imageio.imread(out / "stability.png").shape[:2] == (480, 1440)
 
 
