@@ -150,14 +150,7 @@ def load_checkpoint(path: Path) -> dict:
             f"{path}: has checkpoint format {checkpoint['format_version']}, "
             f"this program reads {CHECKPOINT_FORMAT}"
         )
-    try:
-        recorded = checkpoint.pop("checksum", None)
-        if checksum(checkpoint) != recorded and (
-            recorded is not None or "format_version" in checkpoint
-        ):
-            raise InputError(f"{path}: is damaged: its content does not match its checksum")
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: is not a checkpoint that can be read ({error})") from None
+    _refuse_damaged(path, checkpoint)
     for part in ("model", "discriminator", "average"):
         state = checkpoint.get(part, {})
         if not isinstance(state, dict) or not all(
@@ -166,6 +159,18 @@ def load_checkpoint(path: Path) -> dict:
             raise InputError(f"{path}: its {part!r} is not a dict of tensors")
         checkpoint[part] = without_aliases(state)
     return checkpoint
+
+
+def _refuse_damaged(path: Path, checkpoint: dict) -> None:
+    """Takes the checksum out of a checkpoint. Raises `InputError` if the rest does not match it."""
+    try:
+        recorded = checkpoint.pop("checksum", None)
+        if checksum(checkpoint) != recorded and (
+            recorded is not None or "format_version" in checkpoint
+        ):
+            raise InputError(f"{path}: is damaged: its content does not match its checksum")
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: is not a checkpoint that can be read ({error})") from None
 
 
 def tested_weights(checkpoint: dict) -> dict[str, Tensor]:
