@@ -114,7 +114,7 @@ def finish(process) -> tuple[int, str, str]:
     return process.returncode, output, error
 
 
-def wait_for(condition, process, seconds=60) -> None:
+def wait_for(condition, process, seconds=120) -> None:
     """Waits until the condition holds; fails if the process ends before."""
     end = time.time() + seconds
     while not condition():
