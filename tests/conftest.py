@@ -62,6 +62,12 @@ SMALL = [
 ]
 
 
+def pytest_configure(config) -> None:
+    """A warning that the project's own code causes is an error."""
+    ours = "|".join([*CHECKED, "run_deepvoxels", "colmap_wrapper", "docs", "tests"])
+    config.addinivalue_line("filterwarnings", rf"error:::({ours})(\.|$)")
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """How many processes share the tests with `-n auto`: pytest-xdist alone would count only the
     cores that differ physically, and those that this process may not use."""
