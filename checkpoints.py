@@ -6,24 +6,45 @@ A checkpoint is a dict of tensors and plain values that `torch.load(weights_only
 generators, options, a checksum and, with `--average`, the model's averaged state, `average`.
 """
 
-import hashlib
 import json
+import math
 import os
-import zipfile
+import sys
+from datetime import datetime
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from util import InputError, new_file, read_text
+from files.tensors import checksum, load_tensors
+from util import InputError, new_file, open_file, read_text
 
 CHECKPOINT_FORMAT = 1
 LATEST = "latest.pth"
 MAX_NAME_BYTES = 255  # of a file; any checkpoint is larger
-MAX_HISTORY_BYTES = (
-    1 << 26
-)  # of a run's options.json, which records every start: some 30,000 of them
-MAX_VALUES = 1_000_000  # a checkpoint of the paper's model holds about 5,000
+MAX_HISTORY_BYTES = 1 << 26  # of a run's options.json, which records every start: some 30,000
+MAX_TENSOR_NAME = 200  # the longest name of a model's tensors has about 120 characters
+MAX_SIDELENGTH_LOG = 16  # where an architecture is inferred; the largest possible is 10
+
+# What a checkpoint may hold beside its tensors, where it holds it.
+STATES = ("model", "discriminator", "average")
+KINDS = {
+    "model_optimizer": dict,
+    "kernel_optimizer": dict,
+    "discriminator_optimizer": dict,
+    "optimizers_left_out": bool,
+    "rng": dict,
+    "options": dict,
+    "intrinsics": dict,
+    "scene": str,
+    "step": int,
+    "epoch": int,
+    "setbacks": int,
+    "skipped_in_a_row": int,
+    "ranks": int,
+    "seconds": float,
+}
+MAX_COUNT = {"setbacks": 100}  # each halves the learning rate
 
 
 def save_checkpoint(path: Path, checkpoint: dict, modified: int | None = None) -> None:
@@ -46,19 +67,31 @@ def save_checkpoint(path: Path, checkpoint: dict, modified: int | None = None) -
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that `latest.pth` in a run's folder points at, if there is one."""
+    """The checkpoint that `latest.pth` in a run's folder points at, if there is one; without a
+    `latest.pth`, or if that is damaged, the one with the most steps."""
     latest = folder / LATEST
-    return newest if latest.is_file() and (newest := follow(latest)).is_file() else None
+    if os.path.lexists(latest):
+        try:
+            path = follow(latest)
+            return path if os.path.isfile(path) else None
+        except InputError:
+            pass
+    return next(reversed(checkpoints_by_step(folder)), None)
 
 
 def checkpoints_by_step(folder: Path) -> list[Path]:
     """The checkpoints that a run's folder holds, by their steps."""
-    paths = {
-        int(path.stem.rpartition("_")[2]): path
-        for path in folder.glob("model-epoch_*_iter_*.pth")
-        if path.stem.rpartition("_")[2].isdecimal()
-    }
+    paths = {}
+    for path in folder.glob("model-epoch_*_iter_*.pth"):
+        if (step := _step_of(path)) is not None and os.path.isfile(path):
+            paths[step] = path
     return [paths[step] for step in sorted(paths)]
+
+
+def _step_of(path: Path) -> int | None:
+    """The number of steps that a checkpoint's name says."""
+    step = path.stem.rpartition("_")[2]
+    return int(step) if step.isdecimal() else None
 
 
 def point_latest_at(path: Path) -> None:
@@ -69,29 +102,61 @@ def point_latest_at(path: Path) -> None:
     try:
         part.symlink_to(path.name)
     except OSError:
-        part.write_text(path.name, encoding="utf-8")
+        with open(part, "wb") as file:
+            file.write(path.name.encode())
+            file.flush()
+            os.fsync(file.fileno())
     os.replace(part, path.with_name(LATEST))
+    sync_folder(path.parent)
 
 
 def follow(path: Path) -> Path:
     """The checkpoint that a path names: that which `point_latest_at` chose if it is a `latest.pth`,
-    else its own."""
-    path = path.resolve()
-    if path.name == LATEST and path.is_file() and path.stat().st_size <= MAX_NAME_BYTES:
-        return path.with_name(Path(read_text(path)).name)
-    return path
+    else its own. Raises `InputError` for a `latest.pth` that names none."""
+    return Path(os.path.realpath(_named_in_text(path) or path))
+
+
+def _named_in_text(path: Path) -> Path | None:
+    """The checkpoint whose name a `latest.pth` holds as text; None for any other file."""
+    latest = Path(os.path.realpath(path))
+    if latest.name != LATEST or not os.path.isfile(latest):
+        return None
+    if os.path.getsize(latest) > MAX_NAME_BYTES:
+        return None  # a copy of a checkpoint, by a program that follows links
+    name = read_text(latest)
+    if name in ("", ".", "..", LATEST) or name != Path(name).name or not name.isprintable():
+        raise InputError(f"{path}: does not name a checkpoint")
+    return latest.with_name(name)
 
 
 def latest_checkpoint(logging_root: Path, experiment_name: str = "") -> Path | None:
-    """The newest complete checkpoint of the runs under a logging root, or of those begun with this
-    name, if any."""
-    runs = [
-        run
-        for run in logging_root.glob("logs/*/*")
-        if not experiment_name or _begun_as(run) == experiment_name
-    ]
-    newest = [path for run in runs if (path := newest_checkpoint(run))]
-    return max(newest, key=lambda path: path.stat().st_mtime_ns, default=None)
+    """The checkpoint of the newest run under a logging root, or of those begun with this name, if
+    any.
+
+    The newest run is the one that records the latest start; of several, that with the most steps.
+    So a copy, whose files have other times, has the same newest run. A damaged `latest.pth` is
+    passed over with a warning.
+    """
+    newest = []
+    for run in sorted(logging_root.glob("logs/*/*")):
+        record = _record(run)
+        if experiment_name and _begun_as(record) != experiment_name:
+            continue
+        path = newest_checkpoint(run)
+        if path is not None:
+            _warn_of_damage(run, path)
+            # A program that follows links makes `latest.pth` a copy, whose name says no step.
+            named = next(reversed(checkpoints_by_step(run)), path)
+            step = _step_of(path) or _step_of(named) or 0
+            newest.append((_started(record, path), step, path))
+    return max(newest, default=(None,))[-1]
+
+
+def _warn_of_damage(run: Path, instead: Path) -> None:
+    try:
+        follow(run / LATEST)
+    except InputError as error:
+        print(f"warning: {error}; {instead.name} is taken instead", file=sys.stderr)
 
 
 def find_checkpoint(checkpoint: str, logging_root: Path | None) -> Path:
@@ -107,111 +172,119 @@ def find_checkpoint(checkpoint: str, logging_root: Path | None) -> Path:
     return newest
 
 
-def _begun_as(run: Path) -> str | None:
+def start_of(run: Path) -> tuple[bool, datetime]:
+    """When a run's folder says that the run was started last, to compare runs by."""
+    return _started(_record(run), run)
+
+
+def _record(run: Path) -> dict:
+    """What a run's `options.json` holds; empty if it is damaged or, as of the original's runs, not
+    there."""
+    try:
+        record = json.loads(read_text(run / "options.json", MAX_HISTORY_BYTES))
+    except (InputError, RecursionError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _begun_as(record: dict) -> str | None:
     """The --experiment_name that a run was begun with. A resumed run may have been given
     another."""
     try:
-        history = json.loads(read_text(run / "options.json", MAX_HISTORY_BYTES))["history"]
-        return history[0]["options"]["experiment_name"]
-    except (
-        InputError,
-        IndexError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ):  # a run of the original code has no such file
+        return record["history"][0]["options"]["experiment_name"]
+    except (IndexError, KeyError, TypeError):
         return None
+
+
+def _started(record: dict, path: Path) -> tuple[bool, datetime]:
+    """When a run was started last; by the time of its file `path` if that is not recorded, which
+    counts as before any recorded one."""
+    try:
+        return True, datetime.fromisoformat(record["time"]).replace(tzinfo=None)
+    except (KeyError, TypeError, ValueError):
+        pass
+    try:
+        return False, datetime.fromtimestamp(os.path.getmtime(path))
+    except (OSError, OverflowError, ValueError):  # removed meanwhile; a time of no calendar
+        return False, datetime.min
 
 
 def load_checkpoint(path: Path) -> dict:
     """Reads a checkpoint, ours or the original's, onto the CPU. A missing discriminator or average
     is an empty dict.
 
-    Nothing but tensors and plain values is unpickled, and loading takes no more memory than the
-    file's size. Raises `InputError` for a file that is damaged or does not match its checksum.
+    Nothing but tensors and plain values is unpickled, from a regular file alone. Raises
+    `InputError` for a file that is damaged, does not match its checksum or holds a part of another
+    type than checkpoints have.
     """
-    try:
-        file = follow(path)
-        _refuse_inflated(file)
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder, not a checkpoint") from None
-    except InputError:
-        raise
-    except Exception as error:  # torch raises a dozen types for files that are not checkpoints
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(f"{path}: is not a checkpoint that can be read ({reason})") from None
+    file_path = _named_in_text(path) or path
+    if os.path.isdir(file_path):
+        raise InputError(f"{path}: is a folder, not a checkpoint")
+    with open_file(file_path) as file:
+        checkpoint = load_tensors(file, path)
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("model"), dict):
         raise InputError(f"{path}: is not a DeepVoxels checkpoint: it has no 'model'")
-    if checkpoint.get("format_version", CHECKPOINT_FORMAT) != CHECKPOINT_FORMAT:
-        raise InputError(
-            f"{path}: has checkpoint format {checkpoint['format_version']}, "
-            f"this program reads {CHECKPOINT_FORMAT}"
-        )
-    _refuse_damaged(path, checkpoint)
-    for part in ("model", "discriminator", "average"):
+    _require_format(checkpoint, path)
+    _require_checksum(checkpoint, path)
+    for part in STATES:
         state = checkpoint.get(part, {})
         if not isinstance(state, dict) or not all(
             isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
         ):
             raise InputError(f"{path}: its {part!r} is not a dict of tensors")
         checkpoint[part] = without_aliases(state)
+    for part, kind in KINDS.items():
+        if part in checkpoint:
+            _require_kind(checkpoint[part], part, kind, path)
     return checkpoint
 
 
-def _refuse_damaged(path: Path, checkpoint: dict) -> None:
-    """Takes the checksum out of a checkpoint. Raises `InputError` if the rest does not match it."""
-    try:
-        recorded = checkpoint.pop("checksum", None)
-        if checksum(checkpoint) != recorded and (
-            recorded is not None or "format_version" in checkpoint
-        ):
-            raise InputError(f"{path}: is damaged: its content does not match its checksum")
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{path}: is not a checkpoint that can be read ({error})") from None
+def _require_format(checkpoint: dict, path: Path) -> None:
+    version = checkpoint.get("format_version", CHECKPOINT_FORMAT)
+    if type(version) is not int or version != CHECKPOINT_FORMAT:
+        raise InputError(
+            f"{path}: has checkpoint format {str(version)[:20]}, "
+            f"this program reads {CHECKPOINT_FORMAT}"
+        )
+
+
+def _require_checksum(checkpoint: dict, path: Path) -> None:
+    """Takes the checksum out of a checkpoint, which has to match it. The original's have none."""
+    recorded = checkpoint.pop("checksum", None)
+    if recorded is None and "format_version" not in checkpoint:
+        return
+    if not isinstance(recorded, str) or recorded != checksum(
+        checkpoint, recorded.partition(":")[0]
+    ):
+        raise InputError(f"{path}: is damaged: its content does not match its checksum")
+
+
+def _require_kind(value, part: str, kind: type, path: Path) -> None:
+    """Raises `InputError` unless a part of a checkpoint is of its type; numbers are finite and not
+    negative, settings too are finite and hold no tensors."""
+    fits = type(value) is kind or (kind is float and type(value) is int)
+    if fits and kind in (int, float):
+        fits = math.isfinite(value) and 0 <= value <= MAX_COUNT.get(part, 1 << 53)
+    if fits and part in ("options", "intrinsics"):
+        fits = all(isinstance(name, str) for name in value) and _is_setting(value)
+    if not fits:
+        raise InputError(f"{path}: its {part!r} is not what a checkpoint holds there")
+
+
+def _is_setting(value) -> bool:
+    """Whether nested values hold no tensors, and numbers that are finite."""
+    if isinstance(value, dict):
+        return all(map(_is_setting, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_setting, value))
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, Tensor)
 
 
 def tested_weights(checkpoint: dict) -> dict[str, Tensor]:
     """The model's state that tests use: the average of the weights if the checkpoint has one."""
     return checkpoint["average"] or checkpoint["model"]
-
-
-def checksum(content) -> str:
-    """SHA-256 of the types, names and values of nested dicts, lists, tensors and scalars.
-
-    Raises TypeError for any other type, ValueError for more than `MAX_VALUES` values and for
-    tensors that are larger than their storage.
-    """
-    digest = hashlib.sha256()
-    left = [MAX_VALUES]
-
-    def add(value) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise ValueError("it nests too many values")
-        digest.update(f"{type(value).__name__}:".encode())
-        if isinstance(value, dict):
-            for key, entry in value.items():
-                add(key)
-                add(entry)
-        elif isinstance(value, (list, tuple)):
-            for entry in value:
-                add(entry)
-        elif isinstance(value, Tensor):
-            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-                raise ValueError("it has a tensor that is larger than its storage")
-            digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        elif value is None or isinstance(value, (bool, int, float, str)):
-            digest.update(repr(value).encode("utf-8", "surrogatepass"))
-        else:
-            raise TypeError(f"it holds a {type(value).__name__}")
-        digest.update(b";")
-
-    add(content)
-    return digest.hexdigest()
 
 
 def without_aliases(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -243,34 +316,38 @@ def recorded_architecture(state: dict[str, Tensor], path: Path) -> dict[str, int
         return state[name].shape
 
     volume = shape("deepvoxels", 5)
+    if volume != (1, volume[1], *3 * volume[-1:]):
+        raise InputError(f"{path}: its tensor 'deepvoxels' has shape {tuple(volume)}, no cube's")
+    names = [name for name in state if len(name) <= MAX_TENSOR_NAME]
     # The feature map's U-Net has one skip block per halving down to 1x1, each nested one "model.1."
     # deeper.
     depth = 1
     block = "feature_extractor.net.1.unet_block.model."
-    while any(name.startswith(block + "1.model.") for name in state):
+    while any(name.startswith(block + "1.model.") for name in names):
         depth = depth + 1
         block = block + "1.model."
     halvings = len(
-        {name.split(".")[4] for name in state if name.startswith("feature_extractor.net.0.downs.")}
+        {name.split(".")[4] for name in names if name.startswith("feature_extractor.net.0.downs.")}
     )
     first_layer = "0.downs.0.net.1" if halvings else "1.in_layer.0.net.1"
     return {
-        "img_sidelength": 2 ** (depth + halvings),
+        "img_sidelength": 2 ** min(depth + halvings, MAX_SIDELENGTH_LOG),
         "proj_sidelength": 2**depth,
         "grid_dim": volume[-1],
         "num_grid_feats": volume[1],
         "nf0": shape(f"feature_extractor.net.{first_layer}.weight", 4)[0],
-        "no_occlusion_net": any(name.startswith("depth_collapse_net.") for name in state),
+        "no_occlusion_net": any(name.startswith("depth_collapse_net.") for name in names),
     }
 
 
-def load_weights(module: nn.Module, state: dict[str, Tensor], path: Path, flags: str) -> None:
-    """Loads a complete state dict, or raises `InputError` that names the first tensor that does not
-    fit.
+def require_tensors(
+    state: dict[str, Tensor], wanted: dict[str, Tensor], path: Path, flags: str
+) -> None:
+    """Raises `InputError` that names the first tensor of a state dict that is not `wanted`, or
+    missing, of another shape or of another type.
 
-    Weights in half precision fit too. flags: what the module was built with, for the message.
+    Weights in half precision fit too. flags: what the model is built with, for the message.
     """
-    wanted = module.state_dict()
     for name, tensor in wanted.items():
         found = state.get(name)
         if not isinstance(found, Tensor):
@@ -286,13 +363,21 @@ def load_weights(module: nn.Module, state: dict[str, Tensor], path: Path, flags:
             raise InputError(
                 f"{path}: its tensor {name!r} has type {found.dtype}, not {tensor.dtype}"
             )
-        if not found.isfinite().all():
-            raise InputError(f"{path}: its tensor {name!r} holds values that are not finite")
     for name in state:
         if name not in wanted:
             raise InputError(
-                f"{path}: has the tensor {name!r}, which the model of {flags} does not have"
+                f"{path}: has the tensor {name[:MAX_TENSOR_NAME]!r}, which the model of {flags} "
+                "does not have"
             )
+
+
+def load_weights(module: nn.Module, state: dict[str, Tensor], path: Path, flags: str) -> None:
+    """Loads a complete state dict, or raises `InputError` that names the first tensor that does not
+    fit (`require_tensors`) or is not finite."""
+    require_tensors(state, module.state_dict(), path, flags)
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise InputError(f"{path}: its tensor {name!r} holds values that are not finite")
     module.load_state_dict(state)
 
 
@@ -300,28 +385,48 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict, path: Path) ->
     """Loads an optimizer's state, with moments laid out in memory like their parameters. Parameters
     that have never had a gradient have no moments.
 
-    Raises `InputError` if it belongs to other parameters.
+    The optimizer keeps its own settings, and takes nothing from the state but numbers of steps and
+    moments. Raises `InputError` if these belong to other parameters.
     """
+    own = optimizer.state_dict()["param_groups"]
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    names = getattr(optimizer, "MOMENTS", ("step", "exp_avg", "exp_avg_sq"))
     try:
-        optimizer.load_state_dict(state)
-        if not optimizer.state:
-            raise ValueError("it holds no moments")
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter not in optimizer.state:
-                    continue
-                moments = optimizer.state[parameter]
-                for name in getattr(optimizer, "MOMENTS", ("exp_avg", "exp_avg_sq")):
-                    if moments[name].shape != parameter.shape:
-                        raise ValueError("a moment has another shape than its parameter")
-                    # Fused Adam on the CPU pairs the wrong numbers if a moment's memory layout is
-                    # not its parameter's.
-                    moments[name] = torch.empty_like(parameter).copy_(moments[name])
+        if [group["params"] for group in state["param_groups"]] != [
+            group["params"] for group in own
+        ]:
+            raise ValueError("it is of other groups of parameters")
+        moments = state["state"]
+        if not moments or not moments.keys() <= set(range(len(parameters))):
+            raise ValueError("it holds no moments, or those of other parameters")
+        # Fused Adam on the CPU pairs the wrong numbers if a moment's memory layout is not its
+        # parameter's.
+        copies = {
+            index: {
+                name: _copy_of_moment(moments[index][name], name, parameters[index])
+                for name in names
+            }
+            for index in moments
+        }
+        optimizer.load_state_dict({"state": copies, "param_groups": own})
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(
             f"{path}: its optimizer state is not that of this model ({reason})"
         ) from None
+
+
+def _copy_of_moment(value: Tensor, name: str, parameter: Tensor) -> Tensor:
+    """A moment laid out in memory like its parameter, or the number of steps. Raises ValueError for
+    values that no optimizer has."""
+    like = torch.zeros(()) if name == "step" else parameter
+    if value.shape != like.shape:
+        raise ValueError("a moment has another shape than its parameter")
+    if value.dtype != like.dtype:
+        raise ValueError(f"a moment has type {value.dtype}")
+    if not value.isfinite().all() or (name != "exp_avg" and (value < 0).any()):
+        raise ValueError("a moment holds values that no optimizer has")
+    return torch.empty_like(like).copy_(value)
 
 
 def rng_states() -> dict[str, Tensor | list[Tensor]]:
@@ -349,16 +454,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _refuse_inflated(path: Path) -> None:
-    """Raises `InputError` for compressed records: torch writes none, and they could unpack to any
-    size."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            records = archive.infolist()
-        if (
-            any(record.compress_type != zipfile.ZIP_STORED for record in records)
-            or sum(record.file_size for record in records) > path.stat().st_size
-        ):
-            raise InputError(f"{path}: is not a checkpoint: it holds compressed records")

@@ -24,6 +24,9 @@ from machine.cli import number
 from machine.options import option
 from projection import SceneGeometry, frustum_coordinates, lift, lift_coordinates, project
 from pytorch_prototyping.unet import Unet3d
+from util import InputError
+
+MAX_CHANNELS = 1024  # of what --num_grid_feats and --nf0 may be
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,44 @@ class Architecture:
         32, "voxels along each side of the grid, a multiple of 4", in_test="fixed"
     )
     num_grid_feats: int = option(
-        64, "features per voxel", in_test="fixed", type=number(int, 1, 1024)
+        64, "features per voxel", in_test="fixed", type=number(int, 1, MAX_CHANNELS)
     )
     nf0: int = option(
-        64, "channels of the outermost 2D layers", in_test="fixed", type=number(int, 2, 1024)
+        64,
+        "channels of the outermost 2D layers",
+        in_test="fixed",
+        type=number(int, 2, MAX_CHANNELS),
     )
     no_occlusion_net: bool = option(
         False, "collapse depth without occlusion reasoning", in_test="fixed"
     )
+
+
+def check_architecture(architecture: Architecture) -> None:
+    """Raises `InputError` for an architecture of which no model can be built, or only a huge
+    one."""
+    a = architecture
+    for flag, minimum, maximum in [
+        ("img_sidelength", 64, 1024),
+        ("proj_sidelength", 8, a.img_sidelength),
+    ]:
+        value = getattr(a, flag)
+        if value & (value - 1) or not minimum <= value <= maximum:
+            raise InputError(
+                f"--{flag} {value}: must be a power of two from {minimum} to {maximum}"
+            )
+    if not 4 <= a.grid_dim <= 512 or a.grid_dim % 4:
+        raise InputError(
+            f"--grid_dim {a.grid_dim}: must be a multiple of 4 from 4 to 512, "
+            "since the inpainting network halves the grid twice"
+        )
+    for flag, minimum in [("num_grid_feats", 1), ("nf0", 2)]:
+        if not minimum <= getattr(a, flag) <= MAX_CHANNELS:
+            raise InputError(
+                f"--{flag} {getattr(a, flag)}: must be from {minimum} to {MAX_CHANNELS}"
+            )
+    if a.no_occlusion_net and a.nf0 * a.grid_dim < 8:
+        raise InputError(f"--nf0 {a.nf0}: is too small for --no_occlusion_net")
 
 
 # docs/design.md, section 8

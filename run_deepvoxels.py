@@ -16,7 +16,7 @@ from typing import Any
 from baselines import UNTRAINED, recorded_model
 from checkpoints import find_checkpoint, latest_checkpoint, load_checkpoint
 from dataio import SceneOptions
-from deep_voxels import SIZES, Architecture
+from deep_voxels import SIZES, Architecture, check_architecture
 from evaluation.command import Comparison, EvaluationOptions, test
 from machine.cli import Parser, exit_code
 from machine.options import Run, add_flag, default_of, inherited, options_of
@@ -41,6 +41,7 @@ PARTS = {
 }
 OPTIONS = {declared.name: declared for part in PARTS for declared in fields(part)}
 DEFAULTS = {name: default_of(declared) for name, declared in OPTIONS.items()}
+ARCHITECTURE = {declared.name for declared in fields(Architecture)} | {"model"}
 FREE_ON_RESUME = inherited(OPTIONS.values(), "resume", "changeable", "not inherited")
 
 Options = TrainingOptions | EvaluationOptions
@@ -227,9 +228,12 @@ def refuse_changes(given: dict[str, Any], trained_with: dict[str, Any], source: 
     for flag, value in trained_with.items():
         if given.get(flag, value) != value:
             setter = f"--size {given['size']}: " if by_size.get(flag) == given[flag] else ""
+            way = ""
+            if given.get("resume") and flag not in ARCHITECTURE:
+                way = "; to change it, start from its weights: --checkpoint instead of --resume"
             raise InputError(
                 f"{setter}--{flag} {given[flag]} contradicts {source}, "
-                f"which was trained with --{flag} {value}"
+                f"which was trained with --{flag} {value}{way}"
             )
 
 
@@ -243,26 +247,6 @@ def check_values(values: dict[str, Any]) -> None:
             "--train_root DIR"
         )
     check_architecture(options_of(Architecture, values))
-
-
-def check_architecture(architecture: Architecture) -> None:
-    """Raises `InputError` for sizes that the networks cannot have."""
-    a = architecture
-    for flag, value, minimum, maximum in [
-        ("img_sidelength", a.img_sidelength, 64, 1024),
-        ("proj_sidelength", a.proj_sidelength, 8, a.img_sidelength),
-    ]:
-        if value & (value - 1) or not minimum <= value <= maximum:
-            raise InputError(
-                f"--{flag} {value}: must be a power of two from {minimum} to {maximum}"
-            )
-    if not 4 <= a.grid_dim <= 512 or a.grid_dim % 4:
-        raise InputError(
-            f"--grid_dim {a.grid_dim}: must be a multiple of 4 from 4 to 512, "
-            "since the inpainting network halves the grid twice"
-        )
-    if a.no_occlusion_net and a.nf0 * a.grid_dim < 8:
-        raise InputError(f"--nf0 {a.nf0}: is too small for --no_occlusion_net")
 
 
 def on_rank(options: Options, ranks: Ranks) -> Options:

@@ -1,5 +1,6 @@
 """Errors that a user can mend, small files, run folders, and the number of cores."""
 
+import io
 import json
 import os
 import re
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 MAX_TEXT_BYTES = 1 << 20
-MAX_NAME_BYTES = (
-    200  # of a run; file systems take 255 bytes, of which the time and a number need some
-)
+# Of a run. File systems take 255 bytes, of which the time and a number need some.
+MAX_NAME_BYTES = 200
+# A named pipe then opens at once, and a terminal does not take over the process.
+OPEN_FLAGS = os.O_RDONLY
+for flag in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"):  # those of this system
+    OPEN_FLAGS |= getattr(os, flag, 0)
 
 
 class InputError(Exception):
@@ -41,11 +45,47 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def require_file(path: Path, max_bytes: int) -> int:
+def require_file(path: Path, max_bytes: int | None = None) -> int:
     """The size in bytes of a regular file. Raises `InputError` unless it is one, of at most
     `max_bytes`: a named pipe or a device may have no end."""
+    with _named_errors(path):
+        return _size_of_regular(path, path.stat(), max_bytes)
+
+
+@contextmanager
+def open_file(path: Path, max_bytes: int | None = None) -> Iterator[BinaryIO]:
+    """Opens a regular file of at most `max_bytes` for reading. Raises `InputError` if it is none.
+
+    What is checked is what is opened: a pipe or a device that takes the file's place meanwhile is
+    refused too, without waiting for it.
+    """
+    require_file(path, max_bytes)  # first, because opening some devices has an effect
+    with _named_errors(path):
+        descriptor = os.open(path, OPEN_FLAGS)
+    with os.fdopen(descriptor, "rb") as file:
+        _size_of_regular(path, os.fstat(descriptor), max_bytes)
+        yield file
+
+
+def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
+    """The content of a text file of at most `max_bytes`. Raises `InputError` if it cannot be
+    read."""
+    with open_file(path, max_bytes) as file:
+        try:
+            content = file.read(max_bytes + 1) or b""
+            if len(content) > max_bytes:  # it grows, or the system gives no size (/proc)
+                raise InputError(f"{path}: has too many bytes for a file of this kind")
+            # With a byte order mark or without.
+            return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read as text ({error})") from None
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    """Errors of the system on opening a file become an `InputError` that names it."""
     try:
-        status = path.stat()
+        yield
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (
@@ -53,21 +93,14 @@ def require_file(path: Path, max_bytes: int) -> int:
         ValueError,
     ) as error:  # a name too long, a loop of links; a zero byte in the name
         raise InputError(f"{path}: cannot be read ({error})") from None
+
+
+def _size_of_regular(path: Path, status: os.stat_result, max_bytes: int | None) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{path}: is not a regular file")
-    if status.st_size > max_bytes:
+    if max_bytes is not None and status.st_size > max_bytes:
         raise InputError(f"{path}: has {status.st_size} bytes, too many for a file of this kind")
     return status.st_size
-
-
-def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
-    """The content of a text file of at most `max_bytes`. Raises `InputError` if it cannot be
-    read."""
-    require_file(path, max_bytes)
-    try:
-        return path.read_text(encoding="utf-8-sig")  # with a byte order mark or without
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error})") from None
 
 
 @contextmanager

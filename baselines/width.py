@@ -24,7 +24,13 @@ def count_parameters(module: nn.Module) -> int:
 @cache
 def deepvoxels_parameters(architecture: Architecture) -> int:
     """The number of DeepVoxels' parameters, which does not depend on the scene."""
-    anywhere = SceneGeometry(
+    with torch.device("meta"):  # shapes without memory
+        return count_parameters(DeepVoxels(architecture, any_geometry(architecture)))
+
+
+def any_geometry(architecture: Architecture) -> SceneGeometry:
+    """The geometry of some scene, where a model's shapes alone matter."""
+    return SceneGeometry(
         architecture.grid_dim,
         1.0,
         (0.0, 0.0, 0.0),
@@ -34,8 +40,6 @@ def deepvoxels_parameters(architecture: Architecture) -> int:
         0.0,
         0.0,
     )
-    with torch.device("meta"):  # shapes without memory
-        return count_parameters(DeepVoxels(architecture, anywhere))
 
 
 def matching_width(build: Callable[[int], nn.Module], parameters: int) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from checkpoints import find_checkpoint, save_checkpoint, tested_weights
+from checkpoints import find_checkpoint, follow, save_checkpoint, tested_weights
 from evaluation.trained import Checkpoint, read_checkpoint
 from machine.cli import Parser, run
 from util import InputError
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     save_checkpoint(args.out, pack(read_checkpoint(path)))
     print(
         f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB, instead of "
-        f"{path.stat().st_size / 2**20:.1f}"
+        f"{follow(path).stat().st_size / 2**20:.1f}"
     )
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import shutil
 import time
 import zipfile
 from pathlib import Path
@@ -12,13 +13,17 @@ import pytest
 import torch
 
 from checkpoints import (
+    follow,
+    latest_checkpoint,
     load_checkpoint,
     load_weights,
     newest_checkpoint,
+    point_latest_at,
     recorded_architecture,
     save_checkpoint,
 )
 from deep_voxels import Architecture, DeepVoxels
+from files.tensors import checksum
 from tests.helpers import GEOMETRY, GOLDEN, assert_same, original_checkpoint
 from training.keeper import CheckpointKeeper
 from training.options import Records
@@ -199,3 +204,150 @@ def test_compressed_records_are_not_unpacked(saved, tmp_path):
             )
     with pytest.raises(InputError, match="holds compressed records"):
         load_checkpoint(tmp_path / "bomb.pth")
+
+
+def test_checkpoints_of_the_first_checksum_still_load(saved, tmp_path):
+    """Which was computed in one pass. A flip is seen too."""
+    saved[2].write_bytes(saved[0])
+    content = torch.load(saved[2], weights_only=True)
+    del content["checksum"]
+    first = {**content, "checksum": checksum(content, "")}
+    assert len(first["checksum"]) == 64
+    torch.save(first, tmp_path / "first.pth")
+    assert_same(load_checkpoint(tmp_path / "first.pth"), saved[1])
+    content["model"]["deepvoxels"].view(-1)[7] += 1
+    torch.save({**content, "checksum": first["checksum"]}, tmp_path / "first.pth")
+    with pytest.raises(InputError, match="is damaged"):
+        load_checkpoint(tmp_path / "first.pth")
+
+
+def test_a_checksum_is_of_values_and_of_their_order_in_memory():
+    matrix = torch.arange(16.0).view(4, 4)
+    sums = {
+        checksum(content)
+        for content in (
+            {"a": matrix},
+            {"a": matrix.T},
+            {"a": matrix.T.contiguous()},
+            {"a": matrix.view(2, 8)},
+            {"a": matrix.int()},
+            {"a": matrix.tolist()},
+            {"b": matrix},
+            {"a": matrix, "b": None},
+        )
+    }
+    assert len(sums) == 8
+    assert checksum({"a": matrix.clone()}) == checksum({"a": matrix})
+    assert checksum({"a": torch.zeros(1).expand(3)}) == checksum({"a": torch.zeros(1).expand(3)})
+
+
+# Which run is the newest
+
+
+def make_run(logs, name, start, step, pointer="link"):
+    """A run's folder as training leaves it: what it records, a checkpoint, `latest.pth`."""
+    folder = logs / "logs" / "11_21" / name
+    folder.mkdir(parents=True)
+    history = [{"options": {"experiment_name": name}}]
+    if start:
+        record = {"time": start, "history": history}
+        (folder / "options.json").write_text(json.dumps(record))
+    path = folder / f"model-epoch_0_iter_{step}.pth"
+    path.write_bytes(b"weights" * 100)
+    if pointer == "link":
+        point_latest_at(path)
+    elif pointer is not None:
+        (folder / "latest.pth").write_bytes(pointer)
+    return path
+
+
+@pytest.mark.parametrize(
+    "pointer", [b"", b"/", b"\xff\xfe", b"..", b"latest.pth", b"a/b.pth", b"a\0b.pth", b"\n"]
+)
+def test_a_damaged_latest_hides_no_run(tmp_path, capsys, pointer):
+    older = make_run(tmp_path, "older", "2026-11-21T10:00:00", 5)
+    damaged = make_run(tmp_path, "damaged", "2026-11-21T09:00:00", 9, pointer)
+    assert latest_checkpoint(tmp_path) == older
+    assert f"warning: {damaged.with_name('latest.pth')}: " in capsys.readouterr().err
+    assert latest_checkpoint(tmp_path, "older") == older
+    assert capsys.readouterr().err == ""
+    assert latest_checkpoint(tmp_path, "damaged") == damaged  # what it has is found by its steps
+    with pytest.raises(InputError, match="latest.pth"):
+        load_checkpoint(damaged.with_name("latest.pth"))
+    damaged.unlink()
+    assert latest_checkpoint(tmp_path, "damaged") is None
+
+
+@pytest.mark.parametrize(
+    "options", [b"", b"[", b"[]", b"{}", b"[" * 100_000, b"\xff", b'{"time": 1}']
+)
+def test_a_damaged_record_hides_no_run(tmp_path, options):
+    good = make_run(tmp_path, "good", "2026-11-21T10:00:00", 5)
+    damaged = make_run(tmp_path, "damaged", None, 9)
+    damaged.with_name("options.json").write_bytes(options)
+    assert latest_checkpoint(tmp_path) == good
+    assert latest_checkpoint(tmp_path, "good") == good
+
+
+def test_the_newest_run_does_not_depend_on_the_times_of_files(tmp_path):
+    """A run is newer if it was started later; then, if it has taken more steps."""
+    make_run(tmp_path / "logs", "10-00-00_first", "2026-11-21T10:00:00", 90)
+    make_run(tmp_path / "logs", "11-00-00_steps", "2026-11-21T11:00:00.500+02:00", 40)
+    newest = make_run(tmp_path / "logs", "11-00-00_more", "2026-11-21T11:00:00.500", 50)
+    make_run(tmp_path / "logs", "12-00-00_original", None, 99)
+    os.utime(newest, (1, 1))
+    assert latest_checkpoint(tmp_path / "logs") == newest
+    for links in (True, False):  # cp -r; a program that follows links
+        copy = tmp_path / f"copy_{links}"
+        shutil.copytree(tmp_path / "logs", copy, symlinks=links, copy_function=shutil.copyfile)
+        found = latest_checkpoint(copy)
+        assert found.parent == copy / newest.parent.relative_to(tmp_path / "logs")
+    for path in copy.rglob("latest.pth"):  # a program that leaves links out
+        path.unlink()
+    assert latest_checkpoint(copy) == copy / newest.relative_to(tmp_path / "logs")
+
+
+def test_runs_that_record_nothing_are_compared_by_time(tmp_path):
+    newest = make_run(tmp_path, "a", None, 1)
+    other = make_run(tmp_path, "b", None, 2)
+    os.utime(other, (1, 1))
+    assert latest_checkpoint(tmp_path) == newest
+    os.utime(newest, ns=(2**63 - 1,) * 2)
+    assert latest_checkpoint(tmp_path) == newest
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_latest_is_on_the_disk_before_anything_else_is_done(tmp_path, monkeypatch, links):
+    """Its text, where links cannot be made, before it takes its name; and the name."""
+    done = []
+
+    def spy(function, name):
+        def call(*args, **kwargs):
+            done.append(name)
+            return function(*args, **kwargs)
+
+        return call
+
+    def refuse(*_):
+        raise OSError(95, "no links")
+
+    path = tmp_path / "model-epoch_0_iter_1.pth"
+    path.write_bytes(b"weights" * 100)
+    monkeypatch.setattr(os, "fsync", spy(os.fsync, "fsync"))
+    monkeypatch.setattr(os, "replace", spy(os.replace, "replace"))
+    if not links:
+        monkeypatch.setattr(os, "symlink", refuse)
+    point_latest_at(path)
+    assert done == (["replace", "fsync"] if links else ["fsync", "replace", "fsync"])
+    assert follow(tmp_path / "latest.pth") == path
+
+
+def test_kept_checkpoints_do_not_depend_on_the_times_of_files(tmp_path):
+    """As in a copy of a run, which then goes on."""
+    for step in (9, 10, 100):
+        save_checkpoint(tmp_path / f"model-epoch_0_iter_{step}.pth", {"model": {}})
+        os.utime(tmp_path / f"model-epoch_0_iter_{step}.pth", (2000 - step,) * 2)
+    point_latest_at(tmp_path / "model-epoch_0_iter_100.pth")
+    keeper = CheckpointKeeper(tmp_path, Records(checkpoint_every=1, keep_checkpoints=3))
+    assert keeper.save({"model": {}, "epoch": 0, "step": 50}) is None  # resumed from 10
+    assert [path.stem.rpartition("_")[2] for path in keeper.kept()] == ["10", "100", "50"]

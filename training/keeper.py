@@ -3,7 +3,13 @@
 import time
 from pathlib import Path
 
-from checkpoints import load_checkpoint, newest_checkpoint, point_latest_at, save_checkpoint
+from checkpoints import (
+    checkpoints_by_step,
+    load_checkpoint,
+    newest_checkpoint,
+    point_latest_at,
+    save_checkpoint,
+)
 from training.options import Records
 from util import InputError, one_line
 
@@ -59,7 +65,7 @@ class CheckpointKeeper:
             self._last_attempt = time.monotonic()
         self.newest = path
         self.failed = False
-        self.saved.append(path)
+        self.saved = [*(other for other in self.saved if other != path), path]
         try:
             self._remove_old()
         except OSError as error:
@@ -73,10 +79,11 @@ class CheckpointKeeper:
         return None
 
     def kept(self) -> list[Path]:
-        """The run's complete checkpoints, the oldest first, the newest last even if the clock was
-        set back."""
-        complete = [path for path in self.folder.glob("model-epoch_*_iter_*.pth") if path.is_file()]
-        return sorted(complete, key=lambda path: (path == self.newest, path.stat().st_mtime_ns))
+        """The run's complete checkpoints, the oldest first: those of earlier processes by their
+        steps, then those that this one has saved. The times of files decide nothing."""
+        earlier = [path for path in checkpoints_by_step(self.folder) if path not in self.saved]
+        paths = [*earlier, *(path for path in self.saved if path.is_file())]
+        return sorted(paths, key=lambda path: path == self.newest)
 
     def _remove_old(self) -> None:
         keep = self.records.keep_checkpoints

@@ -93,7 +93,7 @@ def describe_start(
 ) -> dict:
     """What `options.json` holds of each start of a run: all options, and the machine."""
     return {
-        "time": datetime.now().isoformat(timespec="seconds"),
+        "time": datetime.now().isoformat(timespec="milliseconds"),
         "first_step": first_step,
         "options": record,
         "machine": {**describe_machine(device), "processes": ranks.count},

@@ -3,7 +3,7 @@
 from pathlib import Path
 from threading import Event
 
-from checkpoints import checkpoints_by_step, latest_checkpoint, newest_checkpoint
+from checkpoints import checkpoints_by_step, latest_checkpoint, newest_checkpoint, start_of
 from util import InputError
 
 POLL_SECONDS = 1.0
@@ -80,4 +80,4 @@ def newest_run(logging_root: Path) -> Path:
     starts = list(logging_root.glob("logs/*/*/options.json"))
     if not starts:
         raise InputError(f"--checkpoint latest: there is no run under {logging_root}/logs")
-    return max(starts, key=lambda path: path.stat().st_mtime_ns).parent
+    return max((path.parent for path in starts), key=start_of)
