@@ -105,6 +105,26 @@ def test_auto_starts_a_run_continues_it_and_ends_when_it_is_done(scene, logs, tm
     )
 
 
+def test_a_resumed_run_may_change_its_learning_rate(scene, logs):
+    """As the pages advise after setbacks, which halved it; it then begins with just the given
+    one."""
+    assert run(*arguments(scene, logs, "--max_steps", 1)) == 0
+    path, content = final_checkpoint(logs, 1)
+    save_checkpoint(path, {**content, "setbacks": 3})
+    ends = {}
+    for lr in (None, 1e-4, 0.0):
+        flags = () if lr is None else ("--lr", lr, "--volume_limit", 5)
+        words = ["--resume", path, "--logging_root", logs.parent / f"{lr}", "--max_steps", 2]
+        assert run(*resume(logs, *words, *flags)) == 0
+        ends[lr] = final_checkpoint(logs.parent / f"{lr}", 2)[1]
+    assert [end["setbacks"] for end in ends.values()] == [3, 0, 0]
+    assert [end["options"]["lr"] for end in ends.values()] == [4e-4, 1e-4, 0.0]
+    assert [end["options"]["volume_limit"] for end in ends.values()] == [10.0, 5.0, 5.0]
+    name = "rendering_net.net.3.weight"
+    moved = [(end["model"][name] - content["model"][name]).abs().max() for end in ends.values()]
+    assert moved[1] > 1.5 * moved[0] > moved[2] == 0
+
+
 def test_the_run_that_latest_and_auto_find(scene, logs, tmp_path):
     def begin(name):
         assert run(*arguments(scene, logs, "--max_steps", 1, "--experiment_name", name)) == 0
@@ -133,8 +153,11 @@ def test_the_run_that_latest_and_auto_find(scene, logs, tmp_path):
     assert options_of(*render_arguments(scene / "test", logs, "latest")).run.checkpoint == second
     with pytest.raises(InputError, match="--resume latest: .*--experiment_name other"):
         found("--resume", "latest", "--experiment_name", "other")
-    with pytest.raises(InputError, match="--lr 0.1 contradicts .*_first/model-epoch_0_iter_1.pth"):
-        found("--resume", "auto", "--lr", 0.1)
+    with pytest.raises(
+        InputError,
+        match="--l1_weight 1.0 contradicts .*_first/model-epoch_0_iter_1.pth.*--checkpoint instead",
+    ):
+        found("--resume", "auto", "--l1_weight", 1)
 
     assert (
         run(*resume(logs, "--max_steps", 2, "--resume", first, "--experiment_name", "renamed")) == 0

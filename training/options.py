@@ -40,7 +40,10 @@ class Learning:
         resume="not inherited",
         type=number(int, 0),
     )
-    lr: float = option(4e-4, "learning rate of all optimizers", type=number(float, 0))
+    # Each setback halves it; a resumed run that is given another begins with just that.
+    lr: float = option(
+        4e-4, "learning rate of all optimizers", resume="changeable", type=number(float, 0)
+    )
     l1_weight: float = option(
         200.0,
         "weight of the l1 loss; the adversarial loss has weight 1",
@@ -50,6 +53,7 @@ class Learning:
         10.0,
         "value of the persistent volume above which a penalty keeps it from growing without "
         "bound; 0: none",
+        resume="changeable",
         type=number(float, 0),
     )
     num_trgt: int = option(2, "target views per step", type=number(int, 1, 64))

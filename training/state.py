@@ -85,6 +85,8 @@ def begin(start: Start, checkpoint: dict | None) -> tuple[Networks, RunProgress]
     networks = start.new_networks()
     if start.run.resume:
         progress = restore(networks, checkpoint, start.run, start.scene)
+        if checkpoint["options"].get("lr") != start.learning.lr:
+            progress.setbacks = 0  # they halved the learning rate before
         report_ranks(start, checkpoint.get("ranks", 1), networks.ranks.count)
         return networks, progress
     if start.run.checkpoint:
