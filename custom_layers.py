@@ -117,7 +117,8 @@ class OcclusionNet(nn.Module):
 
     def __init__(self, num_features: int, frustum_depth: int, proj_sidelength: int):
         super().__init__()
-        width = 4  # the paper's "low-dimensional feature vector of dimension 4"
+        # The paper's "low-dimensional feature vector of dimension 4"
+        width = 4
         self.occlusion_prep = nn.Sequential(
             Conv3dSame(num_features + 1, width, 3, bias=False),
             *norm_act_dropout(width, norm=nn.BatchNorm3d),

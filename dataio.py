@@ -32,8 +32,8 @@ SPLITS = ("train", "validation", "test")
 
 
 class Views(NamedTuple):
-    """A scene's views on a device. Selecting some copies nothing from the host, so it never waits
-    for the device."""
+    """A scene's views, all on the device: selecting some copies nothing from the host, so it never
+    waits."""
 
     images: UInt8[Tensor, "views 3 s s"]
     cam2world: Float[Tensor, "views 4 4"]
@@ -114,9 +114,12 @@ class Scene:
 
 
 def find_split(folder: Path, split: str) -> Path | None:
-    """The folder of a split of `SPLITS` of the scene that `folder` belongs to, if there is one:
-    SCENE/test beside SCENE/train or, in the original's layout, ROOT/test/NAME for ROOT/train/NAME.
-    A split that is a link belongs to the scene that it lies in, not to the one that it leads to."""
+    """The folder of another split (one of `SPLITS`) of the scene that `folder` belongs to, or None.
+
+    That is SCENE/test beside SCENE/train or, in the original's layout, ROOT/test/NAME for
+    ROOT/train/NAME. A split that is a link belongs to the scene that it lies in, not to the one
+    that it leads to.
+    """
     folder = Path(os.path.abspath(folder))
     candidates = [folder.parent / split]
     if folder.parent.name in SPLITS and folder.name not in SPLITS:
@@ -174,14 +177,16 @@ def draw_triplets(
     epoch: int,
     num_sources: int = 1,
 ) -> Int[np.ndarray, "views _"]:
-    """The triplets of one epoch (paper, section 3.1): rows of view indices: source, target 0,
+    """The triplets of one epoch (paper, section 3.1). A row holds view indices: source, target 0,
     target 1, ...
 
-    Each view is target 0 once, in random order; the other targets are random views; the source is
-    one of the five views nearest to target 0 in viewing direction, other than target 0. With more
-    `num_sources` as many targets have such a source each, and a row begins with all of them. The
-    result depends only on the arguments, so a resumed run continues with the triplets it would have
-    drawn.
+    Each view is target 0 once, in random order. The other targets are random views. The source is
+    one of the five views nearest to target 0 in viewing direction, other than target 0. If
+    `num_sources` is n > 1, each of the first n targets has such a source, and a row begins with
+    these n sources.
+
+    The result depends only on the arguments, so a resumed run continues with the triplets that it
+    would have drawn.
     """
     views = len(cam2world)
     generator = np.random.default_rng([seed, epoch])

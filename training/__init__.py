@@ -1,6 +1,17 @@
-"""Training (paper, section 3.2): `loop.train` repeats `step.train_step`, which updates `networks`
-on a batch of `data`. `options` declares what a training takes; `recipes` sets learning rates,
-dropout and averaging; `muon` is an optimizer; `guard` skips steps that are not finite; `recorder`
-decides what is reported (`log`, `validation`) and saved (`keeper`); `run_folder` holds a run's
-files; `state` is what a checkpoint holds and what resuming restores.
+"""Training (paper, section 3.2), file by file.
+
+What a step computes:
+    `step`: one training step, on a batch of `data`, of the `networks`.
+    `guard`: skips a step whose numbers are not finite. `stability`: keeps the volume bounded.
+    `recipes`: learning rates, dropout and averaging. `muon`: an optimizer.
+
+How a run goes on:
+    `options`: what a training takes. `memory`: how much memory and disk it needs.
+    `loop`: sets a run up and takes its steps.
+    `state`: what a checkpoint holds, what resuming restores, how a run goes back.
+
+What a run leaves:
+    `run_folder`: its folders, its lock, and the signals sent to it.
+    `recorder`: what is logged (`log`), measured (`validation`) and saved (`keeper`) after a step.
+    `next_commands`: what its last lines suggest.
 """

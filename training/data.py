@@ -19,8 +19,8 @@ from util import InputError, one_line
 
 
 class Batch(NamedTuple):
-    """One training sample on the device: its target views, and a source view or one for each target
-    (n is 1 or v). Images in [-1/2, 1/2]."""
+    """The views of one training step, on the device: its target views, and one source view (n is 1)
+    or one for each target (n is v). Images in [-1/2, 1/2]."""
 
     source_image: Float[Tensor, "n 3 s s"]
     source_cam2world: Float[Tensor, "n 4 4"]
@@ -55,8 +55,7 @@ def load_training_scene(
     if len(scene) - len(blind) < 2:
         raise InputError(
             f"{scene.root}: has {len(scene) - len(blind)} views that see the grid, training needs "
-            "two; "
-            "check origin, scale and near plane in intrinsics.txt"
+            "two; check origin, scale and near plane in intrinsics.txt"
         )
     for warning in verdict.warnings:
         print(f"warning: {scene.root}: {one_line(warning)}", file=sys.stderr)
@@ -76,11 +75,10 @@ def training_triplets(
     steps: range,
     num_sources: int = 1,
 ) -> Iterator[tuple[int, int, Int[np.ndarray, "views"]]]:
-    """Yields (step, epoch, triplet of view indices) for a range of steps from 0; the yielded step
-    counts from 1.
+    """Yields (step, epoch, triplet of view indices) for a range of steps.
 
-    The same step has the same triplet wherever the range begins, so a resumed run continues
-    exactly.
+    The range counts from 0, as steps taken; the yielded step counts from 1. A step has the same
+    triplet wherever the range begins, so a resumed run continues exactly.
     """
     triplets = None
     for done in steps:
@@ -93,8 +91,11 @@ def training_triplets(
 def load_batch(
     views: Views, triplet: Int[np.ndarray, "views"], num_sources: int = 1, ranks: Ranks = ALONE
 ) -> Batch:
-    """The views of a triplet of view indices (source, target 0, target 1, ...); of several ranks,
-    this one's share of the targets, and of the sources where each target has one."""
+    """The views of a triplet of view indices: source, target 0, target 1, ...
+
+    With several ranks, this one's share of the targets. Where each target has a source of its own,
+    this rank's share of the sources too.
+    """
     sources = triplet[:num_sources]
     targets = ranks.share(triplet[num_sources:])
     if num_sources > 1:

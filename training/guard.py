@@ -1,8 +1,10 @@
-"""Guards training against numbers that are not finite: such a step changes nothing and is named;
-after five in a row training goes back to its last checkpoint (`training.state.go_back`).
+"""Guards training against numbers that are not finite.
 
-The device decides about each step. The host reads the result when it waits for the device anyway,
-to log or to save.
+A step with such numbers is skipped: it changes nothing, and a warning names it. After
+`MAX_SKIPPED_STEPS` in a row training goes back to its last checkpoint (`training.state.go_back`).
+
+The device decides about each step (`training.step`). The host reads the decisions (`SkippedSteps`)
+only when it waits for the device anyway, to log or to save.
 """
 
 from collections.abc import Sequence
@@ -35,7 +37,7 @@ def check_finite(
     volume: Tensor | None,
 ) -> Bool[Tensor, "checks"]:
     """Whether each loss, each network's gradient and the volume, if there is one, is finite, in the
-    order of `CHECKED`. Parameters without a gradient are left alone."""
+    order of `CHECKED`. parameters: those of each network; those without a gradient do not count."""
     values = [*losses, *(nn.utils.get_total_norm(gradients_of(group)) for group in parameters)]
     if volume is not None:
         values.append(volume.sum())
@@ -48,8 +50,8 @@ def gradients_of(parameters: list[nn.Parameter]) -> list[Tensor]:
 
 
 class RunningStatistics:
-    """The batch norms' running statistics, which a forward pass changes before anyone knows whether
-    it was finite."""
+    """The batch norms' running statistics. A forward pass changes them before anyone knows whether
+    its numbers are finite, so a skipped step must restore them."""
 
     def __init__(self, *networks: nn.Module):
         norms = [

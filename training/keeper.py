@@ -35,8 +35,8 @@ class CheckpointKeeper:
             unfinished.unlink()
 
     def due(self, step: int) -> bool:
-        """Whether to save now: every so many steps, every so many minutes, and a minute after a
-        failure."""
+        """Whether to save now: every `--checkpoint_every` steps, at the latest after
+        `--checkpoint_minutes`, and a minute after a save that failed."""
         wait = self.records.checkpoint_minutes
         if self.failed:
             wait = min(1, wait)
@@ -54,11 +54,8 @@ class CheckpointKeeper:
         try:
             save_checkpoint(path, checkpoint)
             point_latest_at(path)
-        except (
-            OSError,
-            RuntimeError,
-            MemoryError,
-        ) as error:  # torch reports a failed write as RuntimeError
+        except (OSError, RuntimeError, MemoryError) as error:
+            # torch reports a failed write as RuntimeError
             self.failed = True
             return f"{path} could not be saved: {one_line(str(error))}"
         finally:
@@ -103,8 +100,8 @@ class CheckpointKeeper:
 
 
 def remove_optimizers(path: Path) -> None:
-    """Rewrites a checkpoint without its optimizers' state, whole or not at all, with its time. A
-    damaged one stays."""
+    """Rewrites a checkpoint without its optimizers' state, atomically. Its modification time stays.
+    A damaged checkpoint is left alone."""
     try:
         checkpoint = load_checkpoint(path)
     except InputError:

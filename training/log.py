@@ -19,13 +19,14 @@ from training.step import Losses, Step
 
 
 class TensorboardLog:
-    """Event files in one folder, written at once and in order, so that what a checkpoint follows is
-    on disk.
+    """Event files in one folder. Each entry is written at once, so that all entries before a
+    checkpoint are on disk.
 
     If the folder cannot be written, entries are lost but training goes on; a new file is begun when
     it can be written again. (tensorboardX's SummaryWriter writes in a thread that ends on a full
-    disk, and training then hangs.) `first_step`: what an earlier process logged from this step on
-    is hidden.
+    disk, and training then hangs.)
+
+    first_step: what was logged before of this step and later ones is hidden.
     """
 
     def __init__(self, folder: Path, first_step: int):
@@ -100,9 +101,10 @@ class ProgressBar(Progress):
 
     def show(self, losses: dict[str, float], l1_weight: float) -> None:
         """Shows the values of `Losses`."""
-        self._psnr = (
-            losses["psnr"] if self._psnr is None else 0.9 * self._psnr + 0.1 * losses["psnr"]
-        )
+        if self._psnr is None:
+            self._psnr = losses["psnr"]
+        else:
+            self._psnr = 0.9 * self._psnr + 0.1 * losses["psnr"]
         self._shown |= {
             "loss": f"{l1_weight * losses['l1'] + losses['generator']:.2f}",
             "psnr": f"{self._psnr:.2f}",
@@ -122,6 +124,6 @@ class ProgressBar(Progress):
 
 
 def losses_on_host(losses: Losses) -> dict[str, float]:
-    """The losses that the model has, by name. Waits for the device, once."""
+    """Those values of `Losses` that are not None, by name. Waits for the device, once."""
     values = {name: loss for name, loss in losses._asdict().items() if loss is not None}
     return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))

@@ -65,8 +65,11 @@ def train(options: TrainingOptions, checkpoint: dict | None, ranks: Ranks = ALON
 def set_up(
     options: TrainingOptions, checkpoint: dict | None, ranks: Ranks
 ) -> tuple[Training, Validation | None]:
-    """Reads the scene and brings networks to where the run begins. Writes nothing. Raises
-    `InputError` for what cannot be trained. The first rank alone reads views to validate with."""
+    """Reads the scene, and makes the networks or restores them to where the run begins.
+
+    Writes nothing. Raises `InputError` for what cannot be trained. Only the first rank reads views
+    to validate with.
+    """
     run = options.run
     learning = options.learning
     machine = options.machine
@@ -112,7 +115,7 @@ def require_same_scene(scene: Scene, ranks: Ranks) -> None:
 
 
 def report_start(training: Training) -> None:
-    """Prints what is trained on what."""
+    """Prints the scene, the model and the steps that are left."""
     options = training.options
     scene = training.scene
     millions = count_parameters(training.networks.model) / 1e6
@@ -126,9 +129,9 @@ def report_start(training: Training) -> None:
 def run_to_end(training: Training, recorder: Recorder | None, signals: Signals) -> int:
     """Takes all steps and returns the exit code of `train`.
 
-    Where too many steps in a row are not finite, training goes back to its newest checkpoint, or to
-    the one that it began with, and continues at half the learning rate, at most `MAX_SETBACKS`
-    times. Only the first rank has a recorder.
+    If too many steps in a row are not finite, training goes back to its newest checkpoint, or to
+    where it began, and continues at half the learning rate, at most `MAX_SETBACKS` times. Only the
+    first rank has a recorder.
     """
     while True:
         steps = training.steps
@@ -154,8 +157,8 @@ def run_to_end(training: Training, recorder: Recorder | None, signals: Signals) 
 
 
 def set_back(training: Training, recorder: Recorder | None, reason: str) -> None:
-    """Takes networks and progress back to the last good checkpoint; each time halves the learning
-    rate. The clock goes on."""
+    """Takes networks and progress back to the last good checkpoint and halves the learning rate
+    (`learning_rate_schedules`). The clock goes on."""
     before = training.progress
     saved = recorder.keeper.saved if recorder else []
     training.networks, progress, good = go_back(training.start, saved, training.networks.ranks)
@@ -195,11 +198,12 @@ def run_steps(training: Training, recorder: Recorder | None, signals: Signals) -
             progress.step = step
             bar.update()
 
+            # All ranks must decide alike: one that is asked to stop or to save asks all.
             wants_save = signals.save or (recorder is not None and recorder.keeper.due(step))
             stop, save = ranks.largest(signals.stop or 0, wants_save)
             due = due_after(step, steps.stop, training.options.records, stop, bool(save))
             if not any(due):
-                continue  # what is due waits for the device
+                continue  # without waiting for the device
             read_skipped(skipped, progress, bar)
             signals.save = signals.save and not save
             if recorder:  # other ranks wait for the first in the next step
@@ -226,8 +230,8 @@ def take_step(
     step: int,
     triplet: Int[np.ndarray, "views"],
 ) -> tuple[Batch, Step]:
-    """One step, from 1, on a triplet of view indices: both networks, their learning rates and the
-    average of the weights. Does not wait for the device."""
+    """Takes one step, counted from 1, on a triplet of view indices: updates both networks, the
+    learning rates and the average of the weights. Does not wait for the device."""
     learning = training.options.learning
     networks = training.networks
     batch = load_batch(views, triplet, learning.num_sources, networks.ranks)
@@ -241,8 +245,8 @@ def take_step(
 
 
 def read_skipped(skipped: SkippedSteps, progress: RunProgress, bar: ProgressBar) -> None:
-    """Names the steps that were skipped since the last call. Raises `NotFinite` after too many in a
-    row. Waits for the device."""
+    """Warns of each step skipped since the last call. Raises `NotFinite` after too many in a row.
+    Waits for the device."""
     for line in skipped.read():
         bar.report("warning", line)
     progress.skipped_in_a_row = skipped.in_a_row

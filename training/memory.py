@@ -1,4 +1,4 @@
-"""How much memory and disk a training run needs, told before any of it is taken.
+"""How much memory and disk a training run needs, printed before it takes any.
 
 The networks are built and called on the device "meta", where tensors have shapes but no memory.
 """
@@ -27,12 +27,14 @@ LIBRARIES = GIB // 4  # what PyTorch loads in the first steps, on a CPU
 
 
 class Needs(NamedTuple):
-    """Bytes that training takes, in memory besides what the process holds already, and in a
-    checkpoint.
+    """Bytes that training takes.
 
+    In memory, besides what the process holds already:
     state: weights, optimizers, volume and the average of the weights. step: activations, or
-    gradients if larger, since the backward pass frees the ones as it makes the others.
-    weights, optimizers: the two parts of a checkpoint, the first with the volume and the average.
+    gradients if larger, since the backward pass frees activations while it makes gradients.
+
+    In a checkpoint:
+    weights: of both networks, with the volume and the average. optimizers: their state.
     """
 
     state: int
@@ -93,15 +95,15 @@ def training_needs(architecture: Architecture, learning: Learning) -> Needs:
 
 
 def needs_of_rank(architecture: Architecture, learning: Learning, ranks: Ranks) -> Needs:
-    """What each of several ranks needs, which share the target views."""
+    """What each rank needs: ranks share the target views."""
     return training_needs(
         architecture, replace(learning, num_trgt=learning.num_trgt // ranks.count)
     )
 
 
 def report_memory(needs: Needs, device: torch.device, ranks: Ranks) -> None:
-    """Prints what a process needs, and warns where that is more than there is. Those of one machine
-    share its memory, but no GPU."""
+    """Prints what a process needs, and warns if that is more than there is. The processes of one
+    machine share its memory; each has a GPU of its own."""
     if device.type == "cuda":
         program = 0
         held = 0
@@ -119,19 +121,19 @@ def report_memory(needs: Needs, device: torch.device, ranks: Ranks) -> None:
         f"{needs.state / GIB:.1f}, activations and gradients {needs.step / GIB:.1f})",
         flush=True,
     )
-    if (more := sharing * (total - held)) > free:
+    more = sharing * (total - held)
+    if more > free:
         print(
             f"warning: training needs about {more / GIB:.1f} GiB more than now, and {device} has "
             f"{free / GIB:.1f} GiB left; --img_sidelength, --grid_dim, --num_grid_feats, --nf0 and "
-            "--num_trgt decide "
-            "what it needs",
+            "--num_trgt decide what it needs",
             file=sys.stderr,
         )
 
 
 def report_disk(needs: Needs, run: Run, records: Records) -> None:
-    """Prints what the checkpoints that a run keeps will take, and the one more that is there while
-    it is saved. Warns where that is more than there is."""
+    """Prints how much disk a run's checkpoints take: those that it keeps, and one more while it is
+    saved. Warns if that is more than there is."""
     whole = needs.weights + needs.optimizers
     rest = needs.weights if records.keep_optimizer == "last" else whole
     if not records.keep_checkpoints:

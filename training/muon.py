@@ -15,11 +15,8 @@ from custom_layers import IntegrationNet
 MOMENTUM = 0.8
 STEP = 0.8  # root mean square of a kernel's update, in learning rates
 ITERATIONS = 3
-COEFFICIENTS = (
-    3.4445,
-    -4.7750,
-    2.0315,
-)  # of x, x^3 and x^5: this polynomial, repeated, takes (0, 1] near 1
+# Of x, x^3 and x^5: this polynomial, applied repeatedly, takes (0, 1] near 1.
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(torch.optim.Optimizer):
@@ -49,9 +46,8 @@ class Muon(torch.optim.Optimizer):
             if not state:
                 state["exp_avg"] = torch.zeros_like(kernel)
             momentum = state["exp_avg"]
-            gradient = torch.where(
-                skipped, momentum, kernel.grad
-            )  # in a skipped step the momentum stays
+            # In a skipped step the momentum stays.
+            gradient = torch.where(skipped, momentum, kernel.grad)
             momentum.lerp_(gradient, 1 - MOMENTUM)
             directions.append(gradient.lerp(momentum, MOMENTUM))  # Nesterov's
         for kernel, direction in zip(kernels, orthogonalized(directions), strict=True):
@@ -60,9 +56,11 @@ class Muon(torch.optim.Optimizer):
 
 
 def kernels_of(network: nn.Module) -> list[nn.Parameter]:
-    """What MUON is for: kernels, but not those of one output channel, which have a single singular
-    value, and not the GRU's. With MUON nearly all of the GRU's proposals S_t (paper, equation 4)
-    became 0 within some hundred steps: photos entered the volume no more, and it only decayed.
+    """The kernels that MUON updates: all but two kinds.
+
+    A kernel of one output channel has a single singular value. The GRU's kernels are left to ADAM:
+    with MUON nearly all of its proposals S_t (paper, equation 4) became 0 within some hundred
+    steps; photos no longer entered the volume, and it only decayed.
     """
     recurrent = {
         parameter
@@ -84,9 +82,9 @@ def orthogonalized(kernels: list[Tensor]) -> list[Tensor]:
     V^T, where p(S) lies between 0.68 and 1.21, but is less for singular values below a fiftieth of
     the Frobenius norm.
 
-    The polynomials are computed of the Gram matrix, the smaller of M M^T and M^T M, for all that
-    are equally large at once, and M is multiplied by the result: less work than to repeat them on
-    M.
+    The iteration runs on each matrix's Gram matrix, the smaller of M M^T and M^T M; then M is
+    multiplied by the result. This is less work than iterating on M. Gram matrices of one size are
+    computed as one batch.
     """
     matrices = [kernel.flatten(1) for kernel in kernels]
     wide = [matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T for matrix in matrices]

@@ -75,9 +75,12 @@ def build_networks(
 def make_optimizers(
     model: nn.Module, discriminator: nn.Module, lr: float, optimizer: str
 ) -> dict[str, Optimizer]:
-    """Optimizers by their names in a checkpoint: ADAM (Kingma and Ba, 2015), but MUON for the
-    model's kernels if `optimizer` says so. Where the attribute `found_inf` of one, a tensor, is 1,
-    a step changes nothing."""
+    """Optimizers by their names in a checkpoint: ADAM (Kingma and Ba, 2015), or MUON for the
+    model's kernels if `optimizer` is "muon".
+
+    An optimizer whose attribute `found_inf`, a tensor, is 1 changes nothing in its next step. A
+    training step sets it.
+    """
     kernels = kernels_of(model) if optimizer == "muon" else []
     others = [
         parameter
@@ -88,4 +91,6 @@ def make_optimizers(
         "model_optimizer": torch.optim.Adam(others, lr, fused=True),
         "discriminator_optimizer": torch.optim.Adam(discriminator.parameters(), lr, fused=True),
     }
-    return optimizers | ({"kernel_optimizer": Muon(kernels, lr)} if kernels else {})
+    if kernels:
+        optimizers["kernel_optimizer"] = Muon(kernels, lr)
+    return optimizers

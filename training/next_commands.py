@@ -1,4 +1,4 @@
-"""What a training ends with on the terminal: the commands to run next, ready to be pasted."""
+"""The commands to run after a training, which its last lines on the terminal show to be pasted."""
 
 import os
 import shlex

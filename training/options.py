@@ -88,13 +88,15 @@ class Learning:
 
     @property
     def num_sources(self) -> int:
-        """Source views per step: one, which the volume takes in and which is near target 0; for a
-        model that renders a view from its source, one near each target (paper, section 4: 'one of
-        the top-5 nearest neighbors')."""
+        """Source views per step.
+
+        DeepVoxels integrates one, near target 0. A model that renders a view from its source has
+        one near each target (paper, section 4: 'one of the top-5 nearest neighbors').
+        """
         return self.num_trgt if self.model in FROM_SOURCE else 1
 
     def total_steps(self, num_views: int) -> int:
-        """The number of steps in all, of which a resumed run has some behind it."""
+        """The number of steps in all, including those before `--resume`."""
         steps = self.max_epoch * num_views
         return steps if self.max_steps is None else min(steps, self.max_steps)
 

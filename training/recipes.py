@@ -24,9 +24,9 @@ def learning_rate_schedule(
     """Holds the learning rate at `lr`, then lowers it linearly to 0 over the last fraction `decay`
     of the steps.
 
-    steps: the range of steps to run; `steps.start` are done, a run of `steps.stop` steps in all.
-    The rate depends on these alone, so a resumed run continues exactly, and one with another length
-    follows the new schedule.
+    steps: the range of steps that are left; `steps.start` are done, `steps.stop` is the length of
+    the run. The rate depends only on the step and that length, so a resumed run continues exactly,
+    and one with another length follows the new schedule.
     """
 
     def factor(done: int) -> float:
@@ -61,8 +61,8 @@ class WeightAverage(AveragedModel):
         self.eval().requires_grad_(False)
 
     def update(self, model: nn.Module, step: int) -> None:
-        """Includes the model after `step` (from 1). The first steps, soon outdated, get smaller
-        weights."""
+        """Includes the model after `step`, counted from 1. Early in training the average decays
+        faster, because the first weights are soon outdated."""
         self.n_averaged.fill_(step)
         self.update_parameters(model)
 

@@ -1,4 +1,10 @@
-"""What a run reports and saves while it trains. Of several ranks only the first does."""
+"""What a run reports and saves while it trains, and when.
+
+`due_after` decides what is due after a step. `Recorder.record` then does it: it logs, validates and
+saves. A checkpoint is due at the end of a run, when a signal asks for it, and when
+`CheckpointKeeper.due` says so: every so many steps or minutes. With several ranks, only the first
+has a recorder.
+"""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -27,8 +33,11 @@ class Due(NamedTuple):
 
 
 def due_after(step: int, last_step: int, records: Records, stop: int, save: bool) -> Due:
-    """What is due after a step, from 1. stop, save: what was asked for; a stop makes it the last
-    one."""
+    """What is due after a step, counted from 1.
+
+    stop: the number of the signal that asks to stop, or 0; a stop makes this step the last. save:
+    whether a checkpoint is asked for.
+    """
     at_end = step == last_step
     last = at_end or stop != 0
     validation = False
@@ -54,13 +63,14 @@ class Recorder:
         self._validation = validation
 
     def begin(self, bar: ProgressBar) -> None:
-        """Before the steps that are left: opens a new log, which hides what an earlier process
-        logged of them."""
+        """Opens a new log for the steps that are left. It hides what was logged of these steps
+        before."""
         self._bar = bar
         self._log = TensorboardLog(self._runs, self._training.progress.step + 1)
 
     def record(self, due: Due, batch: Batch, result: Step) -> None:
-        """Reports and saves what is due after a step. Nothing is shown of a skipped one."""
+        """Reports and saves what is due after a step. A skipped step has no losses or pictures to
+        show."""
         progress = self._training.progress
         if due.scalars and not progress.skipped_in_a_row:
             self._report_losses(result)

@@ -1,5 +1,7 @@
-"""A run's folders: found or made, held by one process, with a record of each start; and the signals
-sent to a run."""
+"""A run's folders and the signals sent to a run.
+
+One process holds the folders (`RunLock`). `options.json` records each start.
+"""
 
 import json
 import os
@@ -20,10 +22,10 @@ from machine.runtime import describe_machine
 from machine.signals import ENDING, handling
 from util import InputError, make_run_folder, read_text, write_json
 
-# not on Windows
+# Windows has neither signal.
 SIGHUP = getattr(signal, "SIGHUP", None)
 SIGUSR1 = getattr(signal, "SIGUSR1", None)
-SAME_REQUEST = 1.0  # seconds
+SAME_REQUEST = 1.0  # seconds within which a second signal repeats the first request
 
 
 @contextmanager
@@ -80,10 +82,8 @@ def remove_unfinished(root: Path) -> None:
     """Removes the checkpoints that runs under the root were writing when they were killed. A run
     killed during its first save is never resumed, so it would not remove its own."""
     for part in root.glob("logs/*/*/.*.pth.part"):
-        with (
-            suppress(InputError, OSError),
-            RunLock(part.parent) as lock,
-        ):  # a run that lives holds its lock
+        # A run that is alive holds its lock, which raises InputError here.
+        with suppress(InputError, OSError), RunLock(part.parent) as lock:
             if lock.descriptor() is not None:  # without file locks nobody knows
                 part.unlink()
 

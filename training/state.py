@@ -1,5 +1,9 @@
-"""The state of a run: how far it has come, what a checkpoint holds, what `--resume` restores, what
-`--checkpoint` starts from, and what a run goes back to when its numbers are not finite."""
+"""The state of a run.
+
+`snapshot`: what a checkpoint holds. `begin`: where a run begins; `--resume` restores all of it
+(`restore`), `--checkpoint` the weights alone (`start_from`). `go_back`: where a run begins again
+when its numbers are not finite.
+"""
 
 import time
 from collections.abc import Callable
@@ -29,9 +33,9 @@ MAX_SETBACKS = 5
 class RunProgress:
     """How far a run has come.
 
-    step: steps taken. seconds: of training, without pauses, when the clock was last read. setbacks:
-    how often training went back to a checkpoint; each halves the learning rate. skipped_in_a_row:
-    how many of the last steps were skipped, when the device was last asked.
+    step: steps taken. seconds: time spent training, without pauses, as of the last `read_clock`.
+    setbacks: how often training went back to a checkpoint; each halves the learning rate.
+    skipped_in_a_row: how many of the last steps were skipped, as of the last look at the device.
     """
 
     step: int = 0
@@ -48,8 +52,8 @@ class RunProgress:
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run starts, so that it can start again. new_networks: makes networks that have
-    learned nothing yet."""
+    """All that a run's beginning depends on, kept so that it can begin again. new_networks: makes
+    networks that have learned nothing yet."""
 
     run: Run
     learning: Learning
@@ -59,7 +63,7 @@ class Start:
 
 @dataclass
 class Training:
-    """A run while it trains. Networks and progress are replaced where it goes back."""
+    """A run while it trains. When it goes back, networks and progress are replaced."""
 
     options: TrainingOptions
     start: Start
@@ -79,8 +83,8 @@ class Training:
 def begin(start: Start, checkpoint: dict | None) -> tuple[Networks, RunProgress]:
     """The networks that a run begins with, and how far they have come.
 
-    `checkpoint` is that of `--resume`, which is continued exactly, or of `--checkpoint`, whose
-    weights are the start.
+    `checkpoint` is the one that `--resume` or `--checkpoint` names: a resumed run continues it
+    exactly, any other takes only its weights.
     """
     networks = start.new_networks()
     if start.run.resume:
@@ -97,9 +101,11 @@ def begin(start: Start, checkpoint: dict | None) -> tuple[Networks, RunProgress]
 def go_back(
     start: Start, saved: list[Path], ranks: Ranks
 ) -> tuple[Networks, RunProgress, Path | None]:
-    """Begins again from the newest intact one of the checkpoints that this process has `saved`,
-    else as the run began. Returns that checkpoint too. The first rank reads it for all; `saved` is
-    its own."""
+    """Begins again from the newest intact checkpoint that this process has `saved`, else from where
+    the run began. Returns also the checkpoint that it used, or None.
+
+    The first rank reads the checkpoint for all; only its `saved` counts.
+    """
     for path in reversed(ranks.from_first(lambda: saved)):
         checkpoint = ranks.from_first(lambda path=path: _checkpoint_if_whole(path))
         if checkpoint is None:
@@ -124,7 +130,8 @@ def _checkpoint_if_whole(path: Path) -> dict | None:
 def snapshot(
     networks: Networks, progress: RunProgress, scene: Scene, record: dict[str, object]
 ) -> dict:
-    """The content of a checkpoint, from which `--resume` continues exactly. record: the options."""
+    """The content of a checkpoint, from which `--resume` continues exactly. record: every flag's
+    value by its name."""
     content = {
         "model": networks.model.state_dict(),
         "discriminator": networks.discriminator.state_dict(),
@@ -206,8 +213,8 @@ def check_scene(checkpoint: dict, run: Run, scene: Scene) -> None:
 
 
 def report_ranks(start: Start, before: object, now: int) -> None:
-    """Says if another number of processes continues a run, since batch norms then see other
-    numbers of views."""
+    """Says if a run continues with another number of processes: each batch norm then sees another
+    number of views."""
     if before != now and isinstance(before, int):
         targets = start.learning.num_trgt
         print(

@@ -18,8 +18,11 @@ from training.stability import volume_penalty
 
 
 class Losses(NamedTuple):
-    """The losses of a step, averaged over targets, its PSNR in dB, and the volume's largest value
-    (None for a model without a volume). They stay on the device: no step waits for it."""
+    """The losses of a step and its PSNR (dB), averaged over targets, and the volume's largest value
+    (None for a model without a volume).
+
+    They stay on the device, so that a step need not wait for it.
+    """
 
     l1: Float[Tensor, ""]
     generator: Float[Tensor, ""]
@@ -48,11 +51,11 @@ def train_step(
     """Takes both gradients from one forward pass, then updates both networks, then stores the new
     volume.
 
-    Of several ranks each has its share of the target views in `batch`. Batch norms see these alone.
+    If a loss, a gradient or the volume is not finite, the step is skipped: weights, running
+    statistics and volume stay as they were. The device decides this; nothing here waits for it.
 
-    If a loss, a gradient or the volume is not finite, weights, running statistics and volume stay
-    as they were. The device decides this; nothing here waits for it. `volume_limit`: see
-    `--volume_limit`; 0: none.
+    With several ranks, `batch` holds this rank's share of the target views, and batch norms see
+    only those. `volume_limit`: see `--volume_limit`; 0 for none.
     """
     model = networks.model
     discriminator = networks.discriminator
@@ -74,33 +77,38 @@ def train_step(
     penalty = 0.0
     if integration is not None and volume_limit:
         penalty = volume_penalty(integration.volume, volume_limit)
-    # The discriminator's pass first: the model's then frees the large activations of rendering as
-    # it goes.
+
+    # The discriminator's backward pass comes first, so that the model's can free the large
+    # activations of rendering as it goes.
     discrimination.backward(inputs=networks.discriminator_parameters, retain_graph=True)
     (l1_weight * l1 + generator + penalty).backward(inputs=networks.model_parameters)
     with torch.no_grad():
         psnr = -10 * (fake.float() - real).square().mean(dim=(1, 2, 3)).log10().mean()
-    volume = None if integration is None else integration.volume.detach()
-    losses = Losses(
-        l1.detach(),
-        generator.detach(),
-        discrimination.detach(),
-        psnr,
-        None if volume is None else volume.max(),
-    )
+    volume = None
+    volume_max = None
+    if integration is not None:
+        volume = integration.volume.detach()
+        volume_max = volume.max()
+    losses = Losses(l1.detach(), generator.detach(), discrimination.detach(), psnr, volume_max)
+
     if networks.ranks.count > 1:  # from here on all ranks have the same numbers, and decide alike
-        gradients = gradients_of(networks.model_parameters + networks.discriminator_parameters)
-        networks.ranks.average_(
-            [
-                *gradients,
-                *networks.running_statistics.means_and_variances,
-                *losses[:4],
-                *([] if volume is None else [volume, losses.volume_max]),
-            ]
-        )
+        parameters = networks.model_parameters + networks.discriminator_parameters
+        averaged = [
+            *gradients_of(parameters),
+            *networks.running_statistics.means_and_variances,
+            losses.l1,
+            losses.generator,
+            losses.discriminator,
+            losses.psnr,
+        ]
+        if volume is not None:
+            averaged += [volume, volume_max]
+        networks.ranks.average_(averaged)
 
     finite = check_finite(
-        losses[:3], [networks.model_parameters, networks.discriminator_parameters], volume
+        [losses.l1, losses.generator, losses.discriminator],
+        [networks.model_parameters, networks.discriminator_parameters],
+        volume,
     )
     all_finite = finite.all()
     for optimizer in networks.optimizers.values():

@@ -25,15 +25,15 @@ MAX_VIEWS = 8
 
 @dataclass(frozen=True)
 class Validation:
-    """The held-out views, and the training views next to them for a baseline that renders from
-    those."""
+    """The held-out views, and, for a baseline that renders from training views, the nearest of
+    these."""
 
     views: Scene
     neighbors: Neighbors | None
 
     def measure(self, networks: Networks, machine: Machine) -> dict[str, float]:
         """PSNR (dB) and SSIM, each averaged over the held-out views, with the weights that a test
-        would take."""
+        would use: their moving average if there is one."""
         model = networks.average.module if networks.average else networks.model
         device = torch.device(machine.device)
         was_training = model.training
