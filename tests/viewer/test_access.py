@@ -176,9 +176,11 @@ def test_names_are_cut_by_bytes(serve):
 
 def test_previews_keep_nobody_out(serve):
     port = serve().server.get_port()
+    clients = []
     with contextlib.ExitStack() as stack:
         for _ in range(PREVIEWS):
             client = stack.enter_context(connected(port))
+            clients.append(client)
             client.click("Add this view")
             client.wait_for(lambda client: "'1'" in client.text())
             client.click("Seconds", value=120.0)
@@ -186,8 +188,8 @@ def test_previews_keep_nobody_out(serve):
             client.wait_for(lambda client: client.control("Stop"))
         newcomer = stack.enter_context(connected(port))
         newcomer.wait_for(lambda client: client.control("Preview"))
-        client.click("Stop")
-        client.wait_for(lambda client: client.control("Preview"))
+        clients[-1].click("Stop")
+        clients[-1].wait_for(lambda client: client.control("Preview"))
 
 
 def test_a_click_before_all_controls_are_there_is_done_after(serve, monkeypatch, capfd):
