@@ -10,7 +10,7 @@ import websockets.sync.client
 import zstandard
 
 PROTOCOL = f"viser-v{viser.__version__}"
-SECONDS = 30  # of patience
+SECONDS = 120  # of patience, on a busy machine
 
 
 def get(port: int, path: str = "/", **headers) -> http.client.HTTPResponse:

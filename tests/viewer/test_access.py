@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tests.viewer.client import connected, get, handshake
+from tests.viewer.client import SECONDS, connected, get, handshake
 from util import InputError
 from viewer import picture_choices
 from viewer import session as sessions
@@ -197,7 +197,7 @@ def test_a_click_before_all_controls_are_there_is_done_after(serve, monkeypatch,
     draw_legend = picture_choices.depth_legend
 
     def draw_late(*size):
-        clicked.wait(30)
+        clicked.wait(SECONDS)
         return draw_legend(*size)
 
     monkeypatch.setattr(picture_choices, "depth_legend", draw_late)
