@@ -1,11 +1,17 @@
 """Captures as other programs write them: what a file says shows in the scene, or a line says that
 it does not."""
 
+import contextlib
+import io
 import json
 import shutil
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from data_util import (
@@ -19,7 +25,7 @@ from data_util import (
 )
 from geometry.cameras import look_at, opengl2opencv
 from scenes import colmap, llff, nerf_synthetic, transforms_json
-from scenes.capture.transforms import read_transforms_file
+from scenes.capture.transforms import SPECIAL_CASES, read_transforms_file
 from util import InputError
 
 WIDTH = 54
@@ -101,6 +107,73 @@ def test_every_way_to_give_a_focal_length(tmp_path, fields, focal_x, focal_y, pe
 
 def has_x(fields):
     return any(name in fields for name in ("fl_x", "fx", "K", "x_fov", "camera_angle_x"))
+
+
+VALUES = {
+    **dict.fromkeys(["fl_x", "fl_y", "fx", "fy"], st.floats(40, 80)),
+    **dict.fromkeys(["x_fov", "y_fov"], st.floats(20, 120)),
+    **dict.fromkeys(["camera_angle_x", "camera_angle_y"], st.floats(0.2, 2.5)),
+    **dict.fromkeys(["cx", "cy"], st.floats(10, 50)),
+    **dict.fromkeys(["w", "h"], st.integers(40, 80)),
+    **dict.fromkeys(["k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "sx1"], st.floats(0.01, 0.1)),
+    "K": st.floats(40, 80).map(lambda focal: [[focal, 0, 20], [0, focal + 1, 30], [0, 0, 1]]),
+    "camera_model": st.sampled_from(["PINHOLE", "SIMPLE_RADIAL", "OPENCV", "OPENCV_FISHEYE"]),
+    "is_fisheye": st.booleans(),
+    **dict.fromkeys(["aabb_scale", "scale", "offset", "rotation"], st.integers(0, 9)),
+}
+FIELD = st.sampled_from(sorted(VALUES)).flatmap(lambda name: st.tuples(st.just(name), VALUES[name]))
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(st.lists(FIELD, max_size=4).map(dict), FIELD, st.booleans())
+def test_a_field_shows_in_the_camera_or_is_named(fields, field, in_frame):
+    """One field more changes a camera, or a line names it, or the file is refused."""
+    name, value = field
+
+    def read(*, more):
+        content = json.loads(json.dumps(base))
+        if more:
+            (content["frames"][0] if in_frame else content)[name] = value
+        (folder / "transforms.json").write_text(json.dumps(content))
+        with contextlib.redirect_stderr(io.StringIO()) as error:
+            frames = read_transforms_file(folder / "transforms.json").frames
+        line = error.getvalue().partition(": not used: ")[2]
+        return frames[0].camera, line.strip().split(", ")
+
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        base = {"fl_x": 60.0, **write_capture(folder, 2), **fields}
+        base.pop(name, None)
+        try:
+            before, _ = read(more=False)
+            after, named = read(more=True)
+        except InputError:
+            return
+    assert after != before or name in named or says_nothing(name, value, before)
+
+
+def says_nothing(name, value, camera):
+    """Whether the camera would be the same without the field, because that is what it says."""
+    agrees = {
+        "w": camera.width,
+        "h": camera.height,
+        "cx": camera.center_x,
+        "cy": camera.center_y,
+    }
+    if name in ("x_fov", "camera_angle_x"):
+        radians = np.radians(value) if name == "x_fov" else value
+        return abs(camera.width / 2 / np.tan(radians / 2) / camera.focal_x - 1) < 0.011
+    if name in ("y_fov", "camera_angle_y"):
+        radians = np.radians(value) if name == "y_fov" else value
+        return abs(camera.height / 2 / np.tan(radians / 2) / camera.focal_y - 1) < 0.011
+    if name in ("fl_x", "fx", "fl_y", "fy"):
+        focal = camera.focal_x if name.endswith("x") else camera.focal_y
+        return abs(value / focal - 1) < 0.011
+    if name == "camera_model":
+        return camera.model.endswith(SPECIAL_CASES.get(value, value))  # FULL_OPENCV by its k3
+    if name == "is_fisheye":
+        return not value or camera.model == "OPENCV_FISHEYE"
+    return agrees.get(name) == value
 
 
 def test_fields_that_are_not_used_are_named(tmp_path, capsys):
