@@ -4,7 +4,11 @@ taken in turns.
     python -m benchmarks.kernels --preset small --json kernels.json
 
 Of each ratio the median and the quartiles over the turns. `frames` is a batch of four, `frame` a
-single one.
+single one. On a busy machine take `OMP_NUM_THREADS=1` and `--cpu_time`. As a processor without
+AVX-512 would compute:
+
+    ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
+        OMP_NUM_THREADS=1 python -m benchmarks.kernels --preset small --cpu_time
 """
 
 import copy
@@ -34,6 +38,7 @@ BY_THRESHOLD = {
     "winograd": {"WINOGRAD_MIN_CHANNELS": 2**30},
     "folded_conv3d": {"FOLDED_MAX_CHANNELS": 0},
     "norm_act": {"LEAN_MIN_ELEMENTS": 2**60},
+    "weight_gradient": {"COPIED_GRADIENT_MIN_ELEMENTS": 2**60},
 }
 BY_CLASS = {
     kernel.__name__: kernel
@@ -52,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--calls", type=number(int, 1), default=1, help="calls per measurement (default: 1)"
+    )
+    parser.add_argument(
+        "--cpu_time",
+        action="store_true",
+        help="measure the process's own time, which other programs hardly change; for one thread",
     )
     parser.add_argument(
         "--only",
@@ -78,15 +88,16 @@ def measure(opt: Namespace) -> dict[str, dict[str, list[float]]]:
         Machine(device="cpu", precision=opt.precision),
     )
     chosen = opt.only or [*BY_THRESHOLD, *BY_CLASS, PREPARED]
+    clock = time.process_time if opt.cpu_time else time.perf_counter
 
     def compare(
         timed: str, kernel: str, call: Callable, other: Callable, *models: nn.Module
     ) -> None:
         ratios = []
         for turn in range(opt.turns + 1):
-            with_all = seconds(call, opt.calls)
+            with_all = seconds(call, opt.calls, clock)
             with without(kernel, *models):
-                ratios.append(seconds(other, opt.calls) / with_all)
+                ratios.append(seconds(other, opt.calls, clock) / with_all)
             if turn == 0:
                 ratios.clear()  # it warms up
         low, _, high = quantiles(ratios, n=4)
@@ -138,12 +149,12 @@ def without(kernel: str, *models: nn.Module) -> Iterator[None]:
         layer.__class__ = fast
 
 
-def seconds(call: Callable, calls: int) -> float:
+def seconds(call: Callable, calls: int, clock: Callable[[], float]) -> float:
     """Mean seconds of a call."""
-    start = time.perf_counter()
+    start = clock()
     for _ in range(calls):
         call()
-    return (time.perf_counter() - start) / calls
+    return (clock() - start) / calls
 
 
 if __name__ == "__main__":

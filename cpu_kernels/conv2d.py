@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cpu_kernels.few_pixels import conv2d_few_pixels, conv_transpose2d_few_pixels, has_few_pixels
+from cpu_kernels.weight_gradient import CopyingConv, gains_from_copies
 from cpu_kernels.winograd import WinogradConv2d, convolve_tiles, fits_tiles, transform_kernel
 
 
@@ -34,6 +35,8 @@ class FastConv2d(nn.Conv2d):
         if has_few_pixels(x, height * width):
             return conv2d_few_pixels(x, self.weight, self.bias, stride)
         if stride != 1 or not fits_tiles(x, self.weight):
+            if gains_from_copies(x, self.weight):
+                return CopyingConv.apply(x, self.weight, self.bias, stride)
             return super().forward(x)
         if not self.frozen:
             return WinogradConv2d.apply(x, self.weight, self.bias)

@@ -1,5 +1,5 @@
 """3x3x3 convolutions with replication padding to few channels: 2x2 voxels of the output are
-computed as one.
+computed as one, or 1x2 where they fill a vector register.
 
 Two rows are a stride, two voxels of a row lie side by side in memory, so that the input is moved
 for neither.
@@ -67,7 +67,7 @@ class FoldedConv3d(torch.autograd.Function):
         padded = replication_pad3d(x)
         ctx.kept_padded = x.numel() <= thresholds.FOLDED_MAX_KEPT
         ctx.save_for_backward(padded if ctx.kept_padded else x, weight)
-        return folded_conv3d(padded, weight, bias, rows=2, columns=2)
+        return folded_conv3d(padded, weight, bias, num_rows(weight), columns=2)
 
     @staticmethod
     @custom_bwd(device_type="cpu")
@@ -76,10 +76,11 @@ class FoldedConv3d(torch.autograd.Function):
         ctx, grad: Float[Tensor, "b c_out d h w"]
     ) -> tuple[Tensor | None, Tensor, Tensor | None]:
         x, weight = ctx.saved_tensors
+        rows = num_rows(weight)
         grad = grad.contiguous(memory_format=torch.channels_last_3d)
         cells = as_cells(x if ctx.kept_padded else replication_pad3d(x), 2)
         grad_kernel = conv3d_weight(
-            cells, fold_kernel(weight, 2, 2).shape, fold(grad, 2, 2), stride=(1, 2, 1)
+            cells, fold_kernel(weight, rows, 2).shape, fold(grad, rows, 2), stride=(1, rows, 1)
         )
         grad_x = None
         if ctx.needs_input_grad[0]:
@@ -93,7 +94,12 @@ class FoldedConv3d(torch.autograd.Function):
             )
             grad_x = replication_pad3d_backward_(grad_padded)
         grad_bias = grad.sum(dim=(0, 2, 3, 4)) if ctx.needs_input_grad[2] else None
-        return grad_x, unfold_kernel(grad_kernel, 2, 2), grad_bias
+        return grad_x, unfold_kernel(grad_kernel, rows, 2), grad_bias
+
+
+def num_rows(weight: Float[Tensor, "c_out c 3 3 3"]) -> int:
+    """How many rows of the output are computed as one, two voxels of each."""
+    return 2 if 4 * len(weight) <= thresholds.LANES else 1
 
 
 def replication_pad3d(x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c d+2 h+2 w+2"]:

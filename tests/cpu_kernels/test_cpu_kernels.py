@@ -12,6 +12,7 @@ from torch import nn
 from cpu_kernels import (
     accelerate,
     accelerate_,
+    conv3d,
     prepare_for_frames_,
     thresholds,
     written_for,
@@ -173,6 +174,38 @@ def test_a_fast_layer_computes_what_its_parent_does(case, monkeypatch):
     inputs = random_inputs(shapes, torch.float32)
     expected = results(plain, inputs)
     forbid(monkeypatch, replaced)
+    assert_near(results(fast, inputs), expected, tolerance=2e-5)
+
+
+@pytest.mark.parametrize("lanes", [8, 16])
+@pytest.mark.parametrize("case", ["folded", "folded, many channels in", "doubling", "occlusion"])
+def test_with_registers_of_either_width(case, lanes, monkeypatch):
+    monkeypatch.setattr(thresholds, "LANES", lanes)
+    test_a_fast_layer_computes_what_its_parent_does(case, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("build", "shape", "plain"),
+    [
+        (partial(nn.Conv2d, 5, 3, 3), (2, 5, 6, 7), nn.Conv2d),
+        (partial(nn.Conv2d, 5, 3, 4, 2, bias=False), (1, 5, 6, 8), nn.Conv2d),
+        (partial(nn.Conv3d, 5, 3, 3), (2, 5, 6, 5, 4), nn.Conv3d),
+    ],
+)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_gradients_from_copies(build, shape, plain, frozen, monkeypatch):
+    monkeypatch.setattr(thresholds, "COPIED_GRADIENT_MIN_ELEMENTS", 1)
+    monkeypatch.setattr(thresholds, "COPIED_GRADIENT_MIN_CHANNELS", 1)
+    slow, fast = twins(build)
+    inputs = random_inputs([shape], torch.float32)
+    expected = results(slow, inputs)
+    if frozen:  # the input alone has a gradient, as PyTorch computes it
+        slow.requires_grad_(False)
+        fast.requires_grad_(False)
+        assert torch.equal(fast(*inputs), slow(*inputs))
+        return
+    forbid(monkeypatch, [plain])
+    monkeypatch.setattr(conv3d, "conv3d", None)
     assert_near(results(fast, inputs), expected, tolerance=2e-5)
 
 
