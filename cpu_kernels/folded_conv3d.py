@@ -38,11 +38,14 @@ def keeps_size(layers: list[nn.Module]) -> bool:
 
 def folds(layers: list[nn.Module], x: Tensor) -> bool:
     """Whether the first two layers `keeps_size`, and folding is the faster way for this input."""
+    max_channels = thresholds.FOLDED_MAX_CHANNELS
+    if torch.is_grad_enabled():
+        max_channels = min(max_channels, thresholds.FOLDED_MAX_CHANNELS_IN_TRAINING)
     # The gradient of a folded kernel from a batch of one would take the slow path.
     one_learns = len(x) == 1 and torch.is_grad_enabled()
     return (
         keeps_size(layers)
-        and layers[1].out_channels <= thresholds.FOLDED_MAX_CHANNELS
+        and layers[1].out_channels <= max_channels
         and x.shape[3] % 2 == x.shape[4] % 2 == 0
         and not one_learns
         and not takes_slow_path(x)

@@ -114,6 +114,7 @@ LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 @pytest.fixture(autouse=True)
 def kernels_apply_to_small_maps(monkeypatch):
     monkeypatch.setattr(thresholds, "LEAN_MIN_ELEMENTS", 1)
+    monkeypatch.setattr(thresholds, "FOLDED_MAX_CHANNELS_IN_TRAINING", 4)
 
 
 def twins(build) -> tuple[nn.Module, nn.Module]:
