@@ -49,8 +49,9 @@ class CopyingConv(torch.autograd.Function):
         grad_bias = None
         if ctx.needs_input_grad[0]:
             grad_x = gradients(grad, x, weight, ctx.stride, [True, False, False])[0]
-        copies = (tensor.contiguous() for tensor in (grad, x, weight))
-        grad_weight = gradients(*copies, ctx.stride, [False, True, False])[1]
+        grad_weight = gradients(
+            grad.contiguous(), x.contiguous(), weight.contiguous(), ctx.stride, [False, True, False]
+        )[1]
         if ctx.needs_input_grad[2]:
             grad_bias = grad.sum(dim=(0, *range(2, grad.dim())))
         return grad_x, grad_weight, grad_bias, None
