@@ -27,7 +27,7 @@ from tests.helpers import (
     run,
     wait_for,
 )
-from tests.hostile_checkpoints import FOR_ALL, FOR_RESUME, changed, save, with_optimizer
+from tests.hostile_checkpoints import FOR_ALL, FOR_RESUME, changed, save, unsigned, with_optimizer
 from util import InputError
 
 SECONDS = 10  # of processor time
@@ -103,7 +103,7 @@ def test_a_strangers_checkpoint_is_refused(refused, trained, tmp_path, group):
         if name.startswith(group):
             path = tmp_path / "model.pth"
             path.unlink(missing_ok=True)
-            write(path, trained[2])
+            write(path, unsigned(trained[2]))
             refused(next(readers), path, "model.pth")
 
 
@@ -113,13 +113,13 @@ def test_every_command_refuses_every_strangers_checkpoint(refused, trained, tmp_
     for write in FOR_ALL.values():
         path = tmp_path / "model.pth"
         path.unlink(missing_ok=True)
-        write(path, trained[2])
+        write(path, unsigned(trained[2]))
         refused(reader, path, "model.pth")
 
 
 def test_a_strangers_run_is_not_continued(refused, trained, tmp_path):
     for write in FOR_RESUME.values():
-        write(tmp_path / "model.pth", trained[2])
+        write(tmp_path / "model.pth", unsigned(trained[2]))
         refused("resume", tmp_path / "model.pth")
 
 
@@ -134,7 +134,7 @@ def test_a_state_of_an_optimizer_brings_no_settings(trained, tmp_path):
     ends = []
     for name, write in (("good", changed()), ("changed", with_optimizer(change))):
         path = tmp_path / f"{name}.pth"
-        write(path, trained[2])
+        write(path, unsigned(trained[2]))
         assert run(*resume(tmp_path / name, "--resume", path, "--max_steps", 3)) == 0
         ends.append(final_checkpoint(tmp_path / name, 3)[1])
     assert_same(ends[0]["model"], ends[1]["model"])
@@ -218,7 +218,7 @@ def test_a_served_file_that_becomes_a_pipe(trained, tmp_path):
 
 def test_a_checkpoint_of_the_whole_model_passes(trained, tmp_path):
     """What is refused above is refused for what was changed."""
-    save(tmp_path / "model.pth", trained[2])
+    save(tmp_path / "model.pth", unsigned(trained[2]))
     checkpoint = load_checkpoint(tmp_path / "model.pth")
     assert recorded_model(checkpoint, tmp_path)["grid_dim"] == 8
     without_model = {**checkpoint, "model": dict(list(checkpoint["model"].items())[1:])}
