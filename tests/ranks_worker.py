@@ -24,7 +24,7 @@ from training.networks import Networks, build_networks
 from training.options import TrainingOptions
 from training.step import train_step
 
-STEPS = 20
+STEPS = 6
 # Dropout of few channels, of which batch norms see a few values, enlarges any difference tenfold in
 # a step or two, as MUON does: with these the learning rate is small.
 RECIPES = {
@@ -107,17 +107,20 @@ def _train_steps(words: list[str], ranks: Ranks) -> dict:
         norm_each_view_(networks.model)
         norm_each_view_(networks.discriminator)
     views = scene.on(torch.device("cpu"))
-    losses = []
     triplets = [
         triplet
         for epoch in range(3)
         for triplet in draw_triplets(scene.cam2world, learning.num_trgt, 0, epoch)
     ]
-    for triplet in triplets[:STEPS]:
-        batch = load_batch(views, triplet, ranks=ranks)
-        batch = Batch(*(part.double() for part in batch))
-        losses.append(torch.stack(train_step(networks, batch, learning.l1_weight).losses))
+    batches = [
+        Batch(*(part.double() for part in load_batch(views, triplet, ranks=ranks)))
+        for triplet in triplets[:STEPS]
+    ]
+    losses = [
+        torch.stack(train_step(networks, batch, learning.l1_weight).losses) for batch in batches
+    ]
     trained = state(networks)
+    batch = batches[-1]
     if ranks.rank == ranks.count - 1:
         batch.target_images[-1, 0, 20, 20] = float("nan")
     finite = train_step(networks, batch, learning.l1_weight).finite
