@@ -6,7 +6,7 @@
 Each is an `nn.Module` with DeepVoxels' constructor and call: (architecture, geometry), then (source
 image, source pose, target poses) to a `Rendering` and, where DeepVoxels gives its new volume, None.
 So the same loop trains them with the same losses and the same discriminator, and the same test code
-renders them. A model `FROM_SOURCE` takes a source for each target.
+renders them. A model `NEEDS_SOURCE_VIEW` takes a source for each target.
 """
 
 from dataclasses import fields
@@ -35,7 +35,7 @@ MODELS = {
     "pix2pix": Pix2Pix,
 }
 UNTRAINED = {"nearest_neighbor"}
-FROM_SOURCE = {
+NEEDS_SOURCE_VIEW = {
     "nearest_neighbor",
     "tatarchenko",
     "worrall",

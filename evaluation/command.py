@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from baselines import FROM_SOURCE
+from baselines import NEEDS_SOURCE_VIEW
 from baselines.width import count_parameters
 from data_util import BORDER
 from dataio import Scene, SceneOptions, find_split, load_scene, scene_geometry
@@ -179,7 +179,7 @@ def load_neighbors(
     They are those of `--train_root`, or of the same scene's training folder, that
     `--sampling_pattern` keeps.
     """
-    renders_from_views = model in FROM_SOURCE
+    renders_from_views = model in NEEDS_SOURCE_VIEW
     if scene.images is None and not renders_from_views:
         return None
     root = train_root or find_split(scene.root, "train")

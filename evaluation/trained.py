@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from baselines import FROM_SOURCE, recorded_model
+from baselines import NEEDS_SOURCE_VIEW, recorded_model
 from checkpoints import load_checkpoint
 from data_util import BACKGROUNDS, DEFAULT_NEAR_PLANE, SceneIntrinsics, scene_parts
 from dataio import Scene, load_scene, scene_geometry
@@ -65,8 +65,8 @@ class Checkpoint:
 
     @property
     def renders_from_views(self) -> bool:
-        """Whether the model needs training views to render: a baseline `FROM_SOURCE`."""
-        return self.model in FROM_SOURCE
+        """Whether the model needs training views to render: a baseline `NEEDS_SOURCE_VIEW`."""
+        return self.model in NEEDS_SOURCE_VIEW
 
     @property
     def background(self) -> str:

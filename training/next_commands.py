@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from baselines import FROM_SOURCE
+from baselines import NEEDS_SOURCE_VIEW
 from dataio import find_split
 from machine.options import Run
 
@@ -44,7 +44,7 @@ def next_commands(run: Run, model: str, checkpoint: Path) -> str:
         "--checkpoint",
         shown(checkpoint),
     ]
-    if model in FROM_SOURCE and find_split(views, "train") is None:
+    if model in NEEDS_SOURCE_VIEW and find_split(views, "train") is None:
         test += ["--train_root", shown(run.data_root)]
     python = "python" if shutil.which("python") == sys.executable else shown(Path(sys.executable))
     join = subprocess.list2cmdline if os.name == "nt" else shlex.join

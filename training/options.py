@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 
-from baselines import FROM_SOURCE, MODELS
+from baselines import MODELS, NEEDS_SOURCE_VIEW
 from dataio import SceneOptions
 from deep_voxels import Architecture
 from machine.cli import number
@@ -93,7 +93,7 @@ class Learning:
         DeepVoxels integrates one, near target 0. A model that renders a view from its source has
         one near each target (paper, section 4: 'one of the top-5 nearest neighbors').
         """
-        return self.num_trgt if self.model in FROM_SOURCE else 1
+        return self.num_trgt if self.model in NEEDS_SOURCE_VIEW else 1
 
     def total_steps(self, num_views: int) -> int:
         """The number of steps in all, including those before `--resume`."""

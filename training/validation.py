@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from baselines import FROM_SOURCE
+from baselines import NEEDS_SOURCE_VIEW
 from data_util import list_poses
 from dataio import Scene, SceneOptions, find_split, load_scene, scene_geometry
 from deep_voxels import Architecture
@@ -76,7 +76,7 @@ def load_validation(
             f"{training_views.root}/intrinsics.txt, with which training renders"
         )
     neighbors = None
-    if model in FROM_SOURCE:
+    if model in NEEDS_SOURCE_VIEW:
         neighbors = nearest_neighbors(training_views, views.cam2world)
     return Validation(views, neighbors)
 

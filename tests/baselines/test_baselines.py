@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from baselines import FROM_SOURCE, MODELS, UNTRAINED, build_model
+from baselines import MODELS, NEEDS_SOURCE_VIEW, UNTRAINED, build_model
 from baselines.pix2pix import Pix2Pix, pixel_directions
 from baselines.tatarchenko import pose_vector
 from baselines.width import count_parameters, deepvoxels_parameters, matching_width
@@ -32,7 +32,7 @@ def run(*arguments):
 
 def test_the_paper_compares_with_four():
     assert list(MODELS) == ["deepvoxels", "nearest_neighbor", "tatarchenko", "worrall", "pix2pix"]
-    assert {"nearest_neighbor", "tatarchenko", "worrall"} == FROM_SOURCE
+    assert {"nearest_neighbor", "tatarchenko", "worrall"} == NEEDS_SOURCE_VIEW
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -93,7 +93,7 @@ def test_in_training_the_sources_are_near_what_is_rendered_from_them(
     seen = [views for views in seen if views[0].device.type != "meta"]
     assert seen
     for _, sources, targets in seen:
-        assert len(sources) == (2 if name in FROM_SOURCE else 1)
+        assert len(sources) == (2 if name in NEEDS_SOURCE_VIEW else 1)
         for source, target in zip(sources, targets, strict=False):
             cosines = torch.from_numpy(hemisphere_poses(8))[:, :3, 2].float() @ target[:3, 2]
             assert (
@@ -224,7 +224,7 @@ def test_the_same_commands_train_resume_and_test(scene, tmp_path, name):
     }
 
 
-@pytest.mark.parametrize("name", sorted(FROM_SOURCE - UNTRAINED))
+@pytest.mark.parametrize("name", sorted(NEEDS_SOURCE_VIEW - UNTRAINED))
 def test_in_testing_the_source_is_the_nearest_training_view(scene, tmp_path, name):
     """Paper, section 4: 'At test time, the previous two baselines receive the top-1 nearest
     neighbor'."""
