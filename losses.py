@@ -33,6 +33,14 @@ class PatchDiscriminator(nn.Module):
         return self.model(images)
 
 
+def known_mean(
+    values: Float[Tensor, "b c h w"], known: Float[Tensor, "b 1 h w"]
+) -> Float[Tensor, "b"]:
+    """Each image's mean over the pixels where `known` is 1; 0 if there are none."""
+    count = known.sum(dim=(1, 2, 3)) * values.shape[1]
+    return (values * known).sum(dim=(1, 2, 3)) / count.clamp_min(1)
+
+
 def adversarial_loss(logits: Float[Tensor, "b 1 h w"], real: bool) -> Float[Tensor, ""]:
     """Cross entropy of the discriminator's logits with the label "real" for all patches, or
     "rendered" for all."""

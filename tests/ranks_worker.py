@@ -113,7 +113,7 @@ def _train_steps(words: list[str], ranks: Ranks) -> dict:
         for triplet in draw_triplets(scene.cam2world, learning.num_trgt, 0, epoch)
     ]
     batches = [
-        Batch(*(part.double() for part in load_batch(views, triplet, ranks=ranks)))
+        Batch(*(part.double() for part in load_batch(views, triplet, ranks=ranks)[:4]))
         for triplet in triplets[:STEPS]
     ]
     losses = [

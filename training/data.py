@@ -20,12 +20,14 @@ from util import InputError, one_line
 
 class Batch(NamedTuple):
     """The views of one training step, on the device: its target views, and one source view (n is 1)
-    or one for each target (n is v). Images in [-1/2, 1/2]."""
+    or one for each target (n is v). Images in [-1/2, 1/2]. target_mask: 0 where a target image is
+    unknown, else 1; None where all of it is known."""
 
     source_image: Float[Tensor, "n 3 s s"]
     source_cam2world: Float[Tensor, "n 4 4"]
     target_images: Float[Tensor, "v 3 s s"]
     target_cam2world: Float[Tensor, "v 4 4"]
+    target_mask: Float[Tensor, "v 1 s s"] | None = None
 
 
 def load_training_scene(

@@ -32,6 +32,7 @@ from training.recorder import Recorder, due_after
 from training.run_folder import Signals, describe_start, open_run
 from training.state import MAX_SETBACKS, RunProgress, Start, Training, begin, go_back
 from training.step import Step, train_step
+from training.turned_targets import load_turned_targets
 from training.validation import Validation, load_validation
 
 
@@ -86,6 +87,7 @@ def set_up(
                 options.scene,
                 options.records.validate_every,
             )
+        turning = load_turned_targets(scene, learning, options.scene, device)
         needs = needs_of_rank(options.architecture, learning, ranks)
         report_memory(needs, device, ranks)
         report_disk(needs, run, options.records)
@@ -97,7 +99,7 @@ def set_up(
     require_same_scene(scene, ranks)
     if checkpoint:
         checkpoint.clear()  # it would take as much memory as the networks until training ends
-    return Training(options, start, networks, progress), validation
+    return Training(options, start, networks, progress, turning), validation
 
 
 def require_same_scene(scene: Scene, ranks: Ranks) -> None:
@@ -124,6 +126,8 @@ def report_start(training: Training) -> None:
         f"{options.learning.model} of {millions:.2f} M parameters on {options.machine.device}; "
         f"steps {training.steps.start} to {training.steps.stop}"
     )
+    if training.turning:
+        print(training.turning)
 
 
 def run_to_end(training: Training, recorder: Recorder | None, signals: Signals) -> int:
@@ -235,6 +239,9 @@ def take_step(
     learning = training.options.learning
     networks = training.networks
     batch = load_batch(views, triplet, learning.num_sources, networks.ranks)
+    if training.turning:
+        targets = triplet[learning.num_sources :]
+        batch = training.turning.turn(batch, targets, step, networks.ranks)
     precision = training.options.machine.precision
     result = train_step(networks, batch, learning.l1_weight, precision, learning.volume_limit)
     for schedule in schedules:

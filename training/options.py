@@ -57,6 +57,17 @@ class Learning:
         type=number(float, 0),
     )
     num_trgt: int = option(2, "target views per step", type=number(int, 1, 64))
+    turn_roll: float = option(
+        0.0,
+        "largest roll of a target camera, in degrees: target views are turned at random, and their "
+        "true images with them; 0: none",
+        type=number(float, 0, 180),
+    )
+    turn_tilt: float = option(
+        0.0,
+        "standard deviation of a target camera's random yaw and pitch, in degrees; 0: none",
+        type=number(float, 0, 20),
+    )
     seed: int = option(
         0, "random seed of weights, view selection and dropout", type=number(int, 0, 2**63)
     )
@@ -113,8 +124,8 @@ class Records:
     )
     validate_every: int = record_option(
         0,
-        "steps between measurements of PSNR and SSIM on up to 8 held-out views: of the folder "
-        "'validation' or 'test' of data_root's scene; 0: none",
+        "steps between measurements of PSNR and SSIM on up to 8 held-out views (of the folder "
+        "'validation' or 'test' of data_root's scene) and as many training views; 0: none",
         type=number(int, 0),
     )
     checkpoint_every: int = record_option(10000, "steps between checkpoints", type=number(int, 1))

@@ -24,6 +24,7 @@ from machine.options import Run
 from machine.ranks import Ranks
 from training.networks import Networks
 from training.options import Learning, TrainingOptions
+from training.turned_targets import TurnedTargets
 from util import InputError
 
 MAX_SETBACKS = 5
@@ -69,6 +70,7 @@ class Training:
     start: Start
     networks: Networks
     progress: RunProgress
+    turning: TurnedTargets | None = None
 
     @property
     def scene(self) -> Scene:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data_util import crop_border
 from deep_voxels import Integration, Rendering
-from losses import adversarial_loss, discriminator_loss
+from losses import adversarial_loss, discriminator_loss, known_mean
 from machine.runtime import autocast
 from training.data import Batch
 from training.guard import check_finite, gradients_of
@@ -51,6 +51,9 @@ def train_step(
     """Takes both gradients from one forward pass, then updates both networks, then stores the new
     volume.
 
+    Where a target image is unknown, neither loss sees anything: both images are gray there for the
+    discriminator.
+
     If a loss, a gradient or the volume is not finite, the step is skipped: weights, running
     statistics and volume stay as they were. The device decides this; nothing here waits for it.
 
@@ -68,10 +71,16 @@ def train_step(
         )
         fake = crop_border(rendering.images)
         real = crop_border(batch.target_images)
+        known = None
+        if batch.target_mask is not None:
+            known = crop_border(batch.target_mask)
+            fake = fake * known
+            real = real * known
         fake_logits = discriminator(fake)
         real_logits = discriminator(real)
 
-    l1 = (fake.float() - real).abs().mean()
+    error = fake.float() - real
+    l1 = error.abs().mean() if known is None else known_mean(error.abs(), known).mean()
     generator = adversarial_loss(fake_logits.float(), real=True)
     discrimination = discriminator_loss(real_logits.float(), fake_logits.float())
     penalty = 0.0
@@ -83,7 +92,9 @@ def train_step(
     discrimination.backward(inputs=networks.discriminator_parameters, retain_graph=True)
     (l1_weight * l1 + generator + penalty).backward(inputs=networks.model_parameters)
     with torch.no_grad():
-        psnr = -10 * (fake.float() - real).square().mean(dim=(1, 2, 3)).log10().mean()
+        squared = error.square()
+        mse = squared.mean(dim=(1, 2, 3)) if known is None else known_mean(squared, known)
+        psnr = -10 * mse.log10().mean()
     volume = None
     volume_max = None
     if integration is not None:
