@@ -114,8 +114,13 @@ class ProgressBar(Progress):
         self.set_postfix(self._shown)
 
     def show_validation(self, metrics: dict[str, float]) -> None:
-        """Shows PSNR and SSIM of held-out views, until the next ones."""
-        self._shown |= {"val_psnr": f"{metrics['psnr']:.2f}", "val_ssim": f"{metrics['ssim']:.3f}"}
+        """Shows PSNR and SSIM of held-out views, and by how much PSNR is higher on training views,
+        until the next ones."""
+        self._shown |= {
+            "val_psnr": f"{metrics['psnr']:.2f}",
+            "val_ssim": f"{metrics['ssim']:.3f}",
+            "gap": f"{metrics['gap']:.2f}",
+        }
         self.set_postfix(self._shown)
 
     def report(self, kind: str, message: str) -> None:

@@ -6,12 +6,14 @@ nothing random is drawn.
 import os
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from baselines import NEEDS_SOURCE_VIEW
-from data_util import list_poses
+from data_util import list_poses, nearest_views
 from dataio import Scene, SceneOptions, find_split, load_scene, scene_geometry
 from deep_voxels import Architecture
 from evaluation.metrics import FrameMetrics, mean_metrics
@@ -23,28 +25,47 @@ from util import InputError
 MAX_VIEWS = 8
 
 
-@dataclass(frozen=True)
-class Validation:
-    """The held-out views, and, for a baseline that renders from training views, the nearest of
-    these."""
+class MeasuredViews(NamedTuple):
+    """Views to measure, and the training views next to them for a baseline that renders from
+    those."""
 
     views: Scene
     neighbors: Neighbors | None
 
+
+@dataclass(frozen=True)
+class Validation:
+    """The held-out views, and as many training views."""
+
+    held_out: MeasuredViews
+    trained: MeasuredViews
+
     def measure(self, networks: Networks, machine: Machine) -> dict[str, float]:
         """PSNR (dB) and SSIM, each averaged over the held-out views, with the weights that a test
-        would use: their moving average if there is one."""
+        would use: their moving average if there is one; `train_psnr` and `train_ssim`, the same of
+        training views; and `gap`, by how many dB PSNR is higher on those."""
         model = networks.average.module if networks.average else networks.model
-        device = torch.device(machine.device)
         was_training = model.training
         model.eval()
         try:
-            poses = self.views.poses(device)
-            frames = render_path(model, poses, self.neighbors, machine.precision)
-            metrics = mean_metrics([FrameMetrics(self.views)(frame)[0] for frame in frames])
-            return {name: metrics[name] for name in ("psnr", "ssim")}
+            held_out = measure(model, self.held_out, machine)
+            trained = measure(model, self.trained, machine)
         finally:
             model.train(was_training)
+        return {
+            **held_out,
+            **{f"train_{name}": value for name, value in trained.items()},
+            "gap": trained["psnr"] - held_out["psnr"],
+        }
+
+
+def measure(model: nn.Module, measured: MeasuredViews, machine: Machine) -> dict[str, float]:
+    """PSNR (dB) and SSIM of a model in evaluation mode, each averaged over the views."""
+    views, neighbors = measured
+    poses = views.poses(torch.device(machine.device))
+    frames = render_path(model, poses, neighbors, machine.precision)
+    metrics = mean_metrics([FrameMetrics(views)(frame)[0] for frame in frames])
+    return {name: metrics[name] for name in ("psnr", "ssim")}
 
 
 def load_validation(
@@ -54,11 +75,12 @@ def load_validation(
     options: SceneOptions,
     every: int,
 ) -> Validation:
-    """Reads at most `MAX_VIEWS` held-out views, evenly spread. Raises `InputError` if there are
-    none, or if their cameras or their grid differ from those of training, with which the model
-    renders. every: `--validate_every`, for the message."""
+    """Reads at most `MAX_VIEWS` held-out views, evenly spread, and chooses at most as many training
+    views. Raises `InputError` if there are no held-out ones, or if their cameras or their grid
+    differ from those of training, with which the model renders. every: `--validate_every`, for the
+    message."""
     root = held_out_folder(training_views.root)
-    every_nth = f"skip_{(len(list_poses(root / 'pose')) - 1) // MAX_VIEWS}"
+    every_nth = f"skip_{_distance(len(list_poses(root / 'pose'))) - 1}"
     views = load_scene(root, architecture.img_sidelength, every_nth, options.background)
     seen, trained = (
         scene_geometry(
@@ -75,10 +97,23 @@ def load_validation(
             f"--validate_every {every}: {root}/intrinsics.txt differs from "
             f"{training_views.root}/intrinsics.txt, with which training renders"
         )
+    chosen = list(range(0, len(training_views), _distance(len(training_views))))
+    training_ones = training_views.subset(chosen)
     neighbors = None
+    other_neighbors = None
     if model in NEEDS_SOURCE_VIEW:
         neighbors = nearest_neighbors(training_views, views.cam2world)
-    return Validation(views, neighbors)
+        nearest = nearest_views(training_ones.cam2world, training_views.cam2world, 2)
+        others = [row[row != view][0] for view, row in zip(chosen, nearest, strict=True)]
+        other_neighbors = Neighbors(training_views, np.array(others))
+    return Validation(
+        MeasuredViews(views, neighbors), MeasuredViews(training_ones, other_neighbors)
+    )
+
+
+def _distance(count: int) -> int:
+    """The distance at which at most `MAX_VIEWS` of `count` views are chosen."""
+    return (count - 1) // MAX_VIEWS + 1
 
 
 def held_out_folder(training_root: Path) -> Path:

@@ -1,6 +1,7 @@
 """What `--validate_every` measures, and that training does not notice it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -43,7 +44,8 @@ def test_validation_leaves_training_alone_and_measures_what_a_test_does(
     steps = ["--max_steps", 5, *more]
     assert run(*arguments(scene, tmp_path / "plain", *steps)) == 0
     assert run(*arguments(scene, tmp_path / "watched", *steps, "--validate_every", 2)) == 0
-    assert "val_psnr=" in capfd.readouterr().err
+    progress = capfd.readouterr().err
+    assert "val_psnr=" in progress and "gap=" in progress
     _, plain = final_checkpoint(tmp_path / "plain", 5)
     path, watched = final_checkpoint(tmp_path / "watched", 5)
     assert plain.keys() == watched.keys()
@@ -62,9 +64,13 @@ def test_validation_leaves_training_alone_and_measures_what_a_test_does(
     assert psnr[5] == pytest.approx(tested["psnr"], abs=0.05 if precision else 1e-3)
     assert ssim[5] == pytest.approx(tested["ssim"], abs=0.01 if precision else 1e-4)
 
+    train_psnr, gap = (scalars(tmp_path / "watched", tag) for tag in ("val/train_psnr", "val/gap"))
+    for step in (2, 4, 5):
+        assert gap[step] == pytest.approx(train_psnr[step] - psnr[step], abs=1e-4)
 
-def validation_of(scene, logs):
-    options = options_of(*arguments(scene, logs, "--validate_every", 1))
+
+def validation_of(scene, logs, *more):
+    options = options_of(*arguments(scene, logs, "--validate_every", 1, *more))
     training_views = load_scene(options.run.data_root, options.architecture.img_sidelength)
     return load_validation(
         training_views, options.learning.model, options.architecture, options.scene, every=1
@@ -75,10 +81,29 @@ def validation_of(scene, logs):
 def test_few_views_are_chosen_evenly(scene, tmp_path, logs, count):
     (scene / "test").rename(tmp_path / "elsewhere")
     write_scene(scene / "test", views=count)
-    chosen = [int(name) for name in validation_of(scene, logs).views.names]
+    chosen = [int(name) for name in validation_of(scene, logs).held_out.views.names]
     assert MAX_VIEWS / 2 < len(chosen) <= MAX_VIEWS or count == len(chosen) == 1
     assert len(set(np.diff(chosen))) <= 1
     assert count - chosen[-1] <= max(1, count // 5)
+
+
+def test_training_views_are_measured_as_held_out_ones_are(scene, tmp_path):
+    """The same views in both places have no gap."""
+    shutil.rmtree(scene / "test")
+    shutil.copytree(scene / "train", scene / "test")
+    flags = ["--max_steps", 2, "--average", 0.5, "--validate_every", 1]
+    assert run(*arguments(scene, tmp_path, *flags)) == 0
+    assert list(scalars(tmp_path, "val/gap").values()) == [0, 0]
+    assert scalars(tmp_path, "val/psnr") == scalars(tmp_path, "val/train_psnr")
+    assert scalars(tmp_path, "val/ssim") == scalars(tmp_path, "val/train_ssim")
+
+
+def test_a_baseline_renders_no_training_view_from_itself(scene, logs):
+    """Else it would be measured on copies."""
+    trained, neighbors = validation_of(scene, logs, "--model", "worrall").trained
+    sources = [neighbors.views.names[view] for view in neighbors.nearest]
+    assert len(sources) == len(trained) <= MAX_VIEWS
+    assert all(source != name for source, name in zip(sources, trained.names, strict=True))
 
 
 def test_the_held_out_folder(scene, tmp_path):
