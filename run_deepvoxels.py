@@ -21,7 +21,13 @@ from evaluation.command import Comparison, EvaluationOptions, test
 from machine.cli import Parser, exit_code
 from machine.options import Run, add_flag, default_of, inherited, options_of
 from machine.ranks import Ranks, joined
-from machine.runtime import Machine, choose_device, keep_freed_memory, require_compiler
+from machine.runtime import (
+    Machine,
+    choose_device,
+    flush_denormals,
+    keep_freed_memory,
+    require_compiler,
+)
 from training.loop import train
 from training.options import Learning, Records, TrainingOptions
 from training.recipes import RECIPES
@@ -268,6 +274,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def command() -> int:
         words = sys.argv[1:] if arguments is None else arguments
+        flush_denormals()
         with joined() as ranks:
             options, checkpoint = ranks.from_first(lambda: resolve_options(words))
             with ranks.fail_together():

@@ -153,6 +153,23 @@ def test_a_machine_without_git_is_described_too(monkeypatch):
     assert describe_machine(torch.device("cpu"))["git_commit"] == "unknown"
 
 
+def test_no_thread_computes_with_denormals():
+    """Neither the one that asks for it nor those that PyTorch starts; as `run_deepvoxels.py` does
+    it."""
+    program = """if True:
+        import torch
+        from machine.runtime import flush_denormals
+        flush_denormals()
+        torch.set_num_threads(4)
+        tiny = torch.full((2 ** 22,), 1e-30) * 1e-10
+        supported = torch.set_flush_denormal(False)
+        print(supported, bool(tiny.view(torch.int32).any()))"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout in ("True False\n", "False True\n")  # or such a processor has no such mode
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an allocator with other settings")
 def test_large_blocks_are_cleared_by_the_system_once_or_each_time():
     """In pages of 4 KiB: a block of 64 MiB has 16384. At first malloc has to find where such blocks
