@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from machine.output import lasting_output
-from machine.signals import take_back_sigterm
 from util import InputError, one_line
 
 # What the libraries of PyTorch say when they get no memory: its allocator, C++, oneDNN, threads and
@@ -97,7 +96,6 @@ def exit_code(prog: str, command: Callable[[], int | None]) -> int:
     interrupted (Ctrl-C). Other exceptions are bugs and pass through. Output that nobody reads is
     lost, and ends nothing.
     """
-    take_back_sigterm()
     with lasting_output():
         try:
             return command() or 0

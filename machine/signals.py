@@ -1,7 +1,6 @@
 """What a command does when it is asked to end."""
 
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -28,11 +27,3 @@ def handling(handler: Callable, *names: str) -> Iterator[None]:
     finally:
         for number, earlier in previous.items():
             signal.signal(number, earlier)
-
-
-def take_back_sigterm() -> None:
-    """Undoes what libraries do with SIGTERM when they are imported: pycolmap prints a native stack
-    trace."""
-    handler = signal.getsignal(signal.SIGTERM)
-    if handler is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)

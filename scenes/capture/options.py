@@ -6,7 +6,8 @@
 Without pycolmap there is still help on these flags.
 """
 
-import importlib.util
+import signal
+import threading
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,13 +103,21 @@ def split_views(count: int, test_every: int | None) -> dict[str, list[int]]:
 
 
 def require_pycolmap() -> None:
-    """Raises InputError where pycolmap is not installed."""
-    if importlib.util.find_spec("pycolmap") is None:
+    """Imports pycolmap, which the importers need. Raises InputError where it is not installed.
+
+    Its import makes SIGTERM print a native stack trace; the handler from before comes back.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        import pycolmap  # noqa: F401
+    except ImportError:
         raise InputError(
             "photos, COLMAP models and transforms.json are read with pycolmap, which is not "
             "installed (it has no package for Linux on ARM); make the scene folder on another "
             "machine, it trains on any"
-        )
+        ) from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def add_masks_flag(parser: Parser) -> None:
