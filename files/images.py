@@ -14,13 +14,25 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import UInt8, UInt16
-from PIL import ExifTags, Image
+from PIL import Image
 
 from files.untrusted import PICTURES, reading
 
 MAX_IMAGE_BYTES = 1 << 30
 MAX_PIXELS = 1 << 27  # half as many for 16-bit images
 PIXELS_PER_BAND = 1 << 18
+# EXIF: which way is up
+ORIENTATION_TAG = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = (5, 6, 7, 8)
 
 
 def decode_rgb(path: Path, background: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -66,11 +78,31 @@ def picture_size(path: Path) -> tuple[int, int]:
         return image.size
 
 
+# Not PIL.ImageOps.exif_transpose: it refuses a photo whose EXIF data it cannot write back, and
+# copies one that is upright already.
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The image's EXIF orientation, a key of TURNS; 1, upright, if it has none. Raises what Pillow
+    raises."""
+    value = image.getexif().get(ORIENTATION_TAG, 1)
+    return value if value in TURNS else 1
+
+
+def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
+    """The pixels of an image of this orientation as they are to be shown."""
+    if orientation == 1:
+        return image
+    return image.transpose(TURNS[orientation])
+
+
 def orientation(path: Path) -> int:
-    """A picture's EXIF orientation; 1, upright, if it has none. Raises what Pillow raises if it is
-    no picture."""
-    with Image.open(path, formats=PICTURES) as image:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    """A picture's EXIF orientation. Raises `InputError` if it is no picture."""
+    with (
+        reading(path, "a readable image", MAX_IMAGE_BYTES),
+        Image.open(path, formats=PICTURES) as image,
+    ):
+        return orientation_of(image)
 
 
 def may_be_transparent(path: Path) -> bool:

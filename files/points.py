@@ -1,5 +1,6 @@
 """Sparse points of a scene as PLY files."""
 
+import codecs
 import io
 from pathlib import Path
 
@@ -17,7 +18,7 @@ MAX_BYTES = 1 << 32
 def load_points(path: Path) -> tuple[Float[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"]]:
     """The usable points of a PLY file and their RGB colors; gray if the file has no colors."""
     with reading(path, "a readable point cloud", MAX_BYTES) as limits:
-        content = path.read_bytes()
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
         limits.memory_for(len(content))
         # From memory, so that no texture that the file names is looked for.
         cloud = trimesh.load(io.BytesIO(content), file_type="ply")

@@ -14,6 +14,7 @@ nothing) is kept in test/depth/*.npz. The same command continues an interrupted 
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     intrinsics = _intrinsics(surface.radius(), args.radius, args.sidelength)
     if args.mesh:
         _require_visible(args.mesh, surface, cam2world["train"], intrinsics)
-    destination = real_path(args.out)
-    with held_folder(destination.with_name(f"{destination.name}.partial")) as partial:
+    with held_folder(_partial(args.out)) as partial:
         refuse_existing(args.out)  # again: another process may have finished it meanwhile
         _start_or_continue(partial, _settings(args, mesh_files))
         _warn_of_missing(args.mesh, mesh_files or {})
@@ -89,6 +89,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"grid of sidelength {GRID_SCALE:g} about the origin, near plane "
         f"{intrinsics.near_plane:.4f}"
     )
+
+
+def _partial(out: Path) -> Path:
+    """The folder of unfinished work."""
+    destination = real_path(out)
+    return destination.with_name(f"{destination.name}.partial")
 
 
 def _parse(argv: Sequence[str] | None):
@@ -165,15 +171,22 @@ def _surface(args) -> tuple[Surface, dict[str, str | None] | None]:
     project."""
     if not args.mesh:
         return Surface.from_meshes(fit_unit_cube(OBJECTS[args.object]())), None
-    args.mesh_up = _mesh_up(args.mesh, args.mesh_up)
+    args.mesh_up = args.mesh_up or _mesh_up(args.mesh, _partial(args.out) / "scene.json")
     return load_surface(args.mesh, args.mesh_up)
 
 
-def _mesh_up(mesh: Path, given: str | None) -> str:
-    """The mesh's up axis. Says which one is taken where neither the format nor the user does."""
-    if given:
-        return given
+def _mesh_up(mesh: Path, record: Path) -> str:
+    """The up axis of a mesh for which the user gives none. Says which one is taken where the format
+    does not.
+
+    record: of unfinished work. Of an OBJ whose frames there are z up, the others will be too.
+    """
     up = default_up(mesh)
+    if mesh.suffix.lower() == ".obj" and record.exists():
+        with suppress(ValueError, RecursionError, AttributeError, TypeError):
+            if _recorded(record).get("mesh_up") == "z":
+                print(f"{mesh}: z is taken as up, as in the frames of {record.parent}")
+                return "z"
     if up == "z":
         print(f"{mesh}: does not say which way is up; z is taken, or what --mesh_up says")
     return up
@@ -228,20 +241,31 @@ def _settings(args, mesh_files: dict[str, str | None] | None) -> dict:
     }
 
 
+def _recorded(record: Path) -> dict:
+    """The settings of unfinished work. Earlier versions recorded no axis unless one was given, and
+    took all meshes but glTF as z up. Raises many errors if the record is damaged."""
+    earlier = json.loads(read_text(record))
+    mesh = earlier.get("mesh")
+    if mesh and not earlier.get("mesh_up"):
+        is_gltf = Path(mesh).suffix.lower() in (".glb", ".gltf")
+        earlier["mesh_up"] = "y" if is_gltf else "z"
+    return earlier
+
+
 def _start_or_continue(partial: Path, settings: dict) -> None:
     """Records the settings in the folder of unfinished work. Raises InputError if it was begun with
     others."""
     record = partial / "scene.json"
     if record.exists():
         try:
-            earlier = json.loads(read_text(record))
+            earlier = _recorded(record)
             changed = [name for name in settings if earlier.get(name) != settings[name]]
             before = earlier.get("mesh_files") or {}
             now = settings["mesh_files"] or {}
             files = sorted(
                 name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
             )
-        except (ValueError, RecursionError, AttributeError):
+        except (ValueError, RecursionError, AttributeError, TypeError):
             raise InputError(
                 f"{record}: is damaged. If the same command made the frames beside it, delete this "
                 "file "

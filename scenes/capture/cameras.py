@@ -46,8 +46,8 @@ def plausible_camera(
     subject: str, model: str, width: int, height: int, params: list[float]
 ) -> pycolmap.Camera:
     """COLMAP's camera with these parameters, in pixels. Raises InputError, which opens with
-    `subject`, for a size, a focal length, a principal point or a distortion that cannot be
-    meant."""
+    `subject`, for a panorama, and for a size, a focal length, a principal point or a distortion
+    that cannot be meant."""
     if min(width, height) < 1 or width * height > MAX_PIXELS:
         raise InputError(f"{subject} is for images of {width}x{height} pixels")
     if len(params) != parameter_count(model):
@@ -57,19 +57,9 @@ def plausible_camera(
     if not np.isfinite(params).all():
         raise InputError(f"{subject} has parameters that are not finite")
     camera = pycolmap.Camera(model=model, width=width, height=height, params=params)
-    focals = [params[index] for index in camera.focal_length_idxs()]
-    low, high = (share * max(width, height) for share in FOCAL_RANGE)
-    for focal in focals:
-        if not low <= focal <= high:
-            raise InputError(
-                f"{subject} has a focal length of {focal:g} pixels, in images of {width}x{height}"
-            )
-    if focals and max(focals) > MAX_STRETCH * min(focals):
-        raise InputError(
-            f"{subject} has focal lengths of {focals[0]:g} and {focals[1]:g} pixels; pixels are "
-            "nearly "
-            "square"
-        )
+    if not camera.is_perspective():
+        raise InputError(f"{subject} is of model {model}, which cannot be undistorted here")
+    _require_focal_lengths(subject, camera)
     for index, size in zip(camera.principal_point_idxs(), (width, height), strict=True):
         if abs(params[index] - size / 2) > MAX_OFFSET * size:
             raise InputError(
@@ -80,6 +70,22 @@ def plausible_camera(
     if not math.isfinite(largest) or largest > MAX_DISTORTION:
         raise InputError(f"{subject} has a distortion coefficient of {largest:g}")
     return camera
+
+
+def _require_focal_lengths(subject: str, camera: pycolmap.Camera) -> None:
+    focals = [camera.params[index] for index in camera.focal_length_idxs()]
+    low, high = (share * max(camera.width, camera.height) for share in FOCAL_RANGE)
+    for focal in focals:
+        if not low <= focal <= high:
+            raise InputError(
+                f"{subject} has a focal length of {focal:g} pixels, in images of "
+                f"{camera.width}x{camera.height}"
+            )
+    if focals and max(focals) > MAX_STRETCH * min(focals):
+        raise InputError(
+            f"{subject} has focal lengths of {focals[0]:g} and {focals[1]:g} pixels; pixels are "
+            "nearly square"
+        )
 
 
 def is_pinhole(camera: pycolmap.Camera) -> bool:
@@ -94,15 +100,9 @@ def is_pinhole(camera: pycolmap.Camera) -> bool:
 def shared_pinhole(cameras: list[pycolmap.Camera]) -> pycolmap.Camera:
     """The pinhole camera with the widest view that every one of `cameras` fills.
 
-    If all of them are the same pinhole camera already, it is that one. Raises InputError for
-    panoramic camera models.
+    If all of them are the same pinhole camera already, it is that one. Raises InputError for a
+    distortion that leaves no view.
     """
-    for camera in cameras:
-        if not camera.is_perspective():
-            raise InputError(
-                f"a camera of model {camera.model_name} has no focal length: it cannot be "
-                "undistorted"
-            )
     first = cameras[0]
     if all(is_pinhole(camera) and _same(camera, first) for camera in cameras):
         return _simple_pinhole(

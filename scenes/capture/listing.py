@@ -5,8 +5,8 @@ import hashlib
 import os
 import re
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -32,7 +32,7 @@ class ImageFinder:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._listings: dict[Path, list[str]] = {}
+        self._listings: dict[Path, _Listing] = {}
 
     def find(self, name: str, named_by: Path) -> Path | None:
         """The image's path, None if there is no such file. Raises `InputError` if the name leads
@@ -43,21 +43,22 @@ class ImageFinder:
         path = inside(self.folder, name.replace("\\", "/"), named_by)
         found = Path(os.path.normpath(self.folder))
         for part in path.relative_to(found).parts[:-1]:
-            folders = self._entries(found, lambda entry, part=part: _same(entry, part))
+            folders = self._listing(found).by_name.get(part.casefold(), [])
             if len(folders) != 1:
                 return None
-            (found,) = folders
+            found = found / folders[0]
         return self._image(found, path.name, named_by)
 
     def _image(self, folder: Path, name: str, named_by: Path) -> Path | None:
+        listing = self._listing(folder)
         stem = Path(name).stem if is_image(name) else name
-        for is_meant in (
-            lambda entry: entry == name,
-            lambda entry: _same(entry, name),
-            lambda entry: is_image(entry) and _same(Path(entry).stem, name),
-            lambda entry: is_image(entry) and _same(Path(entry).stem, stem),
+        for entries in (
+            [entry for entry in listing.by_name.get(name.casefold(), []) if entry == name],
+            listing.by_name.get(name.casefold(), []),
+            listing.by_stem.get(name.casefold(), []),
+            listing.by_stem.get(stem.casefold(), []),
         ):
-            files = [file for file in self._entries(folder, is_meant) if not os.path.isdir(file)]
+            files = [folder / entry for entry in entries if not os.path.isdir(folder / entry)]
             if len(files) > 1:
                 raise InputError(
                     f"{folder / name}: no such file; {named_by} names it, which could mean "
@@ -67,21 +68,29 @@ class ImageFinder:
                 return files[0]
         return None
 
-    def _entries(self, folder: Path, is_meant: Callable[[str], bool]) -> list[Path]:
-        """What lies in the folder, hidden files left out, and is meant."""
+    def _listing(self, folder: Path) -> "_Listing":
         if folder not in self._listings:
-            self._listings[folder] = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-        names = self._listings[folder]
-        return [folder / name for name in names if is_meant(name) and not name.startswith(".")]
+            self._listings[folder] = _Listing(folder)
+        return self._listings[folder]
+
+
+class _Listing:
+    """What lies in a folder, hidden files left out, sorted, by name in lower case; by_stem: images
+    alone, by name without suffix."""
+
+    def __init__(self, folder: Path):
+        self.by_name = defaultdict(list)
+        self.by_stem = defaultdict(list)
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+            if not name.startswith("."):
+                self.by_name[name.casefold()].append(name)
+                if is_image(name):
+                    self.by_stem[Path(name).stem.casefold()].append(name)
 
 
 def is_image(name: str) -> bool:
     """Whether a file's name ends as an image's."""
     return Path(name).suffix.lower() in LISTED_SUFFIXES
-
-
-def _same(one: str, other: str) -> bool:
-    return one.casefold() == other.casefold()
 
 
 _held: ContextVar[list[str] | None] = ContextVar("held", default=None)

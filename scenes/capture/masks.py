@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from data_util import MAX_IMAGE_BYTES, list_images, load_rgba
+from files.images import orientation_of, turn_upright
 from files.untrusted import PICTURES, reading
-from scenes.capture.photos import orientation_of, turn_upright
 from util import InputError
 
 # Share of the photos seeing a point whose mask must contain it

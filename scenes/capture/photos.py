@@ -10,7 +10,15 @@ import pillow_heif
 from PIL import Image
 
 from data_util import MAX_IMAGE_BYTES
-from files.images import has_alpha, png_bit_depth, scale_transparency
+from files.images import (
+    ORIENTATION_TAG,
+    SIDEWAYS,
+    has_alpha,
+    orientation_of,
+    png_bit_depth,
+    scale_transparency,
+    turn_upright,
+)
 from files.untrusted import PICTURES, reading
 from scenes.capture.listing import LISTED_SUFFIXES, natural_order, same_pictures, warn
 from util import InputError
@@ -20,18 +28,7 @@ KEPT_SIDE = 1280
 HEIF_SUFFIXES = {".heic", ".heif"}
 PHOTO_SUFFIXES = LISTED_SUFFIXES | HEIF_SUFFIXES
 PHOTOS = (*PICTURES, "HEIF", "WEBP", "TIFF")
-# EXIF: which way is up, and what tells the exposure
-ORIENTATION_TAG = 0x0112
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-SIDEWAYS = (5, 6, 7, 8)
+# EXIF data that tells the exposure
 EXIF_FOLDER = 0x8769
 TIME = 0x829A
 F_NUMBER = 0x829D
@@ -168,24 +165,6 @@ def _shrink(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     elif image.mode not in ("RGB", "L"):
         image = image.convert("RGB")
     return image.resize(size, Image.Resampling.BOX)
-
-
-# Not PIL.ImageOps.exif_transpose: it refuses a photo whose EXIF data it cannot write back, and
-# copies one that is upright already.
-
-
-def orientation_of(image: Image.Image) -> int:
-    """The image's EXIF orientation, a key of TURNS; 1, upright, if it has none. Raises what Pillow
-    raises."""
-    value = image.getexif().get(ORIENTATION_TAG, 1)
-    return value if value in TURNS else 1
-
-
-def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
-    """The pixels of an image of this orientation as they are to be shown."""
-    if orientation == 1:
-        return image
-    return image.transpose(TURNS[orientation])
 
 
 def _upright_exif(image: Image.Image) -> bytes:

@@ -5,6 +5,7 @@
 A file need not be what it claims: a wrong one ends in an error that names it.
 """
 
+import codecs
 import hashlib
 import logging
 import os
@@ -12,6 +13,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path, PureWindowsPath
+from typing import BinaryIO
 
 import numpy as np
 import trimesh
@@ -88,6 +90,7 @@ def _meshes(path: Path, suffix: str, folder: "_Folder") -> list[trimesh.Trimesh]
     token = _passed_over.set(passed_over)
     try:
         with open(path, "rb") as file:
+            _skip_byte_order_mark(file)
             scene = trimesh.load_scene(file, file_type=suffix, resolver=folder, process=False)
     finally:
         _passed_over.reset(token)
@@ -97,6 +100,11 @@ def _meshes(path: Path, suffix: str, folder: "_Folder") -> list[trimesh.Trimesh]
     strips = [_from_strips(geometry) for geometry in scene.geometry.values()]
     meshes = [mesh for mesh in scene.dump() if isinstance(mesh, trimesh.Trimesh)]
     return [mesh for mesh in (*meshes, *filter(None, strips)) if len(mesh.faces)]
+
+
+def _skip_byte_order_mark(file: BinaryIO) -> None:
+    if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+        file.seek(0)
 
 
 def _from_strips(geometry) -> trimesh.Trimesh | None:
@@ -170,7 +178,10 @@ class _Folder(Resolver):
             self.errors.append(error)
             raise
         self.hashes[name] = self._hash(path)
-        return path.read_bytes()
+        content = path.read_bytes()
+        if path.suffix.lower() == ".mtl":
+            return content.removeprefix(codecs.BOM_UTF8)
+        return content
 
     def _find(self, name: str) -> Path | None:
         """The file in the mesh's folder; for a path of another machine, the file of its last

@@ -95,6 +95,27 @@ def test_colmap_models_come_back_as_they_were(whole, binary):
     np.testing.assert_allclose(poses(again / "train"), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize(("kind", "module"), [("transforms", transforms_json), ("colmap", colmap)])
+def test_byte_order_marks_and_files_of_macos_are_passed_over(whole, kind, module, capsys):
+    """A mark in every text file, and a `._NAME` beside every file."""
+    out = exported(whole, kind)
+    trimesh.PointCloud(POINTS).export(out / "ascii.ply", encoding="ascii")
+    if kind == "transforms":
+        content = json.loads((out / "transforms.json").read_text())
+        write_json(out / "transforms.json", {**content, "ply_file_path": "ascii.ply"})
+    for file in [entry for entry in out.rglob("*") if entry.is_file()]:
+        if file.suffix != ".png":
+            file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+        file.with_name(f"._{file.name}").write_bytes(b"\0\5\x16\7")
+    again = whole.parent / "again"
+    module.main([str(out), str(again), "--up", "none"])
+    read = np.concatenate([poses(again / split) for split in ("test", "train")])
+    expected = np.concatenate([poses(whole / split) for split in ("test", "train")])
+    np.testing.assert_allclose(np.sort(read.reshape(-1)), np.sort(expected.reshape(-1)), atol=1e-9)
+    assert len(load_points(again / "points.ply")[0]) == 2
+    assert "not used" not in capsys.readouterr().err
+
+
 def test_a_camera_path_comes_back_as_it_was(whole, capsys):
     """Through nerfstudio's coordinates, and into a scene that was turned upright."""
     turn = np.array([[0, -1, 0, 0.5], [1, 0, 0, 0], [0, 0, 1, -2.0]])

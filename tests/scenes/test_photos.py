@@ -15,10 +15,9 @@ from PIL.TiffImagePlugin import IFDRational
 
 import colmap_wrapper
 from data_util import load_image, write_image
-from files.images import decode_rgba
+from files.images import ORIENTATION_TAG, decode_rgba
 from scenes.capture.masks import read_mask
 from scenes.capture.photos import (
-    ORIENTATION_TAG,
     exif_stops,
     exposure_warning,
     import_photo,

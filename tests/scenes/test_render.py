@@ -19,7 +19,7 @@ from scenes.synthetic.mesh_file import load_meshes, load_surface
 from scenes.synthetic.objects import OBJECTS
 from scenes.synthetic.raycast import RayCaster
 from scenes.synthetic.surface import Surface, fit_unit_cube
-from util import InputError
+from util import InputError, write_json
 
 UP = np.array([0.0, 0.0, 1.0])
 MATRIX = np.array([[64.0, 0, 32], [0, 64, 32], [0, 0, 1]])
@@ -103,6 +103,25 @@ def test_interrupted_rendering_continues_with_the_same_settings_alone(tmp_path, 
     render.main(["--out", str(resumed), *SMALL])
     assert (resumed / "train" / "rgb" / "000001.png").read_bytes() == b"finished earlier"
     assert (resumed / "test" / "rgb" / "000002.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(("suffix", "up"), [("obj", "z"), ("ply", "z"), ("glb", "y")])
+def test_rendering_goes_on_that_was_begun_before_the_axis_was_recorded(tmp_path, suffix, up):
+    """Then OBJ was z up too; scene.json says which axis the frames have."""
+    mesh = tmp_path / f"tall.{suffix}"
+    trimesh.creation.box((1, 3, 1)).export(mesh)
+    command = ["--mesh", str(mesh), "--out", str(tmp_path / "out"), *SMALL]
+    render.main([*command, "--mesh_up", up])
+    partial = tmp_path / "out.partial"
+    (tmp_path / "out").rename(partial)
+    record = json.loads((partial / "scene.json").read_text())
+    write_json(partial / "scene.json", {**record, "mesh_up": None})
+    missing = partial / "test" / "rgb" / "000002.png"
+    before = missing.read_bytes()
+    missing.unlink()
+    render.main(command)
+    assert (tmp_path / "out" / "test" / "rgb" / "000002.png").read_bytes() == before
+    assert json.loads((tmp_path / "out" / "scene.json").read_text())["mesh_up"] == up
 
 
 def test_processes_render_what_one_does(tmp_path):
@@ -201,6 +220,33 @@ def test_the_up_axis_is_the_formats_or_is_named(tmp_path, suffix, up, capsys):
     render.main(["--mesh", str(path), "--out", str(tmp_path / "out"), *SMALL])
     line = f"{path}: does not say which way is up; z is taken, or what --mesh_up says\n"
     assert (line in capsys.readouterr().out) == (up == "z")
+
+
+@pytest.mark.parametrize("kind", ["obj", "off", "ply", "stl", "gltf"])
+def test_a_byte_order_mark_is_passed_over(tmp_path, kind):
+    """In the mesh and in its materials; without, the first vertex of an OBJ would be lost."""
+    box = trimesh.creation.box((1, 3, 1))
+    if kind == "obj":
+        files = {
+            "mesh.obj": b"v 0 0 0\nv 1 0 0\nv 0 3 0\nmtllib a.mtl\nusemtl red\nf 1 2 3\n",
+            "a.mtl": b"newmtl red\nKd 1 0 0\n",
+        }
+    elif kind == "gltf":
+        files = {
+            name.replace("model", "mesh"): data for name, data in box.export(None, kind).items()
+        }
+    elif kind == "ply":
+        files = {"mesh.ply": trimesh.exchange.ply.export_ply(box, encoding="ascii")}
+    else:
+        content = box.export(None, "stl_ascii" if kind == "stl" else kind)
+        files = {f"mesh.{kind}": content.encode()}
+    for name, data in files.items():
+        mark = b"" if name.endswith(".bin") else b"\xef\xbb\xbf"
+        (tmp_path / name).write_bytes(mark + data)
+    (mesh,), _ = load_meshes(tmp_path / f"mesh.{kind}")
+    assert sorted(mesh.extents) == ([0, 1, 3] if kind == "obj" else [1, 1, 3])
+    if kind == "obj":
+        assert mesh.visual.material.diffuse.tolist() == [255, 0, 0, 255]
 
 
 @pytest.mark.parametrize("binary", [False, True])
