@@ -6,8 +6,8 @@ SRC holds `transforms_train.json` and `transforms_test.json`; DST/train and DST/
 folders. Alpha is composed over white, images are shrunk by area averaging, and views are numbered
 in the natural order of their file names (r_2 before r_10), so that the test cameras stay a smooth
 path. Images that are not square, distorted or off center (BlenderNeRF, TensoRF) are undistorted to
-one pinhole camera and keep their alpha; a scene that is not about the origin is one for
-`scenes.transforms_json`, which chooses the grid.
+one pinhole camera and keep their alpha, as do those of a scene with masks or sparse points. A scene
+that is not about the origin is one for `scenes.transforms_json`, which chooses the grid.
 """
 
 from argparse import Namespace
@@ -21,9 +21,9 @@ from files.folders import new_folder
 from geometry.cameras import near_plane
 from geometry.grid import GivenGrid
 from machine.cli import Parser, number, run
-from scenes.capture.listing import warn_of_leaks, warnings_last
+from scenes.capture.listing import warn, warn_of_leaks, warnings_last
 from scenes.capture.options import CaptureOptions, require_pycolmap
-from scenes.capture.transforms import FrameCamera, ListedFrame, TransformsContent, read_splits
+from scenes.capture.transforms import SPLIT_FILES, ListedFrame, TransformsContent, read_splits
 from util import InputError, write_json
 
 PROG = "scenes.nerf_synthetic"
@@ -47,7 +47,9 @@ def _import(args: Namespace) -> str:
     splits = {
         split: [content.frames[view] for view in views] for split, views in content.splits.items()
     }
-    if all(_is_plain([frame.camera for frame in frames]) for frames in splits.values()):
+    _warn_of_validation(args.source)
+    is_cut_out = any(frame.mask is not None for frame in content.frames)
+    if content.points is None and not is_cut_out and all(map(_is_plain, splits.values())):
         with new_folder(args.target) as folder:
             _write_plain(folder, splits, grid, args.sidelength)
         counts = " and ".join(
@@ -86,8 +88,15 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     return parser.parse_args(argv)
 
 
-def _is_plain(cameras: list[FrameCamera]) -> bool:
+def _warn_of_validation(source: Path) -> None:
+    for name in SPLIT_FILES["validation"]:
+        if (source / name).exists():
+            warn(f"{source / name}: not used; scenes.transforms_json would")
+
+
+def _is_plain(frames: list[ListedFrame]) -> bool:
     """Whether all cameras are one as the dataset's: square, centered, without distortion."""
+    cameras = [frame.camera for frame in frames]
     first = cameras[0]
     middle = first.width / 2
     return (

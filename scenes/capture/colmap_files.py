@@ -248,9 +248,10 @@ class _Line:
         return not self.text.strip() or self.text.lstrip().startswith("#")
 
     def is_image(self) -> bool:
-        """Whether the line reads as an image, not as its observations, which are numbers alone."""
-        words = self.text.split(maxsplit=9)
-        return len(words) == 10 and not _are_numbers(words[9].split())
+        """Whether the line reads as an image, not as its observations, which are three numbers
+        each."""
+        words = self.text.split()
+        return len(words) >= 10 and (len(words) % 3 > 0 or not _are_numbers(words[9:]))
 
     @contextmanager
     def reading(self, wanted: str) -> Iterator[None]:

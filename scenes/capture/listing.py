@@ -135,6 +135,15 @@ def warn_of_missing(missing: list[str], count: int, named_by: Path) -> None:
     )
 
 
+def warn_of_rounded(rounded: list[str], count: int, named_by: Path) -> None:
+    """Warns if poses, those of these images, were rounded."""
+    if rounded:
+        warn(
+            f"{named_by}: {len(rounded)} of {count} rotations are off by rounding (the first of "
+            f"{rounded[0]}); the nearest rotations are taken"
+        )
+
+
 def same_pictures(paths: list[Path]) -> list[tuple[int, int]]:
     """The files whose content an earlier one has, as pairs of indices: the first file with that
     content, and this one.

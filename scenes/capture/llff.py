@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_util import list_images, nearest_rigid
+from data_util import is_off_by_rounding, list_images, nearest_rigid
 from files.untrusted import reading
 from scenes.capture.cameras import plausible_camera
 from scenes.capture.capture import Capture
+from scenes.capture.listing import warn_of_rounded
 from util import InputError
 
 MAX_BYTES = 1 << 28
@@ -47,6 +48,7 @@ def read_llff(path: Path, image_dir: Path) -> tuple[Capture, float]:
             "order of names, so the numbers must agree"
         )
     poses = []
+    rounded = []
     cameras = []
     for image, row in zip(images, rows, strict=True):
         matrix = row[:15].reshape(3, 5)
@@ -54,10 +56,13 @@ def read_llff(path: Path, image_dir: Path) -> tuple[Capture, float]:
         pose = np.eye(4)
         pose[:3] = np.stack([right, down, -backward, center], axis=1)
         poses.append(nearest_rigid(pose, f"{path}: the pose of {image.name}"))
+        if is_off_by_rounding(pose):
+            rounded.append(image.name)
         size = int(round(width)), int(round(height))
         subject = f"{path}: the camera of {image.name}"
         params = [float(focal), size[0] / 2, size[1] / 2]
         cameras.append(plausible_camera(subject, "SIMPLE_PINHOLE", *size, params))
+    warn_of_rounded(rounded, len(images), path)
     near_plane = NEAR_SHARE * float(rows[:, 15].min())
     if not near_plane > 0:
         raise InputError(f"{path}: its nearest bound is {rows[:, 15].min():g}, not above 0")

@@ -20,7 +20,13 @@ from data_util import is_off_by_rounding, nearest_rigid
 from files.images import picture_size
 from files.untrusted import inside
 from geometry.cameras import opengl2opencv
-from scenes.capture.listing import ImageFinder, natural_order, warn, warn_of_missing
+from scenes.capture.listing import (
+    ImageFinder,
+    natural_order,
+    warn,
+    warn_of_missing,
+    warn_of_rounded,
+)
 from util import InputError, read_text
 
 MAX_BYTES = 1 << 25
@@ -134,15 +140,11 @@ def read_transforms_file(path: Path) -> TransformsContent:
         if image is None:
             missing.append(name)
         else:
-            frames.append(_frame(fields, image, path))
+            frames.append(_frame(fields, image, finder, path))
     warn_of_missing(missing, len(entries), path)
     _require_listed_once(frames, path)
     rounded = [frame.name for frame in frames if frame.rounded]
-    if rounded:
-        warn(
-            f"{path}: {len(rounded)} of {len(frames)} rotations are off by rounding (the first of "
-            f"{rounded[0]}); the nearest rotations are taken"
-        )
+    warn_of_rounded(rounded, len(frames), path)
     frames.sort(key=lambda frame: natural_order(frame.name))
     _warn_of_unused(path, content, entries, used - contradicted)
     points = content.get("ply_file_path") or None
@@ -186,11 +188,13 @@ def _read_json(path: Path) -> tuple[dict, list[dict]]:
     return content, entries
 
 
-def _frame(fields: _Fields, image: Path, path: Path) -> ListedFrame:
+def _frame(fields: _Fields, image: Path, finder: ImageFinder, path: Path) -> ListedFrame:
     name = fields["file_path"]
-    mask = fields.get("mask_path")
-    if mask is not None:
-        mask = inside(path.parent, str(mask).replace("\\", "/"), named_by=path)
+    mask = None
+    if listed := fields.get("mask_path"):
+        mask = finder.find(str(listed), named_by=path)
+        if mask is None:
+            raise InputError(f"{path.parent / str(listed)}: no such file; it is the mask of {name}")
     subject = f"{path}: the transform_matrix of {name}"
     matrix = _matrix(fields, subject)
     pose = opengl2opencv(nearest_rigid(matrix, subject))
@@ -227,15 +231,22 @@ def _named_splits(
     none."""
     index_of = {frame.image: index for index, frame in enumerate(frames)}
     splits = {}
+    strangers = []
     for split, name in SPLIT_FIELDS.items():
         listed = content.get(name) or []
         if not isinstance(listed, list) or not all(isinstance(entry, str) for entry in listed):
             raise InputError(f"{path}: {name} is not a list of names")
         found = [index_of.get(finder.find(entry, named_by=path)) for entry in listed]
         splits[split] = sorted({index for index in found if index is not None})
+        strangers += [entry for entry, index in zip(listed, found, strict=True) if index is None]
     splits = _without_copies(splits)
     if splits and "train" not in splits:
         raise InputError(f"{path}: names no frame in train_filenames that is there")
+    if strangers:
+        warn(
+            f"{path}: {len(strangers)} names in lists of file names are of no frame that is there, "
+            f"the first {strangers[0]}"
+        )
     left_out = len(frames) - len(set().union(*splits.values()))
     if splits and left_out:
         warn(f"{path}: {left_out} of {len(frames)} frames are in no list of file names; left out")

@@ -225,6 +225,19 @@ def test_lists_of_file_names_are_the_splits(tmp_path, capsys):
         imported(tmp_path, content, "--test_every", "4")
 
 
+def test_names_in_lists_that_are_of_no_frame_are_named(tmp_path, capsys):
+    lists = {
+        "train_filenames": ["images\\0000.png", "images/0001.jpg", "images/9.png"],
+        "test_filenames": ["images/0002.png", "images/0003.png"],
+    }
+    scene = imported(tmp_path, write_capture(tmp_path, **lists))
+    assert levels(scene / "train") == [0, 1] and levels(scene / "test") == [2, 3]
+    (line,) = warnings(capsys)
+    assert (
+        "1 names in lists of file names are of no frame that is there, the first images/9" in line
+    )
+
+
 @pytest.mark.parametrize("module", [transforms_json, nerf_synthetic])
 def test_files_of_splits_are_taken_as_they_are(tmp_path, module):
     """With any intrinsics and images that are not square."""
@@ -238,6 +251,19 @@ def test_files_of_splits_are_taken_as_they_are(tmp_path, module):
     assert levels(tmp_path / "scene" / "test") == [1, 4]
     intrinsics = load_intrinsics(tmp_path / "scene" / "test" / "intrinsics.txt")
     assert (intrinsics.focal, intrinsics.cx, intrinsics.width) == (60, 25, WIDTH)
+
+
+def test_nerf_synthetic_uses_masks_and_names_the_file_that_it_leaves_out(tmp_path, capsys):
+    content = write_capture(tmp_path, 6, size=(64, 64), h=64, w=64)
+    Image.new("L", (64, 64), 0).save(tmp_path / "mask.png")
+    content["frames"][0]["mask_path"] = "mask"
+    for split in ("train", "val", "test"):
+        (tmp_path / f"transforms_{split}.json").write_text(json.dumps(content))
+    nerf_synthetic.main([str(tmp_path), str(tmp_path / "scene")])
+    first = list_images(tmp_path / "scene" / "train" / "rgb")[0]
+    assert load_rgba(first)[..., 3].max() == 0
+    path = tmp_path / "transforms_val.json"
+    assert f"{path}: not used; scenes.transforms_json would" in warnings(capsys)
 
 
 # Images
@@ -376,10 +402,11 @@ def test_the_largest_of_several_models_is_taken(tmp_path, sparse, capsys):
     assert f"1: is taken, the largest (6 images); not used: {sparse}/0 (2)" in warnings(capsys)[0]
 
 
-def test_images_without_lines_of_observations_are_refused(tmp_path):
+@pytest.mark.parametrize("suffix", [".png", ""])
+def test_images_without_lines_of_observations_are_refused(tmp_path, suffix):
     """Every second one would be lost."""
     write_capture(tmp_path, 4)
-    names = [f"{number:04d}.png" for number in range(4)]
+    names = [f"{number:04d}{suffix}" for number in range(4)]
     write_model(tmp_path / "sparse" / "0", names, blank=False)
     with pytest.raises(
         InputError, match="images.txt:2: is an image where the observations of 0000"
@@ -414,6 +441,11 @@ def test_poses_and_bounds_of_llff(tmp_path, capsys):
     assert intrinsics.near_plane == pytest.approx(0.9 * 2)
     assert levels(train) == [0, 1, 2, 3]
     assert "4 of 4 cameras scaled" in warnings(capsys)[0]
+    rows = np.load(tmp_path / "poses_bounds.npy")
+    rows[1, :15] = np.round(rows[1, :15] + 1e-3, 3)
+    np.save(tmp_path / "poses_bounds.npy", rows)
+    llff.main([str(tmp_path), str(tmp_path / "again")])
+    assert "1 of 4 rotations are off by rounding (the first of 0001.png)" in warnings(capsys)[0]
 
 
 @pytest.mark.parametrize(
