@@ -113,7 +113,12 @@ def _from_strips(geometry) -> trimesh.Trimesh | None:
     element = geometry.metadata.get("_ply_raw", {}).get("tristrips")
     if element is None or not isinstance(geometry, trimesh.PointCloud):
         return None
-    rows = element["data"]["vertex_indices"]
+    data = element.get("data", {})
+    fields = getattr(data, "dtype", np.dtype([])).names or list(data)  # of an array, or a dict
+    names = [name for name in ("vertex_indices", "vertex_index") if name in fields]
+    if not names:
+        return None
+    rows = data[names[0]]
     if rows.dtype.names:  # of a binary file: the length, then the indices
         rows = rows[rows.dtype.names[1]]
     faces = []

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from data_util import (
 )
 from geometry.cameras import look_at, opengl2opencv
 from scenes import colmap, llff, nerf_synthetic, transforms_json
+from scenes.capture.listing import ImageFinder
 from scenes.capture.transforms import SPECIAL_CASES, read_transforms_file
 from util import InputError
 
@@ -303,6 +305,15 @@ def test_images_are_found_where_one_alone_can_be_meant(tmp_path, listed, there, 
     scene = imported(tmp_path, content, "--test_every", "0")
     assert levels(scene / "train") == [0, 1, 2, 3]
     assert not warnings(capsys)
+
+
+def test_thousands_of_images_without_suffix_are_found_in_seconds(tmp_path):
+    for number in range(3000):
+        (tmp_path / f"{number}.png").touch()
+    began = time.process_time()
+    finder = ImageFinder(tmp_path)
+    assert all(finder.find(str(number), tmp_path) for number in range(3000))
+    assert time.process_time() - began < 10
 
 
 def test_an_image_that_could_be_two_is_named(tmp_path):

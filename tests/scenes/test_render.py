@@ -249,15 +249,16 @@ def test_a_byte_order_mark_is_passed_over(tmp_path, kind):
         assert mesh.visual.material.diffuse.tolist() == [255, 0, 0, 255]
 
 
+@pytest.mark.parametrize("name", ["vertex_indices", "vertex_index"])
 @pytest.mark.parametrize("binary", [False, True])
-def test_triangle_strips_are_read(tmp_path, binary):
+def test_triangle_strips_are_read(tmp_path, binary, name):
     """Two strips: an octahedron's upper half and one triangle of its lower half."""
     corners = np.float32([[1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]])
     strip = [0, 1, 4, 2, -1, 2, 3, 4, 0, -1, 0, 5, 1]
     layout = "binary_little_endian" if binary else "ascii"
     header = (
         f"ply\nformat {layout} 1.0\nelement vertex 6\nproperty float x\nproperty float y\n"
-        "property float z\nelement tristrips 1\nproperty list int int vertex_indices\n"
+        f"property float z\nelement tristrips 1\nproperty list int int {name}\n"
         "end_header\n"
     )
     content = corners.tobytes() + np.int32([len(strip), *strip]).tobytes()
