@@ -147,6 +147,8 @@ def _plain(content, max_bytes: int):
         if values_left < 0 or depth > MAX_DEPTH:
             raise ValueError("it nests too many values")
         kind = type(value)
+        if kind is int and value.bit_length() > 64:
+            raise ValueError("it holds a number of more than 64 bits")
         if kind in SCALARS:
             return value
         if kind in (Tensor, nn.Parameter):

@@ -168,7 +168,7 @@ def test_a_resumed_run_cannot_change_what_it_learns(trained, logs, tmp_path, ass
         3,
     ]
     for change in (
-        "--lr 0.1",
+        "--l1_weight 100",
         "--seed 7",
         "--num_trgt 3",
         "--precision bf16",
