@@ -147,10 +147,8 @@ def _plain(content, max_bytes: int):
         if values_left < 0 or depth > MAX_DEPTH:
             raise ValueError("it nests too many values")
         kind = type(value)
-        if kind is int and value.bit_length() > 64:
-            raise ValueError("it holds a number of more than 64 bits")
         if kind in SCALARS:
-            return value
+            return _short(value)
         if kind in (Tensor, nn.Parameter):
             return tensor(value)
         if kind in (dict, OrderedDict):
@@ -161,6 +159,13 @@ def _plain(content, max_bytes: int):
         raise TypeError(f"it holds a {kind.__name__}")
 
     return copy(content, 0)
+
+
+def _short(value: bool | int | float | str | None) -> bool | int | float | str | None:
+    """The value. Raises ValueError for a whole number of more than 64 bits."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        raise ValueError("it holds a number of more than 64 bits")
+    return value
 
 
 def checksum(content, method: str = "threads") -> str:
