@@ -24,7 +24,7 @@ from machine.ranks import Ranks, joined
 from machine.runtime import (
     Machine,
     choose_device,
-    flush_denormals,
+    flushed_denormals,
     keep_freed_memory,
     require_compiler,
 )
@@ -274,8 +274,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def command() -> int:
         words = sys.argv[1:] if arguments is None else arguments
-        flush_denormals()
-        with joined() as ranks:
+        with flushed_denormals(), joined() as ranks:
             options, checkpoint = ranks.from_first(lambda: resolve_options(words))
             with ranks.fail_together():
                 options = on_rank(options, ranks)

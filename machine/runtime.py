@@ -14,6 +14,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -115,8 +117,9 @@ def compile_for_training(*networks: nn.Module) -> None:
         network.compile()
 
 
-def flush_denormals() -> None:
-    """Makes this process take numbers below 1.2e-38 for 0, on processors that can.
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Within it, numbers below 1.2e-38 are taken for 0, on processors that can.
 
     Intel's take a hundred cycles and more for an operation with one. The momentum of a kernel
     without gradient shrinks to such numbers within some hundred steps (0.8^390 is 1e-38), and stays
@@ -125,6 +128,10 @@ def flush_denormals() -> None:
     computed.
     """
     torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def keep_freed_memory(everything: bool) -> None:

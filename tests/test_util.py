@@ -158,10 +158,11 @@ def test_no_thread_computes_with_denormals():
     it."""
     program = """if True:
         import torch
-        from machine.runtime import flush_denormals
-        flush_denormals()
-        torch.set_num_threads(4)
-        tiny = torch.full((2 ** 22,), 1e-30) * 1e-10
+        from machine.runtime import flushed_denormals
+        with flushed_denormals():
+            torch.set_num_threads(4)
+            tiny = torch.full((2 ** 22,), 1e-30) * 1e-10
+        assert torch.full((1,), 1e-30) * 1e-10 > 0
         supported = torch.set_flush_denormal(False)
         print(supported, bool(tiny.view(torch.int32).any()))"""
     run = subprocess.run(
