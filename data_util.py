@@ -17,6 +17,7 @@ from jaxtyping import Float, Float32, Int, UInt8, UInt16
 
 from files.images import MAX_IMAGE_BYTES, decode_rgb, decode_rgba
 from files.untrusted import MAX_NUMBER, reading
+from geometry.cameras import move
 from geometry.coverage import Grid, Pinhole
 from machine.progress import Progress
 from util import InputError, new_file, read_text, write_text
@@ -315,6 +316,12 @@ class SceneIntrinsics:
         if self.world2cam:
             return np.linalg.inv(poses)
         return poses
+
+    def about_grid(
+        self, cam2world: Float[np.ndarray, "*views 4 4"]
+    ) -> Float[np.ndarray, "*views 4 4"]:
+        """The poses relative to the grid's origin, as models take them (see `scene_geometry`)."""
+        return move(cam2world, -np.array(self.grid_origin))
 
     def matrix(self, sidelength: int) -> Float[np.ndarray, "3 3"]:
         """The intrinsic matrix of an image center-cropped to a square and scaled to `sidelength`

@@ -33,7 +33,7 @@ SPLITS = ("train", "validation", "test")
 
 class Views(NamedTuple):
     """A scene's views, all on the device: selecting some copies nothing from the host, so it never
-    waits."""
+    waits. cam2world: relative to the grid's origin."""
 
     images: UInt8[Tensor, "views 3 s s"]
     cam2world: Float[Tensor, "views 4 4"]
@@ -89,8 +89,16 @@ class Scene:
         return len(self.names)
 
     def poses(self, device: torch.device) -> Float[Tensor, "views 4 4"]:
-        """The poses as float32 on the device."""
-        return torch.from_numpy(self.cam2world).to(device, torch.float32)
+        """The poses, relative to the grid's origin, as float32 on the device."""
+        return torch.from_numpy(self.intrinsics.about_grid(self.cam2world)).to(
+            device, torch.float32
+        )
+
+    def with_grid_of(self, intrinsics: SceneIntrinsics) -> "Scene":
+        """The same views with the grid's origin of other intrinsics, for a model that sees both."""
+        return replace(
+            self, intrinsics=replace(self.intrinsics, grid_origin=intrinsics.grid_origin)
+        )
 
     def on(self, device: torch.device) -> Views:
         """Images, still 8-bit, and poses on the device."""
@@ -153,15 +161,17 @@ def scene_geometry(
     default_near_plane: float,
 ) -> SceneGeometry:
     """The geometry of a scene as a model with a grid of `grid_dim` voxels a side and feature maps
-    of `map_sidelength` pixels sees it.
+    of `map_sidelength` pixels sees it: in a world whose origin is the grid's.
 
-    `default_near_plane` (world units) is used where `intrinsics.txt` says 0.
+    Poses are taken relative to the grid's origin in float64 (`SceneIntrinsics.about_grid`,
+    `Scene.poses`) before they become float32. `default_near_plane` (world units) is used where
+    `intrinsics.txt` says 0.
     """
     matrix = intrinsics.matrix(map_sidelength)
     return SceneGeometry(
         grid_dim,
         intrinsics.scale / grid_dim,
-        intrinsics.grid_origin,
+        (0.0, 0.0, 0.0),
         intrinsics.grid(default_near_plane).near_plane,
         map_sidelength,
         focal=float(matrix[0, 0]),

@@ -197,7 +197,7 @@ def load_neighbors(
         return None
     sidelength = architecture.img_sidelength
     views = load_scene(root, sidelength, options.sampling_pattern, options.background)
-    return nearest_neighbors(views, scene.cam2world)
+    return nearest_neighbors(views.with_grid_of(scene.intrinsics), scene.cam2world)
 
 
 def load_frame_metrics(

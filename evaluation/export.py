@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import trimesh
 from jaxtyping import Float
 
 from checkpoints import find_checkpoint
@@ -24,6 +23,7 @@ from evaluation.metrics import mean_around_corners
 from evaluation.picture_grid import evenly_spread
 from evaluation.render import Frame
 from evaluation.trained import PRECISION, TrainedModel, read_checkpoint
+from files.points import to_ply
 from machine.cli import Parser, run
 from machine.progress import Progress
 from machine.runtime import choose_device, set_arithmetic
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise InputError(
                 f"{path}: no surface to export: views from {len(cam2world)} poses agree on none"
             )
-        file.write(to_ply(cloud))
+        file.write(to_ply(cloud.points, cloud.colors, cloud.normals))
     print(f"{args.out}: {len(cloud.points)} points")
 
 
@@ -122,11 +122,12 @@ def fuse_frames(
     maps = DepthMaps(
         torch.from_numpy(np.stack(depth)),
         torch.from_numpy(np.stack(colors)),
-        torch.from_numpy(cam2world).float(),
+        model.poses(cam2world).cpu(),
         geometry,
         margin=border,  # training never sees it
     )
-    return fuse(maps, step)
+    cloud = fuse(maps, step)
+    return cloud._replace(points=cloud.points + model.intrinsics.grid_origin)
 
 
 def map_colors(
@@ -135,14 +136,6 @@ def map_colors(
     """A frame's image, which lacks its border, averaged around every pixel of the feature map."""
     padded = np.pad(image, [(BORDER, BORDER), (BORDER, BORDER), (0, 0)], mode="edge")
     return mean_around_corners(padded, map_sidelength, outside="edge")
-
-
-def to_ply(cloud: Cloud) -> bytes:
-    """The cloud as a binary PLY file: points, normals and colours of vertices without faces."""
-    vertices = trimesh.Trimesh(
-        cloud.points, vertex_normals=cloud.normals, vertex_colors=cloud.colors, process=False
-    )
-    return vertices.export(file_type="ply", vertex_normal=True)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ NEIGHBORS = 16  # points that a normal is fitted to
 
 
 class DepthMaps(NamedTuple):
-    """The depth that views show.
+    """The depth that views show. `geometry` has the grid's origin in the world of the poses.
 
     depth: along z, world units. colors: in [0, 1]. margin: pixels at a map's border whose depth
     means nothing.
@@ -42,7 +42,7 @@ class DepthMaps(NamedTuple):
 
 
 class Cloud(NamedTuple):
-    """Points of a surface in world coordinates, their outward unit normals, and RGB colours."""
+    """Points of a surface in the poses' world, their outward unit normals, and RGB colours."""
 
     points: Float[np.ndarray, "n 3"]
     normals: Float[np.ndarray, "n 3"]

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import nn
+from torch import Tensor, nn
 
 from baselines import NEEDS_SOURCE_VIEW, recorded_model
 from checkpoints import load_checkpoint
@@ -121,6 +121,10 @@ class Checkpoint:
         network.to(device)
         if fast:
             make_fast_(network, device)
+        if not self.renders_from_views:
+            sources = None
+        elif sources is not None:
+            sources = sources.with_grid_of(intrinsics)
         return TrainedModel(
             self.path,
             self.step,
@@ -128,8 +132,9 @@ class Checkpoint:
             self.architecture,
             network,
             geometry,
+            intrinsics,
             device,
-            sources if self.renders_from_views else None,
+            sources,
         )
 
 
@@ -137,8 +142,8 @@ class Checkpoint:
 class TrainedModel:
     """A network in evaluation mode, with the geometry with which it sees a scene.
 
-    path, step, name, architecture: of its checkpoint. sources: the training views that a baseline
-    renders from, None for any other model.
+    path, step, name, architecture: of its checkpoint. intrinsics: the scene's. sources: the
+    training views that a baseline renders from, None for any other model.
     """
 
     path: Path
@@ -147,6 +152,7 @@ class TrainedModel:
     architecture: Architecture
     network: nn.Module
     geometry: SceneGeometry
+    intrinsics: SceneIntrinsics
     device: torch.device
     sources: Scene | None
 
@@ -155,17 +161,22 @@ class TrainedModel:
         """Whether the model renders depth: DeepVoxels with its occlusion net."""
         return isinstance(self.network, DeepVoxels) and not self.architecture.no_occlusion_net
 
+    def poses(self, cam2world: Float[np.ndarray, "v 4 4"]) -> Float[Tensor, "v 4 4"]:
+        """Poses as the network takes them: relative to the grid's origin, on the device."""
+        return torch.from_numpy(self.intrinsics.about_grid(cam2world)).to(
+            self.device, torch.float32
+        )
+
     def render_path(
         self, cam2world: Float[np.ndarray, "path 4 4"], precision: str = PRECISION
     ) -> Iterator[Frame]:
         """Yields a frame for every pose, in order."""
         neighbors = self.sources and nearest_neighbors(self.sources, cam2world)
-        poses = torch.from_numpy(cam2world).to(self.device, torch.float32)
-        return render_path(self.network, poses, neighbors, precision)
+        return render_path(self.network, self.poses(cam2world), neighbors, precision)
 
     def render_view(self, cam2world: Float[np.ndarray, "4 4"]) -> Frame:
         """The view from a pose. The volume is inpainted in the first call, and kept."""
-        poses = torch.from_numpy(cam2world[None]).to(self.device, torch.float32)
+        poses = self.poses(cam2world[None])
         neighbors = self.sources and nearest_neighbors(self.sources, cam2world[None])
         with torch.inference_mode(), autocast(PRECISION, self.device):
             rendering = self._render(poses, neighbors and neighbors.nearest)

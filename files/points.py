@@ -12,7 +12,9 @@ from files.untrusted import MAX_NUMBER, reading
 from util import InputError, new_file
 
 UNCOLORED = 128  # gray level
+PLY_TYPES = {"float": "<f4", "double": "<f8", "uchar": "u1"}
 MAX_BYTES = 1 << 32
+MAX_ROUNDING = 1e-5  # share of a cloud's size by which float32 may move its points
 
 
 def load_points(path: Path) -> tuple[Float[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"]]:
@@ -47,4 +49,35 @@ def save_points(
 ) -> None:
     """Writes colored points as binary PLY."""
     with new_file(path) as file:
-        trimesh.PointCloud(points, colors=colors).export(file, file_type="ply")
+        file.write(to_ply(points, colors))
+
+
+def to_ply(
+    points: Float[np.ndarray, "points 3"],
+    colors: UInt8[np.ndarray, "points 3"],
+    normals: Float[np.ndarray, "points 3"] | None = None,
+) -> bytes:
+    """A binary PLY file of vertices without faces. Their coordinates are float32, or float64 where
+    float32 would move them: far from the origin."""
+    coordinates = "float"
+    rounding = np.abs(points - points.astype(np.float32)).max(initial=0)
+    if len(points) and rounding > MAX_ROUNDING * np.ptp(points, axis=0).max():
+        coordinates = "double"
+    columns = [(name, coordinates, points[:, axis]) for axis, name in enumerate("xyz")]
+    if normals is not None:
+        columns += [(f"n{name}", "float", normals[:, axis]) for axis, name in enumerate("xyz")]
+    columns += [
+        (name, "uchar", colors[:, channel]) for channel, name in enumerate(("red", "green", "blue"))
+    ]
+    columns.append(("alpha", "uchar", np.full(len(points), 255)))
+    rows = np.empty(len(points), [(name, PLY_TYPES[kind]) for name, kind, _ in columns])
+    for name, _, values in columns:
+        rows[name] = values
+    header = [
+        "ply",
+        "format binary_little_endian 1.0",
+        f"element vertex {len(points)}",
+        *(f"property {kind} {name}" for name, kind, _ in columns),
+        "end_header",
+    ]
+    return ("\n".join(header) + "\n").encode() + rows.tobytes()

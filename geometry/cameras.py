@@ -156,6 +156,16 @@ def scene_axes(
     return right, np.cross(right, up), up
 
 
+def move(
+    cam2world: Float[np.ndarray, "*views 4 4"], offset: Float[np.ndarray, "3"]
+) -> Float[np.ndarray, "*views 4 4"]:
+    """The poses of the same cameras in a world where everything lies at its place plus `offset`. In
+    float64: far from the origin float32 holds no small distances."""
+    moved = cam2world.astype(np.float64)
+    moved[..., :3, 3] += offset
+    return moved
+
+
 def opengl2opencv(cam2world: Float[np.ndarray, "*views 4 4"]) -> Float[np.ndarray, "*views 4 4"]:
     """Converts poses between OpenGL camera axes (y up, z backward) and OpenCV's; its own
     inverse."""

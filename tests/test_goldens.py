@@ -32,8 +32,9 @@ class Case:
         architecture = Architecture(
             **{flag: self.config[flag] for flag in Architecture.__dataclass_fields__}
         )
+        intrinsics = load_intrinsics(folder / "intrinsics.txt")
         geometry = scene_geometry(
-            load_intrinsics(folder / "intrinsics.txt"),
+            intrinsics,
             architecture.grid_dim,
             architecture.proj_sidelength,
             default_near_plane=0.5,
@@ -45,9 +46,8 @@ class Case:
         if kernels == "auto":
             accelerate_(channels_last_(self.model))
             accelerate_(channels_last_(self.discriminator))
-        self.poses = torch.tensor(
-            np.stack([load_pose(path) for path in list_poses(folder / "pose")])
-        ).float()
+        poses = np.stack([load_pose(path) for path in list_poses(folder / "pose")])
+        self.poses = torch.tensor(intrinsics.about_grid(poses)).float()
 
 
 def assert_close(actual: torch.Tensor, expected: np.ndarray):

@@ -91,8 +91,14 @@ def load_validation(
         )
         for scene in (views, training_views)
     )
+    same_grid = np.allclose(
+        views.intrinsics.grid_origin,
+        training_views.intrinsics.grid_origin,
+        rtol=0,
+        atol=1e-5 * training_views.intrinsics.scale,
+    )
     pairs = zip(astuple(trained), astuple(seen), strict=True)
-    if not all(np.allclose(a, b, rtol=1e-5) for a, b in pairs):
+    if not same_grid or not all(np.allclose(a, b, rtol=1e-5) for a, b in pairs):
         raise InputError(
             f"--validate_every {every}: {root}/intrinsics.txt differs from "
             f"{training_views.root}/intrinsics.txt, with which training renders"

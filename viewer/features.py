@@ -21,8 +21,8 @@ SHOWN_PERCENTILES = (2, 98)  # of a principal component, that become black and f
 
 
 class FeatureCloud(NamedTuple):
-    """Voxels: their centers in the world, colours, and the highest visibility that any training
-    view gives them."""
+    """Voxels: their centers, colours, and the highest visibility that any training view gives
+    them."""
 
     points: Float[np.ndarray, "n 3"]
     colors: UInt8[np.ndarray, "n 3"]
@@ -45,9 +45,7 @@ def feature_cloud(
     """
     network = model.network
     visibility = []
-    poses = torch.from_numpy(
-        scene.views.cam2world[evenly_spread(len(scene.views), VISIBILITY_VIEWS)]
-    ).to(model.device, torch.float32)
+    poses = model.poses(scene.views.cam2world[evenly_spread(len(scene.views), VISIBILITY_VIEWS)])
     for batch in poses.split(VIEWS_AT_ONCE):
         visibility.append(run(lambda batch=batch: voxel_visibility(network, batch)))
     visibility = torch.stack(visibility).amax(dim=0)

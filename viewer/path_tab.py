@@ -222,7 +222,7 @@ class PathTab:
         name = self._loadable.value
         if name == NONE or name not in saved_paths(self.folder):
             raise InputError("there is no saved path of that name")
-        path = load_path(self.folder / name)
+        path = load_path(self.folder / name).moved(-self.shared.scene.offset)
         self.keyframes = list(path.keyframes)
         self._seconds.value = path.seconds
         self._loop.value = path.closed

@@ -3,6 +3,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from evaluation.render import Frame
 from evaluation.trained import TrainedModel
 from evaluation.video_writer import FRAMES_PER_SECOND
 from files.folders import new_folder
+from geometry.cameras import move
 from geometry.coverage import Grid, frustum_meets_grid
 from geometry.paths import smooth_path
 from machine.runtime import describe_machine
@@ -34,6 +36,10 @@ class CameraPath(NamedTuple):
     seconds: float
     closed: bool
 
+    def moved(self, offset: Float[np.ndarray, "3"]) -> "CameraPath":
+        """The same path in a world where everything lies at its place plus `offset`."""
+        return self._replace(keyframes=move(self.keyframes, offset))
+
     def poses(self, scale: float) -> Float[np.ndarray, "frames 4 4"]:
         """The pose of each frame of the video. See `smooth_path`."""
         return smooth_path(
@@ -42,7 +48,8 @@ class CameraPath(NamedTuple):
 
 
 def save_path(folder: Path, path: CameraPath, scene: SceneInView, model: TrainedModel) -> None:
-    """Writes a test folder: poses, intrinsics, and the keyframes for `load_path`.
+    """Writes a test folder, in the world of the scene's files: poses, intrinsics, and the keyframes
+    for `load_path`.
 
     Raises `InputError` if the folder exists, or if a pose sees nothing of the grid: no command
     would render it.
@@ -61,15 +68,18 @@ def save_path(folder: Path, path: CameraPath, scene: SceneInView, model: Trained
             "keyframes"
         )
     with new_folder(folder) as part:
-        write_scene_folder(part, scene.intrinsics, poses)
+        intrinsics = replace(scene.intrinsics, grid_origin=tuple(scene.offset.tolist()))
+        write_scene_folder(part, intrinsics, move(poses, scene.offset))
+        keyframes = path.moved(scene.offset).keyframes.tolist()
         write_json(
             part / KEYFRAMES,
-            {"seconds": path.seconds, "closed": path.closed, "keyframes": path.keyframes.tolist()},
+            {"seconds": path.seconds, "closed": path.closed, "keyframes": keyframes},
         )
 
 
 def load_path(folder: Path) -> CameraPath:
-    """The path that `save_path` wrote. Raises `InputError` if it is damaged."""
+    """The path that `save_path` wrote, in the world of the scene's files. Raises `InputError` if it
+    is damaged."""
     file = folder / KEYFRAMES
     try:
         content = json.loads(read_text(file))

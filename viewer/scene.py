@@ -1,6 +1,6 @@
 """What is looked at: a scene, and the model of it that a checkpoint holds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,16 @@ from viewer.camera import Lens, lens_of
 
 @dataclass(frozen=True)
 class SceneInView:
-    """A scene folder as the viewer shows it.
+    """A scene folder as the viewer shows it: in a world whose origin is the grid's, since browsers
+    compute in float32.
 
-    views: its poses and, where the folder has any, photos of the model's size. up: unit vector.
-    first: the index of the view that is shown first.
+    offset: the grid's origin in the world of the folder's files. views: its poses and, where the
+    folder has any, photos of the model's size. up: unit vector. first: the index of the view that
+    is shown first.
     """
 
     root: Path
+    offset: Float[np.ndarray, "3"]
     views: Scene
     lens: Lens
     up: Float[np.ndarray, "3"]
@@ -46,13 +49,20 @@ def load_scene_in_view(checkpoint: Checkpoint, data_root: Path | None) -> SceneI
         views = checkpoint.load_training_views(root)
     else:
         views = checkpoint.load_poses(root)
+    offset = np.array(views.intrinsics.grid_origin)
+    views = replace(
+        views,
+        cam2world=views.intrinsics.about_grid(views.cam2world),
+        intrinsics=replace(views.intrinsics, grid_origin=(0.0, 0.0, 0.0)),
+    )
     up = scene_axes(views.cam2world)[2]
     return SceneInView(
         root,
+        offset,
         views,
         lens_of(views.intrinsics, checkpoint.architecture.img_sidelength),
         up,
-        first_view(views.cam2world, np.array(views.intrinsics.grid_origin), up),
+        first_view(views.cam2world, np.zeros(3), up),
     )
 
 

@@ -47,13 +47,14 @@ class Session:
         logging_root: Path,
         at: Address,
     ):
-        points = points_file(scene.root)
+        points = None
+        if file := points_file(scene.root):
+            positions, colors = load_points(file)
+            points = positions - scene.offset, colors
         access = Access(at.host, at.origins)
         self.server = start_server(at.host, at.port, access)
         self.address = access.address(self.server.get_port())
-        self.shared = Shared(
-            scene, model, Renderer(self._draw), logging_root, points and load_points(points), curves
-        )
+        self.shared = Shared(scene, model, Renderer(self._draw), logging_root, points, curves)
         self._browsers: dict[int, Browser] = {}
         self._set_first_view()
         self.server.on_client_disconnect(self._disconnected)

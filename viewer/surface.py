@@ -2,8 +2,8 @@
 
 import viser
 
-from evaluation.export import to_ply
 from evaluation.fusion import Cloud
+from files.points import to_ply
 from viewer.actions import Actions
 from viewer.renderer import Stopped
 from viewer.scene_objects import ROOT, add_points
@@ -82,4 +82,6 @@ class SurfaceControls:
         self._progress.value = 100 * done / total
 
     def _send(self) -> None:
-        self.client.send_file_download("surface.ply", to_ply(self._cloud), save_immediately=True)
+        in_files_world = self._cloud.points + self.shared.scene.offset
+        ply = to_ply(in_files_world, self._cloud.colors, self._cloud.normals)
+        self.client.send_file_download("surface.ply", ply, save_immediately=True)
