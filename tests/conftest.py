@@ -86,7 +86,12 @@ def nothing_stays_running():
 
     yield
     while STARTED:
-        STARTED.pop().kill()
+        process = STARTED.pop()
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
 def look_at_origin(position) -> np.ndarray:

@@ -42,6 +42,12 @@ class TensorboardLog:
         """A picture (height, width, 3) or (height, width, 1) with values in [0, 1]."""
         self._write(step=step, summary=summary.image(name, picture, dataformats="HWC"))
 
+    def close(self) -> None:
+        """Ends the file. A later entry would begin a new one."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     def _write(self, **content) -> None:
         try:
             if self._file is None:

@@ -61,11 +61,14 @@ class Recorder:
         self._training = training
         self._runs = runs
         self._validation = validation
+        self._log = None
 
     def begin(self, bar: ProgressBar) -> None:
         """Opens a new log for the steps that are left. It hides what was logged of these steps
         before."""
         self._bar = bar
+        if self._log is not None:
+            self._log.close()
         self._log = TensorboardLog(self._runs, self._training.progress.step + 1)
 
     def record(self, due: Due, batch: Batch, result: Step) -> None:
