@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 
 from data_util import list_images, list_poses, load_intrinsics, load_rgba, pair_views
-from dataio import load_scene
+from dataio import SceneOptions, load_scene
+from deep_voxels import SIZES
 from scenes import check
+from training.data import load_training_scene
 from util import InputError
 
 
@@ -108,6 +110,8 @@ def test_the_check_ends_with_a_verdict_on_all_that_importers_warn_of(scene, caps
     Image.new("RGB", (64, 64), (9, 9, 9)).save(scene / "train" / "rgb" / "000006.png")
     check.main([str(scene)])
     report = capsys.readouterr().out
+    load_training_scene(scene / "train", SIZES["small"], SceneOptions())
+    assert "1 of 8 rotations are off by rounding" in capsys.readouterr().err  # training says it too
     assert "1 of 3 images are trained on too: 000001.png is the same picture as 000003" in report
     assert "1 of 8 rotations are off by rounding, the first of 000005.txt" in report
     assert "stops (from mean brightness; least 000006.png" in report

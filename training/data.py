@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from data_util import list_poses, rounded_poses
 from dataio import Scene, SceneOptions, Views, draw_triplets, load_scene, scene_geometry
 from deep_voxels import Architecture
 from geometry.coverage import judge
@@ -59,7 +60,8 @@ def load_training_scene(
             f"{scene.root}: has {len(scene) - len(blind)} views that see the grid, training needs "
             "two; check origin, scale and near plane in intrinsics.txt"
         )
-    for warning in verdict.warnings:
+    rounded = rounded_poses(list_poses(scene.root / "pose"))
+    for warning in filter(None, [rounded, *verdict.warnings]):
         print(f"warning: {scene.root}: {one_line(warning)}", file=sys.stderr)
     for view in blind:
         print(

@@ -145,6 +145,7 @@ def read_transforms_file(path: Path) -> TransformsContent:
     _require_listed_once(frames, path)
     rounded = [frame.name for frame in frames if frame.rounded]
     warn_of_rounded(rounded, len(frames), path)
+    _warn_of_far_centers(frames, path)
     frames.sort(key=lambda frame: natural_order(frame.name))
     _warn_of_unused(path, content, entries, used - contradicted)
     points = content.get("ply_file_path") or None
@@ -167,6 +168,11 @@ def read_splits(folder: Path, wanted: Collection[str] = tuple(SPLIT_FILES)) -> T
     frames = []
     splits = {}
     for split, content in contents.items():
+        if content.splits:
+            warn(
+                f"{folder / SPLIT_FILES[split][0]}: its lists of file names are not used; the "
+                f"whole file is taken as {split} views"
+            )
         splits[split] = list(range(len(frames), len(frames) + len(content.frames)))
         frames += content.frames
     return TransformsContent(frames, _without_copies(splits), contents["train"].points)
@@ -289,7 +295,7 @@ def frame_camera(fields: _Fields, image: Path, path: Path) -> FrameCamera:
         center_x = _first(fields, "cx", lambda k: k[0][2], default=width / 2)
         center_y = _first(fields, "cy", lambda k: k[1][2], default=height / 2)
         model = _camera_model(fields, path)
-        distortion = tuple(float(fields.get(name, 0)) for name in DISTORTION[model])
+        distortion = tuple(_real(fields.get(name, 0)) for name in DISTORTION[model])
     except (TypeError, ValueError, OverflowError, LookupError) as error:
         raise InputError(f"{path}: the intrinsics of {name} are not numbers ({error})") from None
     return FrameCamera(
@@ -321,11 +327,11 @@ def _focal_length(fields: _Fields, axis: str, size: int) -> float | None:
         return size / 2 / math.tan(radians / 2)
 
     readers = {
-        f"fl_{axis}": float,
-        f"f{axis}": float,
-        "K": lambda k: float(k[index][index]),
-        f"{axis}_fov": lambda angle: of_angle(f"{axis}_fov", math.radians(angle)),
-        f"camera_angle_{axis}": lambda angle: of_angle(f"camera_angle_{axis}", float(angle)),
+        f"fl_{axis}": _real,
+        f"f{axis}": _real,
+        "K": lambda k: _real(k[index][index]),
+        f"{axis}_fov": lambda angle: of_angle(f"{axis}_fov", math.radians(_real(angle))),
+        f"camera_angle_{axis}": lambda angle: of_angle(f"camera_angle_{axis}", _real(angle)),
     }
     fields.used.update(readers)
     for values in (fields.entry, fields.shared):
@@ -344,10 +350,23 @@ def _first(fields: _Fields, name: str, of_matrix: Callable, default: float) -> f
     fields.used.add(name)
     for values in (fields.entry, fields.shared):
         if name in values:
-            return float(values[name])
+            return _real(values[name])
         if "K" in values:
-            return float(of_matrix(values["K"]))
+            return _real(of_matrix(values["K"]))
     return float(default)
+
+
+def _real(value) -> float:
+    """A number, or text that is one. JSON's true and false are none."""
+    if isinstance(value, bool):
+        raise TypeError(f"{json.dumps(value)} is no number")
+    return float(value)
+
+
+def _flag(value, name: str) -> bool:
+    if value not in (True, False):  # 1 and 0 too
+        raise TypeError(f"{name} is {json.dumps(value)}, neither true nor false")
+    return bool(value)
 
 
 def _camera_model(fields: _Fields, path: Path) -> str:
@@ -357,7 +376,7 @@ def _camera_model(fields: _Fields, path: Path) -> str:
     for name in ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "sx1", "sy1"):
         if not _number(fields, name):
             fields.used.add(name)
-    if fields.get("is_fisheye"):
+    if _flag(fields.get("is_fisheye", False), "is_fisheye"):
         return "OPENCV_FISHEYE"
     named = fields.get("camera_model", "OPENCV")
     model = SPECIAL_CASES.get(named, named)
@@ -371,6 +390,25 @@ def _camera_model(fields: _Fields, path: Path) -> str:
     return model
 
 
+def _warn_of_far_centers(frames: list[ListedFrame], path: Path) -> None:
+    """One line about principal points in the outer quarters of their images: a crop, or numbers
+    that are no pixels."""
+    far = []
+    for frame in frames:
+        camera = frame.camera
+        across = abs(camera.center_x - camera.width / 2)
+        down = abs(camera.center_y - camera.height / 2)
+        if across > camera.width / 4 or down > camera.height / 4:
+            far.append(frame)
+    if far:
+        camera = far[0].camera
+        warn(
+            f"{path}: {len(far)} of {len(frames)} principal points are far from the middle of "
+            f"their image, the first {camera.center_x:g} {camera.center_y:g} of {far[0].name}, "
+            f"{camera.width}x{camera.height}; cx and cy are taken as pixels"
+        )
+
+
 def _number(fields: _Fields, name: str) -> float:
     """The value of a field, 0 if there is none, without using it."""
-    return float(fields.entry.get(name, fields.shared.get(name, 0)))
+    return _real(fields.entry.get(name, fields.shared.get(name, 0)))

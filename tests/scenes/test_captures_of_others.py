@@ -27,7 +27,7 @@ from data_util import (
 from geometry.cameras import look_at, opengl2opencv
 from scenes import colmap, llff, nerf_synthetic, transforms_json
 from scenes.capture.listing import ImageFinder
-from scenes.capture.transforms import SPECIAL_CASES, read_transforms_file
+from scenes.capture.transforms import SPECIAL_CASES, read_splits, read_transforms_file
 from util import InputError
 
 WIDTH = 54
@@ -197,6 +197,28 @@ def test_lenses_without_a_pinhole_are_refused(tmp_path, lens):
         imported(tmp_path, write_capture(tmp_path, **{lens: 1.5}))
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("fl_x", True, "true is no number"),
+        ("k1", False, "false is no number"),
+        ("is_fisheye", "false", 'is_fisheye is "false", neither true nor false'),
+    ],
+)
+def test_values_of_another_kind_are_named(tmp_path, field, value, words):
+    with pytest.raises(InputError, match=words):
+        imported(tmp_path, write_capture(tmp_path, **{field: value}))
+
+
+def test_a_principal_point_that_can_hardly_be_in_pixels_is_named(tmp_path, capsys):
+    """Some tools write cx and cy as shares of the image."""
+    content = write_capture(tmp_path, cx=0.5, cy=0.5)
+    (tmp_path / "transforms.json").write_text(json.dumps(content))
+    read_transforms_file(tmp_path / "transforms.json")
+    (line,) = warnings(capsys)
+    assert "far from the middle" in line and "cx and cy are taken as pixels" in line
+
+
 def test_no_warning_stands_beside_an_error(tmp_path, capsys):
     with pytest.raises(InputError, match="focal length of 1e-09"):
         imported(tmp_path, write_capture(tmp_path, aabb_scale=1, fl_y=1e-9))
@@ -238,6 +260,14 @@ def test_names_in_lists_that_are_of_no_frame_are_named(tmp_path, capsys):
     assert (
         "1 names in lists of file names are of no frame that is there, the first images/9" in line
     )
+
+
+def test_lists_in_files_of_splits_are_named(tmp_path, capsys):
+    content = write_capture(tmp_path, train_filenames=["images/0000.png", "images/0001.png"])
+    (tmp_path / "transforms_train.json").write_text(json.dumps(content))
+    splits = read_splits(tmp_path).splits
+    assert len(splits["train"]) == len(content["frames"])
+    assert any("its lists of file names are not used" in line for line in warnings(capsys))
 
 
 @pytest.mark.parametrize("module", [transforms_json, nerf_synthetic])
