@@ -72,12 +72,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--json", type=Path, help="file for the ratios")
     opt = parser.parse_args(argv)
-    results = measure(opt)
+    results = time_kernels(opt)
     if opt.json:
         write_json(opt.json, results)
 
 
-def measure(opt: Namespace) -> dict[str, dict[str, list[float]]]:
+def time_kernels(opt: Namespace) -> dict[str, dict[str, list[float]]]:
     """The ratios by kernel and by what is timed: median, lower and upper quartile."""
     device = torch.device("cpu")
     results = {}

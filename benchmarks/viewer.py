@@ -115,12 +115,12 @@ def open_page(browser: Browser, address: str, window: list[int]) -> Page:
     page.goto(address, timeout=120_000)
     page.wait_for_function("window.shown.length > 0", timeout=120_000)
     page.wait_for_timeout(3000)
-    move(page, 0, 0)
+    move_mouse(page, 0, 0)
     page.mouse.down()
     return page
 
 
-def move(page: Page, x: float, y: float) -> None:
+def move_mouse(page: Page, x: float, y: float) -> None:
     """Moves the mouse to this many pixels from where it went down, left of the middle."""
     window = page.viewport_size
     page.mouse.move(window["width"] // 3 + x, window["height"] // 2 + y)
@@ -132,7 +132,7 @@ def from_mouse_to_picture(page: Page) -> list[float]:
     for step in range(MOVES):
         page.wait_for_timeout(REST)
         page.evaluate("() => { window.shown = []; window.moved = []; }")
-        move(page, 6 * (step % 2 + 1), 0)
+        move_mouse(page, 6 * (step % 2 + 1), 0)
         page.wait_for_function("window.shown.length > 0")
         delays.append(page.evaluate("window.shown[0] - window.moved[0]"))
     return delays
@@ -151,7 +151,7 @@ def drag(pages: list[Page], seconds: float, viewer: Path) -> None:
             first = held(viewer)
         step += 1
         for page in pages:
-            move(page, 150 * np.sin(step / 20), 40 * np.cos(step / 27))
+            move_mouse(page, 150 * np.sin(step / 20), 40 * np.cos(step / 27))
         pages[0].wait_for_timeout(16)
     rates = [len(page.evaluate("window.shown")) / seconds for page in pages]
     print(f"dragging for {seconds:g} s: {', '.join(f'{rate:.1f}' for rate in rates)} pictures/s")

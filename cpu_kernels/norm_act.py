@@ -41,7 +41,7 @@ def updates_statistics(norm: nn.BatchNorm2d) -> bool:
     )
 
 
-def norm_act_dropout(
+def fused_norm_act_dropout(
     layers: list[nn.Module], x: Float[Tensor, "b c h w"]
 ) -> Float[Tensor, "b c h w"]:
     """What the layers, batch norm, ReLU or LeakyReLU, and perhaps Dropout2d, compute in

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from cpu_kernels.folded_conv3d import FoldedConv3d, folds
 from cpu_kernels.hooks import check_hooks, must_be_called
-from cpu_kernels.norm_act import norm_act_dropout, num_fused
+from cpu_kernels.norm_act import fused_norm_act_dropout, num_fused
 
 
 class FastSequential(nn.Sequential):
@@ -34,7 +34,7 @@ class FastSequential(nn.Sequential):
         while layers:
             count = num_fused(layers, x)
             if count and not must_be_called(*layers[:count]):
-                x = norm_act_dropout(layers[:count], x)
+                x = fused_norm_act_dropout(layers[:count], x)
             elif folds(layers, x) and not must_be_called(*layers[:2]):
                 x = FoldedConv3d.apply(x, layers[1].weight, layers[1].bias)
                 count = 2
@@ -51,7 +51,7 @@ class FastSequential(nn.Sequential):
         x = torch.linspace(-1, 1, 96).view(2, 4, 3, 4).sin().requires_grad_()
         inputs = (x, layers[0].weight, layers[0].bias)
         for one, other in zip(
-            torch.autograd.grad(norm_act_dropout(list(layers), x).square().sum(), inputs),
+            torch.autograd.grad(fused_norm_act_dropout(list(layers), x).square().sum(), inputs),
             torch.autograd.grad(layers(x).square().sum(), inputs),
             strict=True,
         ):

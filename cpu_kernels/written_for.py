@@ -72,7 +72,7 @@ def _is_known(name: str) -> bool:
         return False
     if name.startswith("torch."):
         return function.__code__.co_filename.startswith(TORCH)
-    return fingerprint(function) == FINGERPRINTS[name]
+    return source_fingerprint(function) == FINGERPRINTS[name]
 
 
 def function_of(name: str) -> FunctionType | None:
@@ -89,7 +89,7 @@ def function_of(name: str) -> FunctionType | None:
     return function
 
 
-def fingerprint(function: FunctionType) -> str | None:
+def source_fingerprint(function: FunctionType) -> str | None:
     """A hash of what a function's source does; None where there is no source."""
     return _fingerprint(function, function.__code__)
 

@@ -25,7 +25,7 @@ from checkpoints import checkpoints_by_step
 from dataio import Scene, load_scene
 from evaluation.metrics import FrameMetrics, load_true_depth, mean_metrics, measure_depth
 from evaluation.trained import Checkpoint, read_checkpoint, recorded_scene
-from experiments.plan import fingerprint, writing
+from experiments.plan import views_fingerprint, writing
 from experiments.results import GAP, markdown_table
 from machine.cli import Parser, run
 from machine.progress import Progress
@@ -78,7 +78,7 @@ def measure_new(paths: Sequence[Path], args: Namespace, device: torch.device) ->
     checkpoints meanwhile; they are left out. Raises `InputError` if none is left."""
     known = earlier_points(args.out / "curve.json")
     points = {}
-    fingerprint_of = cache(fingerprint)
+    fingerprint_of = cache(views_fingerprint)
     load = cache(load_scene)  # checkpoints of one scene read it once
     for path in Progress(paths, unit="checkpoint"):
         try:

@@ -16,7 +16,7 @@ from dataio import Scene
 from evaluation.metrics import load_true_depth
 from evaluation.picture_grid import depth_pictures, evenly_spread
 from experiments.figures import VIEWS_SHOWN, load_test_views, truth_and_frames, write_figure
-from experiments.plan import Run, SceneData
+from experiments.plan import SceneData, StudyRun
 from experiments.results import GAP, cell, gaps, markdown_table, parameters_cell
 from experiments.status import Result
 from experiments.study import Collected, Groups, Scenes, Study
@@ -46,7 +46,9 @@ class Occlusion(Study):
 
     def plan_runs(self, args: Namespace, scenes: Scenes) -> Groups:
         return {
-            (scene, variant): [Run(scene, data, variant, seed, flags=flags) for seed in args.seeds]
+            (scene, variant): [
+                StudyRun(scene, data, variant, seed, flags=flags) for seed in args.seeds
+            ]
             for scene, data in scenes.items()
             for variant, flags in VARIANTS.items()
         }

@@ -56,7 +56,7 @@ class SceneData(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Run:
+class StudyRun:
     """One model, trained on one scene from one seed, and tested.
 
     scene: its name. data: its folders. variant: what the experiment varies, the model's name or a
@@ -101,11 +101,11 @@ class Plan:
         """The logging root of a run."""
         return self.out / "runs" / name
 
-    def add(self, runs: Sequence[Run]) -> "Plan":
+    def add(self, runs: Sequence[StudyRun]) -> "Plan":
         """The plan with these runs too."""
         return replace(self, runs=self.runs | {run.name: self._command_lines(run) for run in runs})
 
-    def _command_lines(self, run: Run) -> dict:
+    def _command_lines(self, run: StudyRun) -> dict:
         def line(train_test: str, *more) -> str:
             words = ["python", "run_deepvoxels.py", "--train_test", train_test]
             words += ["--model", run.model, *more, "--seed", run.seed, *self.flags, *run.flags]
@@ -191,7 +191,7 @@ def read_plan(out: Path) -> Plan:
         raise InputError(f"{record}: is not an experiment's record ({error})") from None
 
 
-def draw_up(wanted: Plan, scenes: dict[str, SceneData], runs: Sequence[Run]) -> Plan:
+def draw_up(wanted: Plan, scenes: dict[str, SceneData], runs: Sequence[StudyRun]) -> Plan:
     """The plan in the folder `wanted.out`, if there is one, else `wanted`, with these scenes and
     runs too. Writes nothing.
 
@@ -199,7 +199,7 @@ def draw_up(wanted: Plan, scenes: dict[str, SceneData], runs: Sequence[Run]) -> 
     scenes, or results of a scene that has changed since.
     """
     roots = {name: str(data.root) for name, data in scenes.items()}
-    fingerprints = {name: fingerprint(*data) for name, data in scenes.items()}
+    fingerprints = {name: views_fingerprint(*data) for name, data in scenes.items()}
     out = wanted.out
     if is_unused(out):
         return replace(wanted, scenes=roots, fingerprints=fingerprints).add(runs)
@@ -211,8 +211,8 @@ def draw_up(wanted: Plan, scenes: dict[str, SceneData], runs: Sequence[Run]) -> 
         now = getattr(wanted, setting)
         if earlier != now:
             raise InputError(
-                f"--out {out}: holds an experiment with {setting} {shown(earlier)}, not "
-                f"{shown(now)}; name another folder"
+                f"--out {out}: holds an experiment with {setting} {shown_setting(earlier)}, not "
+                f"{shown_setting(now)}; name another folder"
             )
     for scene, root in roots.items():
         if plan.scenes.setdefault(scene, root) != root:
@@ -234,14 +234,14 @@ def is_unused(out: Path) -> bool:
     return out.is_dir() and all(path.name.startswith(".") for path in out.iterdir())
 
 
-def shown(setting: str | int | list[str]) -> str:
+def shown_setting(setting: str | int | list[str]) -> str:
     """A setting of a plan, for messages."""
     if isinstance(setting, list):
         return " ".join(setting) or "none"
     return str(setting)
 
 
-def fingerprint(*folders: Path) -> str:
+def views_fingerprint(*folders: Path) -> str:
     """Identifies scene folders, so that results are reused only for the same views, wherever the
     folders are.
 
@@ -259,7 +259,7 @@ def fingerprint(*folders: Path) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def write_plan(plan: Plan, runs: Sequence[Run], scenes: dict[str, SceneData]) -> Plan:
+def write_plan(plan: Plan, runs: Sequence[StudyRun], scenes: dict[str, SceneData]) -> Plan:
     """Adds the runs to what is in the folder, which another process may just have extended, and
     returns the plan."""
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.plan import Plan, Run
+from experiments.plan import Plan, StudyRun
 from experiments.status import Result, State, find_result, read_state
 
 GAP = "–"
@@ -16,11 +16,11 @@ GAP = "–"
 class Outcome:
     """The results of the runs that are done, and the states of the others."""
 
-    results: dict[Run, Result]
-    missing: dict[Run, State]
+    results: dict[StudyRun, Result]
+    missing: dict[StudyRun, State]
 
 
-def look(plan: Plan, runs: Sequence[Run]) -> Outcome:
+def look(plan: Plan, runs: Sequence[StudyRun]) -> Outcome:
     """What has become of the runs so far."""
     results = {run: result for run in runs if (result := find_result(plan.folder(run.name)))}
     return Outcome(
@@ -28,7 +28,7 @@ def look(plan: Plan, runs: Sequence[Run]) -> Outcome:
     )
 
 
-def summarize(runs: Sequence[Run], outcome: Outcome) -> dict:
+def summarize(runs: Sequence[StudyRun], outcome: Outcome) -> dict:
     """One summary of runs that differ only in their seed: means over the finished runs (None if
     there are none), each seed's own figures, why other runs failed, and the state of those that run
     or wait."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from data_util import list_poses, sampled_views
 from deep_voxels import SIZES
 from experiments.figures import Curve, Plot, write_plots
-from experiments.plan import OUT, Run, SceneData
+from experiments.plan import OUT, SceneData, StudyRun
 from experiments.results import cell, gaps, markdown_table
 from experiments.study import Collected, Groups, Scenes, Study
 from machine.cli import Parser, number, run
@@ -72,7 +72,7 @@ class Sensitivity(Study):
             for scene, data in scenes.items():
                 for x in values_of(args, study):
                     groups[study, scene, x] = [
-                        varied(Run(scene, data, BASE, seed), study, x, args.flags)
+                        varied(StudyRun(scene, data, BASE, seed), study, x, args.flags)
                         for seed in args.seeds
                     ]
         return groups
@@ -137,7 +137,7 @@ def place_on_axis(study: str, data: SceneData, x: int | float) -> int | float:
     return len(sampled_views(len(list_poses(data.train / "pose")), f"skip_{x}"))
 
 
-def varied(base: Run, study: str, x: int | float, flags: list[str]) -> Run:
+def varied(base: StudyRun, study: str, x: int | float, flags: list[str]) -> StudyRun:
     """The run of one value of a study; `base` if the value changes nothing. flags: the study's for
     run_deepvoxels.py."""
     if study == "images":
@@ -160,7 +160,7 @@ def usual_grid_dim(flags: list[str]) -> int:
     return given.grid_dim or SIZES[given.size].grid_dim
 
 
-def noisy(base: Run, degrees: float) -> Run:
+def noisy(base: StudyRun, degrees: float) -> StudyRun:
     """A run on a noisy copy of the training views, which it makes. No held-out views to validate
     with lie beside the copy."""
     copy = Path(OUT, "scenes", f"{base.scene}-noise_{degrees:g}-seed{base.seed}", "train")

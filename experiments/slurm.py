@@ -187,7 +187,7 @@ def run_on_slurm(plan: Plan, names: Sequence[str], flags: list[str], options: Sl
             f"--status and --collect show what is done; scancel --name={submissions} ends them."
         )
         raise
-    explain(plan, tasks)
+    say_why_lost(plan, tasks)
 
 
 def submit_missing(
@@ -259,7 +259,7 @@ def wait_for_tasks(plan: Plan, tasks: dict[str, Task]) -> None:
             tasks = now
 
 
-def explain(plan: Plan, tasks: dict[str, Task]) -> None:
+def say_why_lost(plan: Plan, tasks: dict[str, Task]) -> None:
     """Says why tasks ended that left their run neither done nor failed. Raises `InputError` if one
     could not see the experiment's folder."""
     end = time.monotonic() + SETTLE_SECONDS

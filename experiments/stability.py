@@ -20,7 +20,7 @@ import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from experiments.figures import Curve, Plot, write_plots
-from experiments.plan import Run
+from experiments.plan import StudyRun
 from experiments.results import GAP, gaps, markdown_table
 from experiments.study import Collected, Groups, Scenes, Study
 from machine.cli import Parser, number, run
@@ -61,7 +61,7 @@ class Stability(Study):
                     variant = f"lr{lr:g}-limit{limit:g}"
                     flags = ("--lr", f"{lr:g}", "--volume_limit", f"{limit:g}")
                     groups[scene, lr, limit] = [
-                        Run(scene, data, variant, seed, flags=flags) for seed in args.seeds
+                        StudyRun(scene, data, variant, seed, flags=flags) for seed in args.seeds
                     ]
         return groups
 
@@ -112,7 +112,7 @@ class Stability(Study):
         write_plots(collected.args.out / "stability.png", plots)
 
 
-def read_scalars(out: Path, run_: Run) -> dict[str, np.ndarray]:
+def read_scalars(out: Path, run_: StudyRun) -> dict[str, np.ndarray]:
     """(step, value) pairs, one a row, by the name of a scalar, from a run's tensorboard
     summaries."""
     points = {name: [] for name in SCALARS}

@@ -16,8 +16,8 @@ from pathlib import Path
 from experiments.execute import ROOT
 from experiments.plan import (
     Plan,
-    Run,
     SceneData,
+    StudyRun,
     draw_up,
     read_plan,
     scenes_by_name,
@@ -35,7 +35,7 @@ from util import InputError, write_json, write_text
 
 Scenes = dict[str, SceneData]  # by name
 # Runs that differ only in their seed, by what they have in common
-Groups = dict[Hashable, list[Run]]
+Groups = dict[Hashable, list[StudyRun]]
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def add_arguments(parser: Parser) -> None:
     add_slurm_arguments(parser)
 
 
-def launch(plan: Plan, runs: Sequence[Run], scenes: Scenes, args: argparse.Namespace) -> Plan:
+def launch(plan: Plan, runs: Sequence[StudyRun], scenes: Scenes, args: argparse.Namespace) -> Plan:
     """Writes the plan, runs what is missing, and says what other processes run. Returns the
     plan."""
     slots = make_slots(args.jobs, args.gpus, args.free_flags)
@@ -219,7 +219,9 @@ def launch(plan: Plan, runs: Sequence[Run], scenes: Scenes, args: argparse.Names
     return plan
 
 
-def check_first(plan: Plan, runs: Sequence[Run], data: SceneData, flags: Sequence[str]) -> None:
+def check_first(
+    plan: Plan, runs: Sequence[StudyRun], data: SceneData, flags: Sequence[str]
+) -> None:
     """Refuses flags and scenes with which no run can start, before hours are spent on others.
 
     It makes a dry run of a scene's first run that trains and of its first that does not, among

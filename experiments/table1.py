@@ -22,7 +22,7 @@ from experiments.figures import (
     write_figure,
     write_path_video,
 )
-from experiments.plan import Run
+from experiments.plan import StudyRun
 from experiments.results import GAP, cell, gaps, markdown_table, parameters_cell
 from experiments.study import Collected, Groups, Scenes, Study
 from machine.cli import Parser, run
@@ -63,7 +63,7 @@ class Table1(Study):
         for scene, data in scenes.items():
             for model in models_shown(args):
                 seeds = args.seeds[:1] if model in UNTRAINED else args.seeds
-                groups[scene, model] = [Run(scene, data, model, seed, model) for seed in seeds]
+                groups[scene, model] = [StudyRun(scene, data, model, seed, model) for seed in seeds]
         return groups
 
     def tables(self, collected: Collected) -> tuple[dict, str]:

@@ -208,12 +208,12 @@ def viewed(trained):
 
     from evaluation.trained import Checkpoint
     from viewer.paths import save_path
-    from viewer.scene import load_model, load_scene_in_view
+    from viewer.scene import load_scene_in_view, load_viewed_model
 
     root, _, content = trained
     checkpoint = Checkpoint.of({"average": {}, **content}, root / "model.pth")
     scene = load_scene_in_view(checkpoint, None)
-    model = load_model(checkpoint, scene, torch.device("cpu"))
+    model = load_viewed_model(checkpoint, scene, torch.device("cpu"))
     return SimpleNamespace(
         scene=scene, model=model, save=lambda folder, path: save_path(folder, path, scene, model)
     )

@@ -21,7 +21,7 @@ from scenes.check import examine
 from tests.evaluation.test_export import flat_model
 from tests.helpers import CPU, ROOT, arguments, checkpoints, render_arguments, run
 from viewer.paths import CameraPath, load_path, save_path
-from viewer.scene import load_model, load_scene_in_view
+from viewer.scene import load_scene_in_view, load_viewed_model
 
 UTM = (450_000.0, 5_300_000.0, 200.0)
 FAR = (1e7, -1e7, 1e7)
@@ -127,7 +127,7 @@ def test_the_viewer_shows_a_moved_scene_alike_and_saves_paths_where_it_is(places
     for index, path in enumerate(places.checkpoints):
         checkpoint = read_checkpoint(path)
         view = load_scene_in_view(checkpoint, None)
-        model = load_model(checkpoint, view, CPU)
+        model = load_viewed_model(checkpoint, view, CPU)
         keyframes = view.views.cam2world[[0, 2, 3]]
         assert np.abs(keyframes).max() < 10  # what browsers get, in float32
         pictures.append(model.render_view(keyframes[1]).image)

@@ -18,7 +18,7 @@ def next_commands(run: Run, model: str, checkpoint: Path) -> str:
     """Commands, one a line, that show the curves and render the scene's test views or, if it has
     none, a path around it."""
     root = run.logging_root
-    commands = [["-m", "tensorboard.main", "--logdir", shown(root / "runs")]]
+    commands = [["-m", "tensorboard.main", "--logdir", shown_path(root / "runs")]]
     views = find_split(run.data_root, "test")
     if views is None:
         views = root / "orbit"
@@ -28,25 +28,27 @@ def next_commands(run: Run, model: str, checkpoint: Path) -> str:
                 "scenes.path",
                 "orbit",
                 "--scene",
-                shown(run.data_root),
+                shown_path(run.data_root),
                 "--out",
-                shown(views),
+                shown_path(views),
             ]
         )
     test = [
-        shown(REPOSITORY / "run_deepvoxels.py"),
+        shown_path(REPOSITORY / "run_deepvoxels.py"),
         "--train_test",
         "test",
         "--data_root",
-        shown(views),
+        shown_path(views),
         "--logging_root",
-        shown(root),
+        shown_path(root),
         "--checkpoint",
-        shown(checkpoint),
+        shown_path(checkpoint),
     ]
     if model in NEEDS_SOURCE_VIEW and find_split(views, "train") is None:
-        test += ["--train_root", shown(run.data_root)]
-    python = "python" if shutil.which("python") == sys.executable else shown(Path(sys.executable))
+        test += ["--train_root", shown_path(run.data_root)]
+    python = (
+        "python" if shutil.which("python") == sys.executable else shown_path(Path(sys.executable))
+    )
     join = subprocess.list2cmdline if os.name == "nt" else shlex.join
     return "\n".join(
         [
@@ -56,7 +58,7 @@ def next_commands(run: Run, model: str, checkpoint: Path) -> str:
     )
 
 
-def shown(path: Path) -> str:
+def shown_path(path: Path) -> str:
     """The path from the current folder if it lies in it, else in full."""
     path = path.absolute()
     here = Path.cwd()

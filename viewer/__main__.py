@@ -21,7 +21,7 @@ from machine.cli import Parser, exit_code, number
 from machine.runtime import choose_device, keep_freed_memory, set_arithmetic
 from util import InputError
 from viewer.access import origin
-from viewer.scene import load_model, load_next, load_scene_in_view
+from viewer.scene import load_next, load_scene_in_view, load_viewed_model
 from viewer.session import Address, Session
 from viewer.training_tab import Curves, summaries_of
 from viewer.watch import POLL_SECONDS, Watch
@@ -90,7 +90,7 @@ def open_session(path: Path, device: torch.device, args: Namespace) -> Session:
     """Serves the model of a checkpoint."""
     checkpoint = read_checkpoint(path)
     scene = load_scene_in_view(checkpoint, args.data_root)
-    model = load_model(checkpoint, scene, device)
+    model = load_viewed_model(checkpoint, scene, device)
     folder = summaries_of(path, args.logging_root)
     curves = None
     if folder and folder.is_dir():

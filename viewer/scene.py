@@ -96,7 +96,9 @@ def farthest_orbit(model: TrainedModel, scene: SceneInView) -> float:
     return float(max(farthest_depth - scene.intrinsics.scale / 2, farthest_camera))
 
 
-def load_model(checkpoint: Checkpoint, scene: SceneInView, device: torch.device) -> TrainedModel:
+def load_viewed_model(
+    checkpoint: Checkpoint, scene: SceneInView, device: torch.device
+) -> TrainedModel:
     """The model of a checkpoint, fast to render. A baseline renders from the scene's photos."""
     if checkpoint.renders_from_views and scene.views.images is None:
         raise InputError(
@@ -113,4 +115,4 @@ def load_next(path: Path, scene: SceneInView, shown: TrainedModel) -> TrainedMod
         raise InputError(
             f"{path}: is of another architecture than {shown.path.name}; it is not shown"
         )
-    return load_model(checkpoint, scene, shown.device)
+    return load_viewed_model(checkpoint, scene, shown.device)

@@ -25,7 +25,7 @@ from cpu_kernels import (
     thresholds,
     written_for,
 )
-from cpu_kernels.written_for import FINGERPRINTS, fingerprint, function_of
+from cpu_kernels.written_for import FINGERPRINTS, function_of, source_fingerprint
 from deep_voxels import Architecture, DeepVoxels
 from machine.runtime import channels_last_
 from projection import SceneGeometry
@@ -158,7 +158,7 @@ def test_the_fingerprints_are_those_of_the_plain_functions():
     ours = {name: by for name, by in names_stood_for().items() if not name.startswith("torch.")}
     assert ours.keys() == FINGERPRINTS.keys()
     for name, kernels in ours.items():
-        new = fingerprint(function_of(name))
+        new = source_fingerprint(function_of(name))
         assert new == FINGERPRINTS[name], HELP.format(
             name=name, kernels=", ".join(kernels), new=new
         )
@@ -391,7 +391,7 @@ def test_comments_formatting_docstrings_and_annotations_do_not_count():
         linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
         scope = {}
         exec(compile(source, filename, "exec"), scope)
-        return fingerprint(scope["f"])
+        return source_fingerprint(scope["f"])
 
     plain = of("def f(x, y=1):\n    return x + y\n")
     assert plain == of(
@@ -404,7 +404,7 @@ def test_comments_formatting_docstrings_and_annotations_do_not_count():
 def test_a_function_without_source_is_not_known():
     scope = {}
     exec("def f(x):\n    return x\n", scope)
-    assert fingerprint(scope["f"]) is None
+    assert source_fingerprint(scope["f"]) is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from urllib.request import urlopen
 
 from evaluation.trained import read_checkpoint
 from tests.helpers import CPU, ENVIRONMENT, ROOT
-from viewer.scene import load_model, load_scene_in_view
+from viewer.scene import load_scene_in_view, load_viewed_model
 
 CHECKPOINT = ROOT / "example" / "lego.pth"
 
@@ -53,7 +53,7 @@ def test_it_is_small_and_shows_an_object():
         "/" in str(value) for value in checkpoint.content["options"].values()
     )  # of the machine that trained it
     scene = load_scene_in_view(checkpoint, ROOT / "example" / "lego")
-    model = load_model(checkpoint, scene, CPU)
+    model = load_viewed_model(checkpoint, scene, CPU)
     image = model.render_view(scene.views.cam2world[scene.first]).image
     height, width = image.shape[:2]
     corners = image[:8, :8]

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from experiments import sensitivity, table1
-from experiments.plan import Plan, draw_up, fingerprint, scenes_by_name, write_plan
+from experiments.plan import Plan, draw_up, scenes_by_name, views_fingerprint, write_plan
 from tests.conftest import SMALL
 from util import InputError
 
@@ -46,7 +46,7 @@ def test_a_scene_that_was_made_again_is_refused(scene, tmp_path):
     write_plan(draw_up(plan, data, []), [], data)
     os.utime(scene / "test" / "pose" / "000000.txt", (0, 0))
     shutil.copytree(scene, tmp_path / "copy")
-    assert draw_up(plan, data, []).fingerprints == {"scene": fingerprint(*data["scene"])}
+    assert draw_up(plan, data, []).fingerprints == {"scene": views_fingerprint(*data["scene"])}
     for changed in [
         "train/rgb/000003.png",
         "train/intrinsics.txt",

@@ -19,7 +19,7 @@ from evaluation.trained import Checkpoint
 from tests.helpers import CPU, ROOT
 from util import InputError
 from viewer.picture_choices import BESIDE_PHOTO, COLOR, DEPTH, choices
-from viewer.scene import farthest_orbit, load_model, load_scene_in_view
+from viewer.scene import farthest_orbit, load_scene_in_view, load_viewed_model
 
 ARCHITECTURE = Architecture(64, 16, 8, 4, 4)
 PATH = Path("model.pth")
@@ -47,7 +47,7 @@ def test_every_model_is_shown_as_the_command_line_renders_it(viewed, name):
     views = viewed.scene.views
     checkpoint = checkpoint_of(name, views)
     scene = load_scene_in_view(checkpoint, None)
-    model = load_model(checkpoint, scene, CPU)
+    model = load_viewed_model(checkpoint, scene, CPU)
     poses = views.cam2world[[2, 5]]
     neighbors = nearest_neighbors(views, poses)
     expected = render_path(model.network, views.poses(CPU)[[2, 5]], neighbors, "fp32")
@@ -66,7 +66,7 @@ def test_model_without_an_occlusion_net_has_no_depth(viewed):
     checkpoint = checkpoint_of(
         "deepvoxels", viewed.scene.views, replace(ARCHITECTURE, no_occlusion_net=True)
     )
-    model = load_model(checkpoint, viewed.scene, CPU)
+    model = load_viewed_model(checkpoint, viewed.scene, CPU)
     assert not model.learns_depth
     assert model.render_view(viewed.scene.views.cam2world[0]).depth is None
 
@@ -77,13 +77,15 @@ def test_scene_without_photos_is_enough_unless_the_model_renders_from_them(viewe
     checkpoint = checkpoint_of("deepvoxels", viewed.scene.views)
     scene = load_scene_in_view(checkpoint, tmp_path)
     assert scene.views.images is None
-    assert load_model(checkpoint, scene, CPU).render_view(scene.views.cam2world[0]).image.shape == (
+    assert load_viewed_model(checkpoint, scene, CPU).render_view(
+        scene.views.cam2world[0]
+    ).image.shape == (
         54,
         54,
         3,
     )
     with pytest.raises(InputError, match="training views"):
-        load_model(checkpoint_of("worrall", viewed.scene.views), scene, CPU)
+        load_viewed_model(checkpoint_of("worrall", viewed.scene.views), scene, CPU)
 
 
 def test_cameras_may_go_as_far_as_the_model_sees_the_grid(viewed):
