@@ -453,13 +453,19 @@ def write_image(
     path: Path, image: UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w *c"]
 ) -> None:
     """Writes an image, RGB, RGBA or gray, as PNG, whole or not at all."""
+    encoded = encode_png(image)
+    with new_file(path) as file:
+        file.write(encoded)
+
+
+def encode_png(image: UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"]) -> memoryview:
+    """The bytes of a PNG of an image, RGB, RGBA or gray."""
     if image.ndim == 3:
         image = cv2.cvtColor(
             image, cv2.COLOR_RGBA2BGRA if image.shape[2] == 4 else cv2.COLOR_RGB2BGR
         )
     _, encoded = cv2.imencode(".png", image)
-    with new_file(path) as file:
-        file.write(encoded.data)
+    return encoded.data
 
 
 def center_square(height: int, width: int) -> tuple[int, int, int]:

@@ -73,8 +73,10 @@ class Ranks:
             with _reaching_all():
                 dist.all_reduce(flat)
             means = (flat / self.count).split([tensor.numel() for tensor in tensors[:count]])
-            for tensor, mean in zip(tensors[:count], means, strict=True):
-                tensor.detach().copy_(mean.view_as(tensor))
+            torch._foreach_copy_(
+                [tensor.detach() for tensor in tensors[:count]],
+                [mean.view_as(tensor) for tensor, mean in zip(tensors[:count], means, strict=True)],
+            )
             tensors = tensors[count:]
 
     def largest(self, *values: int) -> tuple[int, ...]:

@@ -76,8 +76,10 @@ class RunningStatistics:
             values = torch.where(keep, now, before).split(
                 [statistic.numel() for statistic in group]
             )
-            for statistic, value in zip(group, values, strict=True):
-                statistic.copy_(value.view_as(statistic))
+            views = [
+                value.view_as(statistic) for statistic, value in zip(group, values, strict=True)
+            ]
+            torch._foreach_copy_(group, views)
 
 
 class SkippedSteps:

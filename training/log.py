@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 from torch import Tensor
 
-from data_util import color_depth
+from data_util import color_depth, encode_png
 from machine.progress import Progress
 from training.data import Batch
 from training.step import Losses, Step
@@ -38,9 +40,16 @@ class TensorboardLog:
         for name, value in values.items():
             self._write(step=step, summary=summary.scalar(name, value))
 
-    def picture(self, name: str, picture: np.ndarray, step: int) -> None:
-        """A picture (height, width, 3) or (height, width, 1) with values in [0, 1]."""
-        self._write(step=step, summary=summary.image(name, picture, dataformats="HWC"))
+    def picture(self, name: str, picture: UInt8[np.ndarray, "h w *c"], step: int) -> None:
+        """A picture, RGB or gray."""
+        height, width = picture.shape[:2]
+        image = Summary.Image(
+            height=height,
+            width=width,
+            colorspace=3 if picture.ndim == 3 else 1,
+            encoded_image_string=bytes(encode_png(picture)),
+        )
+        self._write(step=step, summary=Summary(value=[Summary.Value(tag=name, image=image)]))
 
     def close(self) -> None:
         """Ends the file. A later entry would begin a new one."""
@@ -69,18 +78,16 @@ def log_pictures(log: TensorboardLog, step: int, batch: Batch, result: Step) -> 
     rendering = result.rendering
     integration = result.integration
 
-    def rows(images: Tensor) -> np.ndarray:
-        """Images one above the other, in [0, 1]."""
-        return torch.cat(
-            list((images.detach().float().cpu() + 0.5).clamp(0, 1).permute(0, 2, 3, 1))
-        ).numpy()
+    def rows(images: Float[Tensor, "v 3 s s"]) -> UInt8[np.ndarray, "_ s 3"]:
+        """Images in [-1/2, 1/2], one above the other."""
+        return levels(torch.cat(list(images.float().permute(0, 2, 3, 1) + 0.5)))
 
     log.picture("source", rows(batch.source_image), step)
     output_and_truth = [rows(rendering.images), rows(batch.target_images)]
     log.picture("output_and_truth", np.concatenate(output_and_truth, axis=1), step)
     if rendering.depth is not None:
         depth = torch.cat(list(rendering.depth[:, 0].detach().float().cpu())).numpy()
-        log.picture("depth", color_depth(depth, float(depth.min()), float(depth.max())) / 255, step)
+        log.picture("depth", color_depth(depth, float(depth.min()), float(depth.max())), step)
     if integration is None:
         return
     for name, gate in [
@@ -89,12 +96,13 @@ def log_pictures(log: TensorboardLog, step: int, batch: Batch, result: Step) -> 
     ]:
         if gate is None:
             continue
-        gate = gate.detach().float().cpu()[0, 0]
-        log.picture(
-            name,
-            torch.cat([gate.mean(dim=axis) for axis in range(3)], dim=1)[..., None].numpy(),
-            step,
-        )
+        means = [gate[0, 0].mean(dim=axis) for axis in range(3)]
+        log.picture(name, levels(torch.cat(means, dim=1)), step)
+
+
+def levels(values: Float[Tensor, "*size"]) -> UInt8[np.ndarray, "*size"]:
+    """Values in [0, 1] as 0 to 255, on the host."""
+    return (255 * values.detach().float().clamp(0, 1)).round().byte().cpu().numpy()
 
 
 class ProgressBar(Progress):

@@ -7,10 +7,11 @@ them.
 The default is the paper's recipe, `paper`: every flag keeps its own default.
 """
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 RECIPES = {
     "paper": {},
@@ -47,30 +48,31 @@ def scale_dropout_(model: nn.Module, scale: float) -> nn.Module:
     return model
 
 
-class WeightAverage(AveragedModel):
+class WeightAverage:
     """An exponential moving average of a model over its training steps (Polyak and Juditsky, 1992):
     `module`.
 
     The whole state is averaged: parameters, batch-norm statistics and the persistent volume belong
-    together.
+    together. `torch.optim.swa_utils.AveragedModel` does the same, but keeps its counter in a tensor
+    and so waits for the device.
     """
 
     def __init__(self, model: nn.Module, decay: float):
-        super().__init__(model, multi_avg_fn=self._average, use_buffers=True)
+        self.module = deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
-        self.eval().requires_grad_(False)
 
+    @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Includes the model after `step`, counted from 1. Early in training the average decays
         faster, because the first weights are soon outdated."""
-        self.n_averaged.fill_(step)
-        self.update_parameters(model)
+        decay = min(self.decay, (1 + step) / (10 + step))
+        pairs = list(zip(_tensors(self.module), _tensors(model), strict=True))
+        numbers = [pair for pair in pairs if pair[0].is_floating_point()]
+        counts = [pair for pair in pairs if not pair[0].is_floating_point()]  # of batches
+        torch._foreach_lerp_(*zip(*numbers, strict=True), 1 - decay)
+        if counts:
+            torch._foreach_copy_(*zip(*counts, strict=True))
 
-    def _average(self, averages: list[Tensor], newest: list[Tensor], _) -> None:
-        """Updates tensors of one dtype in place."""
-        if averages[0].is_floating_point():
-            step = int(self.n_averaged)
-            get_ema_multi_avg_fn(min(self.decay, (1 + step) / (10 + step)))(averages, newest, None)
-        else:  # numbers of batches
-            for average, new in zip(averages, newest, strict=True):
-                average.copy_(new)
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]

@@ -29,13 +29,14 @@ def loop_gain(net: nn.Module | None) -> Float[Tensor, ""] | None:
 
     Replication padding keeps such a volume constant, so the 3x3x3 convolution U_s acts as the
     matrix of its summed kernels; the gain is the growth of a power iteration with that matrix and
-    ReLU. Dropout and W_s are left out.
+    ReLU. Dropout and W_s are left out. The iteration runs on the CPU: on a GPU, its 200 kernels
+    would take longer than to copy the matrix. Waits for the device.
     """
     if not has_known_loop(net):
         return None
     weight = net.old_integration[1].weight
     features = weight.shape[0]  # the input channels after these are coordinates
-    matrix = weight[:, :features].sum(dim=(2, 3, 4))
+    matrix = weight[:, :features].sum(dim=(2, 3, 4)).cpu()
     state = matrix.new_ones(features)
     gain = matrix.new_ones(())
     for _ in range(30):

@@ -102,7 +102,7 @@ def test_curves_are_those_of_the_summaries_while_they_grow(tmp_path):
         log.scalars(
             {"l1": 1 / step, "generator": 0.5, "discriminator": 0.7, "psnr": float(step)}, step
         )
-    log.picture("depth", np.zeros((4, 4, 3)), 30)
+    log.picture("depth", np.zeros((4, 4, 3), np.uint8), 30)
     assert curves.read()
     np.testing.assert_allclose(
         curves.points(), [[10, 20.5, 10], [20, 10.5, 20], [30, 200 / 30 + 0.5, 30]], rtol=1e-6
