@@ -2,12 +2,13 @@
 
     python -m scenes.nerf_synthetic data/nerf_synthetic/lego data/lego --sidelength 64
 
-SRC holds `transforms_train.json` and `transforms_test.json`; DST/train and DST/test become scene
-folders. Alpha is composed over white, images are shrunk by area averaging, and views are numbered
-in the natural order of their file names (r_2 before r_10), so that the test cameras stay a smooth
-path. Images that are not square, distorted or off center (BlenderNeRF, TensoRF) are undistorted to
-one pinhole camera and keep their alpha, as do those of a scene with masks or sparse points. A scene
-that is not about the origin is one for `scenes.transforms_json`, which chooses the grid.
+SRC holds `transforms_train.json`, `transforms_test.json` and perhaps `transforms_val.json`;
+DST/train, DST/test and DST/validation become scene folders. Alpha is composed over white, images
+are shrunk by area averaging, and views are numbered in the natural order of their file names (r_2
+before r_10), so that the test cameras stay a smooth path. Images that are not square, distorted or
+off center (BlenderNeRF, TensoRF) are undistorted to one pinhole camera and keep their alpha, as do
+those of a scene with masks or sparse points. A scene that is not about the origin is one for
+`scenes.transforms_json`, which chooses the grid.
 """
 
 from argparse import Namespace
@@ -23,11 +24,11 @@ from geometry.grid import GivenGrid
 from machine.cli import Parser, number, run
 from scenes.capture.listing import warn, warn_of_leaks, warnings_last
 from scenes.capture.options import CaptureOptions, require_pycolmap
-from scenes.capture.transforms import SPLIT_FILES, ListedFrame, TransformsContent, read_splits
+from scenes.capture.transforms import ListedFrame, TransformsContent, read_splits
 from util import InputError, write_json
 
 PROG = "scenes.nerf_synthetic"
-SPLITS = ("train", "test")
+SHOWN_NAMES = {"train": "training", "validation": "validation", "test": "test"}
 EXTENT = 2.6  # sidelength of a grid about the origin that holds the dataset's objects
 
 
@@ -40,21 +41,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _import(args: Namespace) -> str:
     """Makes the scene; returns what it holds."""
-    content = read_splits(args.source, SPLITS)
-    centers = np.stack([frame.cam2world[:3, 3] for frame in content.frames])
-    distance = args.radius or np.linalg.norm(centers, axis=1).min()
+    content = _read(args.source)
+    distance = args.radius or _nearest_camera(content)
     grid = GivenGrid(np.zeros(3), args.extent, near_plane(distance, args.extent))
     splits = {
         split: [content.frames[view] for view in views] for split, views in content.splits.items()
     }
-    _warn_of_validation(args.source)
     is_cut_out = any(frame.mask is not None for frame in content.frames)
     if content.points is None and not is_cut_out and all(map(_is_plain, splits.values())):
         with new_folder(args.target) as folder:
             _write_plain(folder, splits, grid, args.sidelength)
         counts = " and ".join(
             f"{len(splits.get(split, []))} {name}"
-            for split, name in (("train", "training"), ("test", "test"))
+            for split, name in SHOWN_NAMES.items()
+            if split in splits or split == "test"
         )
         return (
             f"{counts} views, grid of sidelength {args.extent:g} about the origin, "
@@ -66,7 +66,10 @@ def _import(args: Namespace) -> str:
 def _parse(argv: Sequence[str] | None) -> Namespace:
     parser = Parser(PROG, __doc__)
     parser.add_argument(
-        "source", type=Path, metavar="SRC", help="folder with transforms_train.json and _test.json"
+        "source",
+        type=Path,
+        metavar="SRC",
+        help="folder with transforms_train.json, _test.json, _val.json",
     )
     parser.add_argument(
         "target", type=Path, metavar="DST", help="the scene to make: DST/train and DST/test"
@@ -88,10 +91,24 @@ def _parse(argv: Sequence[str] | None) -> Namespace:
     return parser.parse_args(argv)
 
 
-def _warn_of_validation(source: Path) -> None:
-    for name in SPLIT_FILES["validation"]:
-        if (source / name).exists():
-            warn(f"{source / name}: not used; scenes.transforms_json would")
+def _read(source: Path) -> TransformsContent:
+    """What the files of all splits say. Validation views that cannot be read, such as those of a
+    copy without their images, are left out with a warning: a scene needs none."""
+    try:
+        with warnings_last():
+            return read_splits(source)
+    except InputError as error:
+        content = read_splits(source, ("train", "test"))  # raises the error again if it is theirs
+        warn(f"{error}; validation views are left out")
+        return content
+
+
+def _nearest_camera(content: TransformsContent) -> float:
+    """The smallest distance of a camera from the origin. Validation views do not decide: the grid
+    is the same with and without them."""
+    views = [*content.splits["train"], *content.splits.get("test", [])]
+    centers = np.stack([content.frames[view].cam2world[:3, 3] for view in views])
+    return float(np.linalg.norm(centers, axis=1).min())
 
 
 def _is_plain(frames: list[ListedFrame]) -> bool:
@@ -144,7 +161,10 @@ def _write_plain(
         },
     )
     warn_of_leaks(
-        *([(frame.name, frame.image) for frame in splits.get(split, [])] for split in SPLITS)
+        *(
+            [(frame.name, frame.image) for frame in splits.get(split, [])]
+            for split in ("train", "test")
+        )
     )
 
 
@@ -171,7 +191,7 @@ def _import_capture(
     from scenes.capture.transforms_capture import transforms_capture
 
     capture = transforms_capture(content, source)
-    options = CaptureOptions(None, sidelength, "none", grid)
+    options = CaptureOptions(None, 0, sidelength, "none", grid)
     with new_folder(target) as folder:
         return write_capture(capture, folder, options, source=f"NeRF-synthetic {source}")
 

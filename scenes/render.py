@@ -5,10 +5,10 @@ path.
     python -m scenes.render --out data/small --sidelength 64 --train_views 150 --test_views 60
     python -m scenes.render --mesh bust.glb --out data/bust
 
-The object is centered and scaled into the unit cube. Training cameras are uniform on the northern
-hemisphere, test cameras on an Archimedean spiral over it; images are rendered at twice their size
-and area-averaged. The true depth of the test views (z, world units, infinite where there is
-nothing) is kept in test/depth/*.npz. The same command continues an interrupted run.
+The object is centered and scaled into the unit cube. Training and validation cameras are uniform on
+the northern hemisphere, test cameras on an Archimedean spiral over it; images are rendered at twice
+their size and area-averaged. The true depth of the test views (z, world units, infinite where there
+is nothing) is kept in test/depth/*.npz. The same command continues an interrupted run.
 """
 
 import json
@@ -51,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "train": hemisphere(args.train_views, args.radius, args.seed),
         "test": spiral(args.test_views, args.radius),
     }
+    if args.val_views:
+        centers["validation"] = hemisphere(args.val_views, args.radius, args.seed + 1)
     cam2world = {
         split: look_at(positions, target=np.zeros(3), up=np.array([0.0, 0.0, 1.0]))
         for split, positions in centers.items()
@@ -83,8 +85,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             scratch=partial / ".setup",
         )
         finish_folder(partial, args.out)
+    validation = f", {args.val_views} validation" if args.val_views else ""
     print(
-        f"{args.out}: {args.train_views} training and {args.test_views} test views of "
+        f"{args.out}: {args.train_views} training{validation} and {args.test_views} test views of "
         f"{args.sidelength} pixels, "
         f"grid of sidelength {GRID_SCALE:g} about the origin, near plane "
         f"{intrinsics.near_plane:.4f}"
@@ -132,6 +135,13 @@ def _parse(argv: Sequence[str] | None):
     )
     parser.add_argument("--train_views", type=number(int, 1), default=479, help="default: 479")
     parser.add_argument("--test_views", type=number(int, 1), default=1000, help="default: 1000")
+    parser.add_argument(
+        "--val_views",
+        type=number(int, 0),
+        default=0,
+        help="validation views, which --validate_every measures, so that the test views choose no "
+        "checkpoint (default: 0)",
+    )
     parser.add_argument(
         "--radius",
         type=number(float, above=0),
@@ -234,6 +244,7 @@ def _settings(args, mesh_files: dict[str, str | None] | None) -> dict:
         "supersampling": args.supersampling,
         "train_views": args.train_views,
         "test_views": args.test_views,
+        "val_views": args.val_views,
         "radius": args.radius,
         "seed": args.seed,
         "origin": [0.0, 0.0, 0.0],
@@ -242,9 +253,10 @@ def _settings(args, mesh_files: dict[str, str | None] | None) -> dict:
 
 
 def _recorded(record: Path) -> dict:
-    """The settings of unfinished work. Earlier versions recorded no axis unless one was given, and
-    took all meshes but glTF as z up. Raises many errors if the record is damaged."""
-    earlier = json.loads(read_text(record))
+    """The settings of unfinished work. Earlier versions made no validation views, recorded no axis
+    unless one was given, and took all meshes but glTF as z up. Raises many errors if the record is
+    damaged."""
+    earlier = {"val_views": 0, **json.loads(read_text(record))}
     mesh = earlier.get("mesh")
     if mesh and not earlier.get("mesh_up"):
         is_gltf = Path(mesh).suffix.lower() in (".glb", ".gltf")

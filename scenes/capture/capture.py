@@ -143,10 +143,15 @@ def _plain_intrinsics(pinhole: pycolmap.Camera) -> SceneIntrinsics:
 def _splits(capture: Capture, options: CaptureOptions) -> dict[str, list[int]]:
     """The views of each split: those that the source names, else every Nth is a test view."""
     if not capture.splits:
-        return split_views(len(capture.images), options.test_every)
+        return split_views(len(capture.images), options.test_every, options.val_every)
     if options.test_every is not None:
         raise InputError(
             f"--test_every {options.test_every}: the source says itself which views are for testing"
+        )
+    if options.val_every:
+        raise InputError(
+            f"--val_every {options.val_every}: the source says itself which views are for "
+            "validation"
         )
     if len(capture.splits["train"]) < 2:
         raise InputError(

@@ -75,7 +75,8 @@ def import_pictures(source: PhotoSource, workspace: Path, options: CaptureOption
         originals |= extract_frames(source.video, source.frames, pictures.folder, side)
     else:
         originals |= _import_photos(pictures, side)
-    split_views(len(originals), options.test_every)  # refuses a split that would fail in the end
+    # refuses a split that would fail in the end
+    split_views(len(originals), options.test_every, options.val_every)
     warning = exposure_warning(
         [pictures.folder / name for name in originals], list(originals.values())
     )

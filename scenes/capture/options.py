@@ -25,12 +25,13 @@ TEST_EVERY = 8
 @dataclass(frozen=True)
 class CaptureOptions:
     """test_every: every Nth view is a test view; 0: none; None: as the source says, else
-    every 8th. sidelength: of the squares that images
-    become, in pixels; None: as they are. up: whether the world is turned by how the cameras were
-    held. grid: in the world after that turn.
+    every 8th. val_every: every Nth of the others is a validation view; 0: none. sidelength: of the
+    squares that images become, in pixels; None: as they are. up: whether the world is turned by how
+    the cameras were held. grid: in the world after that turn.
     """
 
     test_every: int | None
+    val_every: int
     sidelength: int | None
     up: Literal["cameras", "none"]
     grid: GivenGrid
@@ -40,7 +41,7 @@ class CaptureOptions:
         """The options that the flags of `add_flags` give."""
         origin = None if args.origin is None else np.array(args.origin, dtype=np.float64)
         given = GivenGrid(origin, args.scale, args.near_plane)
-        return cls(args.test_every, args.sidelength, args.up, given)
+        return cls(args.test_every, args.val_every, args.sidelength, args.up, given)
 
 
 def add_flags(parser: Parser) -> None:
@@ -51,6 +52,14 @@ def add_flags(parser: Parser) -> None:
         metavar="N",
         help="every Nth view becomes a test view instead of a training view; 0: none (default: "
         f"{TEST_EVERY}, or as the source says)",
+    )
+    parser.add_argument(
+        "--val_every",
+        type=number(int, 0),
+        default=0,
+        metavar="N",
+        help="every Nth of the other views becomes a validation view: --validate_every measures "
+        "these, and the test views choose no checkpoint; 0: none (default: 0)",
     )
     parser.add_argument(
         "--sidelength",
@@ -85,21 +94,26 @@ def add_flags(parser: Parser) -> None:
     )
 
 
-def split_views(count: int, test_every: int | None) -> dict[str, list[int]]:
-    """The indices of the training and the test views: views 0, N, 2N, ... are test views; with 0,
-    none; with None, N is `TEST_EVERY`.
+def split_views(count: int, test_every: int | None, val_every: int = 0) -> dict[str, list[int]]:
+    """The indices of the views of each split that has any: views 0, N, 2N, ... are test views; with
+    0, none; with None, N is `TEST_EVERY`. Of the others every Nth is a validation view, from the
+    middle of the first N on, where no test view is near; with 0, none.
 
     Raises InputError if fewer than two are left to train on.
     """
     test_every = TEST_EVERY if test_every is None else test_every
     test = list(range(0, count, test_every)) if test_every else []
-    train = sorted(set(range(count)) - set(test))
+    others = sorted(set(range(count)) - set(test))
+    validation = others[val_every // 2 :: val_every] if val_every else []
+    train = sorted(set(others) - set(validation))
     if len(train) < 2:
+        flag = f" --val_every {val_every}" if val_every else ""
         raise InputError(
-            f"--test_every {test_every}: leaves {len(train)} of {count} views to train on, "
+            f"--test_every {test_every}{flag}: leaves {len(train)} of {count} views to train on, "
             "training needs two"
         )
-    return {"train": train, "test": test} if test else {"train": train}
+    splits = {"train": train, "validation": validation, "test": test}
+    return {split: views for split, views in splits.items() if views}
 
 
 def require_pycolmap() -> None:

@@ -165,6 +165,8 @@ def read_splits(folder: Path, wanted: Collection[str] = tuple(SPLIT_FILES)) -> T
             raise InputError(f"{folder / names[0]}: no such file")
         if path is not None:
             contents[split] = read_transforms_file(path)
+    if _images(contents.get("validation")) == _images(contents.get("test")):
+        contents.pop("validation", None)
     frames = []
     splits = {}
     for split, content in contents.items():
@@ -176,6 +178,10 @@ def read_splits(folder: Path, wanted: Collection[str] = tuple(SPLIT_FILES)) -> T
         splits[split] = list(range(len(frames), len(frames) + len(content.frames)))
         frames += content.frames
     return TransformsContent(frames, _without_copies(splits), contents["train"].points)
+
+
+def _images(content: TransformsContent | None) -> list[Path]:
+    return [frame.image for frame in content.frames] if content else []
 
 
 def _read_json(path: Path) -> tuple[dict, list[dict]]:

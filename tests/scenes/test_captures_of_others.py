@@ -245,8 +245,9 @@ def test_lists_of_file_names_are_the_splits(tmp_path, capsys):
     scene = imported(tmp_path, content)
     assert levels(scene / "test") == [2]
     assert not (scene / "validation").exists()
-    with pytest.raises(InputError, match="--test_every 4: the source says itself"):
-        imported(tmp_path, content, "--test_every", "4")
+    for flag in ("--test_every", "--val_every"):
+        with pytest.raises(InputError, match=f"{flag} 4: the source says itself"):
+            imported(tmp_path, content, flag, "4")
 
 
 def test_names_in_lists_that_are_of_no_frame_are_named(tmp_path, capsys):
@@ -285,7 +286,7 @@ def test_files_of_splits_are_taken_as_they_are(tmp_path, module):
     assert (intrinsics.focal, intrinsics.cx, intrinsics.width) == (60, 25, WIDTH)
 
 
-def test_nerf_synthetic_uses_masks_and_names_the_file_that_it_leaves_out(tmp_path, capsys):
+def test_nerf_synthetic_uses_masks(tmp_path):
     content = write_capture(tmp_path, 6, size=(64, 64), h=64, w=64)
     Image.new("L", (64, 64), 0).save(tmp_path / "mask.png")
     content["frames"][0]["mask_path"] = "mask"
@@ -294,8 +295,32 @@ def test_nerf_synthetic_uses_masks_and_names_the_file_that_it_leaves_out(tmp_pat
     nerf_synthetic.main([str(tmp_path), str(tmp_path / "scene")])
     first = list_images(tmp_path / "scene" / "train" / "rgb")[0]
     assert load_rgba(first)[..., 3].max() == 0
-    path = tmp_path / "transforms_val.json"
-    assert f"{path}: not used; scenes.transforms_json would" in warnings(capsys)
+    assert not (tmp_path / "scene" / "validation").exists()  # they are the test views
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 48)])
+def test_nerf_synthetic_has_its_validation_views(tmp_path, capsys, size):
+    """If their images are there; they do not move the near plane."""
+    content = write_capture(tmp_path, 6, size=size, h=size[1], w=size[0])
+    nearer = np.array(content["frames"][2]["transform_matrix"])
+    nearer[:3, 3] *= 0.8
+    content["frames"][2]["transform_matrix"] = nearer.tolist()
+    chosen = {"train": [0, 1, 3], "val": [2, 4], "test": [5]}
+    for split, views in chosen.items():
+        frames = [content["frames"][index] for index in views]
+        text = json.dumps({**content, "frames": frames})
+        (tmp_path / f"transforms_{split}.json").write_text(text)
+    nerf_synthetic.main([str(tmp_path), str(tmp_path / "scene")])
+    for split, folder in (("train", "train"), ("val", "validation"), ("test", "test")):
+        assert levels(tmp_path / "scene" / folder) == chosen[split]
+    for view in chosen["val"]:
+        (tmp_path / "images" / f"{view:04d}.png").unlink()
+    nerf_synthetic.main([str(tmp_path), str(tmp_path / "again")])
+    assert "validation views are left out" in warnings(capsys)[-1]
+    assert not (tmp_path / "again" / "validation").exists()
+    for split in ("train", "test"):
+        name = Path(split, "intrinsics.txt")
+        assert (tmp_path / "again" / name).read_text() == (tmp_path / "scene" / name).read_text()
 
 
 # Images

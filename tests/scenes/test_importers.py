@@ -153,6 +153,16 @@ def test_every_nth_view_is_a_test_view():
     assert split_views(4, 2) == {"train": [1, 3], "test": [0, 2]}
 
 
+def test_every_nth_of_the_others_is_a_validation_view():
+    """None of them beside a test view where there is room."""
+    splits = split_views(16, 8, 7)
+    assert splits["test"] == [0, 8] and splits["validation"] == [4, 12]
+    assert sorted(sum(splits.values(), [])) == list(range(16))
+    assert list(split_views(4, 0, 2)) == ["train", "validation"]
+    with pytest.raises(InputError, match="--test_every 2 --val_every 2: leaves 1 of 4 views"):
+        split_views(4, 2, 2)
+
+
 @pytest.mark.parametrize(("count", "test_every"), [(3, 1), (2, 8), (3, 2)])
 def test_two_views_are_left_to_train_on(count, test_every):
     with pytest.raises(

@@ -10,7 +10,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from data_util import load_image, load_intrinsics, load_pose
+from data_util import list_images, list_poses, load_image, load_intrinsics, load_pose
 from geometry.cameras import look_at
 from machine import cli
 from scenes import render
@@ -103,6 +103,30 @@ def test_interrupted_rendering_continues_with_the_same_settings_alone(tmp_path, 
     render.main(["--out", str(resumed), *SMALL])
     assert (resumed / "train" / "rgb" / "000001.png").read_bytes() == b"finished earlier"
     assert (resumed / "test" / "rgb" / "000002.png").read_bytes() == before
+
+
+def test_validation_views_are_others_than_the_training_views(tmp_path):
+    """And work that was begun before there were any goes on without them."""
+    render.main(["--out", str(tmp_path / "cube"), *SMALL, "--val_views", "6"])
+    train, validation = (
+        np.stack([load_pose(path) for path in list_poses(tmp_path / "cube" / split / "pose")])
+        for split in ("train", "validation")
+    )
+    assert len(validation) == len(list_images(tmp_path / "cube" / "validation" / "rgb")) == 6
+    assert (validation[:, 2, 3] > 0).all()
+    distances = np.linalg.norm(train[:, None, :3, 3] - validation[None, :, :3, 3], axis=2)
+    assert distances.min() > 0.1
+
+    record = tmp_path / "plain.partial" / "scene.json"
+    render.main(["--out", str(tmp_path / "plain"), *SMALL])
+    (tmp_path / "plain").rename(record.parent)
+    settings = json.loads(record.read_text())
+    assert settings.pop("val_views") == 0
+    write_json(record, settings)
+    with pytest.raises(InputError, match="val_views was 0, now 2"):
+        render.main(["--out", str(tmp_path / "plain"), *SMALL, "--val_views", "2"])
+    render.main(["--out", str(tmp_path / "plain"), *SMALL])
+    assert not (tmp_path / "plain" / "validation").exists()
 
 
 @pytest.mark.parametrize(("suffix", "up"), [("obj", "z"), ("ply", "z"), ("glb", "y")])
