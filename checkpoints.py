@@ -21,6 +21,7 @@ from util import InputError, new_file, open_file, read_text
 
 CHECKPOINT_FORMAT = 1
 LATEST = "latest.pth"
+BEST = "best.pth"
 MAX_NAME_BYTES = 255  # of a file; any checkpoint is larger
 MAX_HISTORY_BYTES = 1 << 26  # of a run's options.json, which records every start: some 30,000
 MAX_TENSOR_NAME = 200  # the longest name of a model's tensors has about 120 characters
@@ -41,10 +42,15 @@ KINDS = {
     "epoch": int,
     "setbacks": int,
     "skipped_in_a_row": int,
+    "best": dict,
+    "worse_in_a_row": int,
+    "chosen_by": dict,
     "ranks": int,
     "seconds": float,
 }
 MAX_COUNT = {"setbacks": 100}  # each halves the learning rate
+# What `best` and `chosen_by` hold: an `evaluation.held_out.HeldOutPsnr`
+HELD_OUT = {"step": int, "psnr": float, "split": str, "views": int, "fingerprint": str}
 
 
 def save_checkpoint(path: Path, checkpoint: dict, modified: int | None = None) -> None:
@@ -160,16 +166,37 @@ def _warn_of_damage(run: Path, instead: Path) -> None:
 
 
 def find_checkpoint(checkpoint: str, logging_root: Path | None) -> Path:
-    """The file that `--checkpoint FILE|latest` names. Raises `InputError` if there is none under
-    the logging root."""
-    if checkpoint != "latest":
+    """The file that `--checkpoint FILE|latest|best` names. Raises `InputError` if there is none
+    under the logging root."""
+    if checkpoint not in ("latest", "best"):
         return Path(checkpoint)
     if logging_root is None:
-        raise InputError("--checkpoint latest: needs --logging_root")
+        raise InputError(f"--checkpoint {checkpoint}: needs --logging_root")
+    if checkpoint == "best":
+        return best_checkpoint(logging_root)
     newest = latest_checkpoint(logging_root)
     if newest is None:
         raise InputError(f"--checkpoint latest: there is no checkpoint under {logging_root}/logs")
     return newest
+
+
+def best_checkpoint(logging_root: Path) -> Path:
+    """The best checkpoint of the run under a logging root that was started last, of those that have
+    any checkpoint. Raises `InputError` if its training measured no held-out views."""
+    runs = [
+        run
+        for run in sorted(logging_root.glob("logs/*/*"))
+        if (run / BEST).is_file() or newest_checkpoint(run) is not None
+    ]
+    if not runs:
+        raise InputError(f"--checkpoint best: there is no checkpoint under {logging_root}/logs")
+    newest = max(runs, key=start_of)
+    if not (newest / BEST).is_file():
+        raise InputError(
+            f"--checkpoint best: {newest} has none: its training measured no held-out views "
+            "(--validate_every)"
+        )
+    return newest / BEST
 
 
 def start_of(run: Path) -> tuple[bool, datetime]:
@@ -267,6 +294,9 @@ def _require_kind(value, part: str, kind: type, path: Path) -> None:
         fits = math.isfinite(value) and 0 <= value <= MAX_COUNT.get(part, 1 << 53)
     if fits and part in ("options", "intrinsics"):
         fits = all(isinstance(name, str) for name in value) and _is_setting(value)
+    if fits and part in ("best", "chosen_by"):
+        fits = {name: type(entry) for name, entry in value.items()} == HELD_OUT
+        fits = fits and _is_setting(value)
     if not fits:
         raise InputError(f"{path}: its {part!r} is not what a checkpoint holds there")
 

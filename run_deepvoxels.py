@@ -206,9 +206,9 @@ def check_combination(given: dict[str, Any]) -> None:
 
 
 def find_given_checkpoint(given: dict[str, Any]) -> None:
-    """Puts the checkpoint that `latest` or `auto` stands for in its place. `auto` is dropped if
-    there is none; else it beats a given --checkpoint, from which the run began. Raises `InputError`
-    if there is none for `latest`."""
+    """Puts the checkpoint that `latest`, `best` or `auto` stands for in its place. `auto` is
+    dropped if there is none; else it beats a given --checkpoint, from which the run began. Raises
+    `InputError` if there is none for `latest` or `best`."""
     root = Path(given["logging_root"])
     resume = given.get("resume")
     if resume in ("latest", "auto"):
@@ -223,7 +223,7 @@ def find_given_checkpoint(given: dict[str, Any]) -> None:
         if newest is not None:
             given.pop("checkpoint", None)
             given["resume"] = str(newest)
-    if given.get("checkpoint") == "latest":
+    if given.get("checkpoint"):
         given["checkpoint"] = str(find_checkpoint(given["checkpoint"], root))
 
 
@@ -251,6 +251,10 @@ def check_values(values: dict[str, Any]) -> None:
         raise InputError(
             f"--model {values['model']}: has nothing to train; test it with --train_test test "
             "--train_root DIR"
+        )
+    if values["train_test"] == "train" and values["patience"] and not values["validate_every"]:
+        raise InputError(
+            f"--patience {values['patience']}: needs --validate_every, whose measurements it counts"
         )
     check_architecture(options_of(Architecture, values))
 

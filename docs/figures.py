@@ -86,8 +86,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--checkpoint",
         required=True,
-        metavar="FILE|latest",
-        help="a checkpoint of DeepVoxels; 'latest': the newest one under --logging_root",
+        metavar="FILE|latest|best",
+        help="a checkpoint of DeepVoxels; 'latest': the newest one under --logging_root, 'best': "
+        "the best one of the newest run there",
     )
     parser.add_argument("--logging_root", type=Path, metavar="DIR", help="where 'latest' looks")
     parser.add_argument(

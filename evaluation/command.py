@@ -18,6 +18,7 @@ from baselines.width import count_parameters
 from data_util import BORDER
 from dataio import Scene, SceneOptions, find_split, load_scene, scene_geometry
 from deep_voxels import Architecture
+from evaluation.held_out import describe_checkpoint
 from evaluation.metrics import (
     SSIM,
     FrameMetrics,
@@ -40,7 +41,7 @@ from machine.options import Run, option
 from machine.ranks import ALONE, Ranks
 from machine.runtime import Machine, describe_machine, set_arithmetic
 from projection import SceneGeometry
-from util import InputError, make_run_folder, write_json
+from util import InputError, make_run_folder, one_line, write_json
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,9 @@ def test(options: EvaluationOptions, checkpoint: dict | None, ranks: Ranks = ALO
         ).to(device)
         parameters = count_parameters(model)
         make_fast_(model, device, machine.compile, machine.kernels)
+    taken = checkpoint and describe_checkpoint(checkpoint, scene)
+    if taken:
+        print(checkpoint_line(run.checkpoint, taken))
     if run.dry_run:
         with_images = "without" if measure is None else "with"
         print(f"{scene.root}: {len(scene)} poses, {with_images} true images")
@@ -130,6 +134,7 @@ def test(options: EvaluationOptions, checkpoint: dict | None, ranks: Ranks = ALO
             "depth": depth_errors,
             "model": options.model,
             "parameters": parameters,
+            "checkpoint": taken,
             "setbacks": recorded_setbacks(checkpoint),
             "protocol": protocol(options.scene.background, options.architecture.img_sidelength),
             "frames": frames,
@@ -229,6 +234,21 @@ def print_files(folder: Path) -> None:
     ]:
         if (folder / name).is_file():
             print(f"{what}: {folder / name}")
+
+
+def checkpoint_line(path: Path, taken: dict) -> str:
+    """Which checkpoint a test takes, and by which views that was decided. taken: what
+    `describe_checkpoint` says of it."""
+    line = f"checkpoint: {path}"
+    if taken["step"] is not None:
+        line += f", step {taken['step']}"
+    choice = taken["chosen_by"]
+    if choice:
+        views = f"{choice['views']} {one_line(choice['split'])} views"
+        line += f", the best of its run by the PSNR on {views}"
+        if choice["measured_here"]:
+            line += ", which are measured here too"
+    return line
 
 
 def recorded_setbacks(checkpoint: dict | None) -> int:

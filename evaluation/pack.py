@@ -18,6 +18,7 @@ from machine.cli import Parser, run
 from util import InputError
 
 PROG = "evaluation.pack"
+KEPT = ("step", "epoch", "seconds", "chosen_by")  # besides weights and options
 # Options that name paths of the machine that trained
 PATHS = {"data_root", "logging_root", "checkpoint", "resume", "train_root"}
 
@@ -58,7 +59,7 @@ def pack(checkpoint: Checkpoint) -> dict:
     return {
         "model": weights,
         "options": {name: value for name, value in options.items() if name not in PATHS},
-        **{name: content[name] for name in ("step", "epoch", "seconds") if name in content},
+        **{name: content[name] for name in KEPT if name in content},
     }
 
 

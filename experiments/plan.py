@@ -40,6 +40,7 @@ RESERVED = {
     "seed",
     "dry_run",
     "lpips",
+    "patience",
 }
 
 

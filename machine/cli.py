@@ -22,13 +22,14 @@ NO_MEMORY = re.compile(
 SHARED_FLAGS = {
     "checkpoint": {
         "required": True,
-        "metavar": "FILE|latest",
-        "help": "the model; 'latest': the newest checkpoint under logging_root",
+        "metavar": "FILE|latest|best",
+        "help": "the model; 'latest': the newest checkpoint under logging_root; 'best': that of "
+        "the newest run there with the best PSNR on held-out views (--validate_every)",
     },
     "logging_root": {
         "type": Path,
         "metavar": "DIR",
-        "help": "where training wrote logs/, for 'latest'",
+        "help": "where training wrote logs/, for 'latest' and 'best'",
     },
     "data_root": {"type": Path, "metavar": "DIR"},
     "device": {

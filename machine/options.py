@@ -115,9 +115,10 @@ class Run:
     checkpoint: Path | None = option(
         None,
         "weights to test, or to start training from, the original's too; 'latest': the newest "
-        "checkpoint under logging_root",
+        "checkpoint under logging_root; 'best': that of the newest run there with the best PSNR on "
+        "held-out views (--validate_every)",
         resume="not inherited",
-        metavar="FILE|latest",
+        metavar="FILE|latest|best",
     )
     resume: Path | None = option(
         None,

@@ -56,6 +56,12 @@ def with_options(**options):
     return lambda path, good: save(path, {**good, "options": {**good["options"], **options}})
 
 
+def held_out(**changes) -> dict:
+    """What a checkpoint records of a measurement, with the changes first."""
+    good = {"step": 1, "psnr": 20.0, "split": "test", "views": 8, "fingerprint": "0" * 64}
+    return {**changes, **{name: good[name] for name in good.keys() - changes.keys()}}
+
+
 def with_value(make):
     """The good checkpoint with what `make` returns among its options."""
     return lambda path, good: save(path, {**good, "options": {**good["options"], "x": make()}})
@@ -258,6 +264,9 @@ STATES = {
         "seconds": (float("nan"), float("inf"), -1.0, "x"),
         "skipped_in_a_row": (-1, "x", []),
         "ranks": ({}, 0.5),
+        "best": (None, [], {}, {1: 2}, held_out(psnr=float("nan")), held_out(views="x" * 9)),
+        "worse_in_a_row": (-1, None, 2**70),
+        "chosen_by": ("test", {"psnr": 1.0}, held_out(step=None), held_out(split=torch.ones(2))),
         "rng": (1, [], None),
         "scene": (1, None, torch.ones(2)),
         "intrinsics": (1, [], {"scale": torch.ones(2)}),

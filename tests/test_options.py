@@ -188,6 +188,7 @@ def test_a_resumed_run_keeps_its_records_and_kernels(scene, logs):
         "checkpoint_minutes": 7.0,
         "log_every": 2,
         "validate_every": 3,
+        "patience": 4,
         "kernels": "plain",
     }
     flags = [word for name, value in chosen.items() for word in (f"--{name}", value)]

@@ -1,15 +1,19 @@
-"""A run's checkpoints: when to save one, which to keep, and what to do when the disk is full."""
+"""A run's checkpoints: when to save one, which to keep, the best of them, and what to do when the
+disk is full."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from checkpoints import (
+    BEST,
     checkpoints_by_step,
     load_checkpoint,
     newest_checkpoint,
     point_latest_at,
     save_checkpoint,
 )
+from evaluation.held_out import HeldOutPsnr, chosen_by
 from training.options import Records
 from util import InputError, one_line
 
@@ -17,10 +21,12 @@ OPTIMIZERS = ("model_optimizer", "kernel_optimizer", "discriminator_optimizer")
 
 
 class CheckpointKeeper:
-    """Saves a run's checkpoints, points `latest.pth` at the newest one, and removes old ones.
+    """Saves a run's checkpoints, points `latest.pth` at the newest one, and removes old ones. Keeps
+    the best one as `best.pth`.
 
     newest: the newest complete checkpoint, or None. saved: those that this process has saved, the
-    newest last. failed: whether the last save failed; `due` then asks for another.
+    newest last. failed: whether the last save failed; `due` then asks for another. best: what
+    `best.pth` reached on held-out views, or None.
     """
 
     def __init__(self, folder: Path, records: Records):
@@ -30,6 +36,7 @@ class CheckpointKeeper:
         self.newest = newest_checkpoint(folder)
         self.saved = []
         self.failed = False
+        self.best = _best_in(folder)
         self._last_attempt = time.monotonic()
         for unfinished in folder.glob(".*.pth.part"):
             unfinished.unlink()
@@ -75,6 +82,22 @@ class CheckpointKeeper:
             return f"{path.name} was saved, but an older one could not be made smaller: {problem}"
         return None
 
+    def save_best(self, checkpoint: dict, measured: HeldOutPsnr) -> str | None:
+        """Saves a checkpoint as `best.pth`, without its optimizers, unless that is better already:
+        earlier, or in steps that training went back from. Returns what went wrong, if anything; the
+        file then stays as it was."""
+        if not measured.beats(self.best):
+            return None
+        path = self.folder / BEST
+        try:
+            save_checkpoint(
+                path, {**_without_optimizers(checkpoint), "chosen_by": asdict(measured)}
+            )
+        except (OSError, RuntimeError, MemoryError) as error:
+            return f"{path} could not be saved: {one_line(str(error))}"
+        self.best = measured
+        return None
+
     def kept(self) -> list[Path]:
         """The run's complete checkpoints, the oldest first: those of earlier processes by their
         steps, then those that this one has saved. The times of files decide nothing."""
@@ -108,5 +131,17 @@ def remove_optimizers(path: Path) -> None:
         return
     if checkpoint.get("optimizers_left_out") is not True:
         modified = path.stat().st_mtime_ns
-        content = {name: value for name, value in checkpoint.items() if name not in OPTIMIZERS}
-        save_checkpoint(path, {**content, "optimizers_left_out": True}, modified)
+        save_checkpoint(path, _without_optimizers(checkpoint), modified)
+
+
+def _without_optimizers(checkpoint: dict) -> dict:
+    content = {name: value for name, value in checkpoint.items() if name not in OPTIMIZERS}
+    return {**content, "optimizers_left_out": True}
+
+
+def _best_in(folder: Path) -> HeldOutPsnr | None:
+    """What `best.pth` in a run's folder reached. A damaged one counts for nothing."""
+    try:
+        return chosen_by(load_checkpoint(folder / BEST))
+    except InputError:
+        return None

@@ -211,7 +211,14 @@ def run_steps(training: Training, recorder: Recorder | None, signals: Signals) -
             read_skipped(skipped, progress, bar)
             signals.save = signals.save and not save
             if recorder:  # other ranks wait for the first in the next step
-                recorder.record(due, batch, result)
+                recorder.report(due, batch, result)
+            if due.validation and training.options.records.patience:
+                # The first rank alone measures.
+                (end,) = ranks.largest(recorder is not None and training.out_of_patience)
+                if end:
+                    due = due._replace(save=True, last=True)
+            if recorder and due.save:
+                recorder.save(due.last)
             if due.last:
                 return stop
     return 0

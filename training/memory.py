@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from baselines import build_model
+from checkpoints import BEST
 from deep_voxels import Architecture
 from losses import PatchDiscriminator
 from machine.options import Run
@@ -136,23 +137,26 @@ def report_disk(needs: Needs, run: Run, records: Records) -> None:
     saved. Warns if that is more than there is."""
     whole = needs.weights + needs.optimizers
     rest = needs.weights if records.keep_optimizer == "last" else whole
+    best = needs.weights if records.validate_every else 0
+    with_best = f", {shown_size(best)} for the best" if best else ""
     if not records.keep_checkpoints:
         print(
             f"disk: {shown_size(whole)} under {run.logging_root} for the newest checkpoint, "
-            f"{shown_size(rest)} for each other; all are kept, one every "
+            f"{shown_size(rest)} for each other{with_best}; all are kept, one every "
             f"{records.checkpoint_every} steps or {records.checkpoint_minutes:g} minutes"
         )
         return
-    total = 2 * whole + (records.keep_checkpoints - 1) * rest
+    total = 2 * whole + (records.keep_checkpoints - 1) * rest + best
     print(
         f"disk: up to {shown_size(total)} under {run.logging_root} ({records.keep_checkpoints} "
-        f"checkpoints: the newest {shown_size(whole)}, others {shown_size(rest)}; and one more "
-        "while it is saved)",
+        f"checkpoints: the newest {shown_size(whole)}, others {shown_size(rest)}{with_best}; and "
+        "one more while it is saved)",
         flush=True,
     )
     there = 0
     if run.resume:
-        there = sum(path.stat().st_size for path in run.resume.parent.glob("model-*.pth"))
+        saved = [*run.resume.parent.glob("model-*.pth"), *run.resume.parent.glob(BEST)]
+        there = sum(path.stat().st_size for path in saved)
     root = run.logging_root.absolute()
     existing = next(folder for folder in [root, *root.parents] if folder.is_dir())
     free = shutil.disk_usage(existing).free

@@ -125,7 +125,14 @@ class Records:
     validate_every: int = record_option(
         0,
         "steps between measurements of PSNR and SSIM on up to 8 held-out views (of the folder "
-        "'validation' or 'test' of data_root's scene) and as many training views; 0: none",
+        "'validation' or 'test' of data_root's scene) and as many training views; 0: none. The "
+        "checkpoint with the best PSNR on the held-out ones is kept besides, as best.pth",
+        type=number(int, 0),
+    )
+    patience: int = record_option(
+        0,
+        "measurements of --validate_every in a row without a better PSNR that end training; 0: it "
+        "goes on. With --lr_decay held-out views get better in the last steps too",
         type=number(int, 0),
     )
     checkpoint_every: int = record_option(10000, "steps between checkpoints", type=number(int, 1))

@@ -1,7 +1,7 @@
 """What a run reports and saves while it trains, and when.
 
-`due_after` decides what is due after a step. `Recorder.record` then does it: it logs, validates and
-saves. A checkpoint is due at the end of a run, when a signal asks for it, and when
+`due_after` decides what is due after a step. `Recorder.report` then logs and validates, and
+`Recorder.save` saves. A checkpoint is due at the end of a run, when a signal asks for it, and when
 `CheckpointKeeper.due` says so: every so many steps or minutes. With several ranks, only the first
 has a recorder.
 """
@@ -9,6 +9,7 @@ has a recorder.
 from pathlib import Path
 from typing import NamedTuple
 
+from checkpoints import BEST
 from training.data import Batch
 from training.keeper import CheckpointKeeper
 from training.log import ProgressBar, TensorboardLog, log_pictures, losses_on_host
@@ -71,9 +72,8 @@ class Recorder:
             self._log.close()
         self._log = TensorboardLog(self._runs, self._training.progress.step + 1)
 
-    def record(self, due: Due, batch: Batch, result: Step) -> None:
-        """Reports and saves what is due after a step. A skipped step has no losses or pictures to
-        show."""
+    def report(self, due: Due, batch: Batch, result: Step) -> None:
+        """Reports what is due after a step. A skipped step has no losses or pictures to show."""
         progress = self._training.progress
         if due.scalars and not progress.skipped_in_a_row:
             self._report_losses(result)
@@ -81,8 +81,6 @@ class Recorder:
             log_pictures(self._log, progress.step, batch, result)
         if due.validation:
             self._validate()
-        if due.save:
-            self._save(last=due.last)
 
     def _report_losses(self, result: Step) -> None:
         training = self._training
@@ -99,24 +97,45 @@ class Recorder:
         self._bar.show_validation(metrics)
         scalars = {f"val/{name}": value for name, value in metrics.items()}
         self._log.scalars(scalars, training.progress.step)
+        measured = self._validation.psnr_of(training.progress.step, metrics)
+        training.progress.take_note(measured)
+        if problem := self.keeper.save_best(self._snapshot(), measured):
+            self._bar.report("warning", problem)
 
-    def _save(self, last: bool) -> None:
+    def save(self, last: bool) -> None:
+        """Saves a checkpoint. last: whether no step follows, and no other try."""
+        problem = self.keeper.save(self._snapshot())
+        if problem:
+            self._bar.report("error" if last and self.keeper.failed else "warning", problem)
+
+    def _snapshot(self) -> dict:
         training = self._training
         training.progress.read_clock()
         record = training.options.record
-        problem = self.keeper.save(
-            snapshot(training.networks, training.progress, training.scene, record)
-        )
-        if problem:
-            self._bar.report("error" if last and self.keeper.failed else "warning", problem)
+        return snapshot(training.networks, training.progress, training.scene, record)
 
     def report_end(self, took_steps: bool) -> None:
         """Says which checkpoint holds the result, and what can be done with it."""
         newest = self.keeper.newest
+        if took_steps and self._training.out_of_patience:
+            print(f"the run {self._how_it_ended()}")
         if took_steps:
             print(f"saved {newest}")
         else:
-            print(f"nothing to do: the run has taken all of its steps; its checkpoint is {newest}")
+            print(f"nothing to do: the run {self._how_it_ended()}; its checkpoint is {newest}")
+        if best := self.keeper.best:
+            path = self.keeper.folder / BEST
+            print(f"the best on held-out views is {path}: step {best.step}, {best}")
         if newest:
             options = self._training.options
             print(next_commands(options.run, options.learning.model, newest))
+
+    def _how_it_ended(self) -> str:
+        training = self._training
+        if not training.out_of_patience:
+            return "has taken all of its steps"
+        count = training.progress.worse_in_a_row
+        return (
+            f"ended: {count} measurement{'s' * (count != 1)} without a better PSNR on held-out "
+            f"views (--patience {training.options.records.patience})"
+        )

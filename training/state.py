@@ -20,6 +20,7 @@ from checkpoints import (
 )
 from dataio import Scene
 from deep_voxels import describe
+from evaluation.held_out import HeldOutPsnr
 from machine.options import Run
 from machine.ranks import Ranks
 from training.networks import Networks
@@ -37,12 +38,24 @@ class RunProgress:
     step: steps taken. seconds: time spent training, without pauses, as of the last `read_clock`.
     setbacks: how often training went back to a checkpoint; each halves the learning rate.
     skipped_in_a_row: how many of the last steps were skipped, as of the last look at the device.
+    best: the best PSNR on held-out views so far, if they were measured. worse_in_a_row: how many
+    measurements since were no better.
     """
 
     step: int = 0
     seconds: float = 0.0
     setbacks: int = 0
     skipped_in_a_row: int = 0
+    best: HeldOutPsnr | None = None
+    worse_in_a_row: int = 0
+
+    def take_note(self, measured: HeldOutPsnr) -> None:
+        """Takes note of a measurement of held-out views."""
+        if measured.beats(self.best):
+            self.best = measured
+            self.worse_in_a_row = 0
+        else:
+            self.worse_in_a_row += 1
 
     def start_clock(self) -> None:
         self._begun = time.monotonic() - self.seconds
@@ -77,9 +90,18 @@ class Training:
         return self.start.scene
 
     @property
+    def out_of_patience(self) -> bool:
+        """Whether `--patience` ends the run."""
+        patience = self.options.records.patience
+        return 0 < patience <= self.progress.worse_in_a_row
+
+    @property
     def steps(self) -> range:
         """The steps that are left, counted from 0."""
-        return range(self.progress.step, self.options.learning.total_steps(len(self.scene)))
+        begin = self.progress.step
+        if self.out_of_patience:
+            return range(begin, begin)
+        return range(begin, self.options.learning.total_steps(len(self.scene)))
 
 
 def begin(start: Start, checkpoint: dict | None) -> tuple[Networks, RunProgress]:
@@ -152,6 +174,9 @@ def snapshot(
         content["average"] = networks.average.module.state_dict()
     if networks.ranks.count > 1:
         content["ranks"] = networks.ranks.count
+    if progress.best:
+        content["best"] = asdict(progress.best)
+        content["worse_in_a_row"] = progress.worse_in_a_row
     return content
 
 
@@ -176,11 +201,14 @@ def restore(networks: Networks, checkpoint: dict, run: Run, scene: Scene) -> Run
         raise InputError(
             f"--resume {path}: its random generators cannot be restored ({error})"
         ) from None
+    best = checkpoint.get("best")
     return RunProgress(
         step=checkpoint["step"],
         seconds=float(checkpoint.get("seconds", 0)),
         setbacks=int(checkpoint.get("setbacks", 0)),
         skipped_in_a_row=int(checkpoint.get("skipped_in_a_row", 0)),
+        best=HeldOutPsnr(**best) if best else None,
+        worse_in_a_row=int(checkpoint.get("worse_in_a_row", 0)),
     )
 
 
@@ -188,8 +216,8 @@ def check_parts(networks: Networks, checkpoint: dict, path: Path) -> None:
     """Raises `InputError` unless a checkpoint holds what a run continues from."""
     if checkpoint.get("optimizers_left_out") is True:
         raise InputError(
-            f"--resume {path}: has no optimizer state to continue with (--keep_optimizer last); "
-            "--checkpoint starts from its weights"
+            f"--resume {path}: has no optimizer state to continue with (it is the best one, or "
+            "--keep_optimizer last left it out); --checkpoint starts from its weights"
         )
     parts = {**dict.fromkeys(networks.optimizers, dict), "step": int, "rng": dict, "scene": str}
     for part, kind in parts.items():

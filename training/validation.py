@@ -16,13 +16,12 @@ from baselines import NEEDS_SOURCE_VIEW
 from data_util import list_poses, nearest_views
 from dataio import Scene, SceneOptions, find_split, load_scene, scene_geometry
 from deep_voxels import Architecture
+from evaluation.held_out import HeldOutPsnr, evenly
 from evaluation.metrics import FrameMetrics, mean_metrics
 from evaluation.render import Neighbors, nearest_neighbors, render_path
 from machine.runtime import Machine
 from training.networks import Networks
 from util import InputError
-
-MAX_VIEWS = 8
 
 
 class MeasuredViews(NamedTuple):
@@ -35,8 +34,9 @@ class MeasuredViews(NamedTuple):
 
 @dataclass(frozen=True)
 class Validation:
-    """The held-out views, and as many training views."""
+    """The held-out views, of the split `split` of the scene, and as many training views."""
 
+    split: str
     held_out: MeasuredViews
     trained: MeasuredViews
 
@@ -57,6 +57,10 @@ class Validation:
             **{f"train_{name}": value for name, value in trained.items()},
             "gap": trained["psnr"] - held_out["psnr"],
         }
+
+    def psnr_of(self, step: int, metrics: dict[str, float]) -> HeldOutPsnr:
+        """The PSNR on the held-out views that `measure` returned after a step."""
+        return HeldOutPsnr.of(step, metrics["psnr"], self.split, self.held_out.views)
 
 
 def measure(model: nn.Module, measured: MeasuredViews, machine: Machine) -> dict[str, float]:
@@ -79,8 +83,8 @@ def load_validation(
     views. Raises `InputError` if there are no held-out ones, or if their cameras or their grid
     differ from those of training, with which the model renders. every: `--validate_every`, for the
     message."""
-    root = held_out_folder(training_views.root)
-    every_nth = f"skip_{_distance(len(list_poses(root / 'pose'))) - 1}"
+    split, root = _held_out_split(training_views.root)
+    every_nth = f"skip_{evenly(len(list_poses(root / 'pose'))).step - 1}"
     views = load_scene(root, architecture.img_sidelength, every_nth, options.background)
     seen, trained = (
         scene_geometry(
@@ -103,7 +107,7 @@ def load_validation(
             f"--validate_every {every}: {root}/intrinsics.txt differs from "
             f"{training_views.root}/intrinsics.txt, with which training renders"
         )
-    chosen = list(range(0, len(training_views), _distance(len(training_views))))
+    chosen = list(evenly(len(training_views)))
     training_ones = training_views.subset(chosen)
     neighbors = None
     other_neighbors = None
@@ -113,23 +117,22 @@ def load_validation(
         others = [row[row != view][0] for view, row in zip(chosen, nearest, strict=True)]
         other_neighbors = Neighbors(training_views, np.array(others))
     return Validation(
-        MeasuredViews(views, neighbors), MeasuredViews(training_ones, other_neighbors)
+        split, MeasuredViews(views, neighbors), MeasuredViews(training_ones, other_neighbors)
     )
-
-
-def _distance(count: int) -> int:
-    """The distance at which at most `MAX_VIEWS` of `count` views are chosen."""
-    return (count - 1) // MAX_VIEWS + 1
 
 
 def held_out_folder(training_root: Path) -> Path:
     """The folder with held-out images of the scene that is trained on: its validation views, else
     its test views."""
+    return _held_out_split(training_root)[1]
+
+
+def _held_out_split(training_root: Path) -> tuple[str, Path]:
     root = Path(os.path.abspath(training_root))
     for split in ("validation", "test"):
         folder = find_split(root, split)
         if folder and folder != root and (folder / "rgb").is_dir():
-            return folder
+            return split, folder
     raise InputError(
         f"{training_root}: no held-out images to measure with belong to it; they would be in "
         f"{root.parent / 'test' / 'rgb'}"

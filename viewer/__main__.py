@@ -34,7 +34,7 @@ def build_parser() -> Parser:
     parser.add_shared(
         "checkpoint",
         help="weights to look at, or the folder of a run; 'latest': the newest run under "
-        "logging_root",
+        "logging_root; 'best': its checkpoint with the best PSNR on held-out views",
     )
     parser.add_shared(
         "logging_root",

@@ -3,25 +3,33 @@
 from pathlib import Path
 from threading import Event
 
-from checkpoints import checkpoints_by_step, latest_checkpoint, newest_checkpoint, start_of
+from checkpoints import (
+    best_checkpoint,
+    checkpoints_by_step,
+    latest_checkpoint,
+    newest_checkpoint,
+    start_of,
+)
 from util import InputError
 
 POLL_SECONDS = 1.0
 
 
 class Watch:
-    """Follows what `--checkpoint` names: a file, a run's folder, or 'latest', the newest run under
-    the logging root.
+    """Follows what `--checkpoint` names: a file, a run's folder, 'latest', the newest run under the
+    logging root, or 'best', the best checkpoint of that run.
 
-    'latest' is settled once: a run that begins later is not followed. `newest` is a checkpoint's
-    path, or None if the run has none yet. Of a folder with nothing but checkpoints the last one is
-    shown.
+    'latest' and 'best' are settled once: a run that begins later is not followed. `newest` is a
+    checkpoint's path, or None if the run has none yet. Of a folder with nothing but checkpoints the
+    last one is shown.
     """
 
     def __init__(self, checkpoint: str, logging_root: Path):
         self.target = Path(checkpoint)
         if checkpoint == "latest":
             self.target = newest_run(logging_root)
+        elif checkpoint == "best":
+            self.target = best_checkpoint(logging_root)
         elif not self.target.exists():
             raise InputError(f"--checkpoint {checkpoint}: no such file")
         elif (

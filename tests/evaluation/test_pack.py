@@ -37,6 +37,16 @@ def test_packed_checkpoint_is_small_and_renders_the_same_frames(trained, tmp_pat
     assert np.abs(frames[0] - frames[1]).max() <= 3  # of 255 gray levels
 
 
+def test_what_chose_a_checkpoint_is_still_known(trained, tmp_path):
+    """Else a test would not say that its own views did."""
+    choice = {"step": 2, "psnr": 20.0, "split": "test", "views": 8, "fingerprint": "ab"}
+    path = tmp_path / "best.pth"
+    save_checkpoint(path, {**trained[2], "chosen_by": choice})
+    assert (
+        load_checkpoint(packed(tmp_path / "model.pth", "--checkpoint", path))["chosen_by"] == choice
+    )
+
+
 def test_the_averaged_weights_are_those_that_tests_use(trained, tmp_path):
     model = trained[2]["model"]
     average = {name: tensor + 1 for name, tensor in model.items()}

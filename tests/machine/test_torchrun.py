@@ -223,6 +223,16 @@ def test_the_frames_of_two_ranks_are_those_of_one_process(trained, tmp_path):
     assert files[0] == files[1]
 
 
+def test_patience_ends_all_ranks(scene, logs):
+    """Though the first alone measures. At this learning rate a PSNR falls soon."""
+    flags = ["--max_steps", 100, "--lr", 0.1, "--validate_every", 1, "--patience", 1]
+    code, output, error = finish(torchrun(*arguments(scene, logs, *flags)))
+    assert code == 0, error
+    assert output.count("the run ended: 1 measurement without a better PSNR") == 1
+    (saved,) = checkpoints(logs)
+    assert not saved.stem.endswith("_100")
+
+
 def test_what_is_wrong_is_said_once(scene, logs):
     """torchrun adds its own report, and ends with exit code 1."""
     process = torchrun(*arguments(scene, logs, "--num_trgt", 3))

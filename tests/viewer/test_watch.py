@@ -54,6 +54,18 @@ def test_latest_is_the_newest_run_and_each_newer_checkpoint_is_found_once(logs):
     assert watch.changed() is None
 
 
+def test_the_best_of_the_newest_run_is_followed(logs):
+    """Before its first checkpoint of another kind too."""
+    save(run_folder(logs, "10-00-00_old"), "model-epoch_0_iter_1.pth")
+    folder = run_folder(logs, "11-00-00_new")
+    save_checkpoint(folder / "best.pth", {"model": {}})
+    watch = Watch("best", logs)
+    assert watch.changed() == folder / "best.pth"
+    assert watch.changed() is None
+    save_checkpoint(folder / "best.pth", {"model": {}, "step": 2})
+    assert watch.changed() == folder / "best.pth"
+
+
 def test_file_that_is_replaced_is_found(tmp_path):
     path = tmp_path / "model.pth"
     save_checkpoint(path, {"model": {}})
@@ -88,7 +100,7 @@ def test_a_folder_of_checkpoints_alone_shows_the_last_and_any_other_folder_is_re
     assert Watch(str(folder), tmp_path).changed() == folder / "model-epoch_0_iter_1000.pth"
 
 
-@pytest.mark.parametrize("checkpoint", ["latest", "nothing.pth"])
+@pytest.mark.parametrize("checkpoint", ["latest", "best", "nothing.pth"])
 def test_no_run_and_no_file_are_errors(logs, checkpoint):
     with pytest.raises(InputError, match="--checkpoint"):
         Watch(checkpoint, logs)
