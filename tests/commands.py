@@ -31,6 +31,7 @@ NOT_RESULTS = re.compile(r"(^|/)\.|\.partial/|(^|/)(log\.txt|events\..*)$")
 VARYING = {
     "options.json",
     "commands.json",
+    "progress.json",
     "table.json",
     "occlusion.json",
     "sensitivity.json",

@@ -107,6 +107,18 @@ def start(*words, wrapper=(), **kwargs) -> subprocess.Popen:
     return STARTED[-1]
 
 
+def make(*words, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    """`make` in a folder, as from a shell: nothing of a `make test` around it is handed on."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+    }
+    return subprocess.run(
+        ["make", *words], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+    )
+
+
 def finish(process) -> tuple[int, str, str]:
     """The exit code and the outputs of a process, once it ends, without a traceback."""
     output, error = process.communicate(timeout=120)

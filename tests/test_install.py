@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import pytest
 from packaging.requirements import Requirement
 
-from tests.helpers import ROOT, arguments
+from tests.helpers import ROOT, arguments, make
 
 
 def requirements(name: str) -> list[Requirement]:
@@ -27,16 +28,10 @@ def test_a_python_without_pytorch_is_refused_in_one_line(tmp_path, version):
     code = f"import sys; sys.version_info = {version}; $2"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{code}"\n')
     python.chmod(0o755)
-    ended = subprocess.run(
-        ["make", f"PYTHON={python}", "view"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    refusal, make = ended.stderr.splitlines()
+    ended = make(f"PYTHON={python}", "view", cwd=tmp_path)
+    refusal, end = ended.stderr.splitlines()
     assert refusal.startswith("Python 3.11 to 3.14 is needed")
-    assert re.match(r"make(\[\d+\])?: \*\*\*", make), make  # with its level, inside `make test`
+    assert end.startswith("make: ***")
     assert ended.stdout == ""
     assert not (tmp_path / ".venv").exists()
 
@@ -50,13 +45,8 @@ def test_make_view_takes_the_port_that_is_free_or_given(tmp_path, given):
             taken.listen()
         except OSError:  # something else has it
             pass
-        shown = subprocess.run(
-            ["make", "-n", "-o", ".venv/installed", f"PY={sys.executable}", "view", *given.split()],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        python = shlex.quote(sys.executable)
+        shown = make("-n", "-o", ".venv/installed", f"PY={python}", "view", *given.split()).stdout
     port = int(re.search(r"--port (\d+)", shown)[1])
     if given:
         assert port == 9123

@@ -8,28 +8,16 @@ import sys
 from urllib.request import urlopen
 
 from evaluation.trained import read_checkpoint
-from tests.helpers import CPU, ENVIRONMENT, ROOT
+from tests.helpers import CPU, ENVIRONMENT, ROOT, make
 from viewer.scene import load_scene_in_view, load_viewed_model
 
 CHECKPOINT = ROOT / "example" / "lego.pth"
 
 
 def test_make_view_opens_it():
-    command = subprocess.run(
-        [
-            "make",
-            "-n",
-            "--no-print-directory",
-            "-o",
-            ".venv/installed",
-            "view",
-            f"PY={sys.executable}",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.replace("\\\n", "")  # shlex, unlike a shell, keeps the end of a continued line
+    python = shlex.quote(sys.executable)
+    shown = make("-n", "-o", ".venv/installed", "view", f"PY={python}").stdout
+    command = shown.replace("\\\n", "")  # shlex, unlike a shell, keeps the end of a continued line
     viewer = subprocess.Popen(
         [*shlex.split(command), "--port", "0"],
         cwd=ROOT,
