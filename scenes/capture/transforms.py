@@ -38,6 +38,7 @@ DISTORTION = {
     "FULL_OPENCV": ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"),
     "THIN_PRISM_FISHEYE": ("k1", "k2", "p1", "p2", "k3", "k4", "sx1", "sy1"),
 }
+COEFFICIENTS = {name for names in DISTORTION.values() for name in names}
 # Models that are a case of another one
 SPECIAL_CASES = {
     "SIMPLE_PINHOLE": "PINHOLE",
@@ -100,13 +101,16 @@ class TransformsContent:
 
 @dataclass
 class _Fields(Mapping):
-    """The entries of a frame over those of its file. used: names of all that were asked for.
-    contradicted: names whose value another field overrules."""
+    """The entries of a frame over those of its file.
+
+    used: names of all that were asked for. without_part: names whose value another field overrules,
+    in this frame or another one, or that the camera model does not have.
+    """
 
     entry: Mapping
     shared: Mapping
     used: set[str] = field(default_factory=set)
-    contradicted: set[str] = field(default_factory=set)
+    without_part: set[str] = field(default_factory=set)
 
     def __getitem__(self, name: str):
         self.used.add(name)
@@ -130,11 +134,11 @@ def read_transforms_file(path: Path) -> TransformsContent:
     content, entries = _read_json(path)
     finder = ImageFinder(path.parent)
     used = {"frames", "ply_file_path", *SPLIT_FIELDS.values()}
-    contradicted = set()
+    without_part = set()
     frames = []
     missing = []
     for entry in entries:
-        fields = _Fields(entry, content, used, contradicted)
+        fields = _Fields(entry, content, used, without_part)
         name = fields["file_path"]
         image = finder.find(name, named_by=path)
         if image is None:
@@ -147,7 +151,7 @@ def read_transforms_file(path: Path) -> TransformsContent:
     warn_of_rounded(rounded, len(frames), path)
     _warn_of_far_centers(frames, path)
     frames.sort(key=lambda frame: natural_order(frame.name))
-    _warn_of_unused(path, content, entries, used - contradicted)
+    _warn_of_unused(path, content, entries, used - without_part)
     points = content.get("ply_file_path") or None
     if points is not None:
         points = inside(path.parent, str(points), named_by=path)
@@ -301,6 +305,7 @@ def frame_camera(fields: _Fields, image: Path, path: Path) -> FrameCamera:
         center_x = _first(fields, "cx", lambda k: k[0][2], default=width / 2)
         center_y = _first(fields, "cy", lambda k: k[1][2], default=height / 2)
         model = _camera_model(fields, path)
+        _note_coefficients(fields, model)
         distortion = tuple(_real(fields.get(name, 0)) for name in DISTORTION[model])
     except (TypeError, ValueError, OverflowError, LookupError) as error:
         raise InputError(f"{path}: the intrinsics of {name} are not numbers ({error})") from None
@@ -344,7 +349,7 @@ def _focal_length(fields: _Fields, axis: str, size: int) -> float | None:
         found = {name: read(values[name]) for name, read in readers.items() if name in values}
         if found:
             focal = next(iter(found.values()))
-            fields.contradicted.update(
+            fields.without_part.update(
                 name for name, other in found.items() if abs(other - focal) > SAME_FOCAL * focal
             )
             return focal
@@ -378,10 +383,6 @@ def _flag(value, name: str) -> bool:
 def _camera_model(fields: _Fields, path: Path) -> str:
     """COLMAP's name of the camera model; if the file names none, chosen by the distortion
     coefficients that it has."""
-    # A coefficient that is 0 says nothing, whatever the model.
-    for name in ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "sx1", "sy1"):
-        if not _number(fields, name):
-            fields.used.add(name)
     if _flag(fields.get("is_fisheye", False), "is_fisheye"):
         return "OPENCV_FISHEYE"
     named = fields.get("camera_model", "OPENCV")
@@ -394,6 +395,15 @@ def _camera_model(fields: _Fields, path: Path) -> str:
     if model == "OPENCV" and any(_number(fields, name) for name in ("k3", "k4", "k5", "k6")):
         return "FULL_OPENCV"
     return model
+
+
+def _note_coefficients(fields: _Fields, model: str) -> None:
+    """Notes the coefficients that the model does not have. One that is 0 says nothing, whatever the
+    model."""
+    for name in COEFFICIENTS:
+        fields.used.add(name)
+        if _number(fields, name) and name not in DISTORTION[model]:
+            fields.without_part.add(name)
 
 
 def _warn_of_far_centers(frames: list[ListedFrame], path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -128,6 +128,7 @@ FIELD = st.sampled_from(sorted(VALUES)).flatmap(lambda name: st.tuples(st.just(n
 
 @settings(max_examples=200, derandomize=True, deadline=None)
 @given(st.lists(FIELD, max_size=4).map(dict), FIELD, st.booleans())
+@example({}, ("sx1", 0.0625), True)
 def test_a_field_shows_in_the_camera_or_is_named(fields, field, in_frame):
     """One field more changes a camera, or a line names it, or the file is refused."""
     name, value = field
