@@ -34,25 +34,34 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
-            self._update(
-                [kernel for kernel in group["params"] if kernel.grad is not None], group["lr"]
-            )
+            kernels = [kernel for kernel in group["params"] if kernel.grad is not None]
+            if kernels:
+                self._update(kernels, group["lr"])
 
     def _update(self, kernels: list[nn.Parameter], lr: float) -> None:
-        skipped = getattr(self, "found_inf", torch.zeros(())).bool()
-        directions = []
-        for kernel in kernels:
-            state = self.state[kernel]
-            if not state:
-                state["exp_avg"] = torch.zeros_like(kernel)
-            momentum = state["exp_avg"]
-            # In a skipped step the momentum stays.
-            gradient = torch.where(skipped, momentum, kernel.grad)
-            momentum.lerp_(gradient, 1 - MOMENTUM)
-            directions.append(gradient.lerp(momentum, MOMENTUM))  # Nesterov's
-        for kernel, direction in zip(kernels, orthogonalized(directions), strict=True):
-            size = STEP * lr * max(len(direction), direction[0].numel()) ** 0.5
-            kernel.addcmul_(direction, torch.where(skipped, 0.0, size), value=-1)
+        momenta = [self._momentum(kernel) for kernel in kernels]
+        gradients = [kernel.grad for kernel in kernels]
+        found_inf = getattr(self, "found_inf", None)
+        if found_inf is not None:  # in a skipped step the momentum stays
+            skipped = found_inf.bool()
+            gradients = [
+                torch.where(skipped, momentum, gradient)
+                for momentum, gradient in zip(momenta, gradients, strict=True)
+            ]
+        torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+        nesterovs = torch._foreach_lerp(gradients, momenta, MOMENTUM)
+        directions = orthogonalized(list(nesterovs))
+        if found_inf is not None:
+            torch._foreach_mul_(directions, 1 - found_inf)
+        sizes = [-STEP * lr * max(len(kernel), kernel[0].numel()) ** 0.5 for kernel in kernels]
+        torch._foreach_mul_(directions, sizes)
+        torch._foreach_add_(kernels, directions)
+
+    def _momentum(self, kernel: nn.Parameter) -> Tensor:
+        state = self.state[kernel]
+        if not state:
+            state["exp_avg"] = torch.zeros_like(kernel)
+        return state["exp_avg"]
 
 
 def kernels_of(network: nn.Module) -> list[nn.Parameter]:
@@ -80,22 +89,63 @@ def orthogonalized(kernels: list[Tensor]) -> list[Tensor]:
 
     kernels: (rows, ...) each, seen as matrices of that many rows, U S V^T. The results are U p(S)
     V^T, where p(S) lies between 0.68 and 1.21, but is less for singular values below a fiftieth of
-    the Frobenius norm.
+    the Frobenius norm. On CUDA the arithmetic is bfloat16, as the authors' is: the results differ
+    from those of float32 by some hundredths.
 
     The iteration runs on each matrix's Gram matrix, the smaller of M M^T and M^T M; then M is
-    multiplied by the result. This is less work than iterating on M. Gram matrices of one size are
-    computed as one batch.
+    multiplied by the result. This is less work than iterating on M. Matrices of one shape are
+    multiplied as one batch, and so are Gram matrices of one size.
     """
-    matrices = [kernel.flatten(1) for kernel in kernels]
-    wide = [matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T for matrix in matrices]
+    orders = [_order_in_memory(kernel) for kernel in kernels]
+    matrices = [
+        _wide(kernel.permute(order).flatten(1))
+        for kernel, order in zip(kernels, orders, strict=True)
+    ]
+    by_shape: dict[torch.Size, list[int]] = {}
+    for index, matrix in enumerate(matrices):
+        by_shape.setdefault(matrix.shape, []).append(index)
+    stacks = {
+        shape: _stacked([matrices[index] for index in same]) for shape, same in by_shape.items()
+    }
     results: dict[int, Tensor] = {}
-    for rows in {len(matrix) for matrix in wide}:
-        same = [index for index, matrix in enumerate(wide) if len(matrix) == rows]
-        roots = inverse_roots(torch.stack([wide[index] @ wide[index].T for index in same]))
-        for index, root in zip(same, roots, strict=True):
-            result = root @ wide[index]
-            results[index] = result if wide[index] is matrices[index] else result.T
-    return [results[index].reshape(kernel.shape) for index, kernel in enumerate(kernels)]
+    for rows in {rows for rows, _ in stacks}:
+        shapes = [shape for shape in stacks if shape[0] == rows]
+        grams = torch.cat([stacks[shape] @ stacks[shape].mT for shape in shapes])
+        roots = inverse_roots(grams).split([len(stacks[shape]) for shape in shapes])
+        for shape, root in zip(shapes, roots, strict=True):
+            products = (root @ stacks.pop(shape)).to(kernels[0].dtype)
+            results |= zip(by_shape[shape], products, strict=True)
+    return [
+        _as_kernel(results[index], kernel.permute(order).shape, order)
+        for index, (kernel, order) in enumerate(zip(kernels, orders, strict=True))
+    ]
+
+
+def _order_in_memory(kernel: Tensor) -> list[int]:
+    """A kernel's dimensions, the first before the others, these as they lie in memory: so it is
+    seen as a matrix without a copy. The order of its columns changes no singular value."""
+    return [0, *sorted(range(1, kernel.ndim), key=lambda dim: -kernel.stride(dim))]
+
+
+def _wide(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "_ _"]:
+    """A matrix or its transpose, which has at least as many columns as rows."""
+    return matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+
+
+def _as_kernel(wide: Float[Tensor, "_ _"], shape: torch.Size, order: list[int]) -> Tensor:
+    """The kernel of which `_wide` made a matrix. shape: of its dimensions in this order."""
+    matrix = wide if wide.shape[0] == shape[0] else wide.T
+    inverse = sorted(range(len(order)), key=order.__getitem__)
+    return matrix.reshape(shape).permute(inverse)
+
+
+def _stacked(matrices: list[Tensor]) -> Float[Tensor, "matrices rows columns"]:
+    """A copy of matrices of one shape, in the type of the arithmetic."""
+    first = matrices[0]
+    dtype = torch.bfloat16 if first.is_cuda else first.dtype
+    stack = first.new_empty((len(matrices), *first.shape), dtype=dtype)
+    torch._foreach_copy_(list(stack), matrices)
+    return stack
 
 
 def inverse_roots(grams: Float[Tensor, "kernels n n"]) -> Float[Tensor, "kernels n n"]:

@@ -1,6 +1,13 @@
 """What a CPU can prove about CUDA, on fake tensors; and the same on a real GPU, where there is
 one."""
 
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -15,9 +22,9 @@ from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
 from machine.runtime import channels_last_
 from projection import SceneGeometry
 from run_deepvoxels import main
-from tests.helpers import CPU, arguments, final_checkpoint, new_training, render_arguments
+from tests.helpers import CPU, ROOT, arguments, final_checkpoint, new_training, render_arguments
 from training.data import load_batch
-from training.muon import Muon, kernels_of
+from training.muon import Muon, kernels_of, orthogonalized
 from training.recipes import scale_dropout_
 from training.step import train_step
 
@@ -120,6 +127,60 @@ def test_a_wait_for_the_device_would_be_seen(fake_cuda):
     assert devices.elsewhere
 
 
+# What PyTorch asks of CUDA before it goes backward: how many GPUs there are, and whether somebody
+# uses one of them.
+NUMBER_OF_GPUS = """
+int gpus = 0;
+signed char _ZN3c104cuda12device_countEv(void) { return gpus; }
+"""
+DRIVER = """
+int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) {
+    *active = 0;
+    return 0;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def pretended_gpus(tmp_path_factory) -> Path:
+    """A folder with the two libraries."""
+    folder = tmp_path_factory.mktemp("gpus")
+    for name, source in [("libgpus.so", NUMBER_OF_GPUS), ("libcuda.so.1", DRIVER)]:
+        (folder / "source.c").write_text(source)
+        subprocess.run(
+            ["gcc", "-shared", "-fPIC", "-o", folder / name, folder / "source.c"], check=True
+        )
+    return folder
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not torch.version.cuda or not shutil.which("gcc"),
+    reason="needs Linux, PyTorch with CUDA, and gcc",
+)
+@pytest.mark.parametrize(
+    "optimizer, precision, dtype", [("adam", "fp32", "float32"), ("muon", "bf16", "bfloat16")]
+)
+def test_a_whole_training_step_at_the_papers_size_stays_on_the_device_and_never_waits(
+    optimizer, precision, dtype, pretended_gpus
+):
+    """The batch, forward, both backward passes, the guard, the optimizers and the average."""
+    library = str(pretended_gpus / "libgpus.so")
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.machine.fake_step", library, optimizer, precision],
+        cwd=ROOT,
+        env={**os.environ, "LD_PRELOAD": library, "LD_LIBRARY_PATH": str(pretended_gpus)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    step = json.loads(ended.stdout)
+    print(f"operations of a step: {step['dispatched']}; of these compute: {step['launched']}")
+    assert not step["elsewhere"]
+    assert step["devices"] == ["cuda:0"]
+    assert list(step["convolutions"]) == [f"torch.{dtype}"]
+
+
 def networks_on(device: torch.device, scene, logs, *flags):
     """Networks without dropout, whose random numbers are the device's own, and the views, both on
     the device."""
@@ -145,6 +206,14 @@ def test_a_training_step_on_cuda_equals_the_cpus(flags, scene, tmp_path):
     ]:
         torch.testing.assert_close(other.cpu(), one, atol=1e-3, rtol=1e-3)
     assert norms[1] == pytest.approx(norms[0], rel=1e-3, abs=1e-3 * max(norms[0]))
+
+
+@needs_gpu
+def test_muons_directions_on_cuda_are_the_cpus_but_for_bfloat16():
+    kernels = [torch.randn(shape) for shape in ((16, 8, 4, 4), (32, 16, 3, 3), (8, 64))]
+    on_cuda = orthogonalized([kernel.to("cuda") for kernel in kernels])
+    for direction, expected in zip(on_cuda, orthogonalized(kernels), strict=True):
+        assert (direction.cpu() - expected).norm() < 0.05 * expected.norm()
 
 
 @needs_gpu

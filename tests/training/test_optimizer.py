@@ -10,7 +10,15 @@ import torch
 from checkpoints import load_optimizer
 from deep_voxels import SIZES, DeepVoxels
 from tests.helpers import GEOMETRY, assert_same
-from training.muon import COEFFICIENTS, ITERATIONS, STEP, Muon, kernels_of, orthogonalized
+from training.muon import (
+    COEFFICIENTS,
+    ITERATIONS,
+    STEP,
+    Muon,
+    inverse_roots,
+    kernels_of,
+    orthogonalized,
+)
 from training.networks import make_optimizers
 
 CHANNELS_LAST = torch.channels_last
@@ -116,6 +124,19 @@ def test_muon_sets_singular_values_to_about_one(shape):
             )
         torch.testing.assert_close(result.flatten(1), u @ values.diag() @ vt)
         assert values[large].min() > 0.68 and values.max() < 1.21 and large.sum() > 0.9 * len(large)
+
+
+@pytest.mark.parametrize("decades", [1, 4])
+def test_the_iteration_bears_the_bfloat16_of_cuda(decades):
+    """Over spectra of up to four decades."""
+    torch.manual_seed(0)
+    u, _ = torch.linalg.qr(torch.randn(64, 64))
+    v, _ = torch.linalg.qr(torch.randn(256, 64))
+    matrix = (u * torch.logspace(0, -decades, 64)) @ v.T
+    exact, rounded = (
+        (inverse_roots((m @ m.T)[None])[0] @ m).float() for m in (matrix, matrix.bfloat16())
+    )
+    assert 0 < (rounded - exact).norm() < 0.05 * exact.norm()
 
 
 def test_a_step_of_muon_is_as_long_as_the_learning_rate_says():

@@ -1,0 +1,138 @@
+"""Two training steps at the paper's size on a GPU that is not there, for test_cuda.py.
+
+    python -m tests.machine.fake_step PRELOADED OPTIMIZER PRECISION
+
+PRELOADED is the library of `NUMBER_OF_GPUS` in test_cuda.py. Prints as JSON what the second step
+did. Whatever asks a tensor for a value, as each wait for the device does, raises, and so does an
+operation on tensors of several devices.
+"""
+
+import ctypes
+import json
+import sys
+from collections import Counter
+
+import numpy as np
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils import _foreach_utils
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from dataio import Views
+from deep_voxels import SIZES, DeepVoxels
+from losses import PatchDiscriminator
+from machine.runtime import channels_last_
+from projection import SceneGeometry
+from training.data import load_batch
+from training.networks import Networks, make_optimizers
+from training.recipes import WeightAverage
+from training.step import train_step
+
+PAPER = SIZES["paper"]
+GEOMETRY = SceneGeometry(32, 1 / 32, (0.0, 0.0, 0.0), 1.0, 64, 128.0, 32.0, 32.0)
+NO_OPERATIONS = ("prim", "profiler")  # questions of Python's to a tensor; marks for a profiler
+ALLOCATIONS = ("empty", "new_empty")
+
+
+class Operations(TorchDispatchMode):
+    """The operations while this is active.
+
+    dispatched: how many there were. launched: those of them that compute something, at least one
+    kernel each on a GPU. elsewhere: those that took or gave a tensor that is not on the GPU.
+    convolutions: their number by the type of the result.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.dispatched = 0
+        self.launched = 0
+        self.elsewhere = []
+        self.convolutions = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function.namespace in NO_OPERATIONS:
+            return result
+        name = function._schema.name.removeprefix("aten::")
+        self.dispatched += 1
+        self.launched += not (function.is_view or name.startswith(ALLOCATIONS))
+        tensors = [
+            value
+            for value in tree_leaves((args, kwargs, result))
+            if isinstance(value, torch.Tensor)
+        ]
+        if any(tensor.device.type != "cuda" for tensor in tensors):
+            self.elsewhere.append(f"{function} {[str(tensor.device) for tensor in tensors]}")
+        if name == "convolution":
+            self.convolutions[str(result.dtype)] += 1
+        return result
+
+
+def pretend_to_have_gpus(preloaded: str) -> None:
+    """Tells PyTorch that there are GPUs where it would refuse to go on: while the engine of
+    autograd runs, and where autocast begins."""
+    gpus = ctypes.c_int.in_dll(ctypes.CDLL(preloaded), "gpus")
+    run_backward = torch.autograd._engine_run_backward
+
+    def run_backward_on_gpus(*args, **kwargs):
+        gpus.value = 127
+        try:
+            return run_backward(*args, **kwargs)
+        finally:
+            gpus.value = 0
+
+    torch.autograd._engine_run_backward = run_backward_on_gpus
+    torch.autograd.set_multithreading_enabled(False)
+    torch.cuda.amp.common.amp_definitely_not_available = lambda: False
+    torch.cuda.is_bf16_supported = lambda: True
+    # Foreach operations are one on CUDA; for types that PyTorch does not know it takes many.
+    _foreach_utils._foreach_supported_types.append(FakeTensor)
+
+
+def new_networks(optimizer: str) -> Networks:
+    model, average, discriminator = (
+        channels_last_(network)
+        for network in (
+            DeepVoxels(PAPER, GEOMETRY),
+            DeepVoxels(PAPER, GEOMETRY),
+            PatchDiscriminator(),
+        )
+    )
+    weight_average = WeightAverage(nn.Identity(), 0.99)  # fake tensors cannot be deep-copied
+    weight_average.module = average.eval().requires_grad_(False)
+    optimizers = make_optimizers(model, discriminator, 1e-3, optimizer)
+    return Networks(model, discriminator, PAPER, optimizers, weight_average)
+
+
+def main(preloaded: str, optimizer: str, precision: str) -> None:
+    pretend_to_have_gpus(preloaded)
+    # cuDNN is off, since `grid_sample` has no fake kernel there.
+    with torch.backends.cudnn.flags(enabled=False), FakeTensorMode(allow_non_fake_inputs=False):
+        with torch.device("cuda"):
+            networks = new_networks(optimizer)
+            side = PAPER.img_sidelength
+            images = torch.zeros(4, 3, side, side, dtype=torch.uint8)
+            views = Views(images, torch.eye(4).repeat(4, 1, 1))
+        for step in (1, 2):  # the first makes the optimizers' state
+            with Operations() as operations:
+                batch = load_batch(views, np.array([0, 1, 2]))
+                result = train_step(networks, batch, 200.0, precision, volume_limit=10.0)
+                networks.average.update(networks.model, step)
+        devices = {str(value.device) for value in (*result.losses, result.finite)}
+    print(
+        json.dumps(
+            {
+                "dispatched": operations.dispatched,
+                "launched": operations.launched,
+                "elsewhere": operations.elsewhere,
+                "convolutions": operations.convolutions,
+                "devices": sorted(devices),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
