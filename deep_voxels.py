@@ -208,6 +208,6 @@ class DeepVoxels(nn.Module):
         return project(inpainted.float(), frustum_coordinates(cam2world, self.geometry))
 
     def remember(self, volume: Float[Tensor, "1 f d d d"]) -> None:
-        """Makes a volume the persistent one. It is never reset, and no gradient flows from one step
-        to the one before."""
-        self.deepvoxels = volume.detach()
+        """Makes a volume the persistent one, in its place. It is never reset, and no gradient flows
+        from one step to the one before."""
+        self.deepvoxels.copy_(volume.detach())
