@@ -6,6 +6,7 @@ too, as JSON: `done` of `total` `unit`s, and `per_second`. So a command follows 
 
 import json
 import os
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -76,3 +77,8 @@ class Progress(tqdm):
         with suppress(OSError):
             part.write_text(json.dumps(content))
             part.replace(path)
+
+
+# No other process writes to the same bar. tqdm's own lock could be shared with other processes, and a
+# command that a signal ends would leave it behind, which Python 3.14 warns of.
+Progress.set_lock(threading.RLock())
