@@ -79,6 +79,6 @@ class Progress(tqdm):
             part.replace(path)
 
 
-# No other process writes to the same bar. tqdm's own lock could be shared with other processes, and a
+# No other process writes to the same bar. tqdm's own lock could be shared with others, and a
 # command that a signal ends would leave it behind, which Python 3.14 warns of.
 Progress.set_lock(threading.RLock())
