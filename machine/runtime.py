@@ -78,9 +78,10 @@ def choose_device(name: str) -> str:
 def set_arithmetic(precision: str, device: torch.device, deterministic: bool = False) -> None:
     """Sets PyTorch's global switches for a precision of `PRECISIONS`.
 
-    `deterministic` selects deterministic algorithms where PyTorch has them; it warns where it has
-    none (on CUDA, for the gradient of `grid_sample`). Raises `InputError` for tf32 on a device
-    other than CUDA.
+    `deterministic` selects deterministic algorithms where PyTorch has them. On CUDA it has them for
+    convolutions and for the gradients of reflection and replication padding, and none for the
+    gradient of `grid_sample`, of which it warns. Raises `InputError` for tf32 on a device other
+    than CUDA.
     """
     if precision == "tf32" and device.type != "cuda":
         raise InputError(f"--precision tf32: exists on CUDA devices only, not on --device {device}")

@@ -190,6 +190,13 @@ def networks_on(device: torch.device, scene, logs, *flags):
     return training.networks, training.scene.on(device)
 
 
+def test_what_is_compared_with_the_cpu_computes_in_float32(scene, tmp_path, monkeypatch):
+    """TF32, PyTorch's default for convolutions on CUDA, would be off by more than the tolerance."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    networks_on(CPU, scene, tmp_path)
+    assert not torch.backends.cudnn.allow_tf32
+
+
 @needs_gpu
 @pytest.mark.parametrize("flags", [(), ("--no_occlusion_net",)])
 def test_a_training_step_on_cuda_equals_the_cpus(flags, scene, tmp_path):
