@@ -45,8 +45,7 @@ from machine.runtime import (
 )
 from training.data import Batch
 from training.networks import Networks, build_networks
-from training.options import Learning
-from training.recorder import PROGRESS_EVERY
+from training.options import PROGRESS_EVERY, Learning
 from training.step import train_step
 from util import InputError, write_json
 

@@ -37,6 +37,7 @@ from evaluation.render import (
     render_path,
 )
 from geometry.coverage import frustum_meets_grid
+from machine.installed import is_installed, left_out
 from machine.options import Run, option
 from machine.ranks import ALONE, Ranks
 from machine.runtime import Machine, describe_machine, set_arithmetic
@@ -140,9 +141,10 @@ def test(options: EvaluationOptions, checkpoint: dict | None, ranks: Ranks = ALO
             "frames": frames,
         }
         print_metrics(content)  # first: nothing is lost if the disk is full
-        write_comparison(folder, scene)
+        if is_installed("matplotlib"):
+            write_comparison(folder, scene)
         write_json(folder / "metrics.json", content)  # last: it says that the test is complete
-    print_files(folder)
+    print_files(folder, measured=measure is not None)
     return 0
 
 
@@ -225,8 +227,13 @@ def make_test_folder(run: Run, model: str, record: dict, device: torch.device) -
     return folder
 
 
-def print_files(folder: Path) -> None:
-    """Prints where the files of a test are that people look at."""
+def print_files(folder: Path, measured: bool) -> None:
+    """Prints where the files of a test are that people look at, and which are left out for want of
+    a package."""
+    if not is_installed("imageio_ffmpeg"):
+        print(left_out("video", "imageio-ffmpeg"))
+    if measured and not is_installed("matplotlib"):
+        print(left_out("picture", "matplotlib"))
     for what, name in [
         ("video", "video.mp4"),
         ("picture", "comparison.png"),

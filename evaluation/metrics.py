@@ -17,6 +17,7 @@ from dataio import Scene, load_scene
 from evaluation.render import Frame, Neighbors
 from files.images import may_be_transparent
 from files.untrusted import reading
+from machine.installed import is_installed
 from util import InputError, one_line
 
 MAX_DEPTH_BYTES = 1 << 28
@@ -103,8 +104,12 @@ def load_lpips() -> PerceptualDistance:
 
     It is the distance of their features in AlexNet.
     AlexNet's weights, trained on ImageNet, are those of torchvision, which downloads them once into
-    its cache. Raises `InputError` where they cannot be had.
+    its cache. Raises `InputError` where they, or a package, cannot be had.
     """
+    for package in ("torchmetrics", "torchvision"):
+        if not is_installed(package):
+            raise InputError(f"--lpips: {package} is not installed (pip install {package})")
+
     from torchmetrics.image.lpip import (
         LearnedPerceptualImagePatchSimilarity,
     )  # takes a second; few tests want it

@@ -4,6 +4,7 @@ section 7)."""
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from evaluation.metrics import true_image
 from evaluation.picture_grid import depth_pictures, enlarge, evenly_spread, picture_grid, to_uint8
 from evaluation.render import VIEWS_AT_ONCE, Frame
 from evaluation.video_writer import VideoWriter
+from machine.installed import is_installed
 from machine.progress import Progress
 from machine.ranks import ALONE, Ranks
 from util import new_file
@@ -42,7 +44,8 @@ def write_frames(
     ranks: Ranks = ALONE,
 ) -> tuple[list, Float[np.ndarray, "views m m"] | None]:
     """Writes `img_%05d.png`, `depth/` and `depth_metric.npz` where frames have depth, and
-    `video.mp4`, which appears last, when all else is written. Every file is whole or not there.
+    `video.mp4`, which appears last, when all else is written; it is left out where imageio-ffmpeg
+    is not installed. Every file is whole or not there.
 
     Threads write and measure frames while the next ones are rendered. Returns `measure(frame)` of
     each frame, in order, and the depth of all frames, if any. Of several ranks, each writes the
@@ -65,7 +68,8 @@ def write_frames(
     depths = []
     measured = []
     waiting = deque()
-    with VideoWriter(folder / "video.mp4") as video, ThreadPoolExecutor(WRITERS) as writers:
+    video = VideoWriter(folder / "video.mp4") if is_installed("imageio_ffmpeg") else None
+    with video or nullcontext(), ThreadPoolExecutor(WRITERS) as writers:
         for picture, depth in Progress(
             ranks.gather_in_order(handed_to_writers(), path.count, VIEWS_AT_ONCE),
             total=path.count,
@@ -73,7 +77,8 @@ def write_frames(
         ):
             if depth is not None:
                 depths.append(depth)
-            video.add(picture)
+            if video:
+                video.add(picture)
         measured += [result.result() for result in waiting]
         measured = list(ranks.gather_in_order(iter(measured), path.count, VIEWS_AT_ONCE))
         depth = np.stack(depths) if depths else None

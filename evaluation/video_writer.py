@@ -4,7 +4,6 @@ error that names it."""
 import subprocess
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 from jaxtyping import UInt8
 
@@ -49,6 +48,8 @@ class VideoWriter:
             self._part.unlink(missing_ok=True)
 
     def _start(self, height: int, width: int) -> None:
+        import imageio_ffmpeg  # only videos need it
+
         # The ffmpeg of a killed process may still be writing its own file here; it must not write
         # into this one.
         self._part.unlink(missing_ok=True)

@@ -2,5 +2,6 @@
 
 cli: parsers, errors as exit codes. options: how an option is declared. output: printing that ends
 nothing. progress: bars and their lines in logs. signals: requests to end. runtime: device,
-precision, memory. ranks: several processes on one run.
+precision, memory. installed: packages that a run can do without. ranks: several processes on one
+run.
 """

@@ -17,13 +17,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from machine.installed import installed_version
 from machine.options import option
 from util import InputError
 
@@ -168,7 +168,7 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": version("torchvision"),
+        "torchvision": installed_version("torchvision"),
         "numpy": np.__version__,
         "git_commit": commit or "unknown",
         "threads": torch.get_num_threads(),

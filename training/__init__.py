@@ -12,6 +12,7 @@ How a run goes on:
 
 What a run leaves:
     `run_folder`: its folders, its lock, and the signals sent to it.
-    `recorder`: what is logged (`log`), measured (`validation`) and saved (`keeper`) after a step.
+    `recorder`: what is shown (`log`, `tensorboard_log`), measured (`validation`) and saved
+    (`keeper`) after a step.
     `next_commands`: what its last lines suggest.
 """

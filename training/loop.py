@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from baselines.width import count_parameters
 from dataio import Scene, Views
+from machine.installed import is_installed, left_out
 from machine.ranks import ALONE, Ranks
 from machine.runtime import set_arithmetic
 from training.data import Batch, load_batch, load_training_scene, training_triplets
@@ -58,7 +59,9 @@ def train(options: TrainingOptions, checkpoint: dict | None, ranks: Ranks = ALON
         recorder = None
         if folders:
             logs, runs = folders
-            print(f"checkpoints: {logs}\ntensorboard: {runs}")
+            print(f"checkpoints: {logs}")
+            curves = is_installed("tensorboardX")
+            print(f"tensorboard: {runs}" if curves else left_out("tensorboard", "tensorboardX"))
             recorder = Recorder(training, logs, runs, validation)
         return run_to_end(training, recorder, signals)
 

@@ -9,16 +9,21 @@ from pathlib import Path
 
 from baselines import NEEDS_SOURCE_VIEW
 from dataio import find_split
+from machine.installed import is_installed
 from machine.options import Run
 
 REPOSITORY = Path(__file__).parent.parent
 
 
 def next_commands(run: Run, model: str, checkpoint: Path) -> str:
-    """Commands, one a line, that show the curves and render the scene's test views or, if it has
-    none, a path around it."""
+    """Commands, one a line, that show the curves, if tensorboard is installed, and render the
+    scene's test views or, if it has none, a path around it."""
     root = run.logging_root
-    commands = [["-m", "tensorboard.main", "--logdir", shown_path(root / "runs")]]
+    commands = []
+    title = "to render new views:"
+    if is_installed("tensorboard") and is_installed("tensorboardX"):
+        commands.append(["-m", "tensorboard.main", "--logdir", shown_path(root / "runs")])
+        title = "to see its curves, and to render new views:"
     views = find_split(run.data_root, "test")
     if views is None:
         views = root / "orbit"
@@ -52,7 +57,7 @@ def next_commands(run: Run, model: str, checkpoint: Path) -> str:
     join = subprocess.list2cmdline if os.name == "nt" else shlex.join
     return "\n".join(
         [
-            "to see its curves, and to render new views:",
+            title,
             *(f"  {join([python, *command])}" for command in [*commands, test]),
         ]
     )

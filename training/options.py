@@ -112,6 +112,9 @@ class Learning:
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
 
+# Steps between waits for the device, to read the losses.
+PROGRESS_EVERY = 10
+
 record_option = partial(option, resume="changeable")
 
 

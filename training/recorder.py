@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checkpoints import BEST
+from machine.installed import is_installed
 from training.data import Batch
 from training.keeper import CheckpointKeeper
-from training.log import ProgressBar, TensorboardLog, log_pictures, losses_on_host
+from training.log import ProgressBar, losses_on_host
 from training.next_commands import next_commands
-from training.options import Records
+from training.options import PROGRESS_EVERY, Records
 from training.stability import loop_gain
 from training.state import Training, snapshot
 from training.step import Step
 from training.validation import Validation
-
-PROGRESS_EVERY = 10  # steps between waits for the device, to read the losses
 
 
 class Due(NamedTuple):
@@ -65,20 +64,23 @@ class Recorder:
         self._log = None
 
     def begin(self, bar: ProgressBar) -> None:
-        """Opens a new log for the steps that are left. It hides what was logged of these steps
-        before."""
+        """Opens a new log for the steps that are left, where tensorboardX is installed. It hides
+        what was logged of these steps before."""
         self._bar = bar
         if self._log is not None:
             self._log.close()
-        self._log = TensorboardLog(self._runs, self._training.progress.step + 1)
+        if is_installed("tensorboardX"):
+            from training.tensorboard_log import TensorboardLog  # cannot be imported without it
+
+            self._log = TensorboardLog(self._runs, self._training.progress.step + 1)
 
     def report(self, due: Due, batch: Batch, result: Step) -> None:
         """Reports what is due after a step. A skipped step has no losses or pictures to show."""
         progress = self._training.progress
         if due.scalars and not progress.skipped_in_a_row:
             self._report_losses(result)
-        if due.pictures and not progress.skipped_in_a_row:
-            log_pictures(self._log, progress.step, batch, result)
+        if due.pictures and self._log is not None and not progress.skipped_in_a_row:
+            self._log.step_pictures(progress.step, batch, result)
         if due.validation:
             self._validate()
 
@@ -89,14 +91,18 @@ class Recorder:
         if gain is not None:
             losses["loop_gain"] = float(gain)
         self._bar.show(losses, training.options.learning.l1_weight)
-        self._log.scalars(losses, training.progress.step)
+        self._log_scalars(losses)
+
+    def _log_scalars(self, values: dict[str, float]) -> None:
+        if self._log is not None:
+            self._log.scalars(values, self._training.progress.step)
 
     def _validate(self) -> None:
         training = self._training
         metrics = self._validation.measure(training.networks, training.options.machine)
         self._bar.show_validation(metrics)
         scalars = {f"val/{name}": value for name, value in metrics.items()}
-        self._log.scalars(scalars, training.progress.step)
+        self._log_scalars(scalars)
         measured = self._validation.psnr_of(training.progress.step, metrics)
         training.progress.take_note(measured)
         if problem := self.keeper.save_best(self._snapshot(), measured):

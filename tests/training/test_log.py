@@ -8,8 +8,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from deep_voxels import Integration, Rendering
 from training.data import Batch
-from training.log import TensorboardLog, log_pictures
 from training.step import Step
+from training.tensorboard_log import TensorboardLog
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -21,8 +21,7 @@ def test_pictures_hold_the_images_and_gates_of_a_step(tmp_path, dtype):
     outputs = ((torch.rand(2, 3, 16, 16) - 0.5) * 1.2).to(dtype)  # some beyond black and white
     gate = torch.rand(1, 1, 4, 4, 4)
     log = TensorboardLog(tmp_path, 1)
-    log_pictures(
-        log,
+    log.step_pictures(
         1,
         Batch(source, poses[:1], torch.cat([first, second]), poses),
         Step(None, Rendering(outputs, None), Integration(None, gate, None), None),

@@ -26,10 +26,10 @@ from tests.helpers import (
 )
 from training.data import load_batch
 from training.guard import CHECKED, MAX_SKIPPED_STEPS, SkippedSteps
-from training.log import TensorboardLog
 from training.run_folder import RunLock
 from training.state import MAX_SETBACKS
 from training.step import train_step
+from training.tensorboard_log import TensorboardLog
 
 
 def test_seeds_decide_everything(scene, tmp_path):

@@ -13,7 +13,7 @@ import torch
 from checkpoints import save_checkpoint
 from deep_voxels import Architecture, DeepVoxels
 from tests.helpers import GEOMETRY, final_checkpoint
-from training.log import TensorboardLog
+from training.tensorboard_log import TensorboardLog
 from util import InputError
 from viewer.__main__ import build_parser, serve, show_newest
 from viewer.session import Address, Session
