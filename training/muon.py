@@ -50,12 +50,9 @@ class Muon(torch.optim.Optimizer):
             ]
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
         nesterovs = torch._foreach_lerp(gradients, momenta, MOMENTUM)
-        directions = orthogonalized(list(nesterovs))
-        if found_inf is not None:
-            torch._foreach_mul_(directions, 1 - found_inf)
         sizes = [-STEP * lr * max(len(kernel), kernel[0].numel()) ** 0.5 for kernel in kernels]
-        torch._foreach_mul_(directions, sizes)
-        torch._foreach_add_(kernels, directions)
+        taken = 1.0 if found_inf is None else 1 - found_inf
+        torch._foreach_add_(kernels, orthogonalized(list(nesterovs), sizes, taken))
 
     def _momentum(self, kernel: nn.Parameter) -> Tensor:
         state = self.state[kernel]
@@ -84,8 +81,11 @@ def kernels_of(network: nn.Module) -> list[nn.Parameter]:
     ]
 
 
-def orthogonalized(kernels: list[Tensor]) -> list[Tensor]:
-    """Kernels of the same shapes with all singular values about 1.
+def orthogonalized(
+    kernels: list[Tensor], sizes: list[float], factor: Float[Tensor, ""] | float = 1.0
+) -> list[Tensor]:
+    """Kernels of the same shapes with all singular values about 1, each then times its size and the
+    factor.
 
     kernels: (rows, ...) each, seen as matrices of that many rows, U S V^T. The results are U p(S)
     V^T, where p(S) lies between 0.68 and 1.21, but is less for singular values below a fiftieth of
@@ -94,7 +94,8 @@ def orthogonalized(kernels: list[Tensor]) -> list[Tensor]:
 
     The iteration runs on each matrix's Gram matrix, the smaller of M M^T and M^T M; then M is
     multiplied by the result. This is less work than iterating on M. Matrices of one shape are
-    multiplied as one batch, and so are Gram matrices of one size.
+    multiplied as one batch, and so are Gram matrices of one size; sizes and factor are multiplied
+    into what the iteration gives, which has fewer numbers than M.
     """
     orders = [_order_in_memory(kernel) for kernel in kernels]
     matrices = [
@@ -111,8 +112,9 @@ def orthogonalized(kernels: list[Tensor]) -> list[Tensor]:
     for rows in {rows for rows, _ in stacks}:
         shapes = [shape for shape in stacks if shape[0] == rows]
         grams = torch.cat([stacks[shape] @ stacks[shape].mT for shape in shapes])
-        roots = inverse_roots(grams).split([len(stacks[shape]) for shape in shapes])
+        roots = (inverse_roots(grams) * factor).split([len(stacks[shape]) for shape in shapes])
         for shape, root in zip(shapes, roots, strict=True):
+            torch._foreach_mul_(list(root), [sizes[index] for index in by_shape[shape]])
             products = (root @ stacks.pop(shape)).to(kernels[0].dtype)
             results |= zip(by_shape[shape], products, strict=True)
     return [

@@ -19,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _foreach_utils
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 from dataio import Views
 from deep_voxels import SIZES, DeepVoxels
@@ -41,7 +42,9 @@ class Operations(TorchDispatchMode):
 
     dispatched: how many there were. launched: those of them that compute something, at least one
     kernel each on a GPU. elsewhere: those that took or gave a tensor that is not on the GPU.
-    convolutions: their number by the type of the result.
+    convolutions: their number by the type of the result. flop: of convolutions and matrix products.
+    bytes_moved: the bytes of all tensors that operations which compute read and write; caches, and
+    kernels that do several operations, move fewer.
     """
 
     def __init__(self):
@@ -50,6 +53,8 @@ class Operations(TorchDispatchMode):
         self.launched = 0
         self.elsewhere = []
         self.convolutions = Counter()
+        self.flop = 0
+        self.bytes_moved = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
@@ -57,17 +62,29 @@ class Operations(TorchDispatchMode):
             return result
         name = function._schema.name.removeprefix("aten::")
         self.dispatched += 1
-        self.launched += not (function.is_view or name.startswith(ALLOCATIONS))
-        tensors = [
-            value
-            for value in tree_leaves((args, kwargs, result))
-            if isinstance(value, torch.Tensor)
-        ]
+        tensors = tensors_of((args, kwargs, result))
+        if not (function.is_view or name.startswith(ALLOCATIONS)):
+            self.launched += 1
+            self.bytes_moved += sum(tensor.nbytes for tensor in tensors)
+            if result is None:  # it wrote into its arguments
+                written = [
+                    value
+                    for argument, value in zip(function._schema.arguments, args, strict=False)
+                    if argument.alias_info is not None and argument.alias_info.is_write
+                ]
+                self.bytes_moved += sum(tensor.nbytes for tensor in tensors_of(written))
+        count_flop = flop_registry.get(function._overloadpacket)
+        if count_flop is not None:
+            self.flop += count_flop(*args, **(kwargs or {}), out_val=result)
         if any(tensor.device.type != "cuda" for tensor in tensors):
             self.elsewhere.append(f"{function} {[str(tensor.device) for tensor in tensors]}")
         if name == "convolution":
             self.convolutions[str(result.dtype)] += 1
         return result
+
+
+def tensors_of(values: object) -> list[torch.Tensor]:
+    return [value for value in tree_leaves(values) if isinstance(value, torch.Tensor)]
 
 
 def pretend_to_have_gpus(preloaded: str) -> None:
@@ -126,6 +143,8 @@ def main(preloaded: str, optimizer: str, precision: str) -> None:
             {
                 "dispatched": operations.dispatched,
                 "launched": operations.launched,
+                "gflop": round(operations.flop / 1e9),
+                "gigabytes": round(operations.bytes_moved / 1e9, 1),
                 "elsewhere": operations.elsewhere,
                 "convolutions": operations.convolutions,
                 "devices": sorted(devices),

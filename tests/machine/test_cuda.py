@@ -158,7 +158,8 @@ def pretended_gpus(tmp_path_factory) -> Path:
     reason="needs Linux, PyTorch with CUDA, and gcc",
 )
 @pytest.mark.parametrize(
-    "optimizer, precision, dtype", [("adam", "fp32", "float32"), ("muon", "bf16", "bfloat16")]
+    "optimizer, precision, dtype",
+    [("adam", "fp32", "float32"), ("muon", "bf16", "bfloat16")],
 )
 def test_a_whole_training_step_at_the_papers_size_stays_on_the_device_and_never_waits(
     optimizer, precision, dtype, pretended_gpus
@@ -175,7 +176,11 @@ def test_a_whole_training_step_at_the_papers_size_stays_on_the_device_and_never_
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
     step = json.loads(ended.stdout)
-    print(f"operations of a step: {step['dispatched']}; of these compute: {step['launched']}")
+    print(
+        f"{optimizer}, {precision}: {step['dispatched']} operations, of which {step['launched']} "
+        f"compute; {step['gflop']} GFLOP in convolutions and matrix products; "
+        f"{step['gigabytes']} GB read and written"
+    )
     assert not step["elsewhere"]
     assert step["devices"] == ["cuda:0"]
     assert list(step["convolutions"]) == [f"torch.{dtype}"]
@@ -218,8 +223,9 @@ def test_a_training_step_on_cuda_equals_the_cpus(flags, scene, tmp_path):
 @needs_gpu
 def test_muons_directions_on_cuda_are_the_cpus_but_for_bfloat16():
     kernels = [torch.randn(shape) for shape in ((16, 8, 4, 4), (32, 16, 3, 3), (8, 64))]
-    on_cuda = orthogonalized([kernel.to("cuda") for kernel in kernels])
-    for direction, expected in zip(on_cuda, orthogonalized(kernels), strict=True):
+    sizes = [1.0, -2.0, 0.5]
+    on_cuda = orthogonalized([kernel.to("cuda") for kernel in kernels], sizes)
+    for direction, expected in zip(on_cuda, orthogonalized(kernels, sizes), strict=True):
         assert (direction.cpu() - expected).norm() < 0.05 * expected.norm()
 
 
