@@ -14,6 +14,7 @@ from cpu_kernels import (
     accelerate_,
     conv3d,
     prepare_for_frames_,
+    sequential,
     thresholds,
     written_for,
 )
@@ -387,6 +388,21 @@ def test_a_frozen_kernel_is_transformed_once():
         fast(x)
     assert kernel is not None
     assert fast.tile_kernel is kernel
+
+
+def test_a_kernel_of_other_results_is_left_out(monkeypatch):
+    """As in a release of PyTorch in which a function computes something else."""
+    fused = sequential.fused_norm_act_dropout
+    monkeypatch.setattr(
+        sequential, "fused_norm_act_dropout", lambda layers, x: fused(layers, x) * 1.001
+    )
+    accelerate.works.cache_clear()
+    written_for.warn_left_out.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="FastSequential is left out: .*results differ by"):
+            assert "FastSequential" not in accelerate_(model())
+    finally:
+        accelerate.works.cache_clear()
 
 
 @pytest.mark.parametrize(

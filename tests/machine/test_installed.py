@@ -102,3 +102,23 @@ def test_measuring_speed_needs_few_packages(run_with_few_packages):
         "-m", "benchmarks.speed", "--preset", "small", "--device", "cpu", "--repeats", 1
     )
     assert "train_step_s" in output
+
+
+def test_testing_imports_nothing_that_it_does_not_use(trained, tmp_path):
+    """PyTorch's packages for several machines, compilation and symbolic shapes take a second and
+    more to import."""
+    scene, logs, _ = trained
+    path, _ = final_checkpoint(logs, 2)
+    words = render_arguments(scene / "train", tmp_path / "logs", path)
+    script = (
+        "import sys, run_deepvoxels\n"
+        f"assert run_deepvoxels.main({words}) == 0\n"
+        "print(*sys.modules, sep='\\n')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    imported = set(ended.stdout.splitlines())
+    assert "torch.nn" in imported
+    assert not imported & {"torch.distributed.tensor", "torch._dynamo", "sympy"}
