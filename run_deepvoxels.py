@@ -18,7 +18,7 @@ from baselines import UNTRAINED, recorded_model
 from checkpoints import find_checkpoint, latest_checkpoint, load_checkpoint
 from dataio import SceneOptions
 from deep_voxels import SIZES, Architecture, check_architecture
-from evaluation.command import Comparison, EvaluationOptions, test
+from evaluation.command import EvaluationOptions, Testing, test
 from machine.cli import Parser, exit_code
 from machine.options import Run, add_flag, default_of, inherited, options_of
 from machine.ranks import Ranks, joined
@@ -39,7 +39,7 @@ PROG = "run_deepvoxels.py"
 # The dataclasses that declare the options, and the heading of each in `--help`.
 PARTS = {
     Run: "what to run",
-    Comparison: "what to run",
+    Testing: "what to run",
     Learning: "training",
     Architecture: "architecture",
     SceneOptions: "scene",
@@ -130,8 +130,8 @@ def build_options(values: dict[str, Any]) -> Options:
         "record": values,
     }
     if values["train_test"] == "test":
-        comparison = options_of(Comparison, values)
-        return EvaluationOptions(comparison=comparison, model=values["model"], **shared)
+        testing = options_of(Testing, values)
+        return EvaluationOptions(testing=testing, model=values["model"], **shared)
     return TrainingOptions(
         learning=options_of(Learning, values), records=options_of(Records, values), **shared
     )
@@ -202,6 +202,8 @@ def check_combination(given: dict[str, Any]) -> None:
         raise InputError("--checkpoint is required to test")
     if given["train_test"] == "train" and given.get("lpips"):
         raise InputError("--lpips measures a test; training does not take it")
+    if given["train_test"] == "train" and "cycle_spin" in given:
+        raise InputError("--cycle_spin renders a test; training does not take it")
     if given["train_test"] == "test" and given.get("resume"):
         raise InputError("--resume continues training; a test takes --checkpoint")
 

@@ -31,12 +31,14 @@ from evaluation.metrics import (
 from evaluation.output import RenderedPath, write_comparison, write_frames
 from evaluation.render import (
     Neighbors,
+    cycle_spun,
     load_model,
     make_fast_,
     nearest_neighbors,
     render_path,
 )
 from geometry.coverage import frustum_meets_grid
+from machine.cli import number
 from machine.installed import is_installed, left_out
 from machine.options import Run, option
 from machine.ranks import ALONE, Ranks
@@ -46,8 +48,8 @@ from util import InputError, make_run_folder, one_line, write_json
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What the frames of a test are compared with, besides the true images."""
+class Testing:
+    """How a test renders, and what its frames are compared with besides the true images."""
 
     train_root: Path | None = option(
         None,
@@ -62,6 +64,14 @@ class Comparison:
         "in a test, measure LPIPS too (AlexNet, weights from torchvision)",
         resume="not inherited",
     )
+    cycle_spin: int = option(
+        1,
+        "in a test, render each view N x N times, with the feature map shifted by N-ths of its "
+        "pixel along each axis, and average: better frames in N² times the time",
+        resume="not inherited",
+        metavar="N",
+        type=number(int, 1),
+    )
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ class EvaluationOptions:
     `options.json` holds them."""
 
     run: Run
-    comparison: Comparison
+    testing: Testing
     model: str
     architecture: Architecture
     scene: SceneOptions
@@ -84,11 +94,12 @@ def test(options: EvaluationOptions, checkpoint: dict | None, ranks: Ranks = ALO
     machine = options.machine
     device = torch.device(machine.device)
     with ranks.fail_together():
+        check_cycle_spin(options)
         set_arithmetic(machine.precision, device, machine.deterministic)
         scene, geometry = load_test_scene(run.data_root, options.architecture, options.scene)
         neighbors = load_neighbors(
             scene,
-            options.comparison.train_root,
+            options.testing.train_root,
             options.model,
             options.architecture,
             options.scene,
@@ -98,13 +109,15 @@ def test(options: EvaluationOptions, checkpoint: dict | None, ranks: Ranks = ALO
             map_sidelength = options.architecture.proj_sidelength
             true_depth = load_true_depth(scene.root / "depth", len(scene), map_sidelength)
         measure = load_frame_metrics(
-            scene, neighbors, options.scene.background, options.comparison.lpips
+            scene, neighbors, options.scene.background, options.testing.lpips
         )
         model = load_model(
             options.model, options.architecture, geometry, checkpoint, run.checkpoint
         ).to(device)
         parameters = count_parameters(model)
         make_fast_(model, device, machine.compile, machine.kernels)
+        if options.testing.cycle_spin > 1:
+            model = cycle_spun(model, options.testing.cycle_spin)
     taken = checkpoint and describe_checkpoint(checkpoint, scene)
     if taken:
         print(checkpoint_line(run.checkpoint, taken))
@@ -137,7 +150,7 @@ def test(options: EvaluationOptions, checkpoint: dict | None, ranks: Ranks = ALO
             "parameters": parameters,
             "checkpoint": taken,
             "setbacks": recorded_setbacks(checkpoint),
-            "protocol": protocol(options.scene.background, options.architecture.img_sidelength),
+            "protocol": protocol(options),
             "frames": frames,
         }
         print_metrics(content)  # first: nothing is lost if the disk is full
@@ -146,6 +159,26 @@ def test(options: EvaluationOptions, checkpoint: dict | None, ranks: Ranks = ALO
         write_json(folder / "metrics.json", content)  # last: it says that the test is complete
     print_files(folder, measured=measure is not None)
     return 0
+
+
+def check_cycle_spin(options: EvaluationOptions) -> None:
+    """Raises `InputError` where `--cycle_spin` does not apply."""
+    spin = options.testing.cycle_spin
+    if spin == 1:
+        return
+    if options.model != "deepvoxels":
+        raise InputError(
+            f"--cycle_spin {spin}: shifts the feature map of a view, which --model "
+            f"{options.model} does not have"
+        )
+    if options.machine.compile:
+        raise InputError(f"--cycle_spin {spin}: does not go with --compile")
+    enlargement = options.architecture.img_sidelength // options.architecture.proj_sidelength
+    if enlargement % spin:
+        raise InputError(
+            f"--cycle_spin {spin}: must divide the {enlargement} image pixels along a pixel of the "
+            "feature map, since images are shifted back by whole pixels"
+        )
 
 
 def load_test_scene(
@@ -264,12 +297,13 @@ def recorded_setbacks(checkpoint: dict | None) -> int:
     return setbacks if isinstance(setbacks, int) else 0
 
 
-def protocol(background: str, sidelength: int) -> dict:
+def protocol(options: EvaluationOptions) -> dict:
     """How the metrics were computed."""
     return {
         "border": BORDER,
-        "background": background,
-        "sidelength": sidelength,
+        "background": options.scene.background,
+        "sidelength": options.architecture.img_sidelength,
+        "cycle_spin": options.testing.cycle_spin,
         "ssim": {**SSIM, "window": 11},
         "psnr": "per frame on [0, 1] images, then averaged",
         "object": "over the pixels that are opaque in the true images, where any are transparent",

@@ -2,6 +2,9 @@
 frame."""
 
 from collections.abc import Callable, Iterator
+from copy import copy
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,6 +100,49 @@ def view_renderer(
     return lambda cam2world, nearest: model(
         sources.pixels(nearest), sources.poses(nearest), cam2world
     )[0]
+
+
+def cycle_spun(model: DeepVoxels, times: int) -> DeepVoxels:
+    """The same network, whose `render` averages times x times renderings of each view (cycle
+    spinning, Coifman and Donoho 1995).
+
+    What a pixel shows depends a little on where in a pixel of the feature map it lies. So the view
+    is rendered with the principal point moved by whole image pixels, evenly over a map pixel along
+    both axes, and each image is moved back: the same view from the same point. Depth is that of the
+    first rendering.
+    """
+    enlargement = model.architecture.img_sidelength // model.architecture.proj_sidelength
+    offsets = range(0, enlargement, enlargement // times)
+    moved = {}
+    for right, down in list(product(offsets, offsets))[1:]:  # without (0, 0)
+        moved[right, down] = with_moved_principal_point(model, right, down)
+
+    def render(inpainted: Tensor, cam2world: Tensor) -> Rendering:
+        unmoved = model.render(inpainted, cam2world)
+        total = unmoved.images.float()
+        count = torch.ones_like(total[:1, :1])
+        side = total.shape[-1]
+        for (right, down), camera in moved.items():
+            images = camera.render(inpainted, cam2world).images
+            total[..., : side - down, : side - right] += images[..., down:, right:]
+            count[..., : side - down, : side - right] += 1
+        return Rendering(total / count, unmoved.depth)
+
+    spun = copy(model)
+    spun.render = render
+    return spun
+
+
+def with_moved_principal_point(model: DeepVoxels, right: int, down: int) -> DeepVoxels:
+    """The same network, whose images show everything so many pixels further right and down."""
+    enlargement = model.architecture.img_sidelength / model.architecture.proj_sidelength
+    moved = copy(model)
+    moved.geometry = replace(
+        model.geometry,
+        cx=model.geometry.cx + right / enlargement,
+        cy=model.geometry.cy + down / enlargement,
+    )
+    return moved
 
 
 def render_path(
