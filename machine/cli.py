@@ -18,6 +18,11 @@ NO_MEMORY = re.compile(
     r"DefaultCPUAllocator|bad_alloc|could not create a (primitive(?! descriptor)|memory)"
     r"|can't start new thread|Cannot allocate memory|CUDA error: out of memory|STATUS_ALLOC_FAILED"
 )
+# How CUDA says that the card, its driver or the connection to it failed, in the text of its error.
+LOST_GPU = re.compile(
+    r"CUDA error: (.*\b(device lost|launch failure|launch timed out|uncorrectable|hardware)\b.*"
+    r"|no CUDA-capable device.*|CUDA-capable device\(s\) is/are busy.*|unknown error.*)"
+)
 # Flags that several commands have, as `Parser.add_shared` declares them.
 SHARED_FLAGS = {
     "checkpoint": {
@@ -93,9 +98,9 @@ def exit_code(prog: str, command: Callable[[], int | None]) -> int:
     """Runs a command and returns its exit code: its own (None is 0), or that of its error, reported
     as one line.
 
-    2: an error of the user's (`InputError`) or of the file system. 1: out of memory. 130:
-    interrupted (Ctrl-C). Other exceptions are bugs and pass through. Output that nobody reads is
-    lost, and ends nothing.
+    2: an error of the user's (`InputError`) or of the file system. 1: out of memory, or a GPU that
+    failed. 130: interrupted (Ctrl-C). Other exceptions are bugs and pass through. Output that
+    nobody reads is lost, and ends nothing.
     """
     with lasting_output():
         try:
@@ -113,6 +118,8 @@ def explain(error: Exception) -> tuple[int, str]:
     if is_out_of_memory(error):
         reason = str(error).rpartition("DefaultCPUAllocator: ")[-1].strip()
         return 1, f"out of memory: {reason or 'no more could be had'}"
+    if isinstance(error, RuntimeError) and (failure := LOST_GPU.search(str(error))):
+        return 1, f"the GPU failed: {failure[1]}; what was saved before is intact"
     if isinstance(error, InputError):
         return 2, str(error)
     if isinstance(error, OSError):

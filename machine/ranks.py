@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from machine.runtime import cuda_devices
 from util import InputError, one_line
 
 TIMEOUT = timedelta(minutes=30)  # how long ranks wait for one that saves or validates
@@ -218,7 +219,7 @@ def joined() -> Iterator[Ranks]:
         )
     )
     dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
+        "cpu:gloo,cuda:nccl" if cuda_devices()[0] else "gloo",
         timeout=TIMEOUT,
         store=_store_of_this_start(ranks),
         rank=ranks.rank,

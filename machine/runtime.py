@@ -14,9 +14,11 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -61,18 +63,33 @@ def choose_device(name: str) -> str:
     """The device named by `--device`: 'auto' becomes 'cuda' or 'cpu'. Raises `InputError` for one
     that is not here."""
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        count, reason = cuda_devices()
+        if reason:
+            print(f"warning: {reason} The CPU computes instead.", file=sys.stderr)
+        return "cuda" if count else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
         raise InputError(f"--device {name}: is unknown; choose auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"--device {name}: PyTorch finds {torch.cuda.device_count() or 'no'} CUDA devices here"
-        )
+    if device.type == "cuda":
+        count, reason = cuda_devices()
+        if (device.index or 0) >= count:
+            found = reason or f"PyTorch finds {count or 'no'} CUDA devices here"
+            raise InputError(f"--device {name}: {found}")
     return name
+
+
+@cache  # PyTorch warns once
+def cuda_devices() -> tuple[int, str]:
+    """How many CUDA devices PyTorch can use and, where it finds fewer than there may be, its
+    reason, such as a driver that is too old."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    reasons = [str(warning.message).partition(" (Triggered internally")[0] for warning in caught]
+    return count, " ".join(reason.removeprefix("CUDA initialization: ") for reason in reasons)
 
 
 def set_arithmetic(precision: str, device: torch.device, deterministic: bool = False) -> None:

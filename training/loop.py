@@ -92,7 +92,7 @@ def set_up(
             )
         turning = load_turned_targets(scene, learning, options.scene, device)
         needs = needs_of_rank(options.architecture, learning, ranks)
-        report_memory(needs, device, ranks)
+        report_memory(needs, device, ranks, machine.precision)
         report_disk(needs, run, options.records)
         new_networks = partial(
             build_networks, options.architecture, geometry, learning, machine, ranks

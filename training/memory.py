@@ -102,9 +102,9 @@ def needs_of_rank(architecture: Architecture, learning: Learning, ranks: Ranks) 
     )
 
 
-def report_memory(needs: Needs, device: torch.device, ranks: Ranks) -> None:
-    """Prints what a process needs, and warns if that is more than there is. The processes of one
-    machine share its memory; each has a GPU of its own."""
+def report_memory(needs: Needs, device: torch.device, ranks: Ranks, precision: str) -> None:
+    """Prints what a process needs, and warns if that is more than there is, with what needs less.
+    The processes of one machine share its memory; each has a GPU of its own."""
     if device.type == "cuda":
         program = 0
         held = 0
@@ -124,10 +124,13 @@ def report_memory(needs: Needs, device: torch.device, ranks: Ranks) -> None:
     )
     more = sharing * (total - held)
     if more > free:
+        less = "a smaller --size"
+        if precision != "bf16":
+            less += " or --precision bf16"
         print(
             f"warning: training needs about {more / GIB:.1f} GiB more than now, and {device} has "
-            f"{free / GIB:.1f} GiB left; --img_sidelength, --grid_dim, --num_grid_feats, --nf0 and "
-            "--num_trgt decide what it needs",
+            f"{free / GIB:.1f} GiB left; it needs less with {less}; --img_sidelength, --grid_dim, "
+            "--num_grid_feats, --nf0 and --num_trgt decide how much",
             file=sys.stderr,
         )
 

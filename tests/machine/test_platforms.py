@@ -190,5 +190,6 @@ def test_a_run_says_what_it_needs_before_it_takes_it(scene, tmp_path):
     assert "memory: about " in output
     warning, *_, line = error.splitlines()
     assert warning.startswith("warning: training needs about ")
+    assert "it needs less with a smaller --size or --precision bf16; " in warning
     assert line.startswith("run_deepvoxels.py: error: out of memory: ")
     assert not (tmp_path / "logs").exists()
