@@ -82,12 +82,14 @@ class CheckpointKeeper:
             return f"{path.name} was saved, but an older one could not be made smaller: {problem}"
         return None
 
+    def is_best(self, measured: HeldOutPsnr) -> bool:
+        """Whether a measurement beats `best.pth`, which may come from earlier steps or from some
+        that training went back from."""
+        return measured.beats(self.best)
+
     def save_best(self, checkpoint: dict, measured: HeldOutPsnr) -> str | None:
-        """Saves a checkpoint as `best.pth`, without its optimizers, unless that is better already:
-        earlier, or in steps that training went back from. Returns what went wrong, if anything; the
-        file then stays as it was."""
-        if not measured.beats(self.best):
-            return None
+        """Saves a checkpoint as `best.pth`, without its optimizers. Returns what went wrong, if
+        anything; the file then stays as it was."""
         path = self.folder / BEST
         try:
             save_checkpoint(

@@ -105,6 +105,8 @@ class Recorder:
         self._log_scalars(scalars)
         measured = self._validation.psnr_of(training.progress.step, metrics)
         training.progress.take_note(measured)
+        if not self.keeper.is_best(measured):
+            return
         if problem := self.keeper.save_best(self._snapshot(), measured):
             self._bar.report("warning", problem)
 

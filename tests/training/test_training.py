@@ -4,6 +4,7 @@ harm."""
 import json
 import shutil
 import sys
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -136,15 +137,16 @@ def test_what_a_killed_run_was_saving_is_removed_by_the_next(scene, tmp_path):
 def test_summaries_go_on_in_a_folder_that_can_be_written_again(tmp_path):
     """Two logs that begin within one second have two files."""
     for step in (1, 2):
-        TensorboardLog(tmp_path, step).scalars({"l1": 1.0}, step)
+        with closing(TensorboardLog(tmp_path, step)) as log:
+            log.scalars({"l1": 1.0}, step)
     assert [
         [event.step for event in tensorboard_events(path)] for path in sorted(tmp_path.iterdir())
     ] == [[0, 1, 1], [0, 2, 2]]
     shutil.rmtree(tmp_path)
-    log = TensorboardLog(tmp_path, 3)
-    log.scalars({"l1": 1.0}, 3)
-    tmp_path.mkdir()
-    log.scalars({"l1": 1.0}, 4)
+    with closing(TensorboardLog(tmp_path, 3)) as log:
+        log.scalars({"l1": 1.0}, 3)
+        tmp_path.mkdir()
+        log.scalars({"l1": 1.0}, 4)
     (path,) = tmp_path.iterdir()
     assert [event.step for event in tensorboard_events(path)] == [0, 4]
 

@@ -125,6 +125,8 @@ def test_curves_are_those_of_the_summaries_while_they_grow(tmp_path):
     assert curves.read()
     np.testing.assert_allclose(curves.points()[-1], [30, 0.25, 31])
     assert len(curves.points()) == 3
+    log.close()
+    resumed.close()
 
 
 def test_curves_show_the_held_out_views_where_they_are_measured(tmp_path):
@@ -137,6 +139,7 @@ def test_curves_show_the_held_out_views_where_they_are_measured(tmp_path):
     curves.read()
     np.testing.assert_allclose(curves.validation(), [[20, 19.5]])
     assert curves.points().shape == (1, 3)
+    log.close()
 
 
 def test_curves_have_a_bounded_number_of_points_and_the_last(tmp_path):
