@@ -1,6 +1,7 @@
 """Checks shape annotations while tests run; makes scene folders small enough to train on in
 seconds; fixtures."""
 
+import functools
 import os
 import signal
 
@@ -35,8 +36,11 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from training import memory  # noqa: E402
 from util import usable_cores  # noqa: E402
 
+# What training of one size needs takes as long to compute as two steps of a small model.
+memory.training_needs = functools.cache(memory.training_needs)
 torch.set_num_threads(1)  # networks this small are no faster with more
 os.environ["OMP_NUM_THREADS"] = (
     "1"  # of the processes that tests start: as many threads compute the same bits

@@ -36,7 +36,7 @@ def test_an_example_trains_and_is_tested(title, scene, trained, tmp_path):
     said = ""
     for command in COMMANDS:
         command = command.replace("SCENE", str(scene)).replace("LOGS", str(tmp_path))
-        command = command.replace("--size small", shlex.join(SMALL)).replace("200", "20")
+        command = command.replace("--size small", shlex.join(SMALL)).replace("200", "4")
         ended = subprocess.run(
             [sys.executable, *shlex.split(command)],
             cwd=tree,
@@ -48,7 +48,7 @@ def test_an_example_trains_and_is_tested(title, scene, trained, tmp_path):
         said += ended.stderr
     assert "left out" not in said
     assert "Warning" not in said
-    state = final_checkpoint(tmp_path, 20)[1]["model"]
+    state = final_checkpoint(tmp_path, 4)[1]["model"]
     (events,) = tmp_path.glob("runs/*/*/events*")
     logged = {value.tag for event in tensorboard_events(events) for value in event.summary.value}
     usual = trained[2]["model"]

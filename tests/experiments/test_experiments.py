@@ -128,7 +128,8 @@ def test_a_failed_run_is_a_marked_gap_and_is_tried_again(scene, tmp_path, fake_c
     assert re.search(r"Worrall et al. \| – \| – \(failed\) \| – \|", text)
     assert "- scene, Worrall et al., seed 1: exit code 1: error: out of luck" in text
     assert "| DeepVoxels | 0.00 M | **20.50 / 0.50** | 20.50 / 0.50 |" in text
-    assert (out / "figure.png").exists()
+    assert imageio.imread(out / "figure.png").shape == (24 + 3 * 220, 24 + 6 * 220, 3)
+    assert imageio.mimread(out / "scene.mp4")[0].shape == (24 + 220, 6 * 220, 3)
 
     call.fail, commands[:] = ["worrall-seed0"], []
     table1.main(arguments(scene, out, "--seeds", 0, 1))

@@ -7,9 +7,10 @@ import shutil
 
 import pytest
 
-from experiments import sensitivity, table1
+from experiments import sensitivity, study, table1
 from experiments.plan import Plan, draw_up, scenes_by_name, views_fingerprint, write_plan
 from tests.conftest import SMALL
+from tests.experiments import work_here
 from util import InputError
 
 
@@ -28,8 +29,9 @@ def test_cameras_that_see_nothing_are_refused_before_a_run_starts(scene, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_the_study_of_noise_runs_where_others_validate(scene, tmp_path):
+def test_the_study_of_noise_runs_where_others_validate(scene, tmp_path, monkeypatch):
     """No held-out views lie beside its noisy copies of the training views."""
+    monkeypatch.setattr(study, "work", work_here)
     out = tmp_path / "out"
     sensitivity.main(words(scene, out, "--studies", "noise", "--degrees", 2, "--validate_every", 1))
     (point,) = json.loads((out / "sensitivity.json").read_text())["studies"]["noise"]["scenes"][

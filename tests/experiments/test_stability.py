@@ -8,9 +8,9 @@ import imageio.v2 as imageio
 import pytest
 from matplotlib.figure import Figure
 
-from experiments import stability
+from experiments import stability, study
 from tests.conftest import SMALL
-from tests.experiments import write_record
+from tests.experiments import work_here, write_record
 
 
 def test_the_legend_tells_all_groups_apart():
@@ -23,7 +23,9 @@ def test_the_legend_tells_all_groups_apart():
     assert stability.legend_texts(groups[1:2]) == {groups[1]: "cube, learning rate 0.001"}
 
 
-def test_stability_of_a_run_without_the_limit(scene, tmp_path, capsys):
+def test_stability_of_a_run_without_the_limit(scene, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(study, "check_first", lambda *_: None)
+    monkeypatch.setattr(study, "work", work_here)
     out = tmp_path / "out"
     stability.main(
         [

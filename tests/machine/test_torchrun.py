@@ -223,6 +223,7 @@ def test_the_frames_of_two_ranks_are_those_of_one_process(trained, tmp_path):
     assert files[0] == files[1]
 
 
+@pytest.mark.long
 def test_patience_ends_all_ranks(scene, logs):
     """Though the first alone measures. At this learning rate a PSNR falls soon."""
     flags = ["--max_steps", 100, "--lr", 0.1, "--validate_every", 1, "--patience", 1]

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -32,7 +33,6 @@ from tests.helpers import (
     tensorboard_events,
     wait_for,
 )
-from training.run_folder import RunLock
 
 fcntl, pty, resource, termios = map(
     pytest.importorskip, ("fcntl", "pty", "resource", "termios")
@@ -180,9 +180,9 @@ def test_a_closed_terminal_ends_training_with_a_checkpoint(scene, tmp_path):
     assert load_checkpoint(saved)["step"] > 0
 
 
-def test_a_run_outlives_its_terminal_and_its_reader_and_saves_when_asked(scene, tmp_path):
-    """Under nohup. A scheduler may send SIGTERM to training and to its parent, which passes it
-    on."""
+def test_a_run_outlives_its_terminal_and_its_reader_and_saves_when_asked(scene, tmp_path, capfd):
+    """Under nohup. Meanwhile no other process writes the run. A scheduler may send SIGTERM to
+    training and to its parent, which passes it on."""
     process = start(*arguments(scene, tmp_path, *ENDLESS), wrapper=["nohup"])
     wait_for(lambda: list(tmp_path.glob("runs/*/*/events*")), process)
     process.stdout.close()
@@ -191,6 +191,10 @@ def test_a_run_outlives_its_terminal_and_its_reader_and_saves_when_asked(scene, 
     for count in (1, 2):
         process.send_signal(signal.SIGUSR1)
         wait_for(lambda: len(checkpoints(tmp_path)) == count, process)  # noqa: B023
+    assert run(*resume(tmp_path, "--max_steps", 1)) == 2
+    error = capfd.readouterr().err
+    assert "another process is writing this run" in error
+    assert error.count("\n") == 1
     process.terminate()
     time.sleep(0.01)  # signals that come together may reach a process as one
     process.terminate()
@@ -218,28 +222,29 @@ def test_a_second_signal_ends_a_step_that_hangs(number):
     assert process.wait(10) == 128 + number
 
 
+@contextmanager
 def full_disk():
     """No file may grow beyond what half a checkpoint needs."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+    before, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (before, hard))
 
 
-def test_a_full_disk_costs_no_checkpoint_and_training_goes_on(undisturbed, tmp_path):
+def test_a_full_disk_costs_no_checkpoint_and_training_goes_on(undisturbed, tmp_path, capfd):
     scene, expected_logs = undisturbed
-    code, _, error = finish(
-        start(
-            *arguments(scene, tmp_path / "new", "--max_steps", 8, "--checkpoint_every", 3),
-            preexec_fn=full_disk,
-        )
-    )
-    assert code == 1
+    command = arguments(scene, tmp_path / "new", "--max_steps", 8, "--checkpoint_every", 3)
+    with full_disk():
+        assert run(*command) == 1
+    error = capfd.readouterr().err
     assert "warning: " in error and "error: " in error
     assert "8/8" in error  # it went on to the end
     assert not list((tmp_path / "new").glob("logs/*/*/*.pth"))
 
     logs = tmp_path / "resumed"
     assert run(*arguments(scene, logs, "--max_steps", 5)) == 0
-    code, _, error = finish(start(*resume(logs, "--max_steps", 7), preexec_fn=full_disk))
-    assert code == 1, error
+    with full_disk():
+        assert run(*resume(logs, "--max_steps", 7)) == 1
     (latest,) = logs.glob("logs/*/*/latest.pth")
     assert load_checkpoint(latest.resolve())["step"] == 5
     assert run(*resume(logs, "--max_steps", FEW_STEPS)) == 0
@@ -287,20 +292,6 @@ def test_a_folder_that_cannot_be_written_is_reported_and_tried_again(scene, tmp_
     assert (folder / "latest.pth").resolve() == max(
         checkpoints(tmp_path), key=lambda path: path.stat().st_mtime_ns
     )
-
-
-def test_one_process_writes_a_run_and_a_killed_one_frees_it(scene, tmp_path, capfd):
-    process = start(*arguments(scene, tmp_path, *ENDLESS, "--checkpoint_every", 1))
-    wait_for(lambda: checkpoints(tmp_path), process)
-    assert run(*resume(tmp_path, "--max_steps", 1)) == 2
-    error = capfd.readouterr().err
-    assert "another process is writing this run" in error
-    assert error.count("\n") == 1
-    process.kill()
-    process.communicate()
-    (folder,) = tmp_path.glob("logs/*/*")
-    with RunLock(folder):
-        pass
 
 
 def test_a_run_starts_and_resumes_where_there_are_no_file_locks(

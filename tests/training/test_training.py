@@ -314,15 +314,15 @@ def test_skipped_steps_are_named_whenever_they_are_read():
 
 
 def test_training_learns_the_scene(scene, tmp_path):
-    """120 steps halve the l1 loss of the first."""
+    """64 steps take a third off the l1 loss of the first."""
     networks = new_training(*arguments(scene, tmp_path, "--lr", 0.002)).networks
     views = load_scene(scene / "train", 64)
     l1 = []
-    for epoch in range(15):
+    for epoch in range(8):
         for triplet in draw_triplets(views.cam2world, 2, 0, epoch):
             l1.append(
                 train_step(
                     networks, load_batch(views.on(CPU), triplet), l1_weight=200.0
                 ).losses.l1.item()
             )
-    assert sum(l1[-8:]) < 0.5 * sum(l1[:8])
+    assert sum(l1[-8:]) < 0.67 * sum(l1[:8])
