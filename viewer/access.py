@@ -26,6 +26,8 @@ from websockets.http11 import Request, Response
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ANY_ADDRESS = ("", "0.0.0.0", "::")
 STRANGER = "https://stranger.invalid"
+# scheme, host and port, as a browser sends them
+ORIGIN = re.compile(r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?/?")
 SECONDS = 10.0  # for the viewer to answer itself
 
 ProcessRequest = Callable[[ServerConnection, Request], Response | None]
@@ -74,12 +76,14 @@ class Access:
         return {f"{host}:{port}" for host in hosts}
 
     def _knows_token(self, request: Request, port: int) -> bool:
-        told = parse_qs(urlsplit(request.path).query).get("token", [])
+        told = parse_qs(request.path.partition("?")[2]).get("token", [])
         for header in request.headers.get_all("Cookie"):
             with contextlib.suppress(CookieError):
                 cookie = SimpleCookie(header).get(_cookie_name(port))
                 told += [cookie.value] if cookie else []
-        return any(hmac.compare_digest(word.encode(), self.token.encode()) for word in told)
+        # a stranger may send bytes that are no text
+        words = [word.encode(errors="surrogateescape") for word in told]
+        return any(hmac.compare_digest(word, self.token.encode()) for word in words)
 
     def guard(self, process_request: ProcessRequest) -> ProcessRequest:
         """What `websockets` calls before a handshake: refuses, or does what it did before."""
@@ -145,10 +149,12 @@ def is_loopback(host: str) -> bool:
 
 def origin(text: str) -> str:
     """The type of `--allow_origin` for argparse."""
-    text = text.lower().rstrip("/")
-    if not re.fullmatch(r"https?://[^\s/@?#]+", text):
+    parts = ORIGIN.fullmatch(text.lower())
+    if not parts:
         raise ArgumentTypeError(f"{text!r} is not an origin, such as https://viewer.example:8080")
-    return text
+    scheme, host, port = parts.groups()
+    usual = {"http": "80", "https": "443"}[scheme]  # which browsers leave out
+    return f"{scheme}://{host}" + (f":{port}" if port and port != usual else "")
 
 
 def _in_url(name: str) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import socket
 import threading
 
 import pytest
@@ -11,6 +12,7 @@ from util import InputError
 from viewer import picture_choices
 from viewer import session as sessions
 from viewer.__main__ import build_parser
+from viewer.access import origin
 from viewer.path_tab import MAX_NAME_BYTES, file_name
 from viewer.session import Address, Session
 
@@ -128,15 +130,41 @@ def test_a_viser_that_lets_strangers_in_is_not_served(serve, monkeypatch):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("path", ["//[", "/?token=\xff", "/?token=%ff"])
+def test_a_request_that_cannot_be_read_is_refused_too(serve, path):
+    port = serve("0.0.0.0").server.get_port()
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), SECONDS) as connection:
+        connection.sendall(request.encode("latin-1"))
+        assert connection.makefile("rb").readline() == b"HTTP/1.1 403 Forbidden\r\n"
+
+
+def test_an_origin_is_taken_as_browsers_send_it():
+    assert origin("HTTPS://Viewer.Example:443/") == "https://viewer.example"
+    assert origin("http://[::1]:80") == "http://[::1]"
+    assert origin("https://viewer.example:80") == "https://viewer.example:80"
+
+
 @pytest.mark.parametrize(
-    "origin", ["evil", "ftp://a.example", "https://", "https://a.example/path"]
+    "text",
+    [
+        "evil",
+        "ftp://a.example",
+        "https://",
+        "https://a.example/path",
+        "https://*",
+        "https://[bad",
+        "https://a.example;script-src",
+        "https://user@a.example",
+        "https://a.example:",
+    ],
 )
-def test_what_is_no_origin_is_refused(origin, capsys):
+def test_what_is_no_origin_is_refused(text, capsys):
     with pytest.raises(SystemExit) as end:
-        words = ["--checkpoint", "x", "--logging_root", "y", "--allow_origin", origin]
+        words = ["--checkpoint", "x", "--logging_root", "y", "--allow_origin", text]
         build_parser().parse_args(words)
     assert end.value.code == 2
-    assert origin in capsys.readouterr().err
+    assert text in capsys.readouterr().err
 
 
 def test_messages_to_browsers_name_no_folder_of_this_machine(serve, tmp_path):
