@@ -14,6 +14,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+import machine.importing  # noqa: F401  first, to report what goes wrong
 from baselines import UNTRAINED, recorded_model
 from checkpoints import find_checkpoint, latest_checkpoint, load_checkpoint
 from dataio import SceneOptions

@@ -5,3 +5,5 @@ door to a trained model; `render` renders views and paths; `metrics` measures fr
 `fusion` makes a surface of depth maps; `output` writes the files of a test, `video_writer` its
 video, `picture_grid` captioned pictures.
 """
+
+import machine.importing  # noqa: F401  first, to report what goes wrong

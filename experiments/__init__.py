@@ -12,3 +12,5 @@ missing.
 
 Flags that an experiment does not know go to run_deepvoxels.py, for all its runs.
 """
+
+import machine.importing  # noqa: F401  first, to report what goes wrong

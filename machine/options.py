@@ -56,6 +56,8 @@ def add_flag(group: argparse._ArgumentGroup, declared: Field) -> None:
         flag["action"] = "store_true"
     elif declared.type is int:
         flag.setdefault("type", int)
+    elif declared.type in PATHS:
+        flag.setdefault("type", path_name)
     shown = f" (default: {default})"
     if default is None or default is False or default == "":
         shown = ""
@@ -65,6 +67,14 @@ def add_flag(group: argparse._ArgumentGroup, declared: Field) -> None:
         help=declared.metadata["help"] + shown,
         **flag,
     )
+
+
+def path_name(text: str) -> str:
+    """An argparse type: the name of a file or folder. An empty one, such as that of a variable that
+    is not set, would count as no flag."""
+    if not text:
+        raise argparse.ArgumentTypeError("names no file or folder")
+    return text
 
 
 def options_of(part: type, values: dict[str, Any]) -> Any:

@@ -127,6 +127,10 @@ def test_broken_scenes(scene, train_arguments, assert_refused, break_scene, word
         ("--precision tf32", ["--precision tf32", "--device cpu"]),
         ("--device tpu", ["--device tpu"]),
         ("--device cuda:77", ["--device cuda:77"]),
+        ("--start_epoch 1e30", ["start_epoch"]),
+        (f"--start_epoch {10**30}", ["start_epoch", "1e+09"]),
+        ("--resume=", ["--resume", "names no file"]),  # of a variable that is not set
+        ("--checkpoint=", ["--checkpoint", "names no file"]),
         ("--no_such_flag", ["--no_such_flag"]),
         ("--resume missing.pth", ["missing.pth", "no such file"]),
         ("--resume a.pth --checkpoint b.pth", ["--resume", "--checkpoint"]),

@@ -11,6 +11,7 @@ from machine.options import Run, option
 from machine.runtime import Machine
 from training.recipes import RECIPES
 
+MAX_START_EPOCH = 10**9  # then the number of a step fits tensorboard's 64 bits
 recipe_option = partial(option, group="recipe")
 
 
@@ -38,7 +39,7 @@ class Learning:
         0,
         "number of the first epoch, with --checkpoint",
         resume="not inherited",
-        type=number(int, 0),
+        type=number(int, 0, MAX_START_EPOCH),
     )
     # Each setback halves it; a resumed run that is given another begins with just that.
     lr: float = option(

@@ -12,6 +12,8 @@ drawn. `paths` saves camera paths and renders their videos.
 
 import os
 
+import machine.importing  # noqa: F401  first, to report what goes wrong
+
 # PyTorch's threads read this when it is imported. They wait for each other asleep: a thread that
 # waits awake keeps the core that the others need when a browser or a training is busy too, and a
 # frame took 25 times as long.

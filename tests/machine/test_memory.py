@@ -1,7 +1,10 @@
 """Out of memory is one line, whichever library notices it first: real limits in real processes."""
 
+import os
 import platform
 import re
+import resource
+import signal
 import subprocess
 import sys
 
@@ -53,3 +56,47 @@ def test_every_lack_of_memory_is_one_line():
         code, output = line.split(" ", 1)
         assert code == "1", line
         assert re.fullmatch(r"""['"]thing: error: out of memory: [^\\]+\\n['"]""", output), line
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="elsewhere libraries load all the same")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("run_deepvoxels.py", ["run_deepvoxels.py"]),
+        ("colmap_wrapper.py", ["colmap_wrapper.py"]),
+        ("viewer", ["-m", "viewer"]),
+        ("evaluation.export", ["-m", "evaluation.export"]),
+        ("scenes.check", ["-m", "scenes.check"]),
+        ("experiments.table1", ["-m", "experiments.table1"]),
+        ("benchmarks.speed", ["-m", "benchmarks.speed"]),
+    ],
+)
+def test_a_lack_of_memory_is_one_line_while_a_command_imports(name, words):
+    limit = 130 << 20  # Python starts, PyTorch and OpenCV do not
+    ended = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
+    assert re.fullmatch(f"{re.escape(name)}: error: out of memory: [^\n]+\n", ended.stderr), ended
+    assert ended.returncode == 1
+
+
+@pytest.mark.parametrize("words", [["run_deepvoxels.py"], ["-m", "viewer"]])
+def test_ctrl_c_prints_nothing_while_a_command_imports(tmp_path, words):
+    (tmp_path / "torch.py").write_text('print("imports", flush=True)\nwhile True: pass')
+    process = subprocess.Popen(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "imports\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == -signal.SIGINT  # 130 in a shell
