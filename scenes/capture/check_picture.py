@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from data_util import SceneIntrinsics, load_image
 from geometry.cameras import scene_axes
 from geometry.coverage import Grid, world2pixels
-from util import InputError
+from util import InputError, one_line
 
 DPI = 100
 # pixels
@@ -80,7 +80,7 @@ def draw_check(
     for column, (letter, view) in enumerate(zip(PHOTO_LETTERS, shown, strict=False)):
         axes = add_axes(column * PANEL // 2 + 5, PANEL + TITLE_HEIGHT, PHOTO_WIDTH, photo_height)
         _draw_photo(axes, images[view], cam2world[view], intrinsics)
-        axes.set_title(f"{letter}: {names[view]}", parse_math=False)
+        axes.set_title(f"{letter}: {one_line(names[view])}", parse_math=False)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

@@ -195,6 +195,15 @@ def test_check_reports_and_draws(folder, capsys):
     assert red[:720].any() and red[720:].any()  # the grid from the sides, and over the photos
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="file systems elsewhere take only text")
+def test_check_draws_photos_whose_names_are_no_text(folder):
+    for part, suffix in (("rgb", b".png"), ("pose", b".txt")):
+        first = min((folder / "train" / part).iterdir())
+        first.rename(first.with_name(os.fsdecode(b"0\xff\n$" + suffix)))
+    check.main([str(folder)])
+    assert (folder / "check.png").is_file()
+
+
 def test_check_takes_the_near_plane_that_training_is_given(folder, capsys):
     path = folder / "train" / "intrinsics.txt"
     path.write_text(path.read_text().replace("\n1.0\n", "\n0\n"))
