@@ -16,7 +16,8 @@ from typing import Literal
 import numpy as np
 
 from geometry.grid import GivenGrid
-from machine.cli import Parser, number
+from machine.cli import Parser, is_out_of_memory, number
+from machine.output import silent_errors
 from util import InputError
 
 TEST_EVERY = 8
@@ -119,12 +120,16 @@ def split_views(count: int, test_every: int | None, val_every: int = 0) -> dict[
 def require_pycolmap() -> None:
     """Imports pycolmap, which the importers need. Raises InputError where it is not installed.
 
-    Its import makes SIGTERM print a native stack trace; the handler from before comes back.
+    Its import makes SIGTERM print a native stack trace; the handler from before comes back. Until
+    then nothing is printed, since the import goes on for half a second after that.
     """
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        import pycolmap  # noqa: F401
-    except ImportError:
+        with silent_errors():
+            import pycolmap  # noqa: F401
+    except ImportError as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             "photos, COLMAP models and transforms.json are read with pycolmap, which is not "
             "installed (it has no package for Linux on ARM); make the scene folder on another "

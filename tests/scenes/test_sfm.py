@@ -2,9 +2,12 @@
 be related."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -138,6 +141,29 @@ def test_textureless_photos_end_in_advice(tmp_path):
             tmp_path / "photos" / f"{index}.png", np.full((96, 96, 3), 60 * index, np.uint8)
         )
     refused(tmp_path, "could be related to each other.*texture")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_sigterm_prints_no_stack_trace_while_pycolmap_is_imported(tmp_path):
+    (tmp_path / "photos").mkdir()
+    words = ["--img_dir", tmp_path / "photos", "--trgt_dir", tmp_path / "out"]
+    process = subprocess.Popen(
+        [sys.executable, "colmap_wrapper.py", *words], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    STARTED.append(process)
+    status = Path(f"/proc/{process.pid}/status")
+
+    def handles_sigterm() -> bool:
+        caught = int(re.search(r"SigCgt:\s*(\w+)", status.read_text())[1], 16)
+        return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+    while not handles_sigterm():
+        time.sleep(0.01)
+        if process.poll() is not None:
+            pytest.skip("this machine is too busy to look at the right moment")
+    process.terminate()
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == -signal.SIGTERM
 
 
 def test_sigterm_ends_it_without_a_stack_trace(tmp_path):
