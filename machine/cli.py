@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from machine import importing
 from machine.output import lasting_output
 from util import InputError, one_line
 
@@ -104,6 +105,7 @@ def exit_code(prog: str, command: Callable[[], int | None]) -> int:
     failed. 130: interrupted (Ctrl-C). Other exceptions are bugs and pass through. Output that
     nobody reads is lost, and ends nothing.
     """
+    importing.done()
     with lasting_output():
         try:
             return command() or 0

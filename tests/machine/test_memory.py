@@ -86,8 +86,18 @@ def test_a_lack_of_memory_is_one_line_while_a_command_imports(name, words):
 
 
 @pytest.mark.parametrize("words", [["run_deepvoxels.py"], ["-m", "viewer"]])
-def test_ctrl_c_prints_nothing_while_a_command_imports(tmp_path, words):
-    (tmp_path / "torch.py").write_text('print("imports", flush=True)\nwhile True: pass')
+def test_ctrl_c_ends_a_command_that_still_imports(tmp_path, words):
+    """At once and without a word, whatever the packages that it imports do about exceptions."""
+    (tmp_path / "torch.py").write_text(
+        """
+import time
+print("imports", flush=True)
+try:
+    time.sleep(60)
+except BaseException as error:
+    print(repr(error))
+"""
+    )
     process = subprocess.Popen(
         [sys.executable, *words],
         cwd=ROOT,
@@ -100,3 +110,11 @@ def test_ctrl_c_prints_nothing_while_a_command_imports(tmp_path, words):
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60) == ("", "")
     assert process.returncode == -signal.SIGINT  # 130 in a shell
+
+
+def test_ctrl_c_is_an_exception_where_somebody_elses_program_imports_packages():
+    code = "import signal, evaluation; print(signal.getsignal(2) is signal.default_int_handler)"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == "True\n"
