@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from baselines import build_model
 from checkpoints import load_weights, tested_weights
 from cpu_kernels import accelerate_, prepare_for_frames_
-from data_util import crop_border, nearest_views
+from data_util import BORDER, crop_border, nearest_views
 from dataio import Scene
 from deep_voxels import Architecture, DeepVoxels, Rendering, describe
 from machine.ranks import ALONE, Ranks
@@ -108,8 +108,9 @@ def cycle_spun(model: DeepVoxels, times: int) -> DeepVoxels:
 
     What a pixel shows depends a little on where in a pixel of the feature map it lies. So the view
     is rendered with the principal point moved by whole image pixels, evenly over a map pixel along
-    both axes, and each image is moved back: the same view from the same point. Depth is that of the
-    first rendering.
+    both axes, and each image is moved back: the same view from the same point. An image's border,
+    which training never sees, stays out of the others' insides. Depth is that of the first
+    rendering.
     """
     enlargement = model.architecture.img_sidelength // model.architecture.proj_sidelength
     offsets = range(0, enlargement, enlargement // times)
@@ -121,11 +122,12 @@ def cycle_spun(model: DeepVoxels, times: int) -> DeepVoxels:
         unmoved = model.render(inpainted, cam2world)
         total = unmoved.images.float()
         count = torch.ones_like(total[:1, :1])
-        side = total.shape[-1]
+        inside = total.shape[-1] - BORDER
         for (right, down), camera in moved.items():
             images = camera.render(inpainted, cam2world).images
-            total[..., : side - down, : side - right] += images[..., down:, right:]
-            count[..., : side - down, : side - right] += 1
+            shown = images[..., down:inside, right:inside]
+            total[..., : inside - down, : inside - right] += shown
+            count[..., : inside - down, : inside - right] += 1
         return Rendering(total / count, unmoved.depth)
 
     spun = copy(model)
