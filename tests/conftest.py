@@ -179,16 +179,14 @@ def train_arguments(scene, logs):
 def assert_refused(capfd, logs):
     """Runs a command, which must end with exit code 2 and one line that holds `*words`, having
     written nothing."""
-    from tests.helpers import run
+    from tests.helpers import assert_one_line, run
 
     def check(command, *words):
         capfd.readouterr()
         assert run(*command) == 2
         error = capfd.readouterr().err
-        assert error.count("\n") == 1, error
         assert error.startswith("run_deepvoxels.py: error: "), error
-        for word in words:
-            assert word in error, error
+        assert_one_line(error, *words)
         assert not logs.exists()
 
     return check

@@ -171,6 +171,14 @@ def tensorboard_events(path) -> list[Event]:
     return events
 
 
+def assert_one_line(error: str, *words: str) -> None:
+    """What a command that refuses its input prints: one line, that holds all words."""
+    assert error.count("\n") == 1, error
+    assert ": error: " in error, error
+    for word in words:
+        assert word in error, error
+
+
 def assert_same(a, b, where="") -> None:
     """Nested dicts, lists, tensors and values that are equal to the bit, but for the `seconds` that
     a run took."""

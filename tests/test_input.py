@@ -24,6 +24,7 @@ from tests.conftest import SMALL, look_at_origin, write_scene
 from tests.helpers import (
     GEOMETRY,
     arguments,
+    assert_one_line,
     final_checkpoint,
     options_of,
     render_arguments,
@@ -202,9 +203,7 @@ def test_a_damaged_record_of_options_is_named(trained, tmp_path, capfd, content)
     (options,) = tmp_path.glob("copy/logs/*/*/options.json")
     options.write_text(content)
     assert run(*resume(tmp_path / "copy", "--max_steps", 3)) == 2
-    error = capfd.readouterr().err
-    assert "options.json: is damaged" in error
-    assert error.count("\n") == 1
+    assert_one_line(capfd.readouterr().err, "options.json: is damaged")
 
 
 def test_a_logging_root_that_cannot_be_made_is_refused(scene, tmp_path, assert_refused):
@@ -298,8 +297,7 @@ def check_malformed(spoil, more):
         assert time.monotonic() - began < 10
         assert code in (0, 2), error.getvalue()
         if code == 2:
-            assert error.getvalue().count("\n") == 1, error.getvalue()
-            assert "error: " in error.getvalue()
+            assert_one_line(error.getvalue())
             assert not logs.exists()
         assert {path.name for path in Path(folder).iterdir()} <= {"scene", "logs"}
 

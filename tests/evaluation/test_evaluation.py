@@ -19,7 +19,13 @@ from evaluation import output
 from evaluation.metrics import image_metrics, load_true_depth, measure_depth, true_image
 from evaluation.render import Frame, nearest_neighbors, render_path, view_renderer
 from run_deepvoxels import main
-from tests.helpers import GEOMETRY, GOLDEN, original_checkpoint, render_arguments
+from tests.helpers import (
+    GEOMETRY,
+    GOLDEN,
+    assert_one_line,
+    original_checkpoint,
+    render_arguments,
+)
 
 
 def random_model() -> DeepVoxels:
@@ -341,9 +347,8 @@ def test_broken_depth_maps_are_named(scene, checkpoint, tmp_path, capfd, spoil):
     file = scene / "test" / "depth" / "000001.npz"
     spoil(file)
     assert main(render_arguments(scene / "test", tmp_path / "logs", checkpoint)) == 2
-    error = capfd.readouterr().err
-    assert error.count("\n") == 1
-    assert ("000001.npz" if file.exists() else "2 depth maps for 3 poses") in error
+    named = "000001.npz" if file.exists() else "2 depth maps for 3 poses"
+    assert_one_line(capfd.readouterr().err, named)
     assert not (tmp_path / "logs").exists()
 
 

@@ -17,6 +17,7 @@ from machine.cli import run as run_command
 from scenes import noise
 from tests.conftest import SMALL, write_scene
 from tests.experiments import write_record
+from tests.helpers import assert_one_line
 from training.run_folder import RunLock
 from util import write_json
 
@@ -243,10 +244,8 @@ def refused(capfd, command, *words):
         run_command(command[0].__name__, command[0].main, list(map(str, command[1:])))
     assert end.value.code == 2
     error = capfd.readouterr().err
-    assert error.count("\n") == 1, error
     assert error.startswith(f"{command[0].__name__}: error: ")
-    for word in words:
-        assert word in error, error
+    assert_one_line(error, *words)
 
 
 @pytest.mark.parametrize(

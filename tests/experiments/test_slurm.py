@@ -8,7 +8,10 @@ import pytest
 from experiments import table1
 from machine.cli import run
 from tests.conftest import SMALL
-from tests.helpers import ROOT
+from tests.helpers import (
+    ROOT,
+    assert_one_line,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,9 +37,7 @@ def test_wrong_arguments(scene, tmp_path, monkeypatch, capfd, refusal):
         )
     error = capfd.readouterr().err
     assert end.value.code == 2
-    assert error.count("\n") == 1, error
-    for word in words:
-        assert word in error, error
+    assert_one_line(error, *words)
     assert not (tmp_path / "out").exists()
 
 

@@ -22,7 +22,13 @@ from experiments.status import (
 )
 from machine.cli import Parser
 from machine.cli import run as run_command
-from tests.helpers import ENVIRONMENT, ROOT, STARTED, wait_for
+from tests.helpers import (
+    ENVIRONMENT,
+    ROOT,
+    STARTED,
+    assert_one_line,
+    wait_for,
+)
 from util import InputError, write_json
 
 # What every script begins with: `folder` is the run's, `finish()` writes its result.
@@ -286,8 +292,7 @@ def test_a_worker_refuses(tmp_path, capfd, words, expected):
     error = capfd.readouterr().err
     assert end.value.code == 2
     assert error.startswith("experiments.worker: error: ")
-    assert error.count("\n") == 1
-    assert expected in error
+    assert_one_line(error, expected)
     assert not begun(plan.folder("run"))
     assert not Path("nowhere").exists()
 

@@ -19,7 +19,11 @@ from checkpoints import save_checkpoint
 from deep_voxels import Architecture, DeepVoxels
 from tests import foreign_files, foreign_meshes
 from tests.conftest import write_scene
-from tests.helpers import GEOMETRY, render_arguments
+from tests.helpers import (
+    GEOMETRY,
+    assert_one_line,
+    render_arguments,
+)
 
 pytestmark = pytest.mark.long  # test_hostile.py holds the same promises on files made by hand
 MAY_BE_READ = {"source", "target", ".target.partial", "target.partial", ".target.partial.lock"}
@@ -74,8 +78,7 @@ def check(worker, source, module, argv, codes=(0, 2), target=None):
     assert ending.code in codes, ending.error
     assert "Traceback" not in ending.error, ending.error
     if ending.code == 2:
-        assert ending.error.count("\n") == 1, ending.error
-        assert ": error: " in ending.error
+        assert_one_line(ending.error)
     assert ending.cpu < SECONDS
     assert ending.memory < MEMORY
     assert not ending.programs

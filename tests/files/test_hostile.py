@@ -10,7 +10,10 @@ from data_util import load_image
 from scenes import nerf_synthetic, render
 from tests import foreign_files, foreign_meshes
 from tests.conftest import write_scene
-from tests.helpers import render_arguments
+from tests.helpers import (
+    assert_one_line,
+    render_arguments,
+)
 from util import InputError
 
 TINY = [
@@ -46,9 +49,7 @@ def refused(worker, source):
         before = set(source.parent.rglob("*"))
         ending = worker.run(module, argv)
         assert ending.code == 2, ending.error
-        assert ending.error.count("\n") == 1, ending.error
-        for word in words:
-            assert word in ending.error, ending.error
+        assert_one_line(ending.error, *words)
         assert ending.cpu < 10
         assert ending.memory < 1 << 30
         assert not ending.programs

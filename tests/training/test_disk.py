@@ -10,6 +10,7 @@ import checkpoints as checkpoint_files
 from checkpoints import load_checkpoint
 from tests.helpers import (
     arguments,
+    assert_one_line,
     assert_same,
     checkpoints,
     final_checkpoint,
@@ -47,9 +48,8 @@ def test_only_the_newest_checkpoint_keeps_the_optimizers(scene, tmp_path, capfd)
     assert run(*render_arguments(scene / "test", tmp_path / "last", older)) == 0
     capfd.readouterr()
     assert run(*resume(tmp_path / "last", "--max_steps", 8), "--resume", older) == 2
-    error = capfd.readouterr().err
-    assert f"--resume {older}: has no optimizer state to continue with" in error
-    assert error.count("\n") == 1
+    named = f"--resume {older}: has no optimizer state to continue with"
+    assert_one_line(capfd.readouterr().err, named)
 
 
 def test_optimizers_that_cannot_be_left_out_stay(tmp_path, monkeypatch):

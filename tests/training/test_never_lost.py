@@ -23,6 +23,7 @@ from tests.helpers import (
     ROOT,
     STARTED,
     arguments,
+    assert_one_line,
     assert_same,
     checkpoints,
     final_checkpoint,
@@ -192,9 +193,7 @@ def test_a_run_outlives_its_terminal_and_its_reader_and_saves_when_asked(scene, 
         process.send_signal(signal.SIGUSR1)
         wait_for(lambda: len(checkpoints(tmp_path)) == count, process)  # noqa: B023
     assert run(*resume(tmp_path, "--max_steps", 1)) == 2
-    error = capfd.readouterr().err
-    assert "another process is writing this run" in error
-    assert error.count("\n") == 1
+    assert_one_line(capfd.readouterr().err, "another process is writing this run")
     process.terminate()
     time.sleep(0.01)  # signals that come together may reach a process as one
     process.terminate()
