@@ -16,10 +16,11 @@ from typing import Any
 
 import machine.importing  # noqa: F401  first, to report what goes wrong
 from baselines import UNTRAINED, recorded_model
-from checkpoints import find_checkpoint, latest_checkpoint, load_checkpoint
+from checkpoints import load_checkpoint
 from dataio import SceneOptions
 from deep_voxels import SIZES, Architecture, check_architecture
 from evaluation.command import EvaluationOptions, Testing, test
+from files.runs import find_checkpoint, latest_checkpoint
 from machine.cli import Parser, exit_code
 from machine.options import Run, add_flag, default_of, inherited, options_of
 from machine.ranks import Ranks, joined

@@ -22,7 +22,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch import Tensor
 
-from checkpoints import find_checkpoint
 from data_util import BORDER, crop_border, nearest_views
 from dataio import Scene, find_split
 from deep_voxels import DeepVoxels, Rendering
@@ -30,6 +29,7 @@ from evaluation.metrics import load_true_depth
 from evaluation.picture_grid import depth_pictures, evenly_spread
 from evaluation.render import VIEWS_AT_ONCE
 from evaluation.trained import read_checkpoint
+from files.runs import find_checkpoint
 from machine.cli import Parser, number, run
 from projection import (
     frustum_coordinates,

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from checkpoints import find_checkpoint
 from data_util import BORDER
 from evaluation.fusion import ROUNDS, Cloud, DepthMaps, fuse
 from evaluation.metrics import mean_around_corners
@@ -24,6 +23,7 @@ from evaluation.picture_grid import evenly_spread
 from evaluation.render import Frame
 from evaluation.trained import PRECISION, TrainedModel, read_checkpoint
 from files.points import to_ply
+from files.runs import find_checkpoint
 from machine.cli import Parser, run
 from machine.progress import Progress
 from machine.runtime import choose_device, set_arithmetic

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from checkpoints import find_checkpoint, follow, save_checkpoint, tested_weights
+from checkpoints import save_checkpoint, tested_weights
 from evaluation.trained import Checkpoint, read_checkpoint
+from files.runs import find_checkpoint, follow
 from machine.cli import Parser, run
 from util import InputError
 

@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from checkpoints import checkpoints_by_step
 from dataio import Scene, load_scene
 from evaluation.metrics import FrameMetrics, load_true_depth, mean_metrics, measure_depth
 from evaluation.trained import Checkpoint, read_checkpoint, recorded_scene
 from experiments.plan import views_fingerprint, writing
 from experiments.results import GAP, markdown_table
+from files.runs import checkpoints_by_step
 from machine.cli import Parser, run
 from machine.progress import Progress
 from machine.runtime import PRECISIONS, choose_device, set_arithmetic

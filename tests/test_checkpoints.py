@@ -12,17 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from checkpoints import (
-    follow,
-    latest_checkpoint,
-    load_checkpoint,
-    load_weights,
-    newest_checkpoint,
-    point_latest_at,
-    recorded_architecture,
-    save_checkpoint,
-)
+from checkpoints import load_checkpoint, load_weights, recorded_architecture, save_checkpoint
 from deep_voxels import Architecture, DeepVoxels
+from files.runs import follow, latest_checkpoint, newest_checkpoint, point_latest_at
 from files.tensors import checksum
 from tests.helpers import GEOMETRY, GOLDEN, assert_same, original_checkpoint
 from training.keeper import CheckpointKeeper

@@ -6,10 +6,11 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from checkpoints import newest_checkpoint, save_checkpoint
+from checkpoints import save_checkpoint
 from data_util import DEFAULT_NEAR_PLANE
 from dataio import SceneOptions
 from deep_voxels import SIZES, Architecture, DeepVoxels
+from files.runs import newest_checkpoint
 from machine.options import inherited
 from run_deepvoxels import OPTIONS
 from scenes.path import main as make_path

@@ -5,15 +5,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from checkpoints import (
-    BEST,
-    checkpoints_by_step,
-    load_checkpoint,
-    newest_checkpoint,
-    point_latest_at,
-    save_checkpoint,
-)
+from checkpoints import load_checkpoint, save_checkpoint
 from evaluation.held_out import HeldOutPsnr, chosen_by
+from files.runs import BEST, checkpoints_by_step, newest_checkpoint, point_latest_at
 from training.options import Records
 from util import InputError, one_line
 

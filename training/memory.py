@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from baselines import build_model
-from checkpoints import BEST
 from deep_voxels import Architecture
+from files.runs import BEST
 from losses import PatchDiscriminator
 from machine.options import Run
 from machine.ranks import Ranks

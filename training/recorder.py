@@ -9,7 +9,7 @@ has a recorder.
 from pathlib import Path
 from typing import NamedTuple
 
-from checkpoints import BEST
+from files.runs import BEST
 from machine.installed import is_installed
 from training.data import Batch
 from training.keeper import CheckpointKeeper

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from checkpoints import MAX_HISTORY_BYTES
 from files.folders import Lock
+from files.runs import MAX_HISTORY_BYTES
 from machine.options import Run
 from machine.ranks import Ranks
 from machine.runtime import describe_machine

@@ -3,7 +3,7 @@
 from pathlib import Path
 from threading import Event
 
-from checkpoints import (
+from files.runs import (
     best_checkpoint,
     checkpoints_by_step,
     latest_checkpoint,

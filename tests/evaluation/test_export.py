@@ -11,12 +11,13 @@ import trimesh
 from scipy.spatial import cKDTree
 
 from baselines import build_model
-from checkpoints import find_checkpoint, save_checkpoint
+from checkpoints import save_checkpoint
 from data_util import SceneIntrinsics, load_intrinsics
 from dataio import scene_geometry
 from deep_voxels import Architecture, DeepVoxels
 from evaluation import export
 from evaluation.fusion import Cloud, DepthMaps, fuse, off_edges
+from files.runs import find_checkpoint
 from geometry.cameras import hemisphere, look_at
 from geometry.coverage import world2pixels
 from machine.cli import run

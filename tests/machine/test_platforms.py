@@ -10,8 +10,9 @@ import textwrap
 import numpy as np
 import pytest
 
-from checkpoints import load_checkpoint, newest_checkpoint, point_latest_at
+from checkpoints import load_checkpoint
 from deep_voxels import SIZES
+from files.runs import newest_checkpoint, point_latest_at
 from geometry.cameras import hemisphere, look_at
 from scenes.synthetic import first_hits, raycast
 from scenes.synthetic.objects import OBJECTS

@@ -7,9 +7,10 @@ import shutil
 import pytest
 
 import training.keeper as keeping
-from checkpoints import BEST, load_checkpoint
+from checkpoints import load_checkpoint
 from dataio import load_scene
 from evaluation.held_out import HeldOutPsnr, chosen_by
+from files.runs import BEST
 from tests.conftest import write_scene
 from tests.helpers import (
     arguments,

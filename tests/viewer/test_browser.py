@@ -25,10 +25,11 @@ from playwright.sync_api import sync_playwright
 
 from benchmarks.viewer import FLAGS
 from benchmarks.viewer import main as benchmark_viewer
-from checkpoints import latest_checkpoint, load_checkpoint
+from checkpoints import load_checkpoint
 from evaluation.output import read_frame
 from evaluation.render import Frame
 from evaluation.trained import read_checkpoint
+from files.runs import latest_checkpoint
 from scenes.render import main as render_scene
 from tests.browser import Window, assert_box_agrees, psnr, red, window_on_run
 from tests.helpers import ENVIRONMENT, ROOT, assert_same, finish, render_arguments, run, start
