@@ -1,9 +1,6 @@
 """What the benchmarks measure (docs/design.md, section 8)."""
 
 import json
-import os
-import subprocess
-import sys
 
 import imageio.v2 as imageio
 import pytest
@@ -13,7 +10,7 @@ from benchmarks import agreement, kernels, scaling, speed
 from cpu_kernels import accelerate_, thresholds
 from cpu_kernels.view_volumes import FastDeepVoxels
 from deep_voxels import Architecture, DeepVoxels
-from tests.helpers import GEOMETRY, ROOT
+from tests.helpers import GEOMETRY
 from util import InputError
 
 
@@ -93,44 +90,6 @@ def test_nothing_is_counted_of_a_graph(tmp_path, monkeypatch, capsys):
     assert all(result["train_step_s"] > 0 for result in results)
     assert "train_gflop" not in capsys.readouterr().out
     assert imageio.imread(tmp_path / "scaling.png").shape[:2] == (480, 720)
-
-
-def gpu_script(*arguments):
-    return subprocess.run(
-        ["bash", "benchmarks/gpu.sh", *map(str, arguments)],
-        cwd=ROOT,
-        check=False,
-        text=True,
-        capture_output=True,
-        env={**os.environ, "TINY": "1", "PYTHON": sys.executable},
-    )
-
-
-@pytest.mark.parametrize(
-    "arguments", [(), ("agree",), ("train", "OUT"), ("agree", "OUT", "scene"), ("fly", "OUT")]
-)
-def test_the_gpu_script_says_how_it_is_called(arguments, tmp_path):
-    called = gpu_script(
-        *[tmp_path / "out" if argument == "OUT" else argument for argument in arguments]
-    )
-    assert (called.returncode, called.stdout) == (2, "")
-    assert called.stderr == "usage: bash benchmarks/gpu.sh agree|train|test|compile OUT [SCENE]\n"
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.long
-def test_the_gpu_scripts_stages_go_on_where_the_last_one_stopped(scene, tmp_path):
-    early = gpu_script("test", tmp_path / "out", scene)
-    assert early.returncode == 2
-    assert early.stderr.endswith("out: nothing was trained there; train first\n")
-    assert not (tmp_path / "out").exists()
-    for _ in range(2):
-        trained = gpu_script("train", tmp_path / "out", scene)
-        assert trained.returncode == 0, trained.stderr
-    assert "nothing to do: the run has taken all of its steps" in trained.stdout
-    assert gpu_script("test", tmp_path / "out", scene).returncode == 0
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["psnr"] > 0
-    assert (tmp_path / "out" / "comparison.png").is_file()
 
 
 def test_a_step_agrees_with_the_plain_models(monkeypatch, capsys):

@@ -1,0 +1,117 @@
+"""The three calls for a GPU that is lent for minutes, on a CPU at tiny size."""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+
+import pytest
+
+from benchmarks import gpu
+from tests.helpers import ROOT
+from util import InputError
+
+
+def call(*words, cwd=ROOT):
+    return subprocess.run(
+        ["bash", ROOT / "benchmarks" / "gpu.sh", *map(str, words)],
+        cwd=cwd,
+        check=False,
+        text=True,
+        capture_output=True,
+        env={**os.environ, "PYTHON": sys.executable},
+    )
+
+
+def test_the_calls_measure_train_and_bring_home_what_is_worth_it(scene, tmp_path):
+    """OUT is emptied between the calls, and they are made from another folder."""
+    out = tmp_path / "out"
+    work = tmp_path / "work"
+    more = ["--work", work, "--tiny"]
+    brought = {
+        "measure": {"measure.tar.gz"},
+        "train": {"train.tar.gz", "comparison.png", "video.mp4"},
+        "compile": {"compile.tar.gz", "medium.pth"},
+    }
+    for stage, files in brought.items():
+        ended = call(stage, out, *([] if stage == "measure" else [scene]), *more, cwd=tmp_path)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert {path.name for path in out.iterdir()} == files
+        for path in out.iterdir():
+            path.rename(tmp_path / path.name)
+        out.rmdir()
+    names = set()
+    for stage in brought:
+        with tarfile.open(tmp_path / f"{stage}.tar.gz") as tar:
+            names |= {name for name in tar.getnames() if "test_traj" not in name}
+    for name in [
+        "measure/versions.txt",
+        "measure/agreement.txt",
+        "measure/speed_small_fp32_muon.json",
+        "measure/operations.txt",
+        "train/choice.json",
+        "train/paper.txt",
+        "train/paper_test.txt",
+        "train/frames/paper_img_00002.png",
+        "compile/medium_test.txt",
+    ]:
+        assert name in names
+    assert "aten::convolution_backward" in (work / "measure" / "operations.txt").read_text()
+    assert json.loads((work / "train" / "choice.json").read_text())["precision"] == "fp32"
+    (metrics,) = work.glob("train/paper/test_traj/*/*/metrics.json")
+    assert json.loads(metrics.read_text())["psnr"] > 0
+
+
+def test_what_fails_is_named_and_the_rest_goes_on(scene, tmp_path):
+    for path in (scene / "train" / "rgb").iterdir():
+        path.write_bytes(b"no image")
+    measured = tmp_path / "work" / "measure"
+    measured.mkdir(parents=True)
+    figures = {"precision": "fp32", "train_step_s": 1.0}
+    (measured / "speed_small_fp32_muon.json").write_text(json.dumps(figures))
+    ended = call("train", tmp_path / "out", scene, "--work", tmp_path / "work", "--tiny")
+    assert ended.returncode == 1
+    assert "failed: paper paper_test; see" in ended.stdout
+    assert (tmp_path / "out" / "train.tar.gz").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "OUT"], "train: needs a SCENE"),
+        (["compile", "OUT", "nowhere"], "nowhere: has no folder train"),
+        (["train", "OUT", "SCENE"], "no speed was measured there; call measure first"),
+    ],
+)
+def test_a_call_says_what_it_lacks_and_writes_nothing(words, message, scene, tmp_path):
+    places = {"OUT": tmp_path / "out", "SCENE": scene}
+    with pytest.raises(InputError, match=message):
+        gpu.main([*(str(places.get(word, word)) for word in words), "--work", str(tmp_path / "w")])
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "w").exists()
+
+
+def test_the_fastest_precision_trains_for_as_long_as_there_is_time():
+    figures = [
+        {"precision": "tf32", "train_step_s": 0.02},
+        {"precision": "bf16", "train_step_s": 0.01},
+    ]
+    choice = gpu.fastest(figures, 300.0, 100_000)
+    assert choice["precision"] == "bf16"
+    assert 0.7 * 300 <= choice["steps"] * 0.01 <= 300
+    assert "tf32 0.02 s, bf16 0.01 s; training takes bf16" in choice["line"]
+    assert gpu.fastest(figures[:1], 300.0, 100)["steps"] == 100
+    with pytest.raises(InputError, match="no step with MUON was measured"):
+        gpu.fastest([], 300.0, 100)
+
+
+def test_a_large_file_comes_home_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "MAX_BYTES", 10)
+    (tmp_path / "large").write_bytes(bytes(range(25)))
+    target = tmp_path / "home"
+    for _ in range(2):
+        gpu.bring_home(tmp_path / "large", target)
+        parts = sorted(tmp_path.glob("home*"))
+        assert [part.name for part in parts] == ["home.0", "home.1", "home.2"]
+        assert b"".join(part.read_bytes() for part in parts) == bytes(range(25))
