@@ -2,7 +2,8 @@
 
 All of them end in a `Capture`, which becomes a scene folder (`capture`). It comes from photos or a
 video (`from_photos`, which needs `photos`, `masks`, `video`, `sfm`), a COLMAP model
-(`colmap_model`, `colmap_files`) or a transforms.json (`transforms_capture`, `transforms`).
+(`colmap_model`, `colmap_files`) or a transforms.json (`transforms_capture`, `transforms`,
+`transforms_camera`).
 cameras: plausibility and undistortion. listing: the images that a source lists. options: the flags
 that importers share. check_picture: the picture of `scenes.check`.
 """

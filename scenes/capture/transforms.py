@@ -8,16 +8,14 @@ Whatever stands in the file is used, or a warning names the field.
 """
 
 import json
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from data_util import is_off_by_rounding, nearest_rigid
-from files.images import picture_size
 from files.untrusted import inside
 from geometry.cameras import opengl2opencv
 from scenes.capture.listing import (
@@ -27,28 +25,10 @@ from scenes.capture.listing import (
     warn_of_missing,
     warn_of_rounded,
 )
+from scenes.capture.transforms_camera import Fields, FrameCamera, frame_camera
 from util import InputError, read_text
 
 MAX_BYTES = 1 << 25
-# The distortion coefficients of COLMAP's camera models, in the order of their parameters
-DISTORTION = {
-    "PINHOLE": (),
-    "OPENCV": ("k1", "k2", "p1", "p2"),
-    "OPENCV_FISHEYE": ("k1", "k2", "k3", "k4"),
-    "FULL_OPENCV": ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"),
-    "THIN_PRISM_FISHEYE": ("k1", "k2", "p1", "p2", "k3", "k4", "sx1", "sy1"),
-}
-COEFFICIENTS = {name for names in DISTORTION.values() for name in names}
-# Models that are a case of another one
-SPECIAL_CASES = {
-    "SIMPLE_PINHOLE": "PINHOLE",
-    "SIMPLE_RADIAL": "OPENCV",
-    "RADIAL": "OPENCV",
-    "SIMPLE_RADIAL_FISHEYE": "OPENCV_FISHEYE",
-    "RADIAL_FISHEYE": "OPENCV_FISHEYE",
-}
-NO_PINHOLE = ("latlong", "equirectangular", "ftheta_p0")  # instant-ngp's other lenses
-SAME_FOCAL = 0.01  # relative difference of two fields that give the same focal length
 SPLIT_FIELDS = {
     "train": "train_filenames",
     "validation": "val_filenames",
@@ -59,21 +39,6 @@ SPLIT_FILES = {
     "validation": ("transforms_val.json", "transforms_validation.json"),
     "test": ("transforms_test.json",),
 }
-
-
-@dataclass(frozen=True)
-class FrameCamera:
-    """A frame's intrinsics in pixels; the first pixel spans 0 to 1. model: COLMAP's name.
-    distortion: as `DISTORTION` orders it."""
-
-    width: int
-    height: int
-    focal_x: float
-    focal_y: float
-    center_x: float
-    center_y: float
-    model: str
-    distortion: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -99,32 +64,6 @@ class TransformsContent:
     points: Path | None
 
 
-@dataclass
-class _Fields(Mapping):
-    """The entries of a frame over those of its file.
-
-    used: names of all that were asked for. without_part: names whose value another field overrules,
-    in this frame or another one, or that the camera model does not have.
-    """
-
-    entry: Mapping
-    shared: Mapping
-    used: set[str] = field(default_factory=set)
-    without_part: set[str] = field(default_factory=set)
-
-    def __getitem__(self, name: str):
-        self.used.add(name)
-        if name in self.entry:
-            return self.entry[name]
-        return self.shared[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter({**self.shared, **self.entry})
-
-    def __len__(self) -> int:
-        return len({**self.shared, **self.entry})
-
-
 def read_transforms_file(path: Path) -> TransformsContent:
     """The content of one file. Frames without an image are left out, with a warning.
 
@@ -138,7 +77,7 @@ def read_transforms_file(path: Path) -> TransformsContent:
     frames = []
     missing = []
     for entry in entries:
-        fields = _Fields(entry, content, used, without_part)
+        fields = Fields(entry, content, used, without_part)
         name = fields["file_path"]
         image = finder.find(name, named_by=path)
         if image is None:
@@ -204,7 +143,7 @@ def _read_json(path: Path) -> tuple[dict, list[dict]]:
     return content, entries
 
 
-def _frame(fields: _Fields, image: Path, finder: ImageFinder, path: Path) -> ListedFrame:
+def _frame(fields: Fields, image: Path, finder: ImageFinder, path: Path) -> ListedFrame:
     name = fields["file_path"]
     mask = None
     if listed := fields.get("mask_path"):
@@ -284,128 +223,6 @@ def _warn_of_unused(path: Path, content: dict, entries: list[dict], used: set[st
         warn(f"{path}: not used: {', '.join(unused)[:1000]}")
 
 
-# Intrinsics
-
-
-def frame_camera(fields: _Fields, image: Path, path: Path) -> FrameCamera:
-    """The intrinsics of a frame, its own before the file's. Raises InputError if they are not
-    numbers."""
-    name = fields["file_path"]
-    for lens in NO_PINHOLE:
-        if fields.get(lens):
-            raise InputError(f"{path}: {lens} of {name} is not a lens that can be undistorted here")
-    try:
-        width, height = _size(fields, image)
-        focal_x = _focal_length(fields, "x", width)
-        focal_y = _focal_length(fields, "y", height)
-        if focal_x is None and focal_y is None:
-            raise InputError(
-                f"{path}: gives no focal length for {name} (fl_x, fx, K, x_fov or camera_angle_x)"
-            )
-        center_x = _first(fields, "cx", lambda k: k[0][2], default=width / 2)
-        center_y = _first(fields, "cy", lambda k: k[1][2], default=height / 2)
-        model = _camera_model(fields, path)
-        _note_coefficients(fields, model)
-        distortion = tuple(_real(fields.get(name, 0)) for name in DISTORTION[model])
-    except (TypeError, ValueError, OverflowError, LookupError) as error:
-        raise InputError(f"{path}: the intrinsics of {name} are not numbers ({error})") from None
-    return FrameCamera(
-        width,
-        height,
-        focal_y if focal_x is None else focal_x,
-        focal_x if focal_y is None else focal_y,
-        center_x,
-        center_y,
-        model,
-        distortion,
-    )
-
-
-def _size(fields: _Fields, image: Path) -> tuple[int, int]:
-    if {"w", "h"} <= set(fields):
-        return int(fields["w"]), int(fields["h"])
-    return picture_size(image)
-
-
-def _focal_length(fields: _Fields, axis: str, size: int) -> float | None:
-    """The focal length along an axis in pixels, None if there is none: the frame's before the
-    file's, and pixels before angles. Fields that contradict the one taken are noted."""
-    index = "xy".index(axis)
-
-    def of_angle(name: str, radians: float) -> float:
-        if not 0 < radians < math.pi:
-            raise ValueError(f"{name} is not an angle between 0 and pi")
-        return size / 2 / math.tan(radians / 2)
-
-    readers = {
-        f"fl_{axis}": _real,
-        f"f{axis}": _real,
-        "K": lambda k: _real(k[index][index]),
-        f"{axis}_fov": lambda angle: of_angle(f"{axis}_fov", math.radians(_real(angle))),
-        f"camera_angle_{axis}": lambda angle: of_angle(f"camera_angle_{axis}", _real(angle)),
-    }
-    fields.used.update(readers)
-    for values in (fields.entry, fields.shared):
-        found = {name: read(values[name]) for name, read in readers.items() if name in values}
-        if found:
-            focal = next(iter(found.values()))
-            fields.without_part.update(
-                name for name, other in found.items() if abs(other - focal) > SAME_FOCAL * focal
-            )
-            return focal
-    return None
-
-
-def _first(fields: _Fields, name: str, of_matrix: Callable, default: float) -> float:
-    """A coordinate of the principal point: the frame's before the file's."""
-    fields.used.add(name)
-    for values in (fields.entry, fields.shared):
-        if name in values:
-            return _real(values[name])
-        if "K" in values:
-            return _real(of_matrix(values["K"]))
-    return float(default)
-
-
-def _real(value) -> float:
-    """A number, or text that is one. JSON's true and false are none."""
-    if isinstance(value, bool):
-        raise TypeError(f"{json.dumps(value)} is no number")
-    return float(value)
-
-
-def _flag(value, name: str) -> bool:
-    if value not in (True, False):  # 1 and 0 too
-        raise TypeError(f"{name} is {json.dumps(value)}, neither true nor false")
-    return bool(value)
-
-
-def _camera_model(fields: _Fields, path: Path) -> str:
-    """COLMAP's name of the camera model; if the file names none, chosen by the distortion
-    coefficients that it has."""
-    if _flag(fields.get("is_fisheye", False), "is_fisheye"):
-        return "OPENCV_FISHEYE"
-    named = fields.get("camera_model", "OPENCV")
-    model = SPECIAL_CASES.get(named, named)
-    if model not in DISTORTION:
-        known = ", ".join([*SPECIAL_CASES, *DISTORTION])
-        raise InputError(
-            f"{path}: camera_model {named} is not one that can be undistorted here: {known}"
-        )
-    if model == "OPENCV" and any(_number(fields, name) for name in ("k3", "k4", "k5", "k6")):
-        return "FULL_OPENCV"
-    return model
-
-
-def _note_coefficients(fields: _Fields, model: str) -> None:
-    """Notes the coefficients that the model does not have. One that is 0 says nothing, whatever the
-    model."""
-    for name in COEFFICIENTS:
-        fields.used.add(name)
-        if _number(fields, name) and name not in DISTORTION[model]:
-            fields.without_part.add(name)
-
-
 def _warn_of_far_centers(frames: list[ListedFrame], path: Path) -> None:
     """One line about principal points in the outer quarters of their images: a crop, or numbers
     that are no pixels."""
@@ -423,8 +240,3 @@ def _warn_of_far_centers(frames: list[ListedFrame], path: Path) -> None:
             f"their image, the first {camera.center_x:g} {camera.center_y:g} of {far[0].name}, "
             f"{camera.width}x{camera.height}; cx and cy are taken as pixels"
         )
-
-
-def _number(fields: _Fields, name: str) -> float:
-    """The value of a field, 0 if there is none, without using it."""
-    return _real(fields.entry.get(name, fields.shared.get(name, 0)))

@@ -11,11 +11,11 @@ from scenes.capture.cameras import plausible_camera
 from scenes.capture.capture import Capture
 from scenes.capture.transforms import (
     SPLIT_FILES,
-    FrameCamera,
     TransformsContent,
     read_splits,
     read_transforms_file,
 )
+from scenes.capture.transforms_camera import FrameCamera
 
 
 def read_transforms(source: Path) -> Capture:
