@@ -24,7 +24,7 @@ from training.networks import Networks, build_networks
 from training.options import TrainingOptions
 from training.step import train_step
 
-STEPS = 6
+STEPS = 4
 # Dropout of few channels, of which batch norms see a few values, enlarges any difference tenfold in
 # a step or two, as MUON does: with these the learning rate is small.
 RECIPES = {

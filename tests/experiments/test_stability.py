@@ -13,6 +13,10 @@ from tests.conftest import SMALL
 from tests.experiments import work_here, write_record
 
 
+def words(scene, out, *more) -> list[str]:
+    return [str(word) for word in ["--scenes", scene, "--steps", 10, "--out", out, *SMALL, *more]]
+
+
 def test_the_legend_tells_all_groups_apart():
     groups = [(scene, 0.001, limit) for scene in ("cube", "a$b$") for limit in (5.0, 10.0, 0.0)]
     assert list(stability.legend_texts(groups).values()) == [
@@ -27,24 +31,7 @@ def test_stability_of_a_run_without_the_limit(scene, tmp_path, capsys, monkeypat
     monkeypatch.setattr(study, "check_first", lambda *_: None)
     monkeypatch.setattr(study, "work", work_here)
     out = tmp_path / "out"
-    stability.main(
-        [
-            str(word)
-            for word in [
-                "--scenes",
-                scene,
-                "--steps",
-                10,
-                "--out",
-                out,
-                "--volume_limits",
-                0,
-                "--learning_rates",
-                0.002,
-                *SMALL,
-            ]
-        ]
-    )
+    stability.main(words(scene, out, "--volume_limits", 0, "--learning_rates", 0.002))
     assert "| scene | 0.002 | none | 1 of 1 |" in capsys.readouterr().out
     (row,) = json.loads((out / "stability.json").read_text())["rows"]
     assert 0 < row["volume_max"]["0"] < 10
@@ -68,20 +55,6 @@ def test_the_table_and_the_picture_are_whole_or_the_earlier_ones(scene, tmp_path
     )
     monkeypatch.setattr(Figure, "savefig", save_half)
     with pytest.raises(OSError, match="No space"):
-        stability.main(
-            [
-                str(word)
-                for word in [
-                    "--scenes",
-                    scene,
-                    "--steps",
-                    10,
-                    "--out",
-                    tmp_path,
-                    *SMALL,
-                    "--collect",
-                ]
-            ]
-        )
+        stability.main(words(scene, tmp_path, "--collect"))
     assert (tmp_path / "stability.md").is_file()
     assert (tmp_path / "stability.png").read_text() == "an earlier one"
