@@ -145,6 +145,8 @@ def flushed_denormals() -> Iterator[None]:
     calling thread; its other threads inherit it when they start, so call this before anything is
     computed.
     """
+    for kind in (np.float32, np.float64):
+        np.finfo(kind)  # numpy before 2.4 would warn, the first time, of denormals that are missing
     torch.set_flush_denormal(True)
     try:
         yield

@@ -19,7 +19,7 @@ class Actions:
 
     viser runs callbacks in the few threads in which it welcomes browsers too: as many previews
     would keep everybody else out. So its callbacks only leave an action here. Actions wait until
-    `begin`, since a click may come before all controls are there.
+    `begin`, since a click may come before the browser is ready.
     """
 
     def __init__(self):

@@ -39,7 +39,8 @@ class Browser:
         self._objects: dict[str, viser.SceneNodeHandle] = {}
         self._features_of = None
         self._training = None
-        self._add_controls(client.gui)
+        with client.atomic():  # no control shows before it does something
+            self._add_controls(client.gui)
         # Farther away, the depth planes end before the object.
         client.camera.max_orbit_distance = farthest_orbit(shared.model, shared.scene)
         client.camera.on_update(self._moved)

@@ -102,10 +102,7 @@ def test_an_import_holds_its_target_and_the_next_one_removes_what_a_killed_one_l
         "text": True,
     }
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
-    wait_for(
-        lambda: list(tmp_path.glob(".mine.partial/*")) or list((tmp_path / "temporary").iterdir()),
-        process,
-    )
+    wait_for(lambda: list(tmp_path.glob(".mine.partial/*")), process)
     os.kill(process.pid, signal.SIGSTOP)
     write_scene(tmp_path / "scene" / "train", views=3)
     with pytest.raises(

@@ -4,8 +4,10 @@ import contextlib
 import re
 import socket
 import threading
+import time
 
 import pytest
+import viser
 
 from tests.viewer.client import SECONDS, connected, get, handshake
 from util import InputError
@@ -13,6 +15,7 @@ from viewer import picture_choices
 from viewer import session as sessions
 from viewer.__main__ import build_parser
 from viewer.access import origin
+from viewer.browser import Browser
 from viewer.path_tab import MAX_NAME_BYTES, file_name
 from viewer.session import Address, Session
 
@@ -220,15 +223,29 @@ def test_previews_keep_nobody_out(serve):
         clients[-1].wait_for(lambda client: client.control("Preview"))
 
 
-def test_a_click_before_all_controls_are_there_is_done_after(serve, monkeypatch, capfd):
+def test_no_control_shows_before_it_does_something(serve, monkeypatch):
+    """On a busy machine, time passes between the two."""
+    on_click = viser.GuiButtonHandle.on_click
+
+    def on_click_late(button, callback):
+        time.sleep(0.2)
+        return on_click(button, callback)
+
+    monkeypatch.setattr(viser.GuiButtonHandle, "on_click", on_click_late)
+    with connected(serve().server.get_port()) as client:
+        client.click("Save")
+        client.wait_for(lambda client: "add a view first" in client.text())
+
+
+def test_a_click_before_all_is_ready_is_done_after(serve, monkeypatch, capfd):
     clicked = threading.Event()
-    draw_legend = picture_choices.depth_legend
+    refresh = Browser.refresh
 
-    def draw_late(*size):
+    def refresh_late(browser):
         clicked.wait(SECONDS)
-        return draw_legend(*size)
+        refresh(browser)
 
-    monkeypatch.setattr(picture_choices, "depth_legend", draw_late)
+    monkeypatch.setattr(Browser, "refresh", refresh_late)
     with connected(serve().server.get_port()) as client:
         client.click("Picture", value=picture_choices.DEPTH)
         client.receive(0.5)
