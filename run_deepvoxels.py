@@ -27,6 +27,7 @@ from machine.ranks import Ranks, joined
 from machine.runtime import (
     Machine,
     choose_device,
+    fastest_precision,
     flushed_denormals,
     keep_freed_memory,
     require_compiler,
@@ -104,6 +105,8 @@ def resolve_options(arguments: list[str]) -> tuple[Options, dict | None]:
     find_given_checkpoint(given)
     if "size" in given:
         given = {**size_flags(given["size"]), **given}
+    if given.get("resume") and given.get("precision") == "auto":
+        del given["precision"]  # a resumed run keeps what was chosen for it
     checkpoint = None
     recorded = {}
     source = given.get("resume") or given.get("checkpoint")
@@ -117,6 +120,8 @@ def resolve_options(arguments: list[str]) -> tuple[Options, dict | None]:
     values.pop("size", None)
     check_values(values)
     values["device"] = choose_device(values["device"])
+    if values["precision"] == "auto":
+        values["precision"] = fastest_precision(values["device"])
     if values["compile"]:
         require_compiler(values["device"])
     return build_options(values), checkpoint

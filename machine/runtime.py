@@ -3,8 +3,8 @@ description of it.
 
 `--precision` sets the arithmetic of the networks' convolutions. fp32: float32, on CUDA too, where
 PyTorch's default is TF32. tf32: TF32 (inputs rounded to a 10-bit mantissa, float32 sums), on CUDA
-only. bf16: bfloat16 by autocast. Cameras, sampling, softmax, batch-norm statistics, the GRU's
-mixing, the volume, losses, weights and optimizers are always float32.
+only. bf16: bfloat16 by autocast. auto: `fastest_precision`. Cameras, sampling, softmax, batch-norm
+statistics, the GRU's mixing, the volume, losses, weights and optimizers are always float32.
 """
 
 import ctypes
@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from machine.options import option
 from util import InputError
 
 PRECISIONS = ["fp32", "tf32", "bf16"]
+# Of the time of a training step only a part are products that bfloat16 makes faster.
+WORTH_BF16 = 1.5
 # from malloc.h
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
@@ -45,7 +48,10 @@ class Machine:
         "auto", "cpu, cuda, cuda:N, or auto: CUDA if it is available", resume="not inherited"
     )
     precision: str = option(
-        "fp32", "arithmetic of the convolutions; tf32 is for CUDA only", choices=PRECISIONS
+        "fp32",
+        "arithmetic of the convolutions; tf32 is for CUDA only; auto: bf16 where its products are "
+        "measured to be much faster than those of float32, else fp32",
+        choices=[*PRECISIONS, "auto"],
     )
     kernels: str = option(
         "auto",
@@ -90,6 +96,39 @@ def cuda_devices() -> tuple[int, str]:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     reasons = [str(warning.message).partition(" (Triggered internally")[0] for warning in caught]
     return count, " ".join(reason.removeprefix("CUDA initialization: ") for reason in reasons)
+
+
+def fastest_precision(device_name: str) -> str:
+    """What `--precision auto` stands for: bf16 where the device multiplies matrices of bfloat16 at
+    least `WORTH_BF16` times as fast as those of float32, else fp32. Prints which, and why."""
+    device = torch.device(device_name)
+    shortest = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
+    for _ in range(5):  # in turns, and the shortest, since others may use the machine
+        for dtype, seconds in shortest.items():
+            shortest[dtype] = min(seconds, _seconds_of_product(dtype, device))
+    fp32 = shortest[torch.float32]
+    bf16 = shortest[torch.bfloat16]
+    chosen = "bf16" if fp32 / bf16 >= WORTH_BF16 else "fp32"
+    print(
+        f"precision: {chosen}; products of bfloat16 take {bf16 / fp32:.2f} times as long as those "
+        f"of float32 on {device}"
+    )
+    return chosen
+
+
+def _seconds_of_product(dtype: torch.dtype, device: torch.device) -> float:
+    side = 4096 if device.type == "cuda" else 512
+    matrix = torch.ones(side, side, dtype=dtype, device=device)
+    _wait_for(device)
+    start = time.perf_counter()
+    matrix @ matrix
+    _wait_for(device)
+    return time.perf_counter() - start
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def set_arithmetic(precision: str, device: torch.device, deterministic: bool = False) -> None:

@@ -1,11 +1,17 @@
 """What `--precision` changes, and what stays in float32 whatever it says."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+from machine import runtime
 from machine.runtime import set_arithmetic
+from run_deepvoxels import main
 from tests.helpers import CPU, arguments, new_training
 from training.data import load_batch
 from training.step import train_step
@@ -74,3 +80,31 @@ def test_tf32_is_for_those_who_ask(precision, convolutions):
         assert torch.backends.cuda.matmul.allow_tf32 is False
     finally:
         set_arithmetic("fp32", CPU)
+
+
+def test_auto_is_fp32_where_bfloat16_is_not_multiplied_faster():
+    """On a processor of AVX2, as PyTorch and oneDNN take it when told to."""
+    limits = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    program = "from machine.runtime import fastest_precision; fastest_precision('cpu')"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, env={**os.environ, **limits}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("precision: fp32; products of bfloat16 take ")
+
+
+def test_auto_is_decided_once_and_recorded(scene, tmp_path, monkeypatch, capsys):
+    seconds = {torch.float32: 3.0, torch.bfloat16: 1.0}
+    monkeypatch.setattr(runtime, "_seconds_of_product", lambda dtype, device: seconds[dtype])
+    command = arguments(scene, tmp_path, "--precision", "auto")
+    assert main([*command, "--max_steps", "1"]) == 0
+    (checkpoint,) = tmp_path.glob("logs/*/*/model-*.pth")
+    options = torch.load(checkpoint, weights_only=False)["options"]
+    assert options["precision"] == "bf16"
+    assert (
+        "precision: bf16; products of bfloat16 take 0.33 times as long" in capsys.readouterr().out
+    )
+
+    seconds[torch.bfloat16] = 4.0
+    assert main([*command, "--max_steps", "2", "--resume", str(checkpoint)]) == 0
+    assert "precision=bf16" in capsys.readouterr().out
