@@ -252,6 +252,7 @@ def test_options_that_do_not_suit_the_ranks(scene, logs, monkeypatch):
     odd = options_of(*arguments(scene, logs, "--num_trgt", 3))
     with pytest.raises(InputError, match="--num_trgt 3: must be a multiple of the 2"):
         on_rank(odd, two)
+    monkeypatch.setattr("machine.runtime.cuda_devices", lambda: (2, ""))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     on_cuda = on_rank(options_of(*arguments(scene, logs), "--device", "cuda"), two)
