@@ -31,7 +31,7 @@ from machine.options import option
 from util import InputError
 
 PRECISIONS = ["fp32", "tf32", "bf16"]
-# Of the time of a training step only a part are products that bfloat16 makes faster.
+# A step is more than its products, so a small gain in these is none.
 WORTH_BF16 = 1.5
 # from malloc.h
 M_TRIM_THRESHOLD = -1

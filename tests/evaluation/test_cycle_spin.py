@@ -10,7 +10,7 @@ from data_util import crop_border
 from evaluation.render import cycle_spun, with_moved_principal_point
 from run_deepvoxels import main
 from tests.evaluation.test_evaluation import random_model, run_test
-from tests.helpers import GEOMETRY
+from tests.helpers import GEOMETRY, assert_one_line
 
 ENLARGEMENT = 4  # of random_model: 64 image pixels, 16 map pixels
 
@@ -86,7 +86,7 @@ def test_what_cannot_be_averaged_is_refused(scene, checkpoint, tmp_path, capsys,
     arguments = ["--train_test", "test", "--data_root", str(scene / "test")]
     arguments += ["--logging_root", str(logs), "--checkpoint", str(checkpoint), *more]
     assert main(arguments) == 2
-    assert capsys.readouterr().err.startswith(f"run_deepvoxels.py: error: {message}")
+    assert_one_line(capsys.readouterr().err, message)
     assert not logs.exists()
 
 
@@ -94,7 +94,7 @@ def test_baselines_and_training_do_not_take_it(scene, tmp_path, capsys):
     shared = ["--logging_root", str(tmp_path / "logs"), "--cycle_spin", "2", "--size", "small"]
     test = ["--train_test", "test", "--data_root", str(scene / "test")]
     assert main([*test, *shared, "--model", "nearest_neighbor"]) == 2
-    assert "which --model nearest_neighbor does not have" in capsys.readouterr().err
+    assert_one_line(capsys.readouterr().err, "which --model nearest_neighbor does not have")
     train = ["--train_test", "train", "--data_root", str(scene / "train")]
     assert main([*train, *shared]) == 2
-    assert "--cycle_spin renders a test; training does not take it" in capsys.readouterr().err
+    assert_one_line(capsys.readouterr().err, "--cycle_spin renders a test; training does not")
