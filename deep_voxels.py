@@ -55,6 +55,11 @@ class Architecture:
         False, "collapse depth without occlusion reasoning", in_test="fixed"
     )
 
+    @property
+    def enlargement(self) -> int:
+        """Image pixels along a pixel of the feature map."""
+        return self.img_sidelength // self.proj_sidelength
+
 
 def check_architecture(architecture: Architecture) -> None:
     """Raises `InputError` for an architecture of which no model can be built, or only a huge

@@ -173,7 +173,7 @@ def check_cycle_spin(options: EvaluationOptions) -> None:
         )
     if options.machine.compile:
         raise InputError(f"--cycle_spin {spin}: does not go with --compile")
-    enlargement = options.architecture.img_sidelength // options.architecture.proj_sidelength
+    enlargement = options.architecture.enlargement
     if enlargement % spin:
         raise InputError(
             f"--cycle_spin {spin}: must divide the {enlargement} image pixels along a pixel of the "

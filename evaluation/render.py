@@ -112,7 +112,7 @@ def cycle_spun(model: DeepVoxels, times: int) -> DeepVoxels:
     which training never sees, stays out of the others' insides. Depth is that of the first
     rendering.
     """
-    enlargement = model.architecture.img_sidelength // model.architecture.proj_sidelength
+    enlargement = model.architecture.enlargement
     offsets = range(0, enlargement, enlargement // times)
     moved = {}
     for right, down in list(product(offsets, offsets))[1:]:  # without (0, 0)
@@ -137,7 +137,7 @@ def cycle_spun(model: DeepVoxels, times: int) -> DeepVoxels:
 
 def with_moved_principal_point(model: DeepVoxels, right: int, down: int) -> DeepVoxels:
     """The same network, whose images show everything so many pixels further right and down."""
-    enlargement = model.architecture.img_sidelength / model.architecture.proj_sidelength
+    enlargement = model.architecture.enlargement
     moved = copy(model)
     moved.geometry = replace(
         model.geometry,
