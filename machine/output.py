@@ -66,18 +66,6 @@ def empty(stream: Any) -> None:
         _lead_nowhere(stream.fileno())
 
 
-@contextmanager
-def silent_errors() -> Iterator[None]:
-    """Within it, nothing appears on the standard error stream, whatever library prints it."""
-    shown = os.dup(2)
-    _lead_nowhere(2)
-    try:
-        yield
-    finally:
-        os.dup2(shown, 2)
-        os.close(shown)
-
-
 def _lead_nowhere(descriptor: int) -> None:
     """Whatever is written there is lost from now on."""
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -7,8 +7,11 @@ Without pycolmap there is still help on these flags.
 """
 
 import signal
+import sys
 import threading
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,7 +20,6 @@ import numpy as np
 
 from geometry.grid import GivenGrid
 from machine.cli import Parser, is_out_of_memory, number
-from machine.output import silent_errors
 from util import InputError
 
 TEST_EVERY = 8
@@ -118,14 +120,9 @@ def split_views(count: int, test_every: int | None, val_every: int = 0) -> dict[
 
 
 def require_pycolmap() -> None:
-    """Imports pycolmap, which the importers need. Raises InputError where it is not installed.
-
-    Its import makes SIGTERM print a native stack trace; the handler from before comes back. Until
-    then nothing is printed, since the import goes on for half a second after that.
-    """
-    handler = signal.getsignal(signal.SIGTERM)
+    """Imports pycolmap, which the importers need. Raises InputError where it is not installed."""
     try:
-        with silent_errors():
+        with _sigterm_waits():
             import pycolmap  # noqa: F401
     except ImportError as error:
         if is_out_of_memory(error):
@@ -135,8 +132,25 @@ def require_pycolmap() -> None:
             "installed (it has no package for Linux on ARM); make the scene folder on another "
             "machine, it trains on any"
         ) from None
-    if threading.current_thread() is threading.main_thread():
+
+
+@contextmanager
+def _sigterm_waits() -> Iterator[None]:
+    """A SIGTERM within it takes effect at its end, as whoever handled it before decides.
+
+    pycolmap's import installs a handler that prints a native stack trace, and that can wait for
+    itself forever where the signal interrupts the loading of a library.
+    """
+    if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        yield
+    finally:
         signal.signal(signal.SIGTERM, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def add_masks_flag(parser: Parser) -> None:
