@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from machine.installed import installed_version
 from machine.options import option
@@ -234,6 +234,14 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
         if device.type == "cuda"
         else platform.processor() or "cpu",
     }
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Values of the host on the device. A GPU copies them from pinned memory, so that the host need
+    not wait until all work launched before is done."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def channels_last_(module: nn.Module) -> nn.Module:

@@ -20,6 +20,7 @@ from torch import Tensor
 from data_util import list_images, load_image
 from dataio import Scene, SceneOptions, Views, load_scene
 from machine.ranks import ALONE, Ranks
+from machine.runtime import to_device
 from projection import without_autocast
 from training.data import Batch
 from training.options import Learning
@@ -61,18 +62,18 @@ class TurnedTargets:
     ) -> Batch:
         """The batch with turned targets. targets: the views that a step has on all ranks; this
         rank's share of them is in `batch`. The turns depend on seed and step alone, so a resumed
-        run continues exactly."""
+        run continues exactly. Does not wait for the device."""
         turns = ranks.share(draw_turns(len(targets), self.roll, self.tilt, self.seed, step))
-        views = Views(self.originals, batch.target_cam2world)
+        homographies = self.matrix @ turns @ self.matrix.inverse()
+        poses = batch.target_cam2world
+        turns, homographies = to_device(
+            torch.stack([turns, homographies]).to(poses.dtype), poses.device
+        )
         images, known = warp(
-            views.pixels(ranks.share(targets)),
-            (self.matrix @ turns @ self.matrix.inverse()).to(batch.target_cam2world),
-            self.sidelength,
+            Views(self.originals, poses).pixels(ranks.share(targets)), homographies, self.sidelength
         )
         return batch._replace(
-            target_images=images,
-            target_cam2world=turned(batch.target_cam2world, turns.to(batch.target_cam2world)),
-            target_mask=known,
+            target_images=images, target_cam2world=turned(poses, turns), target_mask=known
         )
 
 

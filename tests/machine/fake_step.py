@@ -3,7 +3,7 @@
     python -m tests.machine.fake_step PRELOADED OPTIMIZER PRECISION
 
 PRELOADED is the library of `NUMBER_OF_GPUS` in test_cuda.py. Prints as JSON what the second step
-did. Whatever asks a tensor for a value, as each wait for the device does, raises, and so does an
+did, and what either did with tensors of host and GPU at once. Whatever asks a tensor for a value, as each wait for the device does, raises, and so does an
 operation on tensors of several devices.
 """
 
@@ -30,6 +30,7 @@ from training.data import load_batch
 from training.networks import Networks, make_optimizers
 from training.recipes import WeightAverage
 from training.step import train_step
+from training.turned_targets import TurnedTargets
 
 PAPER = SIZES["paper"]
 GEOMETRY = SceneGeometry(32, 1 / 32, (0.0, 0.0, 0.0), 1.0, 64, 128.0, 32.0, 32.0)
@@ -41,8 +42,8 @@ class Operations(TorchDispatchMode):
     """The operations while this is active.
 
     dispatched: how many there were. launched: those of them that compute something, at least one
-    kernel each on a GPU. elsewhere: those that took or gave a tensor that is not on the GPU.
-    convolutions: their number by the type of the result. flop: of convolutions and matrix products.
+    kernel each on a GPU. on_host: how many took and gave tensors of the host alone. elsewhere:
+    those that mixed host and GPU, but for copies from pinned memory that do not wait. convolutions: their number by the type of the result. flop: of convolutions and matrix products.
     bytes_moved: the bytes of all tensors that operations which compute read and write; caches, and
     kernels that do several operations, move fewer.
     """
@@ -51,16 +52,23 @@ class Operations(TorchDispatchMode):
         super().__init__()
         self.dispatched = 0
         self.launched = 0
+        self.on_host = 0
         self.elsewhere = []
+        self.pinned = []
         self.convolutions = Counter()
         self.flop = 0
         self.bytes_moved = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function._schema.name.removeprefix("aten::")
+        if name == "is_pinned":
+            return any(args[0] is tensor for tensor in self.pinned)
+        if name == "_pin_memory":  # there is no fake one
+            self.pinned.append(args[0].clone())
+            return self.pinned[-1]
         result = function(*args, **(kwargs or {}))
         if function.namespace in NO_OPERATIONS:
             return result
-        name = function._schema.name.removeprefix("aten::")
         self.dispatched += 1
         tensors = tensors_of((args, kwargs, result))
         if not (function.is_view or name.startswith(ALLOCATIONS)):
@@ -76,11 +84,18 @@ class Operations(TorchDispatchMode):
         count_flop = flop_registry.get(function._overloadpacket)
         if count_flop is not None:
             self.flop += count_flop(*args, **(kwargs or {}), out_val=result)
-        if any(tensor.device.type != "cuda" for tensor in tensors):
+        devices = {tensor.device.type for tensor in tensors}
+        self.on_host += devices == {"cpu"}
+        if len(devices) > 1 and not self.is_copy_without_wait(name, args, kwargs):
             self.elsewhere.append(f"{function} {[str(tensor.device) for tensor in tensors]}")
         if name == "convolution":
             self.convolutions[str(result.dtype)] += 1
         return result
+
+    def is_copy_without_wait(self, name: str, args: tuple, kwargs: dict | None) -> bool:
+        """Whether an operation is `pinned.to("cuda", non_blocking=True)`."""
+        from_pinned = any(args[0] is tensor for tensor in self.pinned)
+        return name == "_to_copy" and from_pinned and bool((kwargs or {}).get("non_blocking"))
 
 
 def tensors_of(values: object) -> list[torch.Tensor]:
@@ -132,11 +147,19 @@ def main(preloaded: str, optimizer: str, precision: str) -> None:
             side = PAPER.img_sidelength
             images = torch.zeros(4, 3, side, side, dtype=torch.uint8)
             views = Views(images, torch.eye(4).repeat(4, 1, 1))
-        for step in (1, 2):  # the first makes the optimizers' state
+            originals = torch.zeros(4, 3, 2 * side, 2 * side, dtype=torch.uint8)
+        matrix = torch.eye(3, dtype=torch.float64)
+        turning = TurnedTargets(originals, matrix, side, roll=15.0, tilt=2.0, seed=0)
+        elsewhere = []
+        for step in (1, 2):  # the first makes the optimizers' state, and its targets are turned
+            triplet = np.array([0, 1, 2])
             with Operations() as operations:
-                batch = load_batch(views, np.array([0, 1, 2]))
+                batch = load_batch(views, triplet)
+                if step == 1:
+                    batch = turning.turn(batch, triplet[1:], step)
                 result = train_step(networks, batch, 200.0, precision, volume_limit=10.0)
                 networks.average.update(networks.model, step)
+            elsewhere += operations.elsewhere
         devices = {str(value.device) for value in (*result.losses, result.finite)}
     print(
         json.dumps(
@@ -145,7 +168,8 @@ def main(preloaded: str, optimizer: str, precision: str) -> None:
                 "launched": operations.launched,
                 "gflop": round(operations.flop / 1e9),
                 "gigabytes": round(operations.bytes_moved / 1e9, 1),
-                "elsewhere": operations.elsewhere,
+                "on_host": operations.on_host,
+                "elsewhere": elsewhere,
                 "convolutions": operations.convolutions,
                 "devices": sorted(devices),
             }

@@ -164,7 +164,8 @@ def pretended_gpus(tmp_path_factory) -> Path:
 def test_a_whole_training_step_at_the_papers_size_stays_on_the_device_and_never_waits(
     optimizer, precision, dtype, pretended_gpus
 ):
-    """The batch, forward, both backward passes, the guard, the optimizers and the average."""
+    """The batch, forward, both backward passes, the guard, the optimizers and the average. Turned
+    targets too, whose turns are drawn on the host."""
     library = str(pretended_gpus / "libgpus.so")
     ended = subprocess.run(
         [sys.executable, "-m", "tests.machine.fake_step", library, optimizer, precision],
@@ -182,6 +183,7 @@ def test_a_whole_training_step_at_the_papers_size_stays_on_the_device_and_never_
         f"{step['gigabytes']} GB read and written"
     )
     assert not step["elsewhere"]
+    assert step["on_host"] == 0
     assert step["devices"] == ["cuda:0"]
     assert list(step["convolutions"]) == [f"torch.{dtype}"]
 
