@@ -3,8 +3,8 @@
     python -m tests.machine.fake_step PRELOADED OPTIMIZER PRECISION
 
 PRELOADED is the library of `NUMBER_OF_GPUS` in test_cuda.py. Prints as JSON what the second step
-did, and what either did with tensors of host and GPU at once. Whatever asks a tensor for a value, as each wait for the device does, raises, and so does an
-operation on tensors of several devices.
+did, and what either did with tensors of host and GPU at once. Whatever asks a tensor for a value,
+as each wait for the device does, raises, and so does an operation on tensors of several devices.
 """
 
 import ctypes
@@ -43,9 +43,10 @@ class Operations(TorchDispatchMode):
 
     dispatched: how many there were. launched: those of them that compute something, at least one
     kernel each on a GPU. on_host: how many took and gave tensors of the host alone. elsewhere:
-    those that mixed host and GPU, but for copies from pinned memory that do not wait. convolutions: their number by the type of the result. flop: of convolutions and matrix products.
-    bytes_moved: the bytes of all tensors that operations which compute read and write; caches, and
-    kernels that do several operations, move fewer.
+    those that mixed host and GPU, but for copies from pinned memory that do not wait. convolutions:
+    their number by the type of the result. flop: of convolutions and matrix products. bytes_moved:
+    the bytes of all tensors that operations which compute read and write; caches, and kernels that
+    do several operations, move fewer.
     """
 
     def __init__(self):
