@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from baselines.width import deepvoxels_parameters, matching_width, outermost_width
+from baselines.width import build_matched, outermost_width
 from deep_voxels import Architecture, Rendering
 from projection import SceneGeometry, image2camera, without_autocast
 from pytorch_prototyping.unet import Unet
@@ -32,13 +32,7 @@ class Pix2Pix(nn.Module):
         super().__init__()
         self.geometry = geometry
         self.img_sidelength = architecture.img_sidelength
-        self.net = network(
-            matching_width(
-                lambda width: network(width, self.img_sidelength),
-                deepvoxels_parameters(architecture),
-            ),
-            self.img_sidelength,
-        )
+        self.net = build_matched(translation_network, architecture)
 
     def forward(
         self,
@@ -52,7 +46,7 @@ class Pix2Pix(nn.Module):
         return Rendering(torch.tanh(self.net(directions)) / 2, None), None
 
 
-def network(width: int, img_sidelength: int) -> Unet:
+def translation_network(width: int, img_sidelength: int) -> Unet:
     """A U-Net down to 1x1 with at most `width` channels and instance normalisation."""
     return Unet(
         3,

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from baselines.autoencoder import Decoder, Encoder, linear
-from baselines.width import deepvoxels_parameters, matching_width
+from baselines.width import build_matched
 from deep_voxels import Architecture, Rendering
 from projection import SceneGeometry
 from pytorch_prototyping.blocks import LEAKY_SLOPE
@@ -30,13 +30,9 @@ class Tatarchenko(nn.Module):
 
     def __init__(self, architecture: Architecture, geometry: SceneGeometry):
         super().__init__()
-        side = architecture.img_sidelength
         self.geometry = geometry
-        self.encoder, self.pose_net, self.decoder = networks(
-            matching_width(
-                lambda width: networks(width, side), deepvoxels_parameters(architecture)
-            ),
-            side,
+        self.encoder, self.pose_net, self.decoder = build_matched(
+            tatarchenko_networks, architecture
         )
 
     def forward(
@@ -57,7 +53,7 @@ class Tatarchenko(nn.Module):
         return Rendering(self.decoder(latent), None), None
 
 
-def networks(width: int, img_sidelength: int) -> nn.ModuleList:
+def tatarchenko_networks(width: int, img_sidelength: int) -> nn.ModuleList:
     """Encoder, pose layers and decoder about a latent vector of 3 * width features, as many as
     Worrall et al.'s has."""
     sizes = [2 * POSE_SIZE, POSE_FEATURES, POSE_FEATURES, POSE_FEATURES]

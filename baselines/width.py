@@ -42,6 +42,13 @@ def any_geometry(architecture: Architecture) -> SceneGeometry:
     )
 
 
+def build_matched(build: Callable[[int, int], nn.Module], architecture: Architecture) -> nn.Module:
+    """`build(width, img_sidelength)` of the least width that suffices."""
+    side = architecture.img_sidelength
+    parameters = deepvoxels_parameters(architecture)
+    return build(matching_width(lambda width: build(width, side), parameters), side)
+
+
 def matching_width(build: Callable[[int], nn.Module], parameters: int) -> int:
     """The least width for which `build(width)` has at least so many parameters. They must grow with
     the width."""

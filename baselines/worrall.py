@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from baselines.autoencoder import Decoder, Encoder
-from baselines.width import deepvoxels_parameters, matching_width
+from baselines.width import build_matched
 from deep_voxels import Architecture, Rendering
 from projection import SceneGeometry
 
@@ -27,13 +27,7 @@ class Worrall(nn.Module):
 
     def __init__(self, architecture: Architecture, geometry: SceneGeometry):
         super().__init__()
-        side = architecture.img_sidelength
-        self.encoder, self.decoder = networks(
-            matching_width(
-                lambda width: networks(width, side), deepvoxels_parameters(architecture)
-            ),
-            side,
-        )
+        self.encoder, self.decoder = build_matched(worrall_networks, architecture)
 
     def forward(
         self,
@@ -48,7 +42,7 @@ class Worrall(nn.Module):
         return Rendering(self.decoder(turned), None), None
 
 
-def networks(width: int, img_sidelength: int) -> nn.ModuleList:
+def worrall_networks(width: int, img_sidelength: int) -> nn.ModuleList:
     """Encoder and decoder about a latent vector of `width` 3-vectors."""
     return nn.ModuleList(
         [

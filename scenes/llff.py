@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from files.folders import new_folder, refuse_existing
 from machine.cli import Parser, run
 from scenes.capture.listing import warnings_last
-from scenes.capture.options import CaptureOptions, add_flags, add_masks_flag, require_pycolmap
+from scenes.capture.options import CaptureOptions, parse_importer
 
 PROG = "scenes.llff"
 
@@ -26,34 +25,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         "source", type=Path, metavar="SRC", help="the folder that holds poses_bounds.npy"
     )
     parser.add_argument(
-        "target", type=Path, metavar="DST", help="the scene to make: DST/train and DST/test"
-    )
-    parser.add_argument(
         "--images",
         type=Path,
         metavar="DIR",
         help="the images (default: images, images_4 or images_8 in SRC)",
     )
-    add_masks_flag(parser)
-    add_flags(parser)
-    args = parser.parse_args(argv)
-    refuse_existing(args.target)
-    require_pycolmap()
+    args = parse_importer(parser, argv)
     # here, because they import pycolmap
-    from scenes.capture.capture import write_capture
+    from scenes.capture.capture import import_capture
     from scenes.capture.llff import find_llff_images, read_llff
-    from scenes.capture.masks import find_masks
 
     options = CaptureOptions.of(args)
     with warnings_last():
         path = args.source / "poses_bounds.npy"
         capture, near_plane = read_llff(path, args.images or find_llff_images(args.source))
-        if args.masks:
-            capture = replace(capture, masks=find_masks(args.masks, capture.images))
         if options.grid.near_plane is None:
             options = replace(options, grid=replace(options.grid, near_plane=near_plane))
-        with new_folder(args.target) as target:
-            report = write_capture(capture, target, options, source=f"LLFF {args.source}")
+        report = import_capture(capture, args.masks, args.target, options, f"LLFF {args.source}")
     print(f"{args.target}: {report}")
 
 

@@ -187,13 +187,12 @@ def _import_capture(
     """Imports views of any cameras; returns what was chosen."""
     require_pycolmap()
     # here, because they import pycolmap
-    from scenes.capture.capture import write_capture
+    from scenes.capture.capture import import_capture
     from scenes.capture.transforms_capture import transforms_capture
 
     capture = transforms_capture(content, source)
     options = CaptureOptions(None, 0, sidelength, "none", grid)
-    with new_folder(target) as folder:
-        return write_capture(capture, folder, options, source=f"NeRF-synthetic {source}")
+    return import_capture(capture, None, target, options, f"NeRF-synthetic {source}")
 
 
 if __name__ == "__main__":

@@ -10,13 +10,11 @@ the order of their file names.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from files.folders import new_folder, refuse_existing
 from machine.cli import Parser, run
 from scenes.capture.listing import warnings_last
-from scenes.capture.options import CaptureOptions, add_flags, add_masks_flag, require_pycolmap
+from scenes.capture.options import CaptureOptions, parse_importer
 
 PROG = "scenes.transforms_json"
 
@@ -29,28 +27,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="SRC",
         help="a transforms.json, or the folder that holds it; its images must lie there or below",
     )
-    parser.add_argument(
-        "target", type=Path, metavar="DST", help="the scene to make: DST/train and DST/test"
-    )
-    add_masks_flag(parser)
-    add_flags(parser)
-    args = parser.parse_args(argv)
-    refuse_existing(args.target)
-    require_pycolmap()
+    args = parse_importer(parser, argv)
     # here, because they import pycolmap
-    from scenes.capture.capture import write_capture
-    from scenes.capture.masks import find_masks
+    from scenes.capture.capture import import_capture
     from scenes.capture.transforms_capture import read_transforms
 
     options = CaptureOptions.of(args)
     with warnings_last():
         capture = read_transforms(args.source)
-        if args.masks:
-            capture = replace(capture, masks=find_masks(args.masks, capture.images))
-        with new_folder(args.target) as target:
-            report = write_capture(
-                capture, target, options, source=f"transforms.json {args.source}"
-            )
+        report = import_capture(
+            capture, args.masks, args.target, options, f"transforms.json {args.source}"
+        )
     print(f"{args.target}: {report}")
 
 

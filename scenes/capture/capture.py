@@ -18,6 +18,7 @@ from data_util import (
     square_resize,
     write_scene_folder,
 )
+from files.folders import new_folder
 from files.images import may_be_transparent, picture_size
 from files.points import save_points
 from geometry.cameras import upright_rotation
@@ -25,7 +26,7 @@ from geometry.coverage import Grid, Pinhole, judge
 from geometry.grid import PointKind, choose_grid, tightest_yaw
 from scenes.capture.cameras import Undistorter, shared_pinhole
 from scenes.capture.listing import warn, warn_of_leaks
-from scenes.capture.masks import Silhouette, cut_out, object_points, read_mask
+from scenes.capture.masks import Silhouette, cut_out, find_masks, object_points, read_mask
 from scenes.capture.options import CaptureOptions, split_views
 from util import InputError, write_json
 
@@ -55,6 +56,19 @@ class Capture:
     colors: UInt8[np.ndarray, "points 3"]
     masks: list[Path | None] = field(default_factory=list)
     splits: dict[str, list[int]] = field(default_factory=dict)
+
+
+def import_capture(
+    capture: Capture, masks: Path | None, target: Path, options: CaptureOptions, source: str
+) -> str:
+    """Makes the scene folder `target`, whole or not at all; returns `write_capture`'s lines.
+
+    masks: folder with a mask for each image, instead of what the capture has.
+    """
+    if masks:
+        capture = replace(capture, masks=find_masks(masks, capture.images))
+    with new_folder(target) as folder:
+        return write_capture(capture, folder, options, source)
 
 
 def write_capture(capture: Capture, folder: Path, options: CaptureOptions, source: str) -> str:

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from files.folders import refuse_existing
 from geometry.grid import GivenGrid
 from machine.cli import Parser, is_out_of_memory, number
 from util import InputError
@@ -97,6 +98,29 @@ def add_flags(parser: Parser) -> None:
     )
 
 
+def parse_importer(parser: Parser, argv: Sequence[str] | None) -> Namespace:
+    """What the flags say of a command that imports images with cameras: adds DST, --masks and the
+    flags of `CaptureOptions` to its own.
+
+    Raises `InputError` if DST exists, or where pycolmap is not installed.
+    """
+    parser.add_argument(
+        "target", type=Path, metavar="DST", help="the scene to make: DST/train and DST/test"
+    )
+    parser.add_argument(
+        "--masks",
+        type=Path,
+        metavar="DIR",
+        help="an image for each image, of its name and of its size: white (or opaque) is the "
+        "object, the rest becomes transparent, and training sees --background there",
+    )
+    add_flags(parser)
+    args = parser.parse_args(argv)
+    refuse_existing(args.target)
+    require_pycolmap()
+    return args
+
+
 def split_views(count: int, test_every: int | None, val_every: int = 0) -> dict[str, list[int]]:
     """The indices of the views of each split that has any: views 0, N, 2N, ... are test views; with
     0, none; with None, N is `TEST_EVERY`. Of the others every Nth is a validation view, from the
@@ -151,14 +175,3 @@ def _sigterm_waits() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-
-
-def add_masks_flag(parser: Parser) -> None:
-    """Adds --masks, for images that have cameras already."""
-    parser.add_argument(
-        "--masks",
-        type=Path,
-        metavar="DIR",
-        help="an image for each image, of its name and of its size: white (or opaque) is the "
-        "object, the rest becomes transparent, and training sees --background there",
-    )
