@@ -93,12 +93,9 @@ class Browser:
         )
         self._choice.on_update(self.actions.callback(self._choose))
         self._legend = gui.add_image(picture_choices.depth_legend(), visible=False)
-        near, far = model.geometry.depth_range
-        self._range = gui.add_markdown(
-            f"Depth: {near:.3g} (yellow) to {far:.3g} (blue) world units", visible=False
-        )
+        self._range = gui.add_markdown("", visible=False)
         self._caption = gui.add_markdown("", visible=False)
-        self._add_switch("Grid box", True, lambda: add_box(api, scene))
+        self._add_switch("Grid box", False, lambda: add_box(api, scene))
         self._add_switch("Cameras", False, lambda: add_cameras(api, scene))
         if self.shared.points is not None:
             self._add_switch(
@@ -145,10 +142,7 @@ class Browser:
     def _choose(self) -> None:
         choice = self._choice.value
         self._root.visible = choice not in picture_choices.PAIRS
-        self._legend.visible = self._range.visible = choice in (
-            picture_choices.DEPTH,
-            picture_choices.BESIDE_DEPTH,
-        )
+        self._legend.visible = self._range.visible = choice in picture_choices.DEPTHS
         self._caption.visible = choice == picture_choices.BESIDE_PHOTO
         self._ask()
 
@@ -201,7 +195,10 @@ class Browser:
             photo = picture_choices.photo(views, nearest)
             self._caption.content = f"Left: render. Right: photo {views.names[nearest]}."
         frame = model.render_view(cam2world)
-        shot = picture_choices.Shot(frame, model.geometry.depth_range, photo)
+        shot = picture_choices.Shot(frame, shared.background(), photo)
+        if choice in picture_choices.DEPTHS:
+            near, far = shot.depth_range(lens)
+            self._range.content = f"Depth: {near:.3g} (yellow) to {far:.3g} (blue) world units"
         self._send(picture_choices.draw(choice, shot, lens, canvas))
         self._show_speed(started)
 

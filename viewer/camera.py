@@ -16,8 +16,6 @@ from scipy.spatial.transform import Rotation
 
 from data_util import BORDER, SceneIntrinsics
 
-NEUTRAL = 225  # the gray level around the picture
-
 
 class Lens(NamedTuple):
     """The pinhole camera of square pictures, in their pixels; the first pixel spans 0 to 1."""
@@ -93,8 +91,9 @@ def compose(
     place: Place,
     canvas: Canvas,
     most: int,
+    background: UInt8[np.ndarray, "3"],
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture, smoothly scaled, at its place on a neutral canvas.
+    """The picture, smoothly scaled, at its place on a canvas of the colour `background`.
 
     The result has the canvas's aspect ratio. It is smaller than the canvas if the picture's side
     would exceed `most` pixels there: the browser enlarges it.
@@ -109,12 +108,18 @@ def compose(
     size = (max(1, int(np.diff(edges_x)[0])), max(1, int(np.diff(edges_y)[0])))
     shrinks = size[0] < picture.shape[1]
     scaled = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    result = np.full((height, width, 3), NEUTRAL, np.uint8)
+    result = np.tile(background, (height, width, 1))
     left = edges_x[0]
     top = edges_y[0]
     shown = result[max(0, top) : max(0, top + size[1]), max(0, left) : max(0, left + size[0])]
     shown[:] = scaled[max(0, -top) :, max(0, -left) :][: shown.shape[0], : shown.shape[1]]
     return result
+
+
+def edge_color(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "3"]:
+    """The median colour along a picture's edges, so that what lies around it hardly stands out."""
+    edges = [picture[0], picture[-1], picture[:, 0], picture[:, -1]]
+    return np.median(np.concatenate(edges), axis=0).astype(np.uint8)
 
 
 def depth_on_image(depth: Float[np.ndarray, "m m"], sidelength: int) -> Float[np.ndarray, "s s"]:

@@ -4,18 +4,18 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from data_util import color_depth, crop_border
 from dataio import Scene
 from evaluation.picture_grid import GAP, to_uint8
 from evaluation.render import Frame
 from viewer.camera import (
-    NEUTRAL,
     Canvas,
     Lens,
     compose,
     depth_on_image,
+    edge_color,
     fitting_fov,
     place_on_canvas,
 )
@@ -25,8 +25,10 @@ DEPTH = "Depth"
 BESIDE_DEPTH = "Colour beside depth"
 BESIDE_PHOTO = "Render beside nearest photo"
 NOTHING = "Nothing"
+DEPTHS = {DEPTH, BESIDE_DEPTH}
 # Two pictures side by side: what the browser draws falls on neither
 PAIRS = {BESIDE_DEPTH, BESIDE_PHOTO}
+SEPARATOR = 225  # the gray level between them
 MAX_PIXELS = 512  # a side to which a smaller picture is enlarged here; the browser does the rest
 
 
@@ -38,32 +40,49 @@ def choices(has_depth: bool, has_photos: bool) -> list[str]:
 
 
 class Shot(NamedTuple):
-    """What can be shown of a pose: the frame, the depths that its colours span (world units), and
-    the nearest training photo, if it is wanted."""
+    """What can be shown of a pose: the frame, the colour around it, and the nearest training photo,
+    if it is wanted."""
 
     frame: Frame
-    depth_range: tuple[float, float]
+    background: UInt8[np.ndarray, "3"]
     photo: UInt8[np.ndarray, "s s 3"] | None = None
 
+    def depth(self, lens: Lens) -> Float[np.ndarray, "s s"]:
+        """Depth in world units, at the size of the image and without its border."""
+        return crop_border(depth_on_image(self.frame.depth, lens.sidelength))
+
+    def depth_range(self, lens: Lens) -> tuple[float, float]:
+        """The nearest and the farthest depth in view, but for a hundredth of the pixels at both
+        ends: what the colours span."""
+        nearest, farthest = np.percentile(self.depth(lens), (1, 99))
+        return float(nearest), float(farthest)
+
     def colored_depth(self, lens: Lens) -> UInt8[np.ndarray, "s s 3"]:
-        """The depth in colours, at the size of the image and without its border."""
-        depth = crop_border(depth_on_image(self.frame.depth, lens.sidelength))
-        return color_depth(depth, *self.depth_range)
+        """The depth in colours."""
+        return color_depth(self.depth(lens), *self.depth_range(lens))
 
 
 def draw(choice: str, shot: Shot, lens: Lens, canvas: Canvas) -> UInt8[np.ndarray, "h w 3"]:
     """The chosen picture, scaled to the canvas. Pairs share it half and half."""
     if choice == DEPTH:
-        return _fit(shot.colored_depth(lens), lens, canvas)
+        return _draw_depth(shot, lens, canvas)
     color = to_uint8(shot.frame.image)
     if choice not in PAIRS:
-        return _fit(color, lens, canvas)
-    other = shot.colored_depth(lens) if choice == BESIDE_DEPTH else shot.photo
+        return _fit(color, lens, canvas, shot.background)
     half = Canvas(max(1, canvas.width // 2), canvas.height)
-    pair = np.concatenate([_fit(color, lens, half), _fit(other, lens, half)], axis=1)
+    if choice == BESIDE_DEPTH:
+        other = _draw_depth(shot, lens, half)
+    else:
+        other = _fit(shot.photo, lens, half, shot.background)
+    pair = np.concatenate([_fit(color, lens, half, shot.background), other], axis=1)
     middle = pair.shape[1] // 2
-    pair[:, middle - GAP // 2 : middle + GAP // 2] = NEUTRAL
+    pair[:, middle - GAP // 2 : middle + GAP // 2] = SEPARATOR
     return pair
+
+
+def _draw_depth(shot: Shot, lens: Lens, canvas: Canvas) -> UInt8[np.ndarray, "h w 3"]:
+    colors = shot.colored_depth(lens)
+    return _fit(colors, lens, canvas, edge_color(colors))
 
 
 def photo(views: Scene, view: int) -> UInt8[np.ndarray, "s s 3"]:
@@ -81,11 +100,15 @@ def depth_legend(width: int = 256, height: int = 16) -> UInt8[np.ndarray, "h w 3
 
 
 def _fit(
-    picture: UInt8[np.ndarray, "s s 3"], lens: Lens, canvas: Canvas
+    picture: UInt8[np.ndarray, "s s 3"],
+    lens: Lens,
+    canvas: Canvas,
+    background: UInt8[np.ndarray, "3"],
 ) -> UInt8[np.ndarray, "h w 3"]:
     return compose(
         picture,
         place_on_canvas(lens, fitting_fov(lens, canvas), canvas),
         canvas,
         max(MAX_PIXELS, lens.sidelength),
+        background,
     )

@@ -10,9 +10,10 @@ from jaxtyping import Float, UInt8
 
 from evaluation.export import MAX_VIEWS, fuse_frames
 from evaluation.fusion import Cloud
-from evaluation.picture_grid import evenly_spread
+from evaluation.picture_grid import evenly_spread, to_uint8
 from evaluation.trained import TrainedModel
 from util import one_line
+from viewer.camera import edge_color
 from viewer.features import FeatureCloud, feature_cloud
 from viewer.renderer import Renderer
 from viewer.scene import SceneInView
@@ -30,6 +31,7 @@ class Shared:
     logging_root: Path
     points: tuple[Float[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"]] | None
     curves: Curves | None
+    _background: tuple[TrainedModel, UInt8[np.ndarray, "3"]] | None = None
     _features: tuple[TrainedModel, FeatureCloud] | None = None
     _surface: tuple[TrainedModel, Cloud] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -46,6 +48,15 @@ class Shared:
         step = "" if self.model.step is None else f", step {self.model.step:,}"
         root = self.scene.root.resolve()
         return f"**{one_line((root.parent if root.name == 'train' else root).name)}**{step}"
+
+    def background(self) -> UInt8[np.ndarray, "3"]:
+        """The colour to show around the model's pictures: that of the first view's edges. For the
+        rendering thread."""
+        model = self.model
+        if self._background is None or self._background[0] is not model:
+            first = model.render_view(self.scene.views.cam2world[self.scene.first])
+            self._background = model, edge_color(to_uint8(first.image))
+        return self._background[1]
 
     def features(self) -> FeatureCloud:
         """What the grid of the model has learned, computed once for all browsers."""

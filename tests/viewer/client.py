@@ -4,7 +4,9 @@ import http.client
 import time
 from contextlib import contextmanager
 
+import cv2
 import msgspec.msgpack
+import numpy as np
 import viser
 import websockets.sync.client
 import zstandard
@@ -48,8 +50,9 @@ class Client:
         self.socket = socket
         self.controls: dict[str, dict] = {}
         self.texts: list[str] = []  # of all messages
+        self.picture: np.ndarray | None = None  # the newest, RGB
 
-    def look(self, position=(0.0, 0.0, -2.0)) -> None:
+    def look(self, position=(0.0, 0.0, -2.0), width=64) -> None:
         """Sends where the camera is; the first time, the viewer counts this client as connected."""
         self.send(
             "ViewerCameraMessage",
@@ -59,7 +62,7 @@ class Client:
             near=0.01,
             far=100.0,
             image_height=64,
-            image_width=64,
+            image_width=width,
             look_at=(0.0, 0.0, 0.0),
             up_direction=(0.0, -1.0, 0.0),
         )
@@ -82,6 +85,9 @@ class Client:
             if "uuid" in message and isinstance(message.get("props"), dict):
                 self.controls[message["uuid"]] = {"type": message["type"], **message["props"]}
                 self.controls[message["uuid"]]["value"] = message.get("value")
+            elif message["type"] == "BackgroundImageMessage" and message["rgb_data"]:
+                data = np.frombuffer(message["rgb_data"], np.uint8)
+                self.picture = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
             elif message["type"] == "GuiUpdateMessage" and message["uuid"] in self.controls:
                 self.controls[message["uuid"]].update(message["updates"])
         return True

@@ -17,23 +17,8 @@ from viewer.__main__ import build_parser
 from viewer.access import origin
 from viewer.browser import Browser
 from viewer.path_tab import MAX_NAME_BYTES, file_name
-from viewer.session import Address, Session
 
 PREVIEWS = 33  # one more than viser has threads
-
-
-@pytest.fixture
-def serve(viewed, tmp_path):
-    """`serve(host, origins)` serves on a free port until the test ends, and returns the session."""
-    with contextlib.ExitStack() as stack:
-
-        def start(host="127.0.0.1", origins=()):
-            logs = tmp_path / "logs"
-            session = Session(viewed.scene, viewed.model, None, logs, Address(host, 0, origins))
-            stack.callback(session.close)
-            return session
-
-        yield start
 
 
 @pytest.mark.parametrize(

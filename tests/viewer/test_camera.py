@@ -10,11 +10,11 @@ from geometry.cameras import scene_axes
 from geometry.coverage import world2pixels
 from tests.conftest import look_at_origin
 from viewer.camera import (
-    NEUTRAL,
     Canvas,
     Place,
     compose,
     depth_on_image,
+    edge_color,
     fitting_fov,
     lens_of,
     place_on_canvas,
@@ -29,6 +29,7 @@ OFF_CENTER = SceneIntrinsics(
     300.0, 170.0, 90.0, (0.0, 0.0, 0.0), 1.0, 1.0, 240, 320
 )  # is cropped to a square, too
 LENSES = [CENTERED, OFF_CENTER]
+AROUND = np.array([200, 220, 240], np.uint8)
 
 
 @pytest.mark.parametrize("canvas", CANVASES)
@@ -70,10 +71,10 @@ def test_composed_picture_is_undistorted_and_at_its_place(where, most):
     size = 54
     picture = np.full((size, size, 3), 255, np.uint8)
     cv2.circle(picture, (30, 22), 10, (0, 0, 0), -1, cv2.LINE_AA)
-    result = compose(picture, where, canvas, most)
+    result = compose(picture, where, canvas, most, AROUND)
     ratio = min(1, most / where.side)
     assert result.shape[1] / canvas.width == pytest.approx(ratio, abs=1 / canvas.height)
-    rows, columns = np.nonzero(result.mean(axis=2) < NEUTRAL / 2)
+    rows, columns = np.nonzero(result.mean(axis=2) < 100)
     scale = where.side / size * ratio
     center = (np.array([30.5, 22.5]) * where.side / size + where[:2]) * ratio
     np.testing.assert_allclose([columns.mean() + 0.5, rows.mean() + 0.5], center, atol=1.1)
@@ -81,16 +82,21 @@ def test_composed_picture_is_undistorted_and_at_its_place(where, most):
         [np.ptp(columns) + 1, np.ptp(rows) + 1], 21 * scale, atol=1.5 + 0.1 * scale
     )
     outside = result[:, : max(0, int(where.left * ratio) - 1)]
-    assert (outside == NEUTRAL).all()
+    assert (outside == AROUND).all()
 
 
 def test_enlarging_is_smooth():
     picture = np.zeros((54, 54, 3), np.uint8)
     picture[:, 27:] = 240
-    enlarged = compose(picture, Place(0.0, 0.0, 540.0), Canvas(540, 540), 540)[270, :, 0].astype(
-        int
-    )
-    assert np.abs(np.diff(enlarged)).max() < 60  # nearest neighbour would jump by 240
+    enlarged = compose(picture, Place(0.0, 0.0, 540.0), Canvas(540, 540), 540, AROUND)
+    steps = np.diff(enlarged[270, :, 0].astype(int))
+    assert np.abs(steps).max() < 60  # nearest neighbour would jump by 240
+
+
+def test_the_colour_of_a_pictures_edges_is_that_of_most_of_them():
+    picture = np.tile(AROUND, (54, 54, 1))
+    picture[10:, 20:40] = 0  # an object that reaches the lower edge
+    np.testing.assert_array_equal(edge_color(picture), AROUND)
 
 
 def test_depth_lies_on_the_image_as_the_map_samples_it():
