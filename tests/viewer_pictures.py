@@ -47,16 +47,16 @@ def main(address: str, folder: Path) -> None:
         frames[0].save(
             folder / "viewer.gif", save_all=True, append_images=frames[1:], duration=120, loop=0
         )
-        window.page.get_by_label("Learned features").check()
+        window.page.get_by_label("Features").check()
         window.choose(picture_choices.NOTHING)
         window.page.wait_for_timeout(20_000)
         take("viewer_features")
-        window.page.get_by_label("Learned features").uncheck()
-        window.page.get_by_label("Learned surface").check()
+        window.page.get_by_label("Features").uncheck()
+        window.page.get_by_label("Surface").check()
         window.page.get_by_role("button", name="Download surface (PLY)").wait_for()
         window.page.wait_for_timeout(5_000)
         take("viewer_surface")
-        window.page.get_by_label("Learned surface").uncheck()
+        window.page.get_by_label("Surface").uncheck()
         window.choose(picture_choices.COLOR)
         window.tab("Path")
         for turn in range(4):

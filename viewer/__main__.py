@@ -9,7 +9,6 @@ import logging
 import signal
 import sys
 import threading
-import warnings
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,8 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stopped = threading.Event()
     for end in (signal.SIGINT, signal.SIGTERM):
         signal.signal(end, lambda *_: stopped.set())
-    # What was sent to a browser that left, and requests that are none
-    warnings.filterwarnings("ignore", "Queued a .* on a closed connection")
+    # Requests that are none
     logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
     return exit_code(PROG, lambda: serve(args, stopped))
 

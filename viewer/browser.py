@@ -11,9 +11,10 @@ from data_util import nearest_views
 from viewer import picture_choices
 from viewer.actions import Actions
 from viewer.camera import Canvas, fitting_fov, to_cam2world
+from viewer.notices import Notice
 from viewer.path_tab import PathTab
 from viewer.renderer import Stopped
-from viewer.scene import farthest_orbit
+from viewer.scene import farthest_orbit, sees_grid
 from viewer.scene_objects import ROOT, add_box, add_cameras, add_points
 from viewer.shared import Shared
 from viewer.surface import SurfaceControls
@@ -23,6 +24,20 @@ JPEG_QUALITY = 90
 MAX_CANVAS = 20_000  # pixels a side
 SPEED_EVERY = 0.5  # seconds between updates of the frame rate that is shown
 MIN_VISIBILITY = 0.5
+SLOW = 0.5  # seconds; a picture that takes longer is announced
+HINT = "Drag to turn, scroll to go nearer."
+COMPUTING = "Computing …"
+KEYS = """
+| | |
+|:--|:--|
+| drag | turn around the grid |
+| right-drag | shift |
+| scroll | nearer, farther |
+| W S | forward, back |
+| A D | left, right |
+| E Q | up, down |
+| ← → ↑ ↓ | turn around the grid |
+"""
 
 
 class Browser:
@@ -34,6 +49,10 @@ class Browser:
         self.shared = shared
         self._drawn_at: deque[float] = deque(maxlen=30)
         self._speed_shown_at = 0.0
+        self._is_slow = False
+        self._drawn_model = None
+        self._out_of_sight = Notice(client)
+        self._computing = Notice(client)
         self.actions = Actions()
         self._root = client.scene.add_frame(ROOT, show_axes=False)
         self._objects: dict[str, viser.SceneNodeHandle] = {}
@@ -72,7 +91,7 @@ class Browser:
         gui.configure_theme(show_logo=False, show_share_button=False)
         gui.main_panel.dock_right()
         self._title = gui.add_markdown(shared.title())
-        self._speed = gui.add_markdown("Drag to turn, scroll to go nearer.")
+        self._speed = gui.add_markdown(COMPUTING)
         tabs = gui.add_tab_group()
         with tabs.add_tab("View"):
             self._add_view_controls(gui)
@@ -95,6 +114,9 @@ class Browser:
         self._legend = gui.add_image(picture_choices.depth_legend(), visible=False)
         self._range = gui.add_markdown("", visible=False)
         self._caption = gui.add_markdown("", visible=False)
+        gui.add_button("Back to the start", hint="the first view").on_click(
+            self.actions.callback(self._go_to_start)
+        )
         self._add_switch("Grid box", False, lambda: add_box(api, scene))
         self._add_switch("Cameras", False, lambda: add_cameras(api, scene))
         if self.shared.points is not None:
@@ -106,25 +128,32 @@ class Browser:
                 ),
             )
         self._features = gui.add_checkbox(
-            "Learned features",
+            "Features",
             initial_value=False,
             visible=model.learns_depth,
             hint=(
-                "voxels of the persistent volume where visibility is high, coloured by three "
-                "principal components"
+                "what the persistent volume has learned: its voxels where visibility is high, "
+                "coloured by three principal components"
             ),
         )
         self._least = gui.add_slider(
-            "Least visibility",
+            "Visibility",
             min=0.02,
             max=0.98,
             step=0.02,
             initial_value=MIN_VISIBILITY,
             visible=False,
+            hint="the least that a voxel needs, as a share of the highest",
         )
         for control in (self._features, self._least):
             control.on_update(self.actions.callback(self._show_features))
         self._surface = SurfaceControls(self.client, self.shared, self.actions)
+        with gui.add_folder("Mouse and keys", expand_by_default=False):
+            gui.add_markdown(KEYS)
+
+    def _go_to_start(self) -> None:
+        scene = self.shared.scene
+        self._path.look_from(scene.views.cam2world[scene.first], keep_up=True)
 
     def _add_switch(self, label: str, on: bool, add: Callable[[], viser.SceneNodeHandle]) -> None:
         """A checkbox that shows what `add` makes, which is made when it is first needed."""
@@ -156,11 +185,15 @@ class Browser:
         if old := self._objects.pop("features", None):
             old.remove()
         if shown:
+            if not self.shared.knows_features():
+                self._computing.show(COMPUTING, "what the grid has learned", loading=True)
             try:
                 cloud = self.shared.features().above(self._least.value)
                 scene = self.shared.scene
             except Stopped:
                 return  # the viewer ends
+            finally:
+                self._computing.hide()
             if self._features_of == wanted:  # not changed while they were computed
                 self._objects["features"] = add_points(
                     self.client.scene,
@@ -188,6 +221,11 @@ class Browser:
             return
         started = time.monotonic()
         cam2world = to_cam2world(camera.wxyz, camera.position)
+        # The volume of a new model is inpainted first
+        announced = self._is_slow or model is not self._drawn_model
+        if announced:
+            self._speed.content = COMPUTING
+            self.client.flush()
         photo = None
         if choice == picture_choices.BESIDE_PHOTO:
             views = shared.scene.views
@@ -200,13 +238,18 @@ class Browser:
             near, far = shot.depth_range(lens)
             self._range.content = f"Depth: {near:.3g} (yellow) to {far:.3g} (blue) world units"
         self._send(picture_choices.draw(choice, shot, lens, canvas))
-        self._show_speed(started)
+        self._drawn_model = model
+        self._show_speed(started, announced)
+        if sees_grid(cam2world[None], shared.scene, model)[0]:
+            self._out_of_sight.hide()
+        else:
+            self._out_of_sight.show("Nothing is in sight", "Back to the start, in the tab View.")
 
     def _send(self, picture: np.ndarray) -> None:
         self.client.scene.set_background_image(picture, format="jpeg", jpeg_quality=JPEG_QUALITY)
         self.client.flush()
 
-    def _show_speed(self, started: float) -> None:
+    def _show_speed(self, started: float, announced: bool) -> None:
         now = time.monotonic()
         if self._drawn_at and now - self._drawn_at[-1] > 1:  # the camera stood still
             self._drawn_at.clear()
@@ -215,3 +258,6 @@ class Browser:
             rate = (len(self._drawn_at) - 1) / (now - self._drawn_at[0])
             self._speed.content = f"{rate:.0f} pictures/s, each in {1000 * (now - started):.0f} ms"
             self._speed_shown_at = now
+        elif announced:
+            self._speed.content = HINT
+        self._is_slow = now - started > SLOW

@@ -20,6 +20,7 @@ from viewer.paths import (
     save_path,
     saved_paths,
 )
+from viewer.scene import orbit_center
 from viewer.scene_objects import ROOT, add_camera
 from viewer.shared import Shared
 
@@ -127,7 +128,7 @@ class PathTab:
         action = self._edit.value
         last = len(self.keyframes) - 1
         if action == GO:
-            self._look_from(self.keyframes[index], keep_up=True)
+            self.look_from(self.keyframes[index], keep_up=True)
             return
         keyframe = self.keyframes.pop(index)
         if action != DELETE:
@@ -166,18 +167,13 @@ class PathTab:
 
     # The camera
 
-    def _look_from(self, cam2world: np.ndarray, keep_up: bool) -> None:
+    def look_from(self, cam2world: np.ndarray, keep_up: bool) -> None:
         """Moves the browser's camera. `keep_up` leaves what orbits turn about as it is."""
         camera = self.client.camera
-        position = cam2world[:3, 3]
-        distance = max(
-            float((self.shared.scene.origin - position) @ cam2world[:3, 2]),
-            0.1 * self.shared.scene.intrinsics.scale,
-        )
         with self.client.atomic():
             camera.up_direction = self.shared.scene.up if keep_up else -cam2world[:3, 1]
-            camera.position = position
-            camera.look_at = position + distance * cam2world[:3, 2]
+            camera.position = cam2world[:3, 3]
+            camera.look_at = orbit_center(cam2world, self.shared.scene)
 
     def _play_or_stop(self) -> None:
         if self._playing:
@@ -195,13 +191,13 @@ class PathTab:
                 frame = int((time.monotonic() - started) * FRAMES_PER_SECOND)
                 if frame >= len(poses):
                     break
-                self._look_from(poses[frame], keep_up=False)
+                self.look_from(poses[frame], keep_up=False)
                 time.sleep(1 / FRAMES_PER_SECOND)
         finally:
             self._playing = False
             self._preview.label = "Preview"
             if not self.closed:
-                self._look_from(poses[min(frame, len(poses) - 1)], keep_up=True)
+                self.look_from(poses[min(frame, len(poses) - 1)], keep_up=True)
                 for node in self._drawn:
                     node.visible = True
 

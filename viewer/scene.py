@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from data_util import SceneIntrinsics
 from dataio import Scene
 from evaluation.trained import Checkpoint, TrainedModel, read_checkpoint
 from geometry.cameras import scene_axes
+from geometry.coverage import Grid, frustum_meets_grid
 from util import InputError
 from viewer.camera import Lens, lens_of
 
@@ -84,6 +85,25 @@ def first_view(
     elevation = np.arcsin(np.clip(forward @ up, -1, 1))
     return int(
         np.lexsort([np.abs(elevation - np.median(elevation)), np.round(off_axis + roll, 2)])[0]
+    )
+
+
+def orbit_center(cam2world: Float[np.ndarray, "4 4"], scene: SceneInView) -> Float[np.ndarray, "3"]:
+    """The point on a camera's viewing axis nearest to the grid's center: orbits turn around it."""
+    position = cam2world[:3, 3]
+    forward = cam2world[:3, 2]
+    distance = max(float((scene.origin - position) @ forward), 0.1 * scene.intrinsics.scale)
+    return position + distance * forward
+
+
+def sees_grid(
+    cam2world: Float[np.ndarray, "views 4 4"], scene: SceneInView, model: TrainedModel
+) -> Bool[np.ndarray, "views"]:
+    """Whether anything of the grid is in sight from each pose, before the last depth plane."""
+    return frustum_meets_grid(
+        cam2world,
+        scene.intrinsics.pinhole(scene.lens.sidelength),
+        Grid(scene.origin, scene.intrinsics.scale, model.geometry.near_plane),
     )
 
 

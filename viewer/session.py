@@ -15,7 +15,7 @@ from util import InputError
 from viewer.access import Access, guarding, refuses_strangers
 from viewer.browser import Browser
 from viewer.renderer import Renderer
-from viewer.scene import SceneInView
+from viewer.scene import SceneInView, orbit_center
 from viewer.scene_objects import points_file
 from viewer.shared import Shared
 from viewer.training_tab import Curves
@@ -78,19 +78,16 @@ class Session:
     def _set_first_view(self) -> None:
         scene = self.shared.scene
         cam2world = scene.views.cam2world[scene.first]
-        position = cam2world[:3, 3]
-        forward = cam2world[:3, 2]
-        # The point on the viewing axis nearest to the grid's center: orbits turn around it.
-        distance = max(float((scene.origin - position) @ forward), 0.1 * scene.intrinsics.scale)
         self.server.scene.set_up_direction(scene.up)
         camera = self.server.initial_camera
         camera.up = scene.up
-        camera.position = position
-        camera.look_at = position + distance * forward
+        camera.position = cam2world[:3, 3]
+        camera.look_at = orbit_center(cam2world, scene)
         camera.near = 0.01 * scene.intrinsics.scale
         camera.far = 1000 * scene.intrinsics.scale
 
     def _connected(self, client: viser.ClientHandle) -> None:
+        drop_late_messages(client)
         browser = self._browsers[client.client_id] = Browser(client, self.shared)
         if client.client_id not in self.server.get_clients():  # it has left meanwhile
             self._disconnected(client)
@@ -105,6 +102,23 @@ class Session:
     def _draw(self, client: int) -> None:
         if browser := self._browsers.get(client):
             browser.draw()
+
+
+def drop_late_messages(client: viser.ClientHandle) -> None:
+    """Makes what is sent to a browser that has left go nowhere.
+
+    A picture or a list is on its way when a browser leaves, which viser warns of and keeps.
+    """
+    connection = client.gui._websock_interface
+    queue_message = connection.queue_message
+
+    def queue_for_those_here(message: object) -> None:
+        buffer = connection.get_message_buffer()
+        if not buffer.done:
+            with buffer.sanctioned_dead_writes():  # it may leave at this very moment
+                queue_message(message)
+
+    connection.queue_message = queue_for_those_here
 
 
 def start_server(host: str, port: int, access: Access) -> Server:

@@ -58,11 +58,15 @@ class Shared:
             self._background = model, edge_color(to_uint8(first.image))
         return self._background[1]
 
+    def knows_features(self) -> bool:
+        """Whether `features` takes no time."""
+        return self._features is not None and self._features[0] is self.model
+
     def features(self) -> FeatureCloud:
         """What the grid of the model has learned, computed once for all browsers."""
         with self._lock:
             model = self.model
-            if self._features is None or self._features[0] is not model:
+            if not self.knows_features():
                 self._features = model, feature_cloud(model, self.scene, self.renderer.run)
             return self._features[1]
 

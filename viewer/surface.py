@@ -21,10 +21,10 @@ class SurfaceControls:
         self._cloud = None
         self._points: viser.PointCloudHandle | None = None
         self._switch = client.gui.add_checkbox(
-            "Learned surface",
+            "Surface",
             initial_value=False,
             visible=shared.model.learns_depth,
-            hint="points on which the learned depth of many views agrees; takes some seconds",
+            hint="points on which the learned depth of many views agrees",
         )
         self._progress = client.gui.add_progress_bar(0, visible=False)
         self._state = client.gui.add_markdown("", visible=False)
@@ -43,6 +43,8 @@ class SurfaceControls:
         if not self._switch.value:
             return
         model = self._model = self.shared.model
+        self._state.content = "Computing …"
+        self._state.visible = True
         self._progress.value = 0
         self._progress.visible = True
         try:

@@ -49,6 +49,7 @@ class Client:
     def __init__(self, socket: websockets.sync.client.ClientConnection):
         self.socket = socket
         self.controls: dict[str, dict] = {}
+        self.messages: list[dict] = []
         self.texts: list[str] = []  # of all messages
         self.picture: np.ndarray | None = None  # the newest, RGB
 
@@ -81,6 +82,7 @@ class Client:
             zstandard.ZstdDecompressor().decompress(data[16 : 16 + size])
         )
         for message in content["messages"]:
+            self.messages.append(message)
             self.texts.append(repr(message))
             if "uuid" in message and isinstance(message.get("props"), dict):
                 self.controls[message["uuid"]] = {"type": message["type"], **message["props"]}
@@ -111,6 +113,10 @@ class Client:
         """Clicks a button, or sets what `updates` say of another control."""
         uuid = self.wait_for(lambda client: client.control(label))
         self.send("GuiUpdateMessage", uuid=uuid, updates=updates or {"value": True})
+
+    def received(self, kind: str) -> list[dict]:
+        """All messages of a kind until now."""
+        return [message for message in self.messages if message["type"] == kind]
 
     def text(self) -> str:
         """All text that the controls show now."""

@@ -242,3 +242,16 @@ def test_a_click_before_all_is_ready_is_done_after(serve, monkeypatch, capfd):
 
         client.wait_for(legend_is_shown)
     assert capfd.readouterr().err == ""
+
+
+def test_what_is_sent_to_a_browser_that_left_goes_nowhere(serve, recwarn):
+    """viser would warn of it, and keep it."""
+    session = serve()
+    with connected(session.server.get_port()) as client:
+        client.wait_for(lambda client: client.picture is not None)
+        (browser,) = session._browsers.values()
+    while session.server.get_clients():
+        time.sleep(0.01)
+    browser.refresh()
+    browser.draw()
+    assert [str(warning.message) for warning in recwarn] == []

@@ -253,7 +253,7 @@ def test_the_printed_address_of_a_viewer_for_other_machines_opens_it(chromium, v
 def test_learned_features_are_shown_as_points(window):
     window.choose(picture_choices.NOTHING)
     empty = window.look()
-    window.page.get_by_label("Learned features").check()
+    window.page.get_by_label("Features").check()
 
     def drawn(shot):
         return (np.abs(shot.astype(int) - empty).max(axis=2) > 30).mean()
@@ -262,7 +262,7 @@ def test_learned_features_are_shown_as_points(window):
     assert (
         len(np.unique((points[points.max(axis=2) > points.min(axis=2) + 40] // 64), axis=0)) > 8
     )  # many colours
-    window.page.get_by_label("Learned features").uncheck()
+    window.page.get_by_label("Features").uncheck()
     window.wait_for(lambda shot: drawn(shot) == 0)
     window.page.get_by_label("Cameras").check()
     window.wait_for(lambda shot: drawn(shot) > 0.01)
@@ -274,8 +274,8 @@ def test_features_that_are_wanted_while_the_viewer_ends_are_no_error(
     session = Session(viewed.scene, viewed.model, None, tmp_path / "logs", Address("127.0.0.1", 0))
     window = Window(chromium, session.address)
     session.shared.renderer.stop()
-    window.page.get_by_label("Learned features").check()
-    window.wait_for_text("Least visibility")
+    window.page.get_by_label("Features").check()
+    window.wait_for_text("Visibility")
     window.close()
     session.close()
     assert capfd.readouterr().err == ""
@@ -284,7 +284,7 @@ def test_features_that_are_wanted_while_the_viewer_ends_are_no_error(
 def test_learned_surface_is_shown_and_downloaded(window, tmp_path):
     window.choose(picture_choices.NOTHING)
     empty = window.look()
-    window.page.get_by_label("Learned surface").check()
+    window.page.get_by_label("Surface").check()
     with window.page.expect_download() as download:
         window.click("Download surface (PLY)")
     download.value.save_as(tmp_path / "surface.ply")
@@ -293,7 +293,7 @@ def test_learned_surface_is_shown_and_downloaded(window, tmp_path):
     shown = window.wait_for(
         lambda shot: (np.abs(shot.astype(int) - empty).max(axis=2) > 30).mean() > 0.01
     )
-    window.page.get_by_label("Learned surface").uncheck()
+    window.page.get_by_label("Surface").uncheck()
     window.wait_for(lambda shot: np.array_equal(shot, empty))
     assert not np.array_equal(shown, empty)
 
