@@ -52,6 +52,7 @@ PARTS = {
 OPTIONS = {declared.name: declared for part in PARTS for declared in fields(part)}
 DEFAULTS = {name: default_of(declared) for name, declared in OPTIONS.items()}
 ARCHITECTURE = {declared.name for declared in fields(Architecture)} | {"model"}
+OF_A_TEST = [declared.name for declared in fields(Testing) if declared.name != "train_root"]
 FREE_ON_RESUME = inherited(OPTIONS.values(), "resume", "changeable", "not inherited")
 
 Options = TrainingOptions | EvaluationOptions
@@ -207,10 +208,9 @@ def check_combination(given: dict[str, Any]) -> None:
         and given.get("model") not in UNTRAINED
     ):
         raise InputError("--checkpoint is required to test")
-    if given["train_test"] == "train" and given.get("lpips"):
-        raise InputError("--lpips measures a test; training does not take it")
-    if given["train_test"] == "train" and "cycle_spin" in given:
-        raise InputError("--cycle_spin renders a test; training does not take it")
+    for name in OF_A_TEST:
+        if given["train_test"] == "train" and name in given:
+            raise InputError(f"--{name} is for a test; training does not take it")
     if given["train_test"] == "test" and given.get("resume"):
         raise InputError("--resume continues training; a test takes --checkpoint")
 

@@ -28,7 +28,14 @@ from evaluation.metrics import (
     mean_metrics,
     measure_depth,
 )
-from evaluation.output import RenderedPath, write_comparison, write_frames
+from evaluation.output import (
+    MAX_VIDEO_SIDELENGTH,
+    RenderedPath,
+    VideoLook,
+    frames_per_second,
+    write_comparison,
+    write_frames,
+)
 from evaluation.render import (
     Neighbors,
     cycle_spun,
@@ -72,6 +79,19 @@ class Testing:
         metavar="N",
         type=number(int, 1),
     )
+    video_sidelength: int | None = option(
+        None,
+        "in a test, smoothly enlarge the video's images to N pixels a side, at most "
+        f"{MAX_VIDEO_SIDELENGTH} (default: the frames' size)",
+        resume="not inherited",
+        metavar="N",
+        type=int,
+    )
+    video_depth: bool = option(
+        False,
+        "in a test, show depth beside the image in the video",
+        resume="not inherited",
+    )
 
 
 @dataclass(frozen=True)
@@ -97,6 +117,7 @@ def test(options: EvaluationOptions, checkpoint: dict | None, ranks: Ranks = ALO
         check_cycle_spin(options)
         set_arithmetic(machine.precision, device, machine.deterministic)
         scene, geometry = load_test_scene(run.data_root, options.architecture, options.scene)
+        look = video_look(options, len(scene))
         neighbors = load_neighbors(
             scene,
             options.testing.train_root,
@@ -134,7 +155,7 @@ def test(options: EvaluationOptions, checkpoint: dict | None, ranks: Ranks = ALO
             )
     frames = render_path(model, scene.poses(device), neighbors, machine.precision, ranks)
     rendered = RenderedPath(frames, len(scene), geometry.depth_range)
-    metrics, depth = write_frames(folder, rendered, measure, ranks)
+    metrics, depth = write_frames(folder, rendered, measure, ranks, look)
     if not ranks.first:
         return 0
     if measure is not None:
@@ -179,6 +200,24 @@ def check_cycle_spin(options: EvaluationOptions) -> None:
             f"--cycle_spin {spin}: must divide the {enlargement} image pixels along a pixel of the "
             "feature map, since images are shifted back by whole pixels"
         )
+
+
+def video_look(options: EvaluationOptions, views: int) -> VideoLook:
+    """How the video of so many views looks. Raises `InputError` where that cannot be."""
+    testing = options.testing
+    frame = options.architecture.img_sidelength - 2 * BORDER
+    sidelength = testing.video_sidelength
+    most = max(frame, MAX_VIDEO_SIDELENGTH)
+    if sidelength is not None and (sidelength % 2 or not frame <= sidelength <= most):
+        raise InputError(
+            f"--video_sidelength {sidelength}: must be an even number from {frame}, the frames' "
+            f"own, to {most}"
+        )
+    if testing.video_depth and options.model != "deepvoxels":
+        raise InputError(f"--video_depth: --model {options.model} has no depth")
+    if testing.video_depth and options.architecture.no_occlusion_net:
+        raise InputError("--video_depth: a model with --no_occlusion_net has no depth")
+    return VideoLook(sidelength, testing.video_depth, frames_per_second(views))
 
 
 def load_test_scene(

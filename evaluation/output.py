@@ -8,15 +8,16 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from data_util import load_image, write_image
 from dataio import Scene
 from evaluation.metrics import true_image
-from evaluation.picture_grid import depth_pictures, enlarge, evenly_spread, picture_grid, to_uint8
+from evaluation.picture_grid import depth_pictures, evenly_spread, picture_grid, to_uint8
 from evaluation.render import VIEWS_AT_ONCE, Frame
-from evaluation.video_writer import VideoWriter
+from evaluation.video_writer import FRAMES_PER_SECOND, VideoWriter
 from machine.installed import is_installed
 from machine.progress import Progress
 from machine.ranks import ALONE, Ranks
@@ -24,8 +25,22 @@ from util import new_file
 
 WRITERS = 4  # threads that write and measure frames while the next ones are rendered
 MAX_WAITING = 16  # frames that wait for them, which bounds memory
-VIDEO_SIDELENGTH = 256  # about
+MAX_VIDEO_SIDELENGTH = 720  # to which a video may be enlarged
+MIN_FRAMES_PER_SECOND = 2.0
+VIDEO_SECONDS = 8  # of a path of few views, which are shown for longer
 COMPARED_VIEWS = 5
+
+
+class VideoLook(NamedTuple):
+    """How a video looks. sidelength: pixels to which images are smoothly enlarged, an even number;
+    None for the frames' own size. depth: whether depth stands beside the image, in colours."""
+
+    sidelength: int | None = None
+    depth: bool = False
+    frames_per_second: float = FRAMES_PER_SECOND
+
+
+PLAIN = VideoLook()
 
 
 class RenderedPath(NamedTuple):
@@ -42,6 +57,7 @@ def write_frames(
     path: RenderedPath,
     measure: Callable[[Frame], object] | None = None,
     ranks: Ranks = ALONE,
+    look: VideoLook = PLAIN,
 ) -> tuple[list, Float[np.ndarray, "views m m"] | None]:
     """Writes `img_%05d.png`, `depth/` and `depth_metric.npz` where frames have depth, and
     `video.mp4`, which appears last, when all else is written; it is left out where imageio-ffmpeg
@@ -63,12 +79,14 @@ def write_frames(
             waiting.append(writers.submit(write_frame, frame))
             if len(waiting) > MAX_WAITING:
                 measured.append(waiting.popleft().result())
-            yield video_picture(frame, path.depth_range), frame.depth
+            yield video_picture(frame, path.depth_range, look), frame.depth
 
     depths = []
     measured = []
     waiting = deque()
-    video = VideoWriter(folder / "video.mp4") if is_installed("imageio_ffmpeg") else None
+    video = None
+    if is_installed("imageio_ffmpeg"):
+        video = VideoWriter(folder / "video.mp4", look.frames_per_second)
     with video or nullcontext(), ThreadPoolExecutor(WRITERS) as writers:
         for picture, depth in Progress(
             ranks.gather_in_order(handed_to_writers(), path.count, VIEWS_AT_ONCE),
@@ -87,12 +105,26 @@ def write_frames(
     return measured, depth
 
 
-def video_picture(frame: Frame, depth_range: tuple[float, float]) -> UInt8[np.ndarray, "h w 3"]:
-    """The image and, beside it, its depth in colours."""
-    pictures = [to_uint8(frame.image)]
-    if frame.depth is not None:
-        pictures.append(depth_pictures(frame.depth, frame.whole.shape[0], *depth_range))
-    return np.concatenate([enlarge(picture, VIDEO_SIDELENGTH) for picture in pictures], axis=1)
+def frames_per_second(count: int) -> float:
+    """The rate at which a video shows a path of `count` views, so that it can be watched."""
+    return min(FRAMES_PER_SECOND, max(MIN_FRAMES_PER_SECOND, count / VIDEO_SECONDS))
+
+
+def video_picture(
+    frame: Frame, depth_range: tuple[float, float], look: VideoLook
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The image as a video shows it, perhaps with its depth beside it: whose pixels stay squares,
+    as depth between two surfaces would be that of none."""
+    image = frame.image
+    sidelength = look.sidelength or len(image)
+    size = (sidelength, sidelength)
+    if sidelength != len(image):
+        image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    if not look.depth or frame.depth is None:
+        return to_uint8(image)
+    depth = depth_pictures(frame.depth, frame.whole.shape[0], *depth_range)
+    depth = cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST)
+    return np.concatenate([to_uint8(image), depth], axis=1)
 
 
 def write_depth(folder: Path, depth: Float[np.ndarray, "views m m"]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-FRAMES_PER_SECOND = 25
+FRAMES_PER_SECOND = 25.0
 
 
 class VideoWriter:
@@ -18,8 +18,9 @@ class VideoWriter:
     writer does not look at ffmpeg's exit code: a full disk left a broken video and no error.)
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, frames_per_second: float = FRAMES_PER_SECOND):
         self._path = path
+        self._frames_per_second = frames_per_second
         self._part = path.with_name(f".{path.name}.part")
         self._ffmpeg: subprocess.Popen | None = None
 
@@ -66,7 +67,7 @@ class VideoWriter:
                 "-s",
                 f"{width}x{height}",
                 "-r",
-                f"{FRAMES_PER_SECOND}",
+                f"{self._frames_per_second}",
                 "-i",
                 "-",
                 "-an",

@@ -3,7 +3,9 @@
 import json
 import shlex
 from dataclasses import asdict, replace
+from pathlib import Path
 
+import imageio.v2 as imageio
 import pytest
 
 from checkpoints import save_checkpoint
@@ -25,7 +27,9 @@ from tests.helpers import (
     resume,
     run,
 )
+from training.next_commands import unused
 from util import InputError
+from viewer.__main__ import build_parser as viewer_parser
 
 
 def resolved(*more):
@@ -252,15 +256,22 @@ def test_training_ends_with_commands_that_can_be_pasted(
     assert run(*arguments(scene, logs, "--max_steps", 1, "--background", "black")) == 0
     lines = capfd.readouterr().out.splitlines()
     commands = [shlex.split(line)[1:] for line in lines if line.startswith("  ")]
-    assert commands[0] == ["-m", "tensorboard.main", "--logdir", "the logs/runs"]
-    if not held_out:
-        assert commands[1][:2] == ["-m", "scenes.path"]
-        make_path(commands[1][2:])
-    assert commands[-1][0].endswith("run_deepvoxels.py")
-    assert run(*commands[-1][1:]) == 0
+    viewer, orbit, video, *tests, curves = commands
+    assert viewer[:2] == ["-m", "viewer"]
+    viewed = viewer_parser().parse_args(viewer[2:])
+    assert Path(viewed.checkpoint).is_file()
+    assert orbit[:2] == ["-m", "scenes.path"]
+    make_path([*orbit[2:], "--frames", "2"])
+    assert run(*video[1:]) == 0
+    (path,) = logs.glob("test_traj/*/*/video.mp4")
+    assert imageio.mimread(path)[0].shape == (720, 720, 3)
+    assert curves == ["-m", "tensorboard.main", "--logdir", "the logs/runs"]
+    assert len(tests) == held_out
     if held_out:
+        assert run(*tests[0][1:]) == 0
         (metrics,) = logs.glob("test_traj/*/*/metrics.json")
         assert json.loads(metrics.read_text())["protocol"]["background"] == "black"
+    assert unused(logs / "orbit") == logs / "orbit_2"  # a second training's
     shown = [line.partition(": ") for line in capfd.readouterr().out.splitlines()[-3:]]
     paths = {
         what: tmp_path / path for what, _, path in shown if what in ("video", "picture", "metrics")

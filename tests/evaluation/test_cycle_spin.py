@@ -97,4 +97,4 @@ def test_baselines_and_training_do_not_take_it(scene, tmp_path, capsys):
     assert_one_line(capsys.readouterr().err, "which --model nearest_neighbor does not have")
     train = ["--train_test", "train", "--data_root", str(scene / "train")]
     assert main([*train, *shared]) == 2
-    assert_one_line(capsys.readouterr().err, "--cycle_spin renders a test; training does not")
+    assert_one_line(capsys.readouterr().err, "--cycle_spin is for a test; training does not")
