@@ -63,6 +63,7 @@ def train(options: TrainingOptions, checkpoint: dict | None, ranks: Ranks = ALON
             curves = is_installed("tensorboardX")
             print(f"tensorboard: {runs}" if curves else left_out("tensorboard", "tensorboardX"))
             recorder = Recorder(training, logs, runs, validation)
+            stack.callback(recorder.close)
         return run_to_end(training, recorder, signals)
 
 

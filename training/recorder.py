@@ -67,12 +67,16 @@ class Recorder:
         """Opens a new log for the steps that are left, where tensorboardX is installed. It hides
         what was logged of these steps before."""
         self._bar = bar
-        if self._log is not None:
-            self._log.close()
+        self.close()
         if is_installed("tensorboardX"):
             from training.tensorboard_log import TensorboardLog  # cannot be imported without it
 
             self._log = TensorboardLog(self._runs, self._training.progress.step + 1)
+
+    def close(self) -> None:
+        """Ends the log."""
+        if self._log is not None:
+            self._log.close()
 
     def report(self, due: Due, batch: Batch, result: Step) -> None:
         """Reports what is due after a step. A skipped step has no losses or pictures to show."""

@@ -1,9 +1,11 @@
 """A driver that is too old, too little memory, and a GPU that fails: one line each."""
 
+import gc
 import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -112,7 +114,7 @@ def test_an_error_of_the_program_on_a_gpu_is_none_of_the_gpu():
 def test_a_gpu_that_fails_in_training_leaves_the_last_checkpoint(
     train_arguments, logs, monkeypatch, capsys
 ):
-    """From which the run then goes on."""
+    """From which the run then goes on. No file stays open."""
     words = [*train_arguments, "--checkpoint_every", 2, "--max_steps", 4]
     step = loop.train_step
     steps = []
@@ -123,9 +125,12 @@ def test_a_gpu_that_fails_in_training_leaves_the_last_checkpoint(
             raise torch.AcceleratorError(FAILED.format("unspecified launch failure"))
         return step(*arguments)
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
         patch.setattr(loop, "train_step", fails_in_the_third)
         assert run(*words) == 1
+        gc.collect()
+    assert not [str(w.message) for w in caught if w.category is ResourceWarning]
     assert "error: the GPU failed: unspecified launch failure; " in capsys.readouterr().err
     final_checkpoint(logs, 2)
     assert run(*resume(logs, "--max_steps", 4)) == 0
