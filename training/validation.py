@@ -4,6 +4,7 @@ nothing random is drawn.
 """
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from evaluation.metrics import FrameMetrics, mean_metrics
 from evaluation.render import Neighbors, nearest_neighbors, render_path
 from machine.runtime import Machine
 from training.networks import Networks
-from util import InputError
+from util import InputError, usable_cores
 
 
 class MeasuredViews(NamedTuple):
@@ -64,11 +65,14 @@ class Validation:
 
 
 def measure(model: nn.Module, measured: MeasuredViews, machine: Machine) -> dict[str, float]:
-    """PSNR (dB) and SSIM of a model in evaluation mode, each averaged over the views."""
+    """PSNR (dB) and SSIM of a model in evaluation mode, each averaged over the views.
+    Threads compare images while the next ones are rendered."""
     views, neighbors = measured
     poses = views.poses(torch.device(machine.device))
     frames = render_path(model, poses, neighbors, machine.precision)
-    metrics = mean_metrics([FrameMetrics(views)(frame)[0] for frame in frames])
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        compared = list(pool.map(FrameMetrics(views), frames))
+    metrics = mean_metrics([of_frame for of_frame, _ in compared])
     return {name: metrics[name] for name in ("psnr", "ssim")}
 
 
