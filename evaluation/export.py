@@ -1,10 +1,11 @@
-"""Exports the surface that a model has learned as a coloured point cloud.
+"""Exports the surface that a model has learned as a coloured point cloud or a triangle mesh.
 
     python -m evaluation.export --checkpoint latest --logging_root LOGS --out points.ply
+    python -m evaluation.export --checkpoint latest --logging_root LOGS --mesh --out surface.glb
 
 The model's depth is rendered from the training poses, or those of --data_root, and fused: what
-views agree on stays, within the grid; the background does not. The PLY file holds points in world
-coordinates, normals and colours.
+views agree on stays, within the grid; the background does not. The file holds points in world
+coordinates with normals and colours, or with --mesh triangles with colours at their corners.
 """
 
 import math
@@ -18,10 +19,12 @@ from jaxtyping import Float
 
 from data_util import BORDER
 from evaluation.fusion import ROUNDS, Cloud, DepthMaps, fuse
+from evaluation.mesh import PASSES, Mesh, fuse_mesh
 from evaluation.metrics import mean_around_corners
 from evaluation.picture_grid import evenly_spread
 from evaluation.render import Frame
 from evaluation.trained import PRECISION, TrainedModel, read_checkpoint
+from files.glb import to_glb
 from files.points import to_ply
 from files.runs import find_checkpoint
 from machine.cli import Parser, run
@@ -30,6 +33,7 @@ from machine.runtime import choose_device, set_arithmetic
 from util import InputError, new_file
 
 PROG = "evaluation.export"
+MESH_FORMATS = (".ply", ".glb")
 MAX_VIEWS = 100  # more views add no accuracy
 
 
@@ -43,12 +47,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         "(default: the one that it was trained on)",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="the PLY file to make"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the file to make: PLY, or for a mesh GLB too",
+    )
+    parser.add_argument(
+        "--mesh", action="store_true", help="a triangle mesh instead of a point cloud"
     )
     parser.add_shared("device")
     args = parser.parse_args(argv)
     if args.out.exists():
         raise InputError(f"--out {args.out}: already exists; delete it or choose another name")
+    _require_known_format(args.out, args.mesh)
     path = find_checkpoint(args.checkpoint, args.logging_root)
     device = torch.device(choose_device(args.device))
     set_arithmetic(PRECISION, device)
@@ -59,13 +71,38 @@ def main(argv: Sequence[str] | None = None) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        cloud = fuse_depth(model, cam2world, show)
-        if not len(cloud.points):
-            raise InputError(
-                f"{path}: no surface to export: views from {len(cam2world)} poses agree on none"
-            )
-        file.write(to_ply(cloud.points, cloud.colors, cloud.normals))
-    print(f"{args.out}: {len(cloud.points)} points")
+        if args.mesh:
+            mesh = fuse_mesh_of(model, cam2world, show)
+            _require_any(mesh.faces, path, len(cam2world))
+            file.write(encode(mesh, args.out.suffix, model.intrinsics.grid_origin))
+            made = f"{len(mesh.faces)} triangles"
+        else:
+            cloud = fuse_depth(model, cam2world, show)
+            _require_any(cloud.points, path, len(cam2world))
+            file.write(to_ply(cloud.points, cloud.colors, cloud.normals))
+            made = f"{len(cloud.points)} points"
+    print(f"{args.out}: {made}")
+
+
+def _require_known_format(out: Path, mesh: bool) -> None:
+    if mesh and out.suffix.lower() not in MESH_FORMATS:
+        raise InputError(f"--out {out}: a mesh is written as {' or '.join(MESH_FORMATS)}")
+    if not mesh and out.suffix.lower() == ".glb":
+        raise InputError(f"--out {out}: a point cloud is written as PLY; --mesh makes a GLB file")
+
+
+def _require_any(elements: np.ndarray, path: Path, num_views: int) -> None:
+    if not len(elements):
+        raise InputError(
+            f"{path}: no surface to export: views from {num_views} poses agree on none"
+        )
+
+
+def encode(mesh: Mesh, suffix: str, center: Sequence[float]) -> bytes:
+    """A mesh as a file of the format that the suffix names. center: of the grid."""
+    if suffix.lower() == ".glb":
+        return to_glb(*mesh, np.array(center))
+    return to_ply(mesh.vertices, mesh.colors, faces=mesh.faces)
 
 
 def load(
@@ -105,13 +142,38 @@ def fuse_frames(
     progress: Callable[[int, int], None],
 ) -> Cloud:
     """Like `fuse_depth`, from frames already rendered, one for each pose."""
+    step = _counter(progress, (1 + ROUNDS) * len(cam2world))
+    cloud = fuse(depth_maps(model, cam2world, frames, step), step)
+    return cloud._replace(points=cloud.points + model.intrinsics.grid_origin)
+
+
+def fuse_mesh_of(
+    model: TrainedModel,
+    cam2world: Float[np.ndarray, "views 4 4"],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Mesh:
+    """Like `fuse_depth`, but a mesh: without faces if the views agree on no surface."""
+    cam2world = cam2world[evenly_spread(len(cam2world), MAX_VIEWS)]
+    step = _counter(progress, (1 + ROUNDS + PASSES) * len(cam2world))
+    mesh = fuse_mesh(depth_maps(model, cam2world, model.render_path(cam2world), step), step)
+    return mesh._replace(vertices=mesh.vertices + model.intrinsics.grid_origin)
+
+
+def _counter(progress: Callable[[int, int], None], total: int) -> Callable[[], None]:
+    """Returns a function that says, each time it is called, that one step more of all is done."""
+    steps = count(1)
+    return lambda: progress(next(steps), total)
+
+
+def depth_maps(
+    model: TrainedModel,
+    cam2world: Float[np.ndarray, "views 4 4"],
+    frames: Iterable[Frame],
+    step: Callable[[], None],
+) -> DepthMaps:
+    """The depth and colours of frames, one for each pose. `step` is called after each."""
     geometry = model.geometry
     sidelength = geometry.map_sidelength
-    steps = count(1)
-
-    def step() -> None:
-        progress(next(steps), (1 + ROUNDS) * len(cam2world))
-
     depth = []
     colors = []
     for frame in frames:
@@ -119,15 +181,13 @@ def fuse_frames(
         colors.append(map_colors(frame.image, sidelength))
         step()
     border = math.ceil(BORDER * sidelength / model.architecture.img_sidelength)
-    maps = DepthMaps(
+    return DepthMaps(
         torch.from_numpy(np.stack(depth)),
         torch.from_numpy(np.stack(colors)),
         model.poses(cam2world).cpu(),
         geometry,
         margin=border,  # training never sees it
     )
-    cloud = fuse(maps, step)
-    return cloud._replace(points=cloud.points + model.intrinsics.grid_origin)
 
 
 def map_colors(

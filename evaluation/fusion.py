@@ -68,14 +68,29 @@ def fuse(maps: DepthMaps, progress: Callable[[], None] = lambda: None) -> Cloud:
 
     `progress` is called `ROUNDS` times for each view.
     """
-    depth, colors, cam2world, geometry, margin = maps
+    agreed, points = agreeing_pixels(maps, progress)
+    views = agreed.nonzero()[:, 0]
+    toward = F.normalize(maps.cam2world[views, :3, 3] - points, dim=-1)
+    colors = maps.colors[agreed]
+    points, toward, colors = (
+        mean_in_cells(values, points, maps.geometry) for values in (points, toward, colors)
+    )
+    return Cloud(points, outward_normals(points, toward), np.round(255 * colors).astype(np.uint8))
+
+
+def agreeing_pixels(
+    maps: DepthMaps, progress: Callable[[], None]
+) -> tuple[Bool[Tensor, "views m m"], Float[Tensor, "n 3"]]:
+    """The pixels that show a surface within the grid on which the views agree, and the point of
+    each, moved to the mean of what they see.
+
+    `progress` is called `ROUNDS` times for each view.
+    """
+    depth, _, cam2world, geometry, margin = maps
     points = depth_points(depth, cam2world, geometry)
     in_grid = frustum_mask(world2grid(points, geometry), geometry.grid_dim)
-    usable = in_grid & off_edges(depth, geometry, margin)
-    toward = F.normalize(cam2world[:, None, None, :3, 3] - points, dim=-1)
-    points = points[usable]
-    toward = toward[usable]
-    colors = colors[usable]
+    agreed = in_grid & off_edges(depth, geometry, margin)
+    points = points[agreed]
     for _ in range(ROUNDS):
         votes = count_votes(points, maps, progress)
         others = votes.agreeing - 1  # a view agrees with itself
@@ -85,12 +100,8 @@ def fuse(maps: DepthMaps, progress: Callable[[], None] = lambda: None) -> Cloud:
             & (others >= MIN_SHARE_UNHIDDEN * (others + votes.against))
         )
         points = (points + votes.offset)[stays]
-        toward = toward[stays]
-        colors = colors[stays]
-    points, toward, colors = (
-        mean_in_cells(values, points, geometry) for values in (points, toward, colors)
-    )
-    return Cloud(points, outward_normals(points, toward), np.round(255 * colors).astype(np.uint8))
+        agreed[agreed.clone()] = stays
+    return agreed, points
 
 
 def depth_points(

@@ -1,4 +1,4 @@
-"""Sparse points of a scene as PLY files."""
+"""Sparse points of a scene, and triangle meshes, as PLY files."""
 
 import codecs
 import io
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import trimesh
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from files.untrusted import MAX_NUMBER, reading
 from util import InputError, new_file
@@ -56,9 +56,10 @@ def to_ply(
     points: Float[np.ndarray, "points 3"],
     colors: UInt8[np.ndarray, "points 3"],
     normals: Float[np.ndarray, "points 3"] | None = None,
+    faces: Int[np.ndarray, "faces 3"] | None = None,
 ) -> bytes:
-    """A binary PLY file of vertices without faces. Their coordinates are float32, or float64 where
-    float32 would move them: far from the origin."""
+    """A binary PLY file of vertices, and of triangles if there are `faces`. Their coordinates are
+    float32, or float64 where float32 would move them: far from the origin."""
     coordinates = "float"
     rounding = np.abs(points - points.astype(np.float32)).max(initial=0)
     if len(points) and rounding > MAX_ROUNDING * np.ptp(points, axis=0).max():
@@ -78,6 +79,11 @@ def to_ply(
         "format binary_little_endian 1.0",
         f"element vertex {len(points)}",
         *(f"property {kind} {name}" for name, kind, _ in columns),
-        "end_header",
     ]
-    return ("\n".join(header) + "\n").encode() + rows.tobytes()
+    triangles = np.empty(0 if faces is None else len(faces), [("corners", "u1"), ("of", "<i4", 3)])
+    if faces is not None:
+        header += [f"element face {len(faces)}", "property list uchar int vertex_indices"]
+        triangles["corners"] = 3
+        triangles["of"] = faces
+    header.append("end_header")
+    return ("\n".join(header) + "\n").encode() + rows.tobytes() + triangles.tobytes()

@@ -8,28 +8,20 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from scipy.spatial import cKDTree
 
 from baselines import build_model
 from checkpoints import save_checkpoint
-from data_util import SceneIntrinsics, load_intrinsics
-from dataio import scene_geometry
+from data_util import load_intrinsics
 from deep_voxels import Architecture, DeepVoxels
 from evaluation import export
-from evaluation.fusion import Cloud, DepthMaps, fuse, off_edges
+from evaluation.fusion import DepthMaps, fuse, off_edges
 from files.runs import find_checkpoint
-from geometry.cameras import hemisphere, look_at
-from geometry.coverage import world2pixels
 from machine.cli import run
 from scenes.render import main as render_scene
-from scenes.synthetic.objects import cube
-from scenes.synthetic.raycast import RayCaster
-from scenes.synthetic.surface import Surface
+from tests.evaluation.true_cube import Truth, true_cube_views
 from tests.helpers import GEOMETRY
 from tests.helpers import run as train
 
-INTRINSICS = SceneIntrinsics(64.0, 32.0, 32.0, (0.0, 0.0, 0.0), 1.0, 1.6, 64, 64)
-UP = np.array([0.0, 0.0, 1.0])
 DEMO_SIZE = [
     "--img_sidelength",
     "64",
@@ -44,44 +36,6 @@ DEMO_SIZE = [
 ]
 
 
-class Truth:
-    """The cube's surface as points spread evenly over it, and those of them that views see."""
-
-    def __init__(self, cam2world, intrinsics):
-        mesh = trimesh.util.concatenate(
-            [trimesh.Trimesh(side.vertices, side.faces) for side in cube()]
-        )
-        self.points, faces = trimesh.sample.sample_surface(mesh, 100_000, seed=0)
-        self.normals = mesh.face_normals[faces]
-        some = self.points[::20]
-        size = 128
-        caster = RayCaster(Surface.from_meshes(cube()))
-        matrix = intrinsics.matrix(size)
-        visible = np.zeros(len(some), bool)
-        for pose in cam2world:
-            (pixels,), (depth,) = world2pixels(some, pose[None], matrix)
-            column, row = np.floor(pixels).astype(int).clip(0, size - 1).T
-            hit = caster.depth(pose, matrix, size)[row, column]
-            visible |= (
-                (np.abs(hit - depth) < 0.02)
-                & (pixels >= 0).all(axis=1)
-                & (pixels < size).all(axis=1)
-            )
-        self.visible = some[visible]
-
-    def distances(self, cloud: Cloud):
-        """From each point of the cloud to the surface, and from each visible point of the surface
-        to the cloud."""
-        return cKDTree(self.points).query(cloud.points)[0], cKDTree(cloud.points).query(
-            self.visible
-        )[0]
-
-    def angles(self, cloud: Cloud):
-        """Between each normal of the cloud and that of the surface beside it, in degrees."""
-        normals = self.normals[cKDTree(self.points).query(cloud.points)[1]]
-        return np.degrees(np.arccos(np.clip((normals * cloud.normals).sum(axis=1), -1, 1)))
-
-
 @pytest.mark.parametrize("map_side", [32, 64, 256, 512])
 def test_colours_beside_the_border_that_training_never_sees_are_those_of_the_frame(map_side):
     colors = export.map_colors(np.full((502, 502, 3), 0.7, np.float32), map_side)
@@ -90,34 +44,7 @@ def test_colours_beside_the_border_that_training_never_sees_are_those_of_the_fra
 
 @pytest.fixture(scope="module")
 def cube_views():
-    """Depth, colours, poses and geometry of 30 views of the cube, red on a white background of
-    random depth; the truth.
-
-    A pixel's depth is the mean over its area, as a model's is: between the surfaces where it
-    straddles an edge.
-    """
-    cam2world = look_at(hemisphere(30, 2.0, seed=0), np.zeros(3), UP)
-    geometry = scene_geometry(INTRINSICS, grid_dim=16, map_sidelength=32, default_near_plane=1.0)
-    caster = RayCaster(Surface.from_meshes(cube()))
-    fine = 4
-    matrix = INTRINSICS.matrix(32)
-    matrix[:2, 2] += 0.5  # a map's pixel is seen along the ray through its integer coordinate
-    matrix[:2] *= fine
-    generator = np.random.default_rng(0)
-    maps = np.stack([caster.depth(pose, matrix, 32 * fine) for pose in cam2world])
-    background = np.isinf(maps)
-    anywhere = (
-        generator.uniform(1, 1 + 2 * INTRINSICS.scale, (30, 32, 32))
-        .repeat(fine, axis=1)
-        .repeat(fine, axis=2)
-    )
-    maps[background] = anywhere[background]
-    depth, share = (
-        values.reshape(30, 32, fine, 32, fine).mean(axis=(2, 4)) for values in (maps, background)
-    )
-    colors = np.stack([np.ones_like(share), share, share], axis=-1)
-    tensors = (torch.from_numpy(array).float() for array in (depth, colors, cam2world))
-    return *tensors, geometry, Truth(cam2world, INTRINSICS)
+    return true_cube_views()
 
 
 def test_true_depth_fuses_into_the_surface(cube_views):
@@ -125,7 +52,7 @@ def test_true_depth_fuses_into_the_surface(cube_views):
     colour."""
     depth, colors, cam2world, geometry, truth = cube_views
     cloud = fuse(DepthMaps(depth, colors, cam2world, geometry))
-    to_surface, to_cloud = truth.distances(cloud)
+    to_surface, to_cloud = truth.distances(cloud.points)
     assert to_surface.mean() < 0.1 * geometry.voxel_size
     assert to_surface.max() < geometry.voxel_size
     assert (to_cloud <= geometry.voxel_size).mean() > 0.99
@@ -146,10 +73,12 @@ def test_a_surface_that_few_views_see_is_left_out(cube_views, views, voxels):
     depth = depth.clone()
     depth[-views:] += voxels * geometry.voxel_size
     alone, _ = truth.distances(
-        fuse(DepthMaps(depth[-views:], colors[-views:], cam2world[-views:], geometry))
+        fuse(DepthMaps(depth[-views:], colors[-views:], cam2world[-views:], geometry)).points
     )
     assert np.median(alone) > 1.5 * geometry.voxel_size
-    to_surface, to_cloud = truth.distances(fuse(DepthMaps(depth, colors, cam2world, geometry)))
+    to_surface, to_cloud = truth.distances(
+        fuse(DepthMaps(depth, colors, cam2world, geometry)).points
+    )
     assert to_surface.max() < geometry.voxel_size
     assert (
         to_cloud <= geometry.voxel_size
@@ -222,10 +151,35 @@ def test_the_command_writes_points_normals_and_colours(checkpoint, logs, tmp_pat
     assert (tmp_path / "a.ply").read_bytes() == (tmp_path / "b.ply").read_bytes()
 
 
-def test_progress_rises_to_the_end(checkpoint, scene):
+@pytest.mark.parametrize("suffix", ["ply", "glb"])
+def test_the_command_writes_a_coloured_mesh(suffix, checkpoint, tmp_path, capsys):
+    """Both formats hold the same triangles; GLB with y up, and its colours as light."""
+    out = tmp_path / f"surface.{suffix}"
+    command(out, "--checkpoint", checkpoint, "--mesh")
+    loaded = trimesh.load_scene(out)
+    (mesh,) = loaded.dump()
+    assert f"{len(mesh.faces)} triangles" in capsys.readouterr().out
+    model, cam2world = export.load(checkpoint, None, torch.device("cpu"))
+    expected = export.fuse_mesh_of(model, cam2world)
+    assert len(expected.faces) == len(mesh.faces) > 20
+    vertices = mesh.vertices
+    if suffix == "ply":
+        colors = mesh.visual.vertex_colors[:, :3] / 255
+    else:
+        (stored,) = loaded.geometry.values()
+        colors = stored.visual.vertex_attributes["color"][:, :3] / 255
+        vertices = np.stack([vertices[:, 0], -vertices[:, 2], vertices[:, 1]], axis=1)
+        colors = np.where(colors <= 0.0031308, 12.92 * colors, 1.055 * colors ** (1 / 2.4) - 0.055)
+    corners = vertices[mesh.faces]
+    np.testing.assert_allclose(corners, expected.vertices[expected.faces], atol=1e-5)
+    np.testing.assert_allclose(colors[mesh.faces], expected.colors[expected.faces] / 255, atol=0.01)
+
+
+@pytest.mark.parametrize("fuse", [export.fuse_depth, export.fuse_mesh_of])
+def test_progress_rises_to_the_end(fuse, checkpoint, scene):
     model, cam2world = export.load(checkpoint, None, torch.device("cpu"))
     told = []
-    export.fuse_depth(model, cam2world, lambda done, total: told.append((done, total)))
+    fuse(model, cam2world, lambda done, total: told.append((done, total)))
     assert told == [(done + 1, len(told)) for done in range(len(told))]
     assert len(told) >= 8
 
@@ -306,6 +260,27 @@ def file_exists(given):
     return [f"--out {given.out}: already exists"]
 
 
+def mesh_without_depth(given):
+    given.words += ["--mesh"]
+    return no_occlusion_net(given)
+
+
+def mesh_that_is_nowhere(given):
+    given.words += ["--mesh"]
+    return nothing_agrees(given)
+
+
+def mesh_of_another_format(given):
+    given.out = given.out.with_suffix(".obj")
+    given.words += ["--mesh"]
+    return [f"--out {given.out}: a mesh is written as .ply or .glb"]
+
+
+def points_as_glb(given):
+    given.out = given.out.with_suffix(".glb")
+    return [f"--out {given.out}: ", "--mesh"]
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -320,6 +295,10 @@ def file_exists(given):
         no_folder,
         folder_exists,
         file_exists,
+        mesh_without_depth,
+        mesh_that_is_nowhere,
+        mesh_of_another_format,
+        points_as_glb,
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_file(spoil, given, tmp_path, capfd):
@@ -373,10 +352,16 @@ def test_the_cube_of_the_demo(tmp_path, capsys):
         == 0
     )
     model, cam2world = export.load(find_checkpoint("latest", tmp_path), None, torch.device("cpu"))
-    cloud = export.fuse_depth(model, cam2world)
     truth = Truth(cam2world, load_intrinsics(tmp_path / "cube" / "train" / "intrinsics.txt"))
+    cloud = export.fuse_depth(model, cam2world)
     to_surface, to_cloud = (
-        distance / model.geometry.voxel_size for distance in truth.distances(cloud)
+        distance / model.geometry.voxel_size for distance in truth.distances(cloud.points)
+    )
+    mesh = export.fuse_mesh_of(model, cam2world)
+    triangles = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
+    from_mesh, to_mesh = (
+        distance / model.geometry.voxel_size
+        for distance in truth.distances(triangles.sample(100_000, seed=0))
     )
     with capsys.disabled():
         print(
@@ -384,7 +369,12 @@ def test_the_cube_of_the_demo(tmp_path, capsys):
             f"{to_surface.max():.2f} at "
             f"most; {(to_cloud <= 1).mean():.1%} of the visible surface within one voxel of a "
             "point; normals "
-            f"{np.median(truth.angles(cloud)):.1f} degrees off (median)"
+            f"{np.median(truth.angles(cloud)):.1f} degrees off (median)\n"
+            f"{len(mesh.faces)} triangles, {from_mesh.mean():.2f} voxels off on average, "
+            f"{from_mesh.max():.2f} at most; {(to_mesh <= 1).mean():.1%} of the visible surface "
+            f"within one voxel, {(to_mesh <= 0.5).mean():.1%} within half"
         )
     assert to_surface.mean() <= 0.5
     assert (to_cloud <= 1).mean() >= 0.9
+    assert from_mesh.mean() <= 0.5
+    assert (to_mesh <= 1).mean() >= 0.9
