@@ -1,7 +1,8 @@
 """What commands need of the machine.
 
-cli: parsers, errors as exit codes; importing: the same before it can. options: how an option is
-declared. output: printing that ends nothing. progress: bars and their lines in logs. signals:
-requests to end. runtime: device, precision, memory. installed: packages that a run can do without.
-ranks: several processes on one run.
+cli: parsers, and commands to their exit codes; errors: what an error means; importing: what a
+command does before `cli` can. options: how an option is declared. output: printing that ends
+nothing. progress: bars and their lines in logs. signals: requests to end. runtime: device,
+precision, memory. installed: packages that a run can do without. ranks: several processes on one
+run.
 """

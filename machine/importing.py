@@ -21,7 +21,7 @@ def is_a_command() -> bool:
 
 def report(kind: type[BaseException], error: BaseException, traceback) -> None:
     """Python calls this for an error that nothing has caught, and then ends with exit code 1."""
-    from machine.cli import explain, is_out_of_memory
+    from machine.errors import explain, is_out_of_memory
     from util import one_line
 
     if isinstance(error, Exception) and is_out_of_memory(error):

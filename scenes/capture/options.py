@@ -20,7 +20,8 @@ import numpy as np
 
 from files.folders import refuse_existing
 from geometry.grid import GivenGrid
-from machine.cli import Parser, is_out_of_memory, number
+from machine.cli import Parser, number
+from machine.errors import is_out_of_memory
 from util import InputError
 
 TEST_EVERY = 8
