@@ -42,7 +42,7 @@ TESTING = 100  # seconds of a call in which a trained model is tested
 STARTING = 30  # seconds from the start of a training to its first steps, at the most
 # Of the time that steps alone would fill. Logging and validation take the rest.
 FILLED = 0.8
-MEDIUM = 100  # seconds in which the size medium is trained
+MEDIUM = 100.0  # seconds in which the size medium is trained
 FRAMES = 6  # of a test, about
 KEPT = ("**/*.txt", "**/*.json", "frames/*.png")
 VERSIONS = (
@@ -175,7 +175,8 @@ class Call:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     call = Call(args)
-    {"measure": measure, "train": train, "compile": compile_and_more}[args.stage](call, args)
+    stages = {"measure": measure_stage, "train": train_stage, "compile": compile_stage}
+    stages[args.stage](call, args)
     return call.finish()
 
 
@@ -210,7 +211,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     return args
 
 
-def measure(call: Call, args: Namespace) -> None:
+def measure_stage(call: Call, args: Namespace) -> None:
     """Versions, agreement with the CPU, seconds of a step, and the operations that they go to."""
     sizes = call.sizes
     if shutil.which("nvidia-smi"):
@@ -233,12 +234,14 @@ def measure(call: Call, args: Namespace) -> None:
             call.speed(sizes.large, "fp32", optimizer)
 
 
-def train(call: Call, args: Namespace) -> None:
+def train_stage(call: Call, args: Namespace) -> None:
     """A training at the paper's size that ends within this call, and its test."""
     sizes = call.sizes
     seconds = call.seconds_left() - TESTING
     names = [f"speed_{sizes.large}_{precision}_muon.json" for precision in sizes.precisions]
-    choice = choose(call, [call.work / "measure" / name for name in names], seconds - STARTING)
+    choice = choose_training(
+        call, [call.work / "measure" / name for name in names], seconds - STARTING
+    )
     call.train("paper", args.scene, call.sizes.large, choice, seconds)
     tested = call.test("paper", args.scene)
     for name in ("comparison.png", "video.mp4"):
@@ -246,11 +249,11 @@ def train(call: Call, args: Namespace) -> None:
             bring_home(tested / name, call.out / name)
 
 
-def compile_and_more(call: Call, args: Namespace) -> None:
+def compile_stage(call: Call, args: Namespace) -> None:
     """A model of the size medium with its weights; then a step as a CUDA graph, and compiled."""
     sizes = call.sizes
     figures = [call.speed(sizes.medium, each, "muon") for each in sizes.precisions]
-    choice = choose(call, figures, MEDIUM - STARTING)
+    choice = choose_training(call, figures, MEDIUM - STARTING)
     call.train("medium", args.scene, sizes.medium, choice, MEDIUM)
     call.test("medium", args.scene)
     packed = call.folder / "medium.pth"
@@ -264,7 +267,7 @@ def compile_and_more(call: Call, args: Namespace) -> None:
                 call.speed(sizes.large, precision, "muon", way)
 
 
-def choose(call: Call, measured: Sequence[Path], seconds: float) -> dict:
+def choose_training(call: Call, measured: Sequence[Path], seconds: float) -> dict:
     """`fastest` of the files that are there. A repeated call keeps the first choice, with which its
     training goes on."""
     path = call.folder / "choice.json"
