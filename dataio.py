@@ -90,9 +90,7 @@ class Scene:
 
     def poses(self, device: torch.device) -> Float[Tensor, "views 4 4"]:
         """The poses, relative to the grid's origin, as float32 on the device."""
-        return torch.from_numpy(self.intrinsics.about_grid(self.cam2world)).to(
-            device, torch.float32
-        )
+        return torch.from_numpy(self.intrinsics.about_grid(self.cam2world)).float().to(device)
 
     def with_grid_of(self, intrinsics: SceneIntrinsics) -> "Scene":
         """The same views with the grid's origin of other intrinsics, for a model that sees both."""

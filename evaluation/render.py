@@ -188,7 +188,7 @@ def copies_on_host(
 def to_host(values: Tensor) -> Callable[[], np.ndarray]:
     """Starts a copy to the host. The function returned waits for that copy alone, not for work
     launched later."""
-    copy = values.to("cpu", non_blocking=True)
+    copy = values.to("cpu", non_blocking=values.is_cuda)
     event = torch.cuda.current_stream(values.device).record_event() if values.is_cuda else None
 
     def wait() -> np.ndarray:

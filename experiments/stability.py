@@ -23,6 +23,7 @@ from experiments.figures import Curve, Plot, write_plots
 from experiments.plan import StudyRun
 from experiments.results import GAP, gaps, markdown_table
 from experiments.study import Collected, Groups, Scenes, Study
+from files.runs import grouped_tag
 from machine.cli import Parser, number, run
 
 SCALARS = {"loop_gain": "gain of the volume's loop", "volume_max": "largest value of the volume"}
@@ -119,8 +120,11 @@ def read_scalars(out: Path, run_: StudyRun) -> dict[str, np.ndarray]:
     for events in sorted((out / "runs" / run_.name).glob("runs/*/*")):
         reader = EventAccumulator(str(events), size_guidance={"scalars": 0})
         reader.Reload()
-        for name in points.keys() & reader.Tags()["scalars"]:
-            points[name] += [(event.step, event.value) for event in reader.Scalars(name)]
+        for tag in reader.Tags()["scalars"]:
+            name = grouped_tag(tag).removeprefix("train/")
+            if name not in points:
+                continue
+            points[name] += [(event.step, event.value) for event in reader.Scalars(tag)]
     return {name: np.array(values).reshape(-1, 2) for name, values in points.items()}
 
 

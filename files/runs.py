@@ -18,6 +18,14 @@ MAX_NAME_BYTES = 255  # of a file; any checkpoint is larger
 MAX_HISTORY_BYTES = 1 << 26  # of a run's options.json, which records every start: some 30,000
 
 
+def grouped_tag(tag: str) -> str:
+    """What a tag of a run's summaries is called today: runs begun with versions before 1.0 have
+    `l1` in place of `train/l1`, and `val/psnr` in place of `validation/psnr`."""
+    if tag.startswith("val/"):
+        return f"validation/{tag.removeprefix('val/')}"
+    return tag if "/" in tag else f"train/{tag}"
+
+
 def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint that `latest.pth` in a run's folder points at, if there is one; without a
     `latest.pth`, or if that is damaged, the one with the most steps."""

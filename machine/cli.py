@@ -28,7 +28,8 @@ SHARED_FLAGS = {
     "data_root": {"type": Path, "metavar": "DIR"},
     "device": {
         "default": "auto",
-        "help": "cpu, cuda, cuda:N, or auto: CUDA if it is available (default: auto)",
+        "help": "cpu, cuda, cuda:N, mps (untested), or auto: CUDA if it is available "
+        "(default: auto)",
     },
 }
 

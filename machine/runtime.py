@@ -45,7 +45,9 @@ class Machine:
     """What a run computes on, and how."""
 
     device: str = option(
-        "auto", "cpu, cuda, cuda:N, or auto: CUDA if it is available", resume="not inherited"
+        "auto",
+        "cpu, cuda, cuda:N, mps (untested), or auto: CUDA if it is available",
+        resume="not inherited",
     )
     precision: str = option(
         "fp32",
@@ -77,8 +79,12 @@ def choose_device(name: str) -> str:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise InputError(f"--device {name}: is unknown; choose auto, cpu, cuda or cuda:N")
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"--device {name}: is unknown; choose auto, cpu, cuda, cuda:N or mps")
+    if device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise InputError(f"--device {name}: PyTorch finds no MPS device here")
+        print(f"warning: --device {name}: nothing has been run on MPS yet", file=sys.stderr)
     if device.type == "cuda":
         count, reason = cuda_devices()
         if (device.index or 0) >= count:
@@ -129,6 +135,8 @@ def _seconds_of_product(dtype: torch.dtype, device: torch.device) -> float:
 def _wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def set_arithmetic(precision: str, device: torch.device, deterministic: bool = False) -> None:

@@ -55,11 +55,11 @@ def test_an_example_trains_and_is_tested(title, scene, trained, tmp_path):
     if "GRU" in title:
         assert state.keys() == {name for name in usual if not name.startswith("integration_net.")}
         assert state["deepvoxels"].abs().max() > 0
-        assert "volume_max" in logged
-        assert "loop_gain" not in logged
+        assert "train/volume_max" in logged
+        assert "train/loop_gain" not in logged
     else:
         assert state.keys() == usual.keys()
-        assert "loop_gain" in logged
+        assert "train/loop_gain" in logged
     if "occlusion" in title:
         assert len(state["occlusion_net.occlusion_prep.0.net.1.weight"]) == 8
     assert all(torch.isfinite(tensor).all() for tensor in state.values())

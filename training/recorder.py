@@ -95,18 +95,19 @@ class Recorder:
         if gain is not None:
             losses["loop_gain"] = float(gain)
         self._bar.show(losses, training.options.learning.l1_weight)
-        self._log_scalars(losses)
+        self._log_scalars("train", losses)
 
-    def _log_scalars(self, values: dict[str, float]) -> None:
+    def _log_scalars(self, group: str, values: dict[str, float]) -> None:
+        """Logs values by name under a heading, which tensorboard folds."""
         if self._log is not None:
-            self._log.scalars(values, self._training.progress.step)
+            scalars = {f"{group}/{name}": value for name, value in values.items()}
+            self._log.scalars(scalars, self._training.progress.step)
 
     def _validate(self) -> None:
         training = self._training
         metrics = self._validation.measure(training.networks, training.options.machine)
         self._bar.show_validation(metrics)
-        scalars = {f"val/{name}": value for name, value in metrics.items()}
-        self._log_scalars(scalars)
+        self._log_scalars("validation", metrics)
         measured = self._validation.psnr_of(training.progress.step, metrics)
         training.progress.take_note(measured)
         if not self.keeper.is_best(measured):

@@ -61,17 +61,19 @@ class TensorboardLog:
             """Images in [-1/2, 1/2], one above the other."""
             return levels(torch.cat(list(images.float().permute(0, 2, 3, 1) + 0.5)))
 
-        self.picture("source", rows(batch.source_image), step)
+        self.picture("train/source", rows(batch.source_image), step)
         output_and_truth = [rows(rendering.images), rows(batch.target_images)]
-        self.picture("output_and_truth", np.concatenate(output_and_truth, axis=1), step)
+        self.picture("train/output_and_truth", np.concatenate(output_and_truth, axis=1), step)
         if rendering.depth is not None:
             depth = torch.cat(list(rendering.depth[:, 0].detach().float().cpu())).numpy()
-            self.picture("depth", color_depth(depth, float(depth.min()), float(depth.max())), step)
+            self.picture(
+                "train/depth", color_depth(depth, float(depth.min()), float(depth.max())), step
+            )
         if integration is None:
             return
         for name, gate in [
-            ("update_gate", integration.update_gate),
-            ("reset_gate", integration.reset_gate),
+            ("train/update_gate", integration.update_gate),
+            ("train/reset_gate", integration.reset_gate),
         ]:
             if gate is None:
                 continue

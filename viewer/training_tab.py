@@ -10,6 +10,8 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 from tensorboard.compat.proto.event_pb2 import SessionLog
 from viser import uplot
 
+from files.runs import grouped_tag
+
 MAX_POINTS = 1000  # of a curve, for a browser to draw
 
 
@@ -37,7 +39,9 @@ class Curves:
                     }
                 for value in event.summary.value:
                     if value.HasField("simple_value"):
-                        self._values.setdefault(event.step, {})[value.tag] = value.simple_value
+                        self._values.setdefault(event.step, {})[grouped_tag(value.tag)] = (
+                            value.simple_value
+                        )
                         found = True
         return found
 
@@ -46,9 +50,13 @@ class Curves:
         and the last."""
         return _thinned(
             [
-                (step, self.l1_weight * values["l1"] + values["generator"], values["psnr"])
+                (
+                    step,
+                    self.l1_weight * values["train/l1"] + values["train/generator"],
+                    values["train/psnr"],
+                )
                 for step, values in sorted(self._values.copy().items())
-                if {"l1", "generator", "psnr"} <= values.keys()
+                if {"train/l1", "train/generator", "train/psnr"} <= values.keys()
             ],
             3,
         )
@@ -58,9 +66,9 @@ class Curves:
         (`--validate_every`)."""
         return _thinned(
             [
-                (step, values["val/psnr"])
+                (step, values["validation/psnr"])
                 for step, values in sorted(self._values.copy().items())
-                if "val/psnr" in values
+                if "validation/psnr" in values
             ],
             2,
         )

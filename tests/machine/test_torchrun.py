@@ -73,7 +73,7 @@ def logged_steps(logs) -> list[int]:
         event.step
         for path in logs.glob("runs/*/*/events*")
         for event in tensorboard_events(path)
-        if any(value.tag == "l1" for value in event.summary.value)
+        if any(value.tag == "train/l1" for value in event.summary.value)
     ]
 
 

@@ -76,7 +76,7 @@ def visible_steps(files) -> list[int]:
         for event in events:
             if event.HasField("session_log"):
                 shown = [step for step in shown if step < event.step]
-            shown += [event.step for value in event.summary.value if value.tag == "l1"]
+            shown += [event.step for value in event.summary.value if value.tag == "train/l1"]
     return shown
 
 

@@ -115,8 +115,10 @@ def test_a_run_leaves_options_checkpoints_and_tensorboard(scene, tmp_path):
     assert {"torch", "git_commit", "device", "python"} <= options["machine"].keys()
     (events,) = tmp_path.glob("runs/*/*_disc/events*")
     tags = {value.tag for event in tensorboard_events(events) for value in event.summary.value}
-    assert {"l1", "generator", "discriminator", "psnr"} <= tags
-    assert {"source", "output_and_truth", "depth", "update_gate", "reset_gate"} <= tags
+    assert {f"train/{name}" for name in ("l1", "generator", "discriminator", "psnr")} <= tags
+    pictures = ("source", "output_and_truth", "depth", "update_gate", "reset_gate")
+    assert {f"train/{name}" for name in pictures} <= tags
+    assert {tag.partition("/")[0] for tag in tags} == {"train"}  # what tensorboard folds
 
 
 def test_what_a_killed_run_was_saving_is_removed_by_the_next(scene, tmp_path):

@@ -56,7 +56,9 @@ def test_validation_leaves_training_alone_and_measures_what_a_test_does(
     resumed = options_of(*resume(tmp_path / "watched", "--validate_every", 3))
     assert resumed.records.validate_every == 3
 
-    psnr, ssim = (scalars(tmp_path / "watched", tag) for tag in ("val/psnr", "val/ssim"))
+    psnr, ssim = (
+        scalars(tmp_path / "watched", tag) for tag in ("validation/psnr", "validation/ssim")
+    )
     assert list(psnr) == list(ssim) == [2, 4, 5]
     precision = more if "--precision" in more else []
     assert run(*render_arguments(scene / "test", tmp_path / "watched", path, *precision)) == 0
@@ -65,7 +67,9 @@ def test_validation_leaves_training_alone_and_measures_what_a_test_does(
     assert psnr[5] == pytest.approx(tested["psnr"], abs=0.05 if precision else 1e-3)
     assert ssim[5] == pytest.approx(tested["ssim"], abs=0.01 if precision else 1e-4)
 
-    train_psnr, gap = (scalars(tmp_path / "watched", tag) for tag in ("val/train_psnr", "val/gap"))
+    train_psnr, gap = (
+        scalars(tmp_path / "watched", tag) for tag in ("validation/train_psnr", "validation/gap")
+    )
     for step in (2, 4, 5):
         assert gap[step] == pytest.approx(train_psnr[step] - psnr[step], abs=1e-4)
 
@@ -94,9 +98,9 @@ def test_training_views_are_measured_as_held_out_ones_are(scene, tmp_path):
     shutil.copytree(scene / "train", scene / "test")
     flags = ["--max_steps", 2, "--average", 0.5, "--validate_every", 1]
     assert run(*arguments(scene, tmp_path, *flags)) == 0
-    assert list(scalars(tmp_path, "val/gap").values()) == [0, 0]
-    assert scalars(tmp_path, "val/psnr") == scalars(tmp_path, "val/train_psnr")
-    assert scalars(tmp_path, "val/ssim") == scalars(tmp_path, "val/train_ssim")
+    assert list(scalars(tmp_path, "validation/gap").values()) == [0, 0]
+    assert scalars(tmp_path, "validation/psnr") == scalars(tmp_path, "validation/train_psnr")
+    assert scalars(tmp_path, "validation/ssim") == scalars(tmp_path, "validation/train_ssim")
 
 
 def test_a_baseline_renders_no_training_view_from_itself(scene, logs):

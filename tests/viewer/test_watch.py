@@ -107,6 +107,7 @@ def test_no_run_and_no_file_are_errors(logs, checkpoint):
 
 
 def test_curves_are_those_of_the_summaries_while_they_grow(tmp_path):
+    """Also of a run that was begun before tags had groups, and resumed since."""
     log = TensorboardLog(tmp_path, 1)
     curves = Curves(tmp_path, l1_weight=200.0)
     assert not curves.read()
@@ -121,7 +122,7 @@ def test_curves_are_those_of_the_summaries_while_they_grow(tmp_path):
     )
     assert not curves.read()
     resumed = TensorboardLog(tmp_path, 21)  # from the checkpoint of step 20
-    resumed.scalars({"l1": 0.0, "generator": 0.25, "discriminator": 0.7, "psnr": 31.0}, 30)
+    resumed.scalars({"train/l1": 0.0, "train/generator": 0.25, "train/psnr": 31.0}, 30)
     assert curves.read()
     np.testing.assert_allclose(curves.points()[-1], [30, 0.25, 31])
     assert len(curves.points()) == 3
@@ -132,12 +133,14 @@ def test_curves_are_those_of_the_summaries_while_they_grow(tmp_path):
 def test_curves_show_the_held_out_views_where_they_are_measured(tmp_path):
     log = TensorboardLog(tmp_path, 1)
     curves = Curves(tmp_path, l1_weight=200.0)
-    log.scalars({"l1": 0.1, "generator": 0.5, "psnr": 10.0}, 10)
+    log.scalars({"train/l1": 0.1, "train/generator": 0.5, "train/psnr": 10.0}, 10)
     curves.read()
     assert curves.validation().shape == (0, 2)
     log.scalars({"val/psnr": 19.5, "val/ssim": 0.7}, 20)
     curves.read()
-    np.testing.assert_allclose(curves.validation(), [[20, 19.5]])
+    log.scalars({"validation/psnr": 20.5}, 30)
+    curves.read()
+    np.testing.assert_allclose(curves.validation(), [[20, 19.5], [30, 20.5]])
     assert curves.points().shape == (1, 3)
     log.close()
 
@@ -145,7 +148,8 @@ def test_curves_show_the_held_out_views_where_they_are_measured(tmp_path):
 def test_curves_have_a_bounded_number_of_points_and_the_last(tmp_path):
     curves = Curves(tmp_path, l1_weight=1.0)
     curves._values = {
-        step: {"l1": 0.0, "generator": 0.0, "psnr": 1.0} for step in range(10, 25_000, 10)
+        step: {"train/l1": 0.0, "train/generator": 0.0, "train/psnr": 1.0}
+        for step in range(10, 25_000, 10)
     }
     points = curves.points()
     assert 500 < len(points) <= 1000
