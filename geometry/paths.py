@@ -2,7 +2,7 @@
 
 import numpy as np
 from jaxtyping import Float
-from scipy.interpolate import CubicSpline
+from scipy.interpolate import CubicSpline, PchipInterpolator
 from scipy.spatial.transform import Rotation, Slerp
 
 from geometry.cameras import SPIRAL_RADIANS, look_at, scene_axes
@@ -18,30 +18,48 @@ def smooth_path(
     frames: int,
     closed: bool,
     scale: float,
+    seconds: Float[np.ndarray, "legs"] | None = None,
 ) -> Float[np.ndarray, "frames 4 4"]:
     """Poses through all keyframes: positions on a cubic spline, rotations by spherical linear
     interpolation.
 
-    The time between two keyframes is proportional to their distance plus `scale` (world units) per
-    radian of the rotation between them. A closed path ends a frame before its start.
+    seconds: of each leg; by default in proportion to `leg_lengths`, an even pace. A closed path
+    ends a frame before its start.
     """
     if len(keyframes) == 1:
         return np.repeat(keyframes, frames, axis=0)
-    knots = np.concatenate([keyframes, keyframes[:1]]) if closed else keyframes
-    positions = knots[:, :3, 3]
+    knots = _knots(keyframes, closed)
+    lengths = leg_lengths(keyframes, closed, scale)
+    along = np.append(0, np.cumsum(lengths))
+    clock = along if seconds is None else np.append(0, np.cumsum(seconds))
+    frame_times = np.linspace(0, clock[-1], frames, endpoint=not closed)
+    # Monotone, with a steady pace where the legs' paces meet
+    at = frame_times if seconds is None else PchipInterpolator(clock, along)(frame_times)
+    at = np.clip(at, 0, along[-1])  # its ends are rounded
+    positions = CubicSpline(along, knots[:, :3, 3], bc_type="periodic" if closed else "not-a-knot")
+    path = np.tile(np.eye(4), (frames, 1, 1))
+    path[:, :3, 3] = positions(at)
+    path[:, :3, :3] = Slerp(along, Rotation.from_matrix(knots[:, :3, :3]))(at).as_matrix()
+    return path
+
+
+def leg_lengths(
+    keyframes: Float[np.ndarray, "keyframes 4 4"], closed: bool, scale: float
+) -> Float[np.ndarray, "legs"]:
+    """How far it is from each keyframe to the next, which of a closed path's last one is the first:
+    their distance plus `scale` (world units) per radian of the rotation between them. Equal
+    keyframes are a little apart."""
+    knots = _knots(keyframes, closed)
     rotations = Rotation.from_matrix(knots[:, :3, :3])
     angles = (rotations[:-1].inv() * rotations[1:]).magnitude()
-    steps = np.linalg.norm(np.diff(positions, axis=0), axis=1) + scale * angles
-    times = np.concatenate(
-        [[0], np.cumsum(np.maximum(steps, 1e-6 * scale))]
-    )  # equal keyframes follow each other
-    at = np.linspace(0, times[-1], frames, endpoint=not closed)
-    path = np.tile(np.eye(4), (frames, 1, 1))
-    path[:, :3, 3] = CubicSpline(times, positions, bc_type="periodic" if closed else "not-a-knot")(
-        at
-    )
-    path[:, :3, :3] = Slerp(times, rotations)(at).as_matrix()
-    return path
+    steps = np.linalg.norm(np.diff(knots[:, :3, 3], axis=0), axis=1) + scale * angles
+    return np.maximum(steps, 1e-6 * scale)
+
+
+def _knots(
+    keyframes: Float[np.ndarray, "keyframes 4 4"], closed: bool
+) -> Float[np.ndarray, "knots 4 4"]:
+    return np.concatenate([keyframes, keyframes[:1]]) if closed else keyframes
 
 
 def interpolate(

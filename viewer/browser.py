@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import viser
 
-from data_util import nearest_views
+from data_util import BORDER, nearest_views
 from viewer import picture_choices
 from viewer.actions import Actions
 from viewer.camera import Canvas, fitting_fov, to_cam2world
@@ -19,11 +19,13 @@ from viewer.scene_objects import ROOT, add_box, add_cameras, add_points
 from viewer.shared import Shared
 from viewer.surface import SurfaceControls
 from viewer.training_tab import TrainingTab
+from viewer.zoom import Zoom
 
 JPEG_QUALITY = 90
 MAX_CANVAS = 20_000  # pixels a side
 SPEED_EVERY = 0.5  # seconds between updates of the frame rate that is shown
 MIN_VISIBILITY = 0.5
+MIN_SIZE = 32
 SLOW = 0.5  # seconds; a picture that takes longer is announced
 HINT = "Drag to turn, scroll to go nearer."
 COMPUTING = "Computing …"
@@ -47,6 +49,7 @@ class Browser:
     def __init__(self, client: viser.ClientHandle, shared: Shared):
         self.client = client
         self.shared = shared
+        self._zoom = Zoom(shared)
         self._drawn_at: deque[float] = deque(maxlen=30)
         self._speed_shown_at = 0.0
         self._is_slow = False
@@ -96,7 +99,7 @@ class Browser:
         with tabs.add_tab("View"):
             self._add_view_controls(gui)
         with tabs.add_tab("Path"):
-            self._path = PathTab(self.client, shared, self.actions)
+            self._path = PathTab(self.client, shared, self._zoom, self.actions)
         if shared.curves:
             with tabs.add_tab("Training"):
                 self._training = TrainingTab(self.client, shared.curves)
@@ -111,6 +114,16 @@ class Browser:
             initial_value=picture_choices.COLOR,
         )
         self._choice.on_update(self.actions.callback(self._choose))
+        side = scene.lens.sidelength - 2 * BORDER
+        self._size = gui.add_slider(
+            "Render size",
+            min=min(MIN_SIZE, side),
+            max=side,
+            step=1,
+            initial_value=side,
+            hint="pixels a side; a smaller picture travels quicker, and takes the model as long",
+        )
+        self._size.on_update(self.actions.callback(self._ask))
         self._legend = gui.add_image(picture_choices.depth_legend(), visible=False)
         self._range = gui.add_markdown("", visible=False)
         self._caption = gui.add_markdown("", visible=False)
@@ -153,6 +166,7 @@ class Browser:
 
     def _go_to_start(self) -> None:
         scene = self.shared.scene
+        self._path.widen_as_training()
         self._path.look_from(scene.views.cam2world[scene.first], keep_up=True)
 
     def _add_switch(self, label: str, on: bool, add: Callable[[], viser.SceneNodeHandle]) -> None:
@@ -213,8 +227,8 @@ class Browser:
         canvas = Canvas(camera.image_width, camera.image_height)
         if min(canvas) < 1 or max(canvas) > MAX_CANVAS:
             return  # a window that is folded away, or no window
-        lens = shared.scene.lens
-        model = shared.model
+        scene, model = self._zoom.seen()
+        lens = scene.lens
         camera.fov = fitting_fov(lens, canvas)  # sends nothing if it is so already
         if choice == picture_choices.NOTHING:
             self.client.scene.set_background_image(None)
@@ -228,19 +242,19 @@ class Browser:
             self.client.flush()
         photo = None
         if choice == picture_choices.BESIDE_PHOTO:
-            views = shared.scene.views
+            views = scene.views
             nearest = int(nearest_views(cam2world[None], views.cam2world, 1)[0, 0])
             photo = picture_choices.photo(views, nearest)
             self._caption.content = f"Left: render. Right: photo {views.names[nearest]}."
         frame = model.render_view(cam2world)
-        shot = picture_choices.Shot(frame, shared.background(), photo)
+        shot = picture_choices.Shot(frame, shared.background(), photo, self._size.value)
         if choice in picture_choices.DEPTHS:
             near, far = shot.depth_range(lens)
             self._range.content = f"Depth: {near:.3g} (yellow) to {far:.3g} (blue) world units"
         self._send(picture_choices.draw(choice, shot, lens, canvas))
         self._drawn_model = model
         self._show_speed(started, announced)
-        if sees_grid(cam2world[None], shared.scene, model)[0]:
+        if sees_grid(cam2world[None], scene, model)[0]:
             self._out_of_sight.hide()
         else:
             self._out_of_sight.show("Nothing is in sight", "Back to the start, in the tab View.")

@@ -17,11 +17,10 @@ from evaluation.trained import TrainedModel
 from evaluation.video_writer import FRAMES_PER_SECOND
 from files.folders import new_folder
 from geometry.cameras import move
-from geometry.coverage import Grid, frustum_meets_grid
-from geometry.paths import smooth_path
+from geometry.paths import leg_lengths, smooth_path
 from machine.runtime import describe_machine
 from util import InputError, make_run_folder, read_text, write_json
-from viewer.scene import SceneInView
+from viewer.scene import SceneInView, sees_grid
 from viewer.shared import Shared
 
 MAX_SECONDS = 120.0
@@ -30,21 +29,38 @@ KEYFRAMES = "keyframes.json"  # beside the poses: what to edit further
 
 
 class CameraPath(NamedTuple):
-    """Keyframes (poses), how long the path takes, and whether it returns to the first one."""
+    """Keyframes (poses), how long the path takes at an even pace, and whether it returns to the
+    first one.
+
+    legs: seconds from each keyframe to the next, of those that have their own; 0 for the even pace.
+    """
 
     keyframes: Float[np.ndarray, "keyframes 4 4"]
     seconds: float
     closed: bool
+    legs: tuple[float, ...] = ()
 
     def moved(self, offset: Float[np.ndarray, "3"]) -> "CameraPath":
         """The same path in a world where everything lies at its place plus `offset`."""
         return self._replace(keyframes=move(self.keyframes, offset))
 
+    def leg_seconds(self, scale: float) -> Float[np.ndarray, "legs"] | None:
+        """How long each leg takes; None at an even pace."""
+        if len(self.keyframes) == 1 or not any(self.legs):
+            return None
+        lengths = leg_lengths(self.keyframes, self.closed, scale)
+        own = np.array(self.legs, dtype=np.float64)[: len(lengths)]
+        return np.where(own > 0, own, self.seconds * lengths / lengths.sum())
+
+    def duration(self, scale: float) -> float:
+        """How long the path takes, in seconds."""
+        legs = self.leg_seconds(scale)
+        return self.seconds if legs is None else float(legs.sum())
+
     def poses(self, scale: float) -> Float[np.ndarray, "frames 4 4"]:
         """The pose of each frame of the video. See `smooth_path`."""
-        return smooth_path(
-            self.keyframes, max(1, round(self.seconds * FRAMES_PER_SECOND)), self.closed, scale
-        )
+        frames = max(1, round(self.duration(scale) * FRAMES_PER_SECOND))
+        return smooth_path(self.keyframes, frames, self.closed, scale, self.leg_seconds(scale))
 
 
 def save_path(folder: Path, path: CameraPath, scene: SceneInView, model: TrainedModel) -> None:
@@ -55,14 +71,9 @@ def save_path(folder: Path, path: CameraPath, scene: SceneInView, model: Trained
     would render it.
     """
     poses = path.poses(scene.intrinsics.scale)
-    lens = scene.lens
-    meets = frustum_meets_grid(
-        poses,
-        scene.intrinsics.pinhole(lens.sidelength),
-        Grid(scene.origin, scene.intrinsics.scale, model.geometry.near_plane),
-    )
-    if not meets.all():
-        second = np.flatnonzero(~meets)[0] / FRAMES_PER_SECOND
+    seen = sees_grid(poses, scene, model)
+    if not seen.all():
+        second = np.flatnonzero(~seen)[0] / FRAMES_PER_SECOND
         raise InputError(
             f"{folder.name}: at {second:.1f} s the path sees nothing of the grid; move its "
             "keyframes"
@@ -73,7 +84,12 @@ def save_path(folder: Path, path: CameraPath, scene: SceneInView, model: Trained
         keyframes = path.moved(scene.offset).keyframes.tolist()
         write_json(
             part / KEYFRAMES,
-            {"seconds": path.seconds, "closed": path.closed, "keyframes": keyframes},
+            {
+                "seconds": path.seconds,
+                "closed": path.closed,
+                "legs": path.legs,
+                "keyframes": keyframes,
+            },
         )
 
 
@@ -86,6 +102,7 @@ def load_path(folder: Path) -> CameraPath:
         keyframes = np.array(content["keyframes"], dtype=np.float64)
         seconds = float(content["seconds"])
         closed = bool(content["closed"])
+        legs = tuple(float(leg) for leg in content.get("legs", ()))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{file}: is not a path that this program saved ({type(error).__name__})"
@@ -98,9 +115,11 @@ def load_path(folder: Path) -> CameraPath:
         raise InputError(f"{file}: does not hold 1 to {MAX_KEYFRAMES} poses")
     if not 0 < seconds <= MAX_SECONDS:
         raise InputError(f"{file}: takes {seconds:g} seconds; at most {MAX_SECONDS:g} are allowed")
+    if len(legs) not in (0, len(keyframes)) or not all(0 <= leg <= MAX_SECONDS for leg in legs):
+        raise InputError(f"{file}: does not hold 0 to {MAX_SECONDS:g} seconds for each keyframe")
     for index, pose in enumerate(keyframes):
         require_rigid(pose, f"{file}: keyframe {index + 1}")
-    return CameraPath(keyframes, seconds, closed)
+    return CameraPath(keyframes, seconds, closed, legs)
 
 
 def saved_paths(folder: Path) -> list[str]:
@@ -111,15 +130,15 @@ def saved_paths(folder: Path) -> list[str]:
 def render_video(
     path_folder: Path,
     cam2world: Float[np.ndarray, "path 4 4"],
+    model: TrainedModel,
     shared: Shared,
     progress: Callable[[float], None],
 ) -> Path:
-    """Writes the frames of a saved path to a new folder of `test_traj`, while browsers go on
+    """Writes a model's frames of a saved path to a new folder of `test_traj`, while browsers go on
     looking, and returns that folder.
 
     `progress` is called with the share that is done.
     """
-    model = shared.model
     (folder,) = make_run_folder(shared.logging_root, "test_traj", name=path_folder.name)
     write_json(
         folder / "options.json",

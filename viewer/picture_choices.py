@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from data_util import color_depth, crop_border
+from data_util import BORDER, color_depth, crop_border
 from dataio import Scene
 from evaluation.picture_grid import GAP, to_uint8
 from evaluation.render import Frame
@@ -41,11 +41,12 @@ def choices(has_depth: bool, has_photos: bool) -> list[str]:
 
 class Shot(NamedTuple):
     """What can be shown of a pose: the frame, the colour around it, and the nearest training photo,
-    if it is wanted."""
+    if it is wanted. size: pixels a side to which pictures are shrunk; None for the model's."""
 
     frame: Frame
     background: UInt8[np.ndarray, "3"]
     photo: UInt8[np.ndarray, "s s 3"] | None = None
+    size: int | None = None
 
     def depth(self, lens: Lens) -> Float[np.ndarray, "s s"]:
         """Depth in world units, at the size of the image and without its border."""
@@ -68,13 +69,13 @@ def draw(choice: str, shot: Shot, lens: Lens, canvas: Canvas) -> UInt8[np.ndarra
         return _draw_depth(shot, lens, canvas)
     color = to_uint8(shot.frame.image)
     if choice not in PAIRS:
-        return _fit(color, lens, canvas, shot.background)
+        return _fit(color, lens, canvas, shot)
     half = Canvas(max(1, canvas.width // 2), canvas.height)
     if choice == BESIDE_DEPTH:
         other = _draw_depth(shot, lens, half)
     else:
-        other = _fit(shot.photo, lens, half, shot.background)
-    pair = np.concatenate([_fit(color, lens, half, shot.background), other], axis=1)
+        other = _fit(shot.photo, lens, half, shot)
+    pair = np.concatenate([_fit(color, lens, half, shot), other], axis=1)
     middle = pair.shape[1] // 2
     pair[:, middle - GAP // 2 : middle + GAP // 2] = SEPARATOR
     return pair
@@ -82,7 +83,7 @@ def draw(choice: str, shot: Shot, lens: Lens, canvas: Canvas) -> UInt8[np.ndarra
 
 def _draw_depth(shot: Shot, lens: Lens, canvas: Canvas) -> UInt8[np.ndarray, "h w 3"]:
     colors = shot.colored_depth(lens)
-    return _fit(colors, lens, canvas, edge_color(colors))
+    return _fit(colors, lens, canvas, shot._replace(background=edge_color(colors)))
 
 
 def photo(views: Scene, view: int) -> UInt8[np.ndarray, "s s 3"]:
@@ -100,15 +101,14 @@ def depth_legend(width: int = 256, height: int = 16) -> UInt8[np.ndarray, "h w 3
 
 
 def _fit(
-    picture: UInt8[np.ndarray, "s s 3"],
-    lens: Lens,
-    canvas: Canvas,
-    background: UInt8[np.ndarray, "3"],
+    picture: UInt8[np.ndarray, "s s 3"], lens: Lens, canvas: Canvas, shot: Shot
 ) -> UInt8[np.ndarray, "h w 3"]:
+    side = lens.sidelength - 2 * BORDER
+    shrinks = shot.size is not None and shot.size < side
     return compose(
         picture,
         place_on_canvas(lens, fitting_fov(lens, canvas), canvas),
         canvas,
-        max(MAX_PIXELS, lens.sidelength),
-        background,
+        shot.size if shrinks else max(MAX_PIXELS, lens.sidelength),
+        shot.background,
     )

@@ -7,6 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from dataio import load_scene
+from evaluation.video_writer import FRAMES_PER_SECOND
 from geometry.paths import smooth_path
 from tests.conftest import hemisphere_poses, look_at_origin
 from util import InputError
@@ -51,6 +52,34 @@ def test_rotation_turns_at_an_even_rate_about_one_axis():
     np.testing.assert_allclose(turn(first, path[2]), 40, atol=1e-6)
 
 
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_keyframe_may_have_its_own_time_to_the_next(closed):
+    """The path is the same; the others' legs keep the even pace of `seconds`."""
+    path = CameraPath(hemisphere_poses(4), 8.0, closed)
+    legs = 4 if closed else 3
+    even = path.duration(1.0) / legs
+    slow = path._replace(legs=(0.0, 5.0, 0.0, 0.0))
+    assert slow.duration(1.0) == pytest.approx(8 - 8 / legs + 5, rel=0.05)
+    centers = slow.poses(1.0)[:, :3, 3]
+    seconds = [
+        np.linalg.norm(centers - keyframe[:3, 3], axis=1).argmin() / FRAMES_PER_SECOND
+        for keyframe in path.keyframes
+    ]
+    np.testing.assert_allclose(seconds, [0, even, even + 5, 2 * even + 5], rtol=0.06)
+    places = path._replace(seconds=80.0).poses(1.0)[:, :3, 3]
+    apart = np.linalg.norm(centers[:, None] - places[None], axis=2).min(axis=1)
+    assert apart.max() < 0.01
+
+
+def test_two_equal_keyframes_with_a_time_between_them_are_a_rest():
+    pose = look_at_origin([1.9, 0, 0.3])
+    keyframes = np.stack([pose, pose, look_at_origin([0, 1.9, 0.3])])
+    path = CameraPath(keyframes, 2.0, False, (1.0, 0.0, 0.0)).poses(1.0)
+    assert len(path) == 3 * FRAMES_PER_SECOND
+    rest = np.tile(pose, (FRAMES_PER_SECOND, 1, 1))
+    np.testing.assert_allclose(path[:FRAMES_PER_SECOND], rest, atol=0.01)
+
+
 def test_equal_keyframes_and_a_single_one_are_paths_too():
     pose = look_at_origin([1.9, 0, 0.3])
     for keyframes in (
@@ -66,7 +95,7 @@ def test_equal_keyframes_and_a_single_one_are_paths_too():
 
 
 def test_saved_path_is_a_test_folder_and_can_be_loaded_again(viewed, tmp_path):
-    path = CameraPath(hemisphere_poses(4), 2.0, True)
+    path = CameraPath(hemisphere_poses(4), 2.0, True, (0.0, 1.5, 0.0, 0.0))
     viewed.save(tmp_path / "paths" / "around", path)
     scene = load_scene(tmp_path / "paths" / "around", 64, with_images=False)
     np.testing.assert_allclose(scene.cam2world, path.poses(1.0), atol=1e-12)
@@ -100,6 +129,9 @@ def test_path_is_never_saved_over_another_nor_where_it_sees_nothing(viewed, tmp_
         {"seconds": "x"},
         {"keyframes": [(2 * np.eye(4)).tolist()]},
         {"closed": None, "seconds": None},
+        {"legs": [1.0]},
+        {"legs": [1.0, 0.0, 0.0, -1.0]},
+        {"legs": "x"},
     ],
 )
 def test_damaged_path_is_refused_by_name(viewed, tmp_path, change):

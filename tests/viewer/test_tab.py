@@ -1,5 +1,7 @@
 """What the tab View does and says, without a browser."""
 
+import json
+
 import numpy as np
 
 from tests.viewer.client import connected
@@ -43,3 +45,43 @@ def test_what_takes_time_says_computing(serve):
 def test_mouse_and_keys_are_listed(serve):
     with connected(serve().server.get_port()) as client:
         client.wait_for(lambda client: "right-drag" in client.text())
+
+
+def test_an_orbit_is_one_click(serve, tmp_path):
+    session = serve()
+    with connected(session.server.get_port()) as client:
+        client.click("Orbit")
+        client.wait_for(lambda client: "8.0 s in all" in client.text())
+        client.click("Save")
+        client.wait_for(lambda client: "Saved paths/path" in client.text())
+    saved = json.loads((tmp_path / "logs" / "paths" / "path" / "keyframes.json").read_text())
+    centers = np.array(saved["keyframes"])[:, :3, 3]
+    assert saved["closed"]
+    np.testing.assert_allclose(np.linalg.norm(centers, axis=1), np.linalg.norm(centers[0]))
+    azimuths = np.degrees(np.unwrap(np.arctan2(centers[:, 1], centers[:, 0])))
+    np.testing.assert_allclose(np.abs(np.diff(azimuths)), 45, atol=1e-3)
+
+
+def test_a_keyframes_own_time_stays_with_it(serve, tmp_path):
+    with connected(serve().server.get_port()) as client:
+        client.click("Orbit")
+        client.wait_for(lambda client: "8.0 s in all" in client.text())
+        client.click("Keyframe", value="3")
+        client.click("To the next", value=5.0)
+        client.wait_for(lambda client: "12.0 s in all" in client.text())
+        client.click("", value="Earlier")
+        client.wait_for(lambda client: client.controls[client.control("Keyframe")]["value"] == "2")
+        client.click("Save")
+        client.wait_for(lambda client: "Saved paths/path" in client.text())
+        client.click("To the next", value=119.0)
+        client.wait_for(lambda client: "at most 120" in client.text())
+    saved = json.loads((tmp_path / "logs" / "paths" / "path" / "keyframes.json").read_text())
+    assert saved["legs"] == [0, 5, 0, 0, 0, 0, 0, 0]
+
+
+def test_the_render_size_can_be_smaller_than_the_models(serve):
+    with connected(serve().server.get_port()) as client:
+        client.wait_for(lambda client: client.picture is not None)
+        assert client.picture.shape == (64, 64, 3)  # the canvas's
+        client.click("Render size", value=40)
+        client.wait_for(lambda client: client.picture.shape == (40, 40, 3))
