@@ -32,6 +32,7 @@ from machine.runtime import (
     keep_freed_memory,
     require_compiler,
 )
+from machine.version import ShowVersion
 from training.loop import train
 from training.options import Learning, Records, TrainingOptions
 from training.recipes import RECIPES
@@ -62,6 +63,9 @@ def build_parser() -> Parser:
     """The parser of all options and `--size`. It returns only the flags that were given: a size, a
     recipe or a checkpoint may set the others."""
     parser = Parser(PROG, __doc__, allow_abbrev=False)
+    parser.add_argument(
+        "--version", action=ShowVersion, help="print the version and the commit, and stop"
+    )
     groups = {}
     for part, title in PARTS.items():
         for declared in fields(part):

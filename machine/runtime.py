@@ -12,7 +12,6 @@ import os
 import platform
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 import warnings
@@ -20,7 +19,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,6 +26,7 @@ from torch import Tensor, nn
 
 from machine.installed import installed_version
 from machine.options import option
+from machine.version import VERSION, git_commit
 from util import InputError
 
 PRECISIONS = ["fp32", "tf32", "bf16"]
@@ -221,22 +220,13 @@ def keep_freed_memory(everything: bool) -> None:
 
 def describe_machine(device: torch.device) -> dict[str, str | int]:
     """Versions, git commit and device, as recorded in a run's `options.json`."""
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent.parent,
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout.strip()
-    except OSError:  # git is not installed
-        commit = ""
     return {
+        "deepvoxels": VERSION,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": installed_version("torchvision"),
         "numpy": np.__version__,
-        "git_commit": commit or "unknown",
+        "git_commit": git_commit() or "unknown",
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
