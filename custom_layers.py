@@ -1,5 +1,9 @@
 """The sub-networks of DeepVoxels in the paper's order (section 3.2): feature extraction,
-integration, occlusion reasoning, rendering."""
+integration, occlusion reasoning, rendering.
+
+What the paper leaves open (channels, dropout, norms, the coordinates beside the features) is as in
+the original's code; docs/design.md, section 4, lists it.
+"""
 
 import torch
 from jaxtyping import Float
@@ -28,23 +32,27 @@ class BlockChain(nn.Module):
 
 class FeatureExtractor(nn.Module):
     """Image to feature map (paper, 3.2 'Feature Extraction'): down to the map's size, then a U-Net
-    down to 1x1."""
+    down to 1x1.
+
+    nf0: channels after the first halving; each further one doubles them. Sidelengths are in pixels,
+    powers of two.
+    """
 
     def __init__(self, nf0: int, out_channels: int, img_sidelength: int, proj_sidelength: int):
         super().__init__()
         num_down = num_halvings(img_sidelength // proj_sidelength)
         channels = [3] + [nf0 * 2**i for i in range(num_down)]
         downs = [
+            # The first block's middle would have as few channels as the image.
             DownBlock(channels[i], channels[i + 1], middle_channels=channels[1] if i == 0 else None)
             for i in range(num_down)
         ]
-        width = nf0 * 2 ** max(num_down - 1, 0)
         self.net = nn.Sequential(
             BlockChain("downs", downs),
             Unet(
                 channels[-1],
                 out_channels,
-                nf0=width,
+                nf0=channels[-1] if num_down else nf0,
                 num_down=num_halvings(proj_sidelength),
                 max_channels=8 * nf0,
             ),
@@ -59,8 +67,9 @@ class IntegrationNet(nn.Module):
     """The gated recurrent unit that fuses an observation into the persistent volume (paper,
     equations 2-5).
 
-    W and U are 3x3x3 convolutions. They see each voxel's coordinates, (i - D/2)/D per axis, besides
-    its features. A gate has one value per voxel. Channel dropout of 0.2 follows W_s and U_s.
+    W and U are 3x3x3 convolutions. A gate has one value per voxel, so that all its features are
+    updated jointly. Not in the paper: W and U see each voxel's coordinates, (i - D/2)/D per axis,
+    besides its features, and channel dropout of 0.2 follows W_s and U_s.
 
     The layers have the names that original checkpoints give them: "new" is the observation X_t,
     "old" the hidden state H_t-1.
@@ -101,7 +110,7 @@ class IntegrationNet(nn.Module):
         update = torch.sigmoid(self.update_new_net(x).float() + self.update_old_net(h))
         # R_t, equation (3)
         reset = torch.sigmoid(self.reset_new_net(x).float() + self.reset_old_net(h))
-        # S_t, equation (4)
+        # S_t, equation (4); the reset gate scales the coordinates in h too
         proposal = torch.relu(self.new_integration(x).float() + self.old_integration(reset * h))
         # H_t, equation (5)
         return (1 - update) * state + update * proposal, update, reset
@@ -112,7 +121,8 @@ class OcclusionNet(nn.Module):
     over depth (paper, 3.2 'Occlusion Module').
 
     frustum_depth: the number of depth planes, D_f. proj_sidelength: pixels along each side of the
-    feature map.
+    feature map. The paper's "distance of each voxel to the camera" is its plane's coordinate,
+    (k - D_f/2)/D_f for plane k.
     """
 
     def __init__(self, num_features: int, frustum_depth: int, proj_sidelength: int):
@@ -130,11 +140,9 @@ class OcclusionNet(nn.Module):
             max_channels=4 * width,
             num_down=min(num_halvings(frustum_depth), num_halvings(proj_sidelength)),
         )
-        # It sees the features before and after the U-Net, and the depth.
+        # It sees the features before and after the U-Net, and the depth again.
         self.softmax_net = nn.Sequential(Conv3dSame(2 * width + 1, 1, 3), DepthSoftmax())
-        planes = (
-            torch.arange(-(frustum_depth // 2), frustum_depth - frustum_depth // 2) / frustum_depth
-        )
+        planes = centered_coordinates(frustum_depth)
         self.register_buffer("depth_coordinates", planes.view(1, 1, -1, 1, 1), persistent=False)
 
     def forward(
@@ -143,8 +151,8 @@ class OcclusionNet(nn.Module):
     ) -> tuple[Float[Tensor, "v f m m"], Float[Tensor, "v 1 m m"]]:
         """Collapses canonical view volumes to feature maps.
 
-        Returns the maps, and per pixel the mean depth coordinate, weighted by visibility. Plane k
-        of the D_f planes has the coordinate (k - D_f/2)/D_f, in [-1/2, 1/2).
+        Returns the maps, and per pixel the mean depth coordinate, weighted by visibility, in
+        [-1/2, 1/2).
         """
         depth = self.depth_coordinates.expand(len(volumes), -1, -1, *volumes.shape[3:])
         compressed = self.occlusion_prep(torch.cat([depth, volumes], dim=1))
@@ -174,7 +182,11 @@ def collapse(
 
 class RenderingNet(nn.Module):
     """Feature map to image (paper, 3.2 'Rendering'): a U-Net down to 1x1, then up to the image's
-    size."""
+    size.
+
+    Sidelengths are in pixels, powers of two. Where they are the same, nothing follows the U-Net,
+    which then ends in the colors.
+    """
 
     def __init__(self, nf0: int, in_channels: int, proj_sidelength: int, img_sidelength: int):
         super().__init__()
@@ -206,7 +218,8 @@ class RenderingNet(nn.Module):
 
 def depth_collapse_net(num_features: int, frustum_depth: int, nf0: int) -> nn.Sequential:
     """The collapse without occlusion reasoning (paper, section 4, 'Occlusion Reasoning and
-    Interpretability'): depth is folded into channels, which three convolutions reduce to nf0."""
+    Interpretability'): takes (v, f * depth, m, m), depth folded into channels, which three
+    convolutions reduce to nf0."""
     grid_dim = frustum_depth // 2
     channels = [num_features * frustum_depth, nf0 * grid_dim // 2, nf0 * grid_dim // 8, nf0]
     layers = []
@@ -220,5 +233,10 @@ def depth_collapse_net(num_features: int, frustum_depth: int, nf0: int) -> nn.Se
 
 def voxel_coordinates(grid_dim: int) -> Float[Tensor, "1 3 d d d"]:
     """The coordinates (i - D/2)/D of every voxel along z, y and x, the axes of a volume."""
-    axis = (torch.arange(grid_dim) - grid_dim / 2) / grid_dim
+    axis = centered_coordinates(grid_dim)
     return torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"))[None]
+
+
+def centered_coordinates(count: int) -> Float[Tensor, "count"]:
+    """The coordinate (i - count/2)/count, in [-1/2, 1/2), of each of `count` voxels in a row."""
+    return (torch.arange(count) - count / 2) / count

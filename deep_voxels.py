@@ -1,9 +1,10 @@
 """DeepVoxels: a persistent volume of features and the networks that fill it and render it (paper,
 section 3.2).
 
-Letters in shapes, here and in the files that this one imports: v target views, f features, d voxels
-along each side of the grid, s pixels along each side of an image, m pixels along each side of a
-feature map, b batch. A volume is indexed [z, y, x].
+Letters in shapes, here and in the files that this one imports: v target views, f features per voxel
+(`num_grid_feats`), d voxels along each side of the grid (`grid_dim`; in formulas D), s pixels along
+each side of an image (`img_sidelength`), m pixels along each side of a feature map
+(`proj_sidelength`), b batch. A volume is indexed [z, y, x].
 """
 
 from dataclasses import asdict, dataclass
@@ -84,11 +85,12 @@ def check_architecture(architecture: Architecture) -> None:
             raise InputError(
                 f"--{flag} {getattr(a, flag)}: must be from {minimum} to {MAX_CHANNELS}"
             )
-    if a.no_occlusion_net and a.nf0 * a.grid_dim < 8:
+    if a.no_occlusion_net and a.nf0 * a.grid_dim < 8:  # see `depth_collapse_net`
         raise InputError(f"--nf0 {a.nf0}: is too small for --no_occlusion_net")
 
 
-# docs/design.md, section 8
+# img_sidelength, proj_sidelength, grid_dim, num_grid_feats, nf0. What each costs: docs/design.md,
+# section 8.
 SIZES = {
     "small": Architecture(64, 32, 16, 16, 16),
     "medium": Architecture(128, 64, 32, 16, 16),
@@ -140,7 +142,8 @@ class DeepVoxels(nn.Module):
             "deepvoxels", torch.zeros(1, a.num_grid_feats, a.grid_dim, a.grid_dim, a.grid_dim)
         )
 
-        frustum_depth = 2 * a.grid_dim  # depth planes of a canonical view volume
+        # Depth planes of a canonical view volume: the grid's diagonal crosses sqrt(3) D of them.
+        frustum_depth = 2 * a.grid_dim
         self.feature_extractor = FeatureExtractor(
             a.nf0, a.num_grid_feats, a.img_sidelength, a.proj_sidelength
         )
@@ -185,8 +188,8 @@ class DeepVoxels(nn.Module):
         return Integration(*self.integration_net(observation, self.deepvoxels))
 
     def inpaint(self, volume: Float[Tensor, "1 f d d d"]) -> Float[Tensor, "1 f d d d"]:
-        """Fills the holes of a volume. The inpainting network sees the voxels' coordinates too, as
-        the GRU does. At test time the result is the same for all frames."""
+        """Fills the holes of a volume. As in the original, the inpainting network sees the voxels'
+        coordinates too, like the GRU. At test time the result is the same for all frames."""
         return self.inpainting_net(torch.cat([volume, self.integration_net.coordinates], dim=1))
 
     def render(
@@ -200,6 +203,7 @@ class DeepVoxels(nn.Module):
                 self.rendering_net(self.depth_collapse_net(canonical.flatten(1, 2))), None
             )
         collapsed, depth_coordinate = self.occlusion_net(canonical)
+        # Plane k lies at near_plane + k * voxel_size and has the coordinate k / (2 D) - 1/2.
         frustum_extent = 2 * self.geometry.grid_dim * self.geometry.voxel_size
         depth = self.geometry.near_plane + (depth_coordinate + 0.5) * frustum_extent
         return Rendering(self.rendering_net(collapsed), depth)

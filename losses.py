@@ -1,4 +1,7 @@
-"""The adversarial loss and its discriminator (paper, 3.2 'Rendering and Loss')."""
+"""The adversarial loss and its discriminator (paper, 3.2 'Rendering and Loss').
+
+The l1 loss, and the sum of the two, are in `training.step`.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +13,7 @@ from pytorch_prototyping.blocks import LEAKY_SLOPE
 
 class PatchDiscriminator(nn.Module):
     """The patch-based discriminator: tells real image patches from rendered ones, with one logit
-    per patch. Images in [-1/2, 1/2]."""
+    per patch. Images in [-1/2, 1/2]. Channels and dropout are the original's."""
 
     def __init__(self):
         super().__init__()
@@ -33,14 +36,6 @@ class PatchDiscriminator(nn.Module):
         return self.model(images)
 
 
-def known_mean(
-    values: Float[Tensor, "b c h w"], known: Float[Tensor, "b 1 h w"]
-) -> Float[Tensor, "b"]:
-    """Each image's mean over the pixels where `known` is 1; 0 if there are none."""
-    count = known.sum(dim=(1, 2, 3)) * values.shape[1]
-    return (values * known).sum(dim=(1, 2, 3)) / count.clamp_min(1)
-
-
 def adversarial_loss(logits: Float[Tensor, "b 1 h w"], real: bool) -> Float[Tensor, ""]:
     """Cross entropy of the discriminator's logits with the label "real" for all patches, or
     "rendered" for all."""
@@ -54,3 +49,12 @@ def discriminator_loss(
 ) -> Float[Tensor, ""]:
     """The mean of the loss on real images and the loss on rendered ones."""
     return (adversarial_loss(real_logits, True) + adversarial_loss(fake_logits, False)) / 2
+
+
+def known_mean(
+    values: Float[Tensor, "b c h w"], known: Float[Tensor, "b 1 h w"]
+) -> Float[Tensor, "b"]:
+    """Each image's mean over the pixels where `known` is 1 (where it is 0, the true image is not
+    known: see `training.data.Batch`); 0 if there are none."""
+    count = known.sum(dim=(1, 2, 3)) * values.shape[1]
+    return (values * known).sum(dim=(1, 2, 3)) / count.clamp_min(1)

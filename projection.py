@@ -19,8 +19,9 @@ class SceneGeometry:
     """Where a scene's grid lies in the world, and the intrinsics that all its cameras share.
 
     grid_dim: voxels along each side (D). voxel_size, near_plane: world units. grid_origin: world
-    coordinates of voxel D/2. map_sidelength: pixels along each side of the feature map. focal, cx,
-    cy: the intrinsic matrix K, in those pixels.
+    coordinates of the grid's center; voxel i along an axis lies at origin + (i - D/2) * voxel_size,
+    so that voxel D/2 lies at the origin itself. map_sidelength: pixels along each side of the
+    feature map. focal, cx, cy: the intrinsic matrix K, in those pixels.
     """
 
     grid_dim: int
@@ -64,7 +65,9 @@ def world2image(
     """Equation (1): world points to (u, v, depth), u and v in map pixels, depth along the camera's
     z axis.
 
-    Points with depth <= 0 lie behind the camera; their u and v mean nothing and may be infinite.
+    The paper's R and t are those of the inverse of `cam2world`; here u and v are divided by the
+    depth, which its K (R x + t) leaves to the reader. Points with depth <= 0 lie behind the camera;
+    their u and v mean nothing and may be infinite.
     """
     world2cam = invert_rigid(cam2world)
     with without_autocast(points):
@@ -145,8 +148,8 @@ def frustum_coordinates(
     """Grid coordinates (x, y, z) of every voxel of the canonical view volumes, indexed [depth
     plane, row, column].
 
-    A canonical view volume has 2 D planes, plane k at the depth near_plane + k * voxel_size. On
-    each lies one voxel per pixel of the feature map.
+    A canonical view volume has 2 D planes, plane k at the depth near_plane + k * voxel_size along
+    the camera's z axis. On each lies one voxel per pixel of the feature map.
     """
     like = {"device": cam2world.device, "dtype": cam2world.dtype}
     planes = geometry.near_plane + geometry.voxel_size * torch.arange(2 * geometry.grid_dim, **like)

@@ -1,7 +1,6 @@
 """Convolution blocks that keep the size of a map or volume, halve it or double it.
 
-They know nothing about scenes or cameras. Sub-module names (`net.1`, ...) are those of the
-original's checkpoints.
+Sub-module names (`net.1`, ...) are those of the original's checkpoints.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,7 @@
 """U-Nets (Ronneberger et al., 2015) for maps and for volumes, from nested skip blocks."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -50,7 +51,7 @@ def nested_skip_blocks(
         min(nf0 * 2 ** min(level, num_down - 1), max_channels) for level in range(num_down + 1)
     ]
     block = None
-    for outer, inner in reversed(list(zip(channels, channels[1:], strict=False))):
+    for outer, inner in reversed(list(pairwise(channels))):
         if block is None:
             block = SkipBlock(
                 down_block(outer, inner, norm=None), None, up_block(inner, outer, norm=None)
@@ -63,8 +64,7 @@ def nested_skip_blocks(
 
 
 class Unet(nn.Module):
-    """2D U-Net at full resolution: 3x3 in-layer to nf0 channels (at most max_channels), skip
-    blocks, 3x3 out-layer.
+    """2D U-Net: 3x3 in-layer to nf0 channels (at most max_channels), skip blocks, 3x3 out-layer.
 
     Height and width must be divisible by 2^num_down. With `linear_out` the out-layer is a plain
     convolution with bias; otherwise norm, ReLU and dropout follow it. `dropout` is the probability
