@@ -1,7 +1,10 @@
-"""Training (paper, section 3.2), file by file.
+"""Training (paper, section 3.2), file by file, in the order in which they are best read.
 
 What a step computes:
-    `step`: one training step, on a batch of `data`, of the `networks`.
+    `data`: the views of a scene, and the batch of a step. `turned_targets`: target views turned at
+    random (`--turn_roll`, `--turn_tilt`).
+    `networks`: what training changes: both networks and their optimizers.
+    `step`: one training step, on a batch, of the networks.
     `guard`: skips a step whose numbers are not finite. `stability`: keeps the volume bounded.
     `recipes`: learning rates, dropout and averaging. `muon`: an optimizer.
 
@@ -12,7 +15,7 @@ How a run goes on:
 
 What a run leaves:
     `run_folder`: its folders, its lock, and the signals sent to it.
-    `recorder`: what is shown (`log`, `tensorboard_log`), measured (`validation`) and saved
+    `recorder`: what is shown (`progress_bar`, `tensorboard_log`), measured (`validation`) and saved
     (`keeper`) after a step.
     `next_commands`: what its last lines suggest.
 """

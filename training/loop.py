@@ -10,6 +10,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from zlib import crc32
 
 import numpy as np
@@ -24,10 +25,10 @@ from machine.ranks import ALONE, Ranks
 from machine.runtime import set_arithmetic
 from training.data import Batch, load_batch, load_training_scene, training_triplets
 from training.guard import MAX_SKIPPED_STEPS, NotFinite, SkippedSteps
-from training.log import ProgressBar
 from training.memory import needs_of_rank, report_disk, report_memory
 from training.networks import build_networks
 from training.options import TrainingOptions
+from training.progress_bar import ProgressBar
 from training.recipes import learning_rate_schedule
 from training.recorder import Recorder, due_after
 from training.run_folder import Signals, describe_start, open_run
@@ -58,11 +59,7 @@ def train(options: TrainingOptions, checkpoint: dict | None, ranks: Ranks = ALON
         signals = stack.enter_context(Signals())
         recorder = None
         if folders:
-            logs, runs = folders
-            print(f"checkpoints: {logs}")
-            curves = is_installed("tensorboardX")
-            print(f"tensorboard: {runs}" if curves else left_out("tensorboard", "tensorboardX"))
-            recorder = Recorder(training, logs, runs, validation)
+            recorder = make_recorder(training, *folders, validation)
             stack.callback(recorder.close)
         return run_to_end(training, recorder, signals)
 
@@ -134,6 +131,16 @@ def report_start(training: Training) -> None:
         print(training.turning)
 
 
+def make_recorder(
+    training: Training, logs: Path, runs: Path, validation: Validation | None
+) -> Recorder:
+    """Says where checkpoints and curves will be, and makes what writes them."""
+    print(f"checkpoints: {logs}")
+    curves = is_installed("tensorboardX")
+    print(f"tensorboard: {runs}" if curves else left_out("tensorboard", "tensorboardX"))
+    return Recorder(training, logs, runs, validation)
+
+
 def run_to_end(training: Training, recorder: Recorder | None, signals: Signals) -> int:
     """Takes all steps and returns the exit code of `train`.
 
@@ -155,7 +162,7 @@ def run_to_end(training: Training, recorder: Recorder | None, signals: Signals) 
                     file=sys.stderr,
                 )
                 return 1
-            set_back(training, recorder, str(error))
+            apply_setback(training, recorder, str(error))
     stop = stop or signals.stop or 0  # a signal may come while the last checkpoint is saved
     if recorder and recorder.keeper.failed:
         return 1
@@ -164,9 +171,9 @@ def run_to_end(training: Training, recorder: Recorder | None, signals: Signals) 
     return 128 + stop if stop else 0
 
 
-def set_back(training: Training, recorder: Recorder | None, reason: str) -> None:
-    """Takes networks and progress back to the last good checkpoint and halves the learning rate
-    (`learning_rate_schedules`). The clock goes on."""
+def apply_setback(training: Training, recorder: Recorder | None, reason: str) -> None:
+    """Takes networks and progress back to the last good checkpoint and counts a setback, which
+    halves the learning rate (`learning_rate_schedules`). The clock goes on."""
     before = training.progress
     saved = recorder.keeper.saved if recorder else []
     training.networks, progress, good = go_back(training.start, saved, training.networks.ranks)
@@ -197,7 +204,7 @@ def run_steps(training: Training, recorder: Recorder | None, signals: Signals) -
     progress.start_clock()
     with ProgressBar(steps) as bar:
         if recorder:
-            recorder.begin(bar)
+            recorder.open_log(bar)
         for step, _, triplet in training_triplets(
             training.scene, learning.num_trgt, learning.seed, steps, learning.num_sources
         ):
@@ -213,7 +220,8 @@ def run_steps(training: Training, recorder: Recorder | None, signals: Signals) -
             if not any(due):
                 continue  # without waiting for the device
             read_skipped(skipped, progress, bar)
-            signals.save = signals.save and not save
+            if save:
+                signals.save = False
             if recorder:  # other ranks wait for the first in the next step
                 recorder.report(due, batch, result)
             if due.validation and training.options.records.patience:

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from baselines import build_model
+from baselines.width import any_geometry
 from deep_voxels import Architecture
 from files.runs import BEST
 from losses import PatchDiscriminator
 from machine.options import Run
 from machine.ranks import Ranks
-from projection import SceneGeometry
 from training.muon import kernels_of
 from training.options import Learning, Records
 
@@ -46,7 +46,7 @@ class Needs(NamedTuple):
 
 def training_needs(architecture: Architecture, learning: Learning) -> Needs:
     """What a run needs, as PyTorch's own layers take it in float32."""
-    kept = {}
+    kept = {}  # what the backward pass will need, by its address
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -54,18 +54,8 @@ def training_needs(architecture: Architecture, learning: Learning) -> Needs:
         return tensor
 
     side = architecture.img_sidelength
-    geometry = SceneGeometry(
-        architecture.grid_dim,
-        1 / architecture.grid_dim,
-        (0.0, 0.0, 0.0),
-        1.0,
-        architecture.proj_sidelength,
-        focal=1.0,
-        cx=0.0,
-        cy=0.0,
-    )
     with torch.device("meta"):
-        model = build_model(learning.model, architecture, geometry)
+        model = build_model(learning.model, architecture, any_geometry(architecture))
         discriminator = PatchDiscriminator()
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             rendering, _ = model(

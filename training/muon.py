@@ -26,7 +26,7 @@ class Muon(torch.optim.Optimizer):
     `torch.optim.Adam`.
     """
 
-    MOMENTS = ("exp_avg",)
+    MOMENTS = ("exp_avg",)  # of each kernel's state, as `checkpoints.load_optimizer` checks them
 
     def __init__(self, kernels: list[nn.Parameter], lr: float):
         super().__init__(kernels, {"lr": lr})
@@ -50,6 +50,7 @@ class Muon(torch.optim.Optimizer):
             ]
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
         nesterovs = torch._foreach_lerp(gradients, momenta, MOMENTUM)
+        # An orthogonal matrix has a root mean square of one over the root of its longer side.
         sizes = [-STEP * lr * max(len(kernel), kernel[0].numel()) ** 0.5 for kernel in kernels]
         taken = 1.0 if found_inf is None else 1 - found_inf
         torch._foreach_add_(kernels, orthogonalized(list(nesterovs), sizes, taken))

@@ -25,8 +25,9 @@ class Networks:
     """The networks of a run. Lists that need a walk over all modules, which takes milliseconds, are
     made once.
 
-    architecture: that of the model. optimizers: by their names in a checkpoint. ranks: the
-    processes that train copies of these networks, with one state.
+    architecture: that of the model. optimizers: by their names in a checkpoint. average: the moving
+    average of the model, with `--average`. ranks: the processes that train copies of these
+    networks, with one state.
     """
 
     model: nn.Module
@@ -37,12 +38,12 @@ class Networks:
     ranks: Ranks = ALONE
 
     def __post_init__(self):
-        self.model_parameters = learned(self.model)
-        self.discriminator_parameters = learned(self.discriminator)
+        self.model_parameters = trainable_parameters(self.model)
+        self.discriminator_parameters = trainable_parameters(self.discriminator)
         self.running_statistics = RunningStatistics(self.model, self.discriminator)
 
 
-def learned(network: nn.Module) -> list[nn.Parameter]:
+def trainable_parameters(network: nn.Module) -> list[nn.Parameter]:
     """The parameters that are not frozen (`requires_grad_(False)`)."""
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 

@@ -67,11 +67,11 @@ class WeightAverage:
         faster, because the first weights are soon outdated."""
         decay = min(self.decay, (1 + step) / (10 + step))
         pairs = list(zip(_tensors(self.module), _tensors(model), strict=True))
-        numbers = [pair for pair in pairs if pair[0].is_floating_point()]
-        counts = [pair for pair in pairs if not pair[0].is_floating_point()]  # of batches
-        torch._foreach_lerp_(*zip(*numbers, strict=True), 1 - decay)
-        if counts:
-            torch._foreach_copy_(*zip(*counts, strict=True))
+        averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        copied = [pair for pair in pairs if not pair[0].is_floating_point()]  # num_batches_tracked
+        torch._foreach_lerp_(*zip(*averaged, strict=True), 1 - decay)
+        if copied:
+            torch._foreach_copy_(*zip(*copied, strict=True))
 
 
 def _tensors(model: nn.Module) -> list[Tensor]:

@@ -13,9 +13,9 @@ from files.runs import BEST
 from machine.installed import is_installed
 from training.data import Batch
 from training.keeper import CheckpointKeeper
-from training.log import ProgressBar, losses_on_host
 from training.next_commands import next_commands
 from training.options import PROGRESS_EVERY, Records
+from training.progress_bar import ProgressBar
 from training.stability import loop_gain
 from training.state import Training, snapshot
 from training.step import Step
@@ -63,9 +63,9 @@ class Recorder:
         self._validation = validation
         self._log = None
 
-    def begin(self, bar: ProgressBar) -> None:
-        """Opens a new log for the steps that are left, where tensorboardX is installed. It hides
-        what was logged of these steps before."""
+    def open_log(self, bar: ProgressBar) -> None:
+        """Opens a new log for the steps that are left, where tensorboardX is installed, beside
+        their progress bar. It hides what was logged of these steps before."""
         self._bar = bar
         self.close()
         if is_installed("tensorboardX"):
@@ -90,7 +90,7 @@ class Recorder:
 
     def _report_losses(self, result: Step) -> None:
         training = self._training
-        losses = losses_on_host(result.losses)
+        losses = result.losses.on_host()
         gain = loop_gain(getattr(training.networks.model, "integration_net", None))
         if gain is not None:
             losses["loop_gain"] = float(gain)

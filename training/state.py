@@ -50,7 +50,8 @@ class RunProgress:
     worse_in_a_row: int = 0
 
     def take_note(self, measured: HeldOutPsnr) -> None:
-        """Takes note of a measurement of held-out views."""
+        """Keeps the best measurement of held-out views, and counts those since that are no
+        better."""
         if measured.beats(self.best):
             self.best = measured
             self.worse_in_a_row = 0
@@ -58,9 +59,11 @@ class RunProgress:
             self.worse_in_a_row += 1
 
     def start_clock(self) -> None:
+        """Training goes on now, after the `seconds` of earlier processes."""
         self._begun = time.monotonic() - self.seconds
 
     def read_clock(self) -> None:
+        """Brings `seconds` up to date."""
         self.seconds = time.monotonic() - self._begun
 
 
@@ -114,7 +117,7 @@ def begin(start: Start, checkpoint: dict | None) -> tuple[Networks, RunProgress]
     if start.run.resume:
         progress = restore(networks, checkpoint, start.run, start.scene)
         if checkpoint["options"].get("lr") != start.learning.lr:
-            progress.setbacks = 0  # they halved the learning rate before
+            progress.setbacks = 0  # each halves the learning rate, and the new one begins whole
         report_ranks(start, checkpoint.get("ranks", 1), networks.ranks.count)
         return networks, progress
     if start.run.checkpoint:

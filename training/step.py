@@ -21,7 +21,8 @@ class Losses(NamedTuple):
     """The losses of a step and its PSNR (dB), averaged over targets, and the volume's largest value
     (None for a model without a volume).
 
-    They stay on the device, so that a step need not wait for it.
+    generator: the adversarial loss of the model, as what generates images. All stay on the device,
+    so that a step need not wait for it.
     """
 
     l1: Float[Tensor, ""]
@@ -29,6 +30,11 @@ class Losses(NamedTuple):
     discriminator: Float[Tensor, ""]
     psnr: Float[Tensor, ""]
     volume_max: Float[Tensor, ""] | None
+
+    def on_host(self) -> dict[str, float]:
+        """The values that are not None, by name. Waits for the device, once."""
+        values = {name: value for name, value in self._asdict().items() if value is not None}
+        return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
 
 
 class Step(NamedTuple):
@@ -49,7 +55,7 @@ def train_step(
     volume_limit: float = 0.0,
 ) -> Step:
     """Takes both gradients from one forward pass, then updates both networks, then stores the new
-    volume.
+    volume. The model's loss is l1_weight * l1 + generator, and the penalty of `volume_limit`.
 
     Where a target image is unknown, neither loss sees anything: both images are gray there for the
     discriminator.
@@ -79,22 +85,19 @@ def train_step(
         fake_logits = discriminator(fake)
         real_logits = discriminator(real)
 
-    error = fake.float() - real
-    l1 = error.abs().mean() if known is None else known_mean(error.abs(), known).mean()
+    l1, psnr = l1_and_psnr(fake.float(), real, known)
     generator = adversarial_loss(fake_logits.float(), real=True)
     discrimination = discriminator_loss(real_logits.float(), fake_logits.float())
     penalty = 0.0
     if integration is not None and volume_limit:
         penalty = volume_penalty(integration.volume, volume_limit)
 
+    # `inputs`: each loss reaches its own network alone, though both go through the discriminator.
     # The discriminator's backward pass comes first, so that the model's can free the large
     # activations of rendering as it goes.
     discrimination.backward(inputs=networks.discriminator_parameters, retain_graph=True)
     (l1_weight * l1 + generator + penalty).backward(inputs=networks.model_parameters)
-    with torch.no_grad():
-        squared = error.square()
-        mse = squared.mean(dim=(1, 2, 3)) if known is None else known_mean(squared, known)
-        psnr = -10 * mse.log10().mean()
+
     volume = None
     volume_max = None
     if integration is not None:
@@ -129,3 +132,21 @@ def train_step(
     if volume is not None:
         model.remember(torch.where(all_finite, volume, model.deepvoxels))
     return Step(losses, rendering, integration, finite)
+
+
+def l1_and_psnr(
+    images: Float[Tensor, "v 3 h w"],
+    truth: Float[Tensor, "v 3 h w"],
+    known: Float[Tensor, "v 1 h w"] | None,
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """The l1 loss and the PSNR (dB, of images whose values span 1), over the known pixels of each
+    image, then averaged over the images. No gradient flows from the PSNR."""
+    error = images - truth
+    squared = error.detach().square()
+    if known is None:
+        l1 = error.abs().mean()
+        mse = squared.mean(dim=(1, 2, 3))
+    else:
+        l1 = known_mean(error.abs(), known).mean()
+        mse = known_mean(squared, known)
+    return l1, -10 * mse.log10().mean()

@@ -2,10 +2,7 @@
 
 import sys
 
-import torch
-
 from machine.progress import Progress
-from training.step import Losses
 
 
 class ProgressBar(Progress):
@@ -17,7 +14,7 @@ class ProgressBar(Progress):
         self._shown = {}
 
     def show(self, losses: dict[str, float], l1_weight: float) -> None:
-        """Shows the values of `Losses`."""
+        """Shows a step's losses by their names in `training.step.Losses`."""
         if self._psnr is None:
             self._psnr = losses["psnr"]
         else:
@@ -43,9 +40,3 @@ class ProgressBar(Progress):
     def report(self, kind: str, message: str) -> None:
         """Prints a line above the bar, on stderr; kind: 'warning' or 'error'."""
         self.write(f"{kind}: {message}", file=sys.stderr)
-
-
-def losses_on_host(losses: Losses) -> dict[str, float]:
-    """Those values of `Losses` that are not None, by name. Waits for the device, once."""
-    values = {name: loss for name, loss in losses._asdict().items() if loss is not None}
-    return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
