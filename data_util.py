@@ -27,9 +27,10 @@ BACKGROUNDS = {"white": 255, "black": 0}
 # Pixels at the image border, where padding shows, are left out of losses, metrics and written
 # frames
 BORDER = 5
-# Largest entry of R R^T - 1 of a rotation R that is taken as it is, and of one that was rounded
-SAME_ROTATION = 1e-3
-ROUNDING = 1e-2
+# Largest entry of R R^T - 1 up to which a pose's R is a rotation, and taken as it is
+MAX_ROTATION_ERROR = 1e-3
+# The same of a rotation that was rounded, for which the nearest one is taken
+MAX_ROUNDED_ERROR = 1e-2
 DEFAULT_NEAR_PLANE = math.sqrt(3) / 2  # world units, used where intrinsics.txt says 0
 
 
@@ -66,8 +67,9 @@ def read_views(root: Path, sampling_pattern: str = "all", with_images: bool = Tr
 
 
 def pair_views(root: Path, images: list[Path], poses: list[Path]) -> list[Path]:
-    """The image of each pose of the scene folder `root`: of the same name, else of the same number,
-    else in the order of the names.
+    """The image of each pose of the scene folder `root`: of the same name, else of the same last
+    number, else of the same numbers, else in the order of their numbers or, where a name has none,
+    of their names.
 
     Raises `InputError` if the counts differ, or if some names or numbers agree but not all: then an
     image is not that of its pose.
@@ -78,12 +80,12 @@ def pair_views(root: Path, images: list[Path], poses: list[Path]) -> list[Path]:
             "they pair by name or by sorted order, so the numbers must agree"
         )
     keys = (lambda path: path.stem, _last_number, _numbers)
-    maps = [(_unique(images, key), _unique(poses, key)) for key in keys]
-    for image_of, pose_of in maps:
+    by_key = [(_unique(images, key), _unique(poses, key)) for key in keys]
+    for image_of, pose_of in by_key:  # all agree
         if image_of and image_of.keys() == pose_of.keys():
             image_of_pose = {pose: image_of[key] for key, pose in pose_of.items()}
             return [image_of_pose[pose] for pose in poses]
-    for image_of, pose_of in maps:
+    for image_of, pose_of in by_key:  # some agree
         shared = image_of.keys() & pose_of.keys()
         if shared:
             lonely = next(pose for key, pose in pose_of.items() if key not in image_of)
@@ -91,7 +93,7 @@ def pair_views(root: Path, images: list[Path], poses: list[Path]) -> list[Path]:
                 f"{root}: {len(shared)} of {len(poses)} poses have an image of their name or "
                 f"number, {lonely.name} has none; give an image and its pose the same name"
             )
-    if all(_numbers(path) for path in (*images, *poses)):
+    if all(_numbers(path) for path in (*images, *poses)):  # none agrees
         in_order = sorted(poses, key=_numbers)
         image_of = dict(zip(in_order, sorted(images, key=_numbers), strict=True))
         return [image_of[pose] for pose in poses]
@@ -215,7 +217,7 @@ def require_rigid(pose: Float[np.ndarray, "4 4"], subject: str) -> None:
         reason = "it holds numbers that are not finite in float32"
     elif not np.allclose(pose[3], [0, 0, 0, 1], atol=1e-4):
         reason = f"its last row is {pose[3].tolist()}, not 0 0 0 1"
-    elif not np.allclose(rotation @ rotation.T, np.eye(3), atol=SAME_ROTATION):
+    elif not np.allclose(rotation @ rotation.T, np.eye(3), atol=MAX_ROTATION_ERROR):
         reason = "its upper left 3x3 is not a rotation"
     elif np.linalg.det(rotation) < 0:
         reason = "it is mirrored (its upper left 3x3 has the determinant -1): one axis is negated"
@@ -229,7 +231,7 @@ def is_off_by_rounding(pose: Float[np.ndarray, "4 4"]) -> bool:
     is, too little to be wrong."""
     rotation = pose[:3, :3]
     error = np.abs(rotation @ rotation.T - np.eye(3)).max()
-    return bool(SAME_ROTATION < error < ROUNDING)
+    return bool(MAX_ROTATION_ERROR < error < MAX_ROUNDED_ERROR)
 
 
 def nearest_rigid(pose: Float[np.ndarray, "4 4"], subject: str) -> Float[np.ndarray, "4 4"]:
@@ -317,10 +319,11 @@ class SceneIntrinsics:
             return np.linalg.inv(poses)
         return poses
 
-    def about_grid(
+    def relative_to_grid(
         self, cam2world: Float[np.ndarray, "*views 4 4"]
     ) -> Float[np.ndarray, "*views 4 4"]:
-        """The poses relative to the grid's origin, as models take them (see `scene_geometry`)."""
+        """The poses in a world whose origin is the grid's, as models take them (see
+        `dataio.scene_geometry`)."""
         return move(cam2world, -np.array(self.grid_origin))
 
     def matrix(self, sidelength: int) -> Float[np.ndarray, "3 3"]:
@@ -370,7 +373,8 @@ def load_intrinsics(path: Path) -> SceneIntrinsics:
 
 def _parse_intrinsics(path: Path, text: str) -> SceneIntrinsics:
     lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if len(lines) > 3 and len(lines[3][1].split()) == 2:  # height and width, a line early
+    # The fourth line is the scale, or else height and width: then the near plane's is missing.
+    if len(lines) > 3 and len(lines[3][1].split()) == 2:
         lines.insert(2, (0, "0"))
     names = ["f cx cy", "the grid's origin x y z", "the near plane", "the scale", "height width"]
     if len(lines) < len(names):

@@ -27,7 +27,7 @@ from machine.options import option
 from projection import SceneGeometry
 from util import InputError
 
-NUM_NEIGHBORS = 5
+NUM_NEIGHBORS = 5  # "top-5 nearest neighbors" (paper, section 3.1)
 SPLITS = ("train", "validation", "test")
 
 
@@ -90,7 +90,7 @@ class Scene:
 
     def poses(self, device: torch.device) -> Float[Tensor, "views 4 4"]:
         """The poses, relative to the grid's origin, as float32 on the device."""
-        return torch.from_numpy(self.intrinsics.about_grid(self.cam2world)).float().to(device)
+        return torch.from_numpy(self.intrinsics.relative_to_grid(self.cam2world)).float().to(device)
 
     def with_grid_of(self, intrinsics: SceneIntrinsics) -> "Scene":
         """The same views with the grid's origin of other intrinsics, for a model that sees both."""
@@ -161,7 +161,7 @@ def scene_geometry(
     """The geometry of a scene as a model with a grid of `grid_dim` voxels a side and feature maps
     of `map_sidelength` pixels sees it: in a world whose origin is the grid's.
 
-    Poses are taken relative to the grid's origin in float64 (`SceneIntrinsics.about_grid`,
+    Poses are taken relative to the grid's origin in float64 (`SceneIntrinsics.relative_to_grid`,
     `Scene.poses`) before they become float32. `default_near_plane` (world units) is used where
     `intrinsics.txt` says 0.
     """
@@ -189,9 +189,9 @@ def draw_triplets(
     target 1, ...
 
     Each view is target 0 once, in random order. The other targets are random views. The source is
-    one of the five views nearest to target 0 in viewing direction, other than target 0. If
-    `num_sources` is n > 1, each of the first n targets has such a source, and a row begins with
-    these n sources.
+    one of the `NUM_NEIGHBORS` views nearest to target 0 in viewing direction, but not that view
+    itself. If `num_sources` is n > 1, each of the first n targets has such a source, and a row
+    begins with these n sources.
 
     The result depends only on the arguments, so a resumed run continues with the triplets that it
     would have drawn.

@@ -163,7 +163,7 @@ class TrainedModel:
 
     def poses(self, cam2world: Float[np.ndarray, "v 4 4"]) -> Float[Tensor, "v 4 4"]:
         """Poses as the network takes them: relative to the grid's origin, on the device."""
-        return torch.from_numpy(self.intrinsics.about_grid(cam2world)).float().to(self.device)
+        return torch.from_numpy(self.intrinsics.relative_to_grid(cam2world)).float().to(self.device)
 
     def render_path(
         self, cam2world: Float[np.ndarray, "path 4 4"], precision: str = PRECISION

@@ -47,7 +47,7 @@ class Case:
             accelerate_(channels_last_(self.model))
             accelerate_(channels_last_(self.discriminator))
         poses = np.stack([load_pose(path) for path in list_poses(folder / "pose")])
-        self.poses = torch.tensor(intrinsics.about_grid(poses)).float()
+        self.poses = torch.tensor(intrinsics.relative_to_grid(poses)).float()
 
 
 def assert_close(actual: torch.Tensor, expected: np.ndarray):

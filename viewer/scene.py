@@ -53,7 +53,7 @@ def load_scene_in_view(checkpoint: Checkpoint, data_root: Path | None) -> SceneI
     offset = np.array(views.intrinsics.grid_origin)
     views = replace(
         views,
-        cam2world=views.intrinsics.about_grid(views.cam2world),
+        cam2world=views.intrinsics.relative_to_grid(views.cam2world),
         intrinsics=replace(views.intrinsics, grid_origin=(0.0, 0.0, 0.0)),
     )
     up = scene_axes(views.cam2world)[2]
