@@ -9,7 +9,7 @@ from pathlib import Path
 
 from machine import importing
 from machine.errors import explain
-from machine.output import lasting_output
+from machine.output import best_effort_output
 from util import one_line
 
 # Flags that several commands have, as `Parser.add_shared` declares them.
@@ -93,7 +93,7 @@ def exit_code(prog: str, command: Callable[[], int | None]) -> int:
     nobody reads is lost, and ends nothing.
     """
     importing.done()
-    with lasting_output():
+    with best_effort_output():
         try:
             return command() or 0
         except KeyboardInterrupt:

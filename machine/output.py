@@ -8,7 +8,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from typing import Any
 
 
-class LastingStream:
+class BestEffortStream:
     """A text stream whose failed writes are lost."""
 
     def __init__(self, stream: Any):
@@ -28,19 +28,22 @@ class LastingStream:
 
 
 @contextmanager
-def lasting_output() -> Iterator[None]:
+def best_effort_output() -> Iterator[None]:
     """Within it, nothing that cannot be printed raises an error, nor when Python ends."""
     open_closed_streams()
     streams = sys.stdout, sys.stderr
     # File names need not be valid text.
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
-    with redirect_stdout(LastingStream(sys.stdout)), redirect_stderr(LastingStream(sys.stderr)):
+    with (
+        redirect_stdout(BestEffortStream(sys.stdout)),
+        redirect_stderr(BestEffortStream(sys.stderr)),
+    ):
         try:
             yield
         finally:
             for stream in streams:
-                empty(stream)
+                flush_or_lose(stream)
 
 
 def open_closed_streams() -> None:
@@ -57,16 +60,16 @@ def open_closed_streams() -> None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
-def empty(stream: Any) -> None:
+def flush_or_lose(stream: Any) -> None:
     """Flushes a stream. Where it cannot be written, what it holds is lost, without a traceback when
     Python ends."""
     try:
         stream.flush()
     except OSError:
-        _lead_nowhere(stream.fileno())
+        _discard_writes_to(stream.fileno())
 
 
-def _lead_nowhere(descriptor: int) -> None:
+def _discard_writes_to(descriptor: int) -> None:
     """Whatever is written there is lost from now on."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)
