@@ -173,6 +173,7 @@ def _to_rgba(
 
 
 def png_bit_depth(path: Path) -> int:
+    """Bits per channel of a PNG."""
     with open(path, "rb") as file:
         # IHDR is the first chunk: signature 8, length 4, type 4, width 4, height 4, depth
         return file.read(25)[24]

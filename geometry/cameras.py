@@ -11,7 +11,8 @@ from jaxtyping import Float
 GOLDEN_ANGLE = np.pi * (3 - np.sqrt(5))
 # (5 degrees / 35 degrees)^2: people's roll relative to their pitch
 ROLL_TO_PITCH = 0.02
-# Degrees, more than up directions of one scene differ between its training and its test views
+# Degrees from z within which cameras' up direction counts as z, so that the training and the test
+# views of a scene, whose up directions differ by less, have the same axes
 NEARLY_UP = 5.0
 # Degrees by which the photos may be held askew, in the median, for their up direction to mean
 # anything

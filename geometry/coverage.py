@@ -10,9 +10,10 @@ from jaxtyping import Bool, Float
 
 from geometry.cameras import focus_point, opengl2opencv
 
-SAMPLES_PER_AXIS = 12
-MIN_SEEN = 0.02
-MIN_COVERED = 0.9
+SAMPLES_PER_AXIS = 12  # of the grid, by which the shares below are measured
+MIN_SEEN = 0.02  # share of the grid; a view that sees less is warned of
+MIN_COVERED = 0.9  # share of what a view sees of the grid; so much its depth planes should cover
+MISREAD_MARGIN = 0.4  # so many more of the cameras must face the grid in another convention
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def misread_poses(
         if _axes_meet(poses, target)
     }
     reading, best = max(credible.items(), key=lambda entry: entry[1], default=("", 0.0))
-    if best < facing + 0.4:
+    if best < facing + MISREAD_MARGIN:
         return None
     return (
         f"only {facing:.0%} of the cameras face the grid; "

@@ -167,6 +167,8 @@ def _points_within(
 def _scale_by_points(
     own: Float[np.ndarray, "own 3"], origin: Float[np.ndarray, "3"], percentile: int
 ) -> tuple[float, str]:
+    """The scale (world units) of a grid at `origin` that holds this percentage of the object's
+    points, with a margin, and why."""
     reach = np.percentile(np.abs(own - origin).max(axis=1), percentile)
     return 2 * reach * MARGIN, (
         f"{percentile}% of these points lie within {reach:.3g} along every axis; "
@@ -177,6 +179,8 @@ def _scale_by_points(
 def _scale_by_cameras(
     origin: Float[np.ndarray, "3"], cam2world: Float[np.ndarray, "views 4 4"], camera: Pinhole
 ) -> tuple[float, str]:
+    """The scale (world units) of a grid at `origin` that fills the nearer cameras' images, and
+    why."""
     distance = np.percentile(np.linalg.norm(cam2world[:, :3, 3] - origin, axis=1), 10)
     # At most the distance, so that the grid stays in front of the cameras.
     width = min(FRUSTUM_SHARE * distance * camera.sidelength / camera.matrix[0, 0], distance)

@@ -10,7 +10,7 @@ from util import InputError
 
 MAX_GAP = np.radians(120)  # in azimuth; cameras with a larger gap do not surround the object
 MAX_ELEVATION = np.radians(85)
-DISTANCE = 80  # percentile of the cameras' distances: nearer ones cut the object
+DISTANCE_PERCENTILE = 80  # of the training cameras': from nearer by, images cut the object
 
 
 def smooth_path(
@@ -88,8 +88,9 @@ def around(
     frames: int,
     climb: bool,
 ) -> Float[np.ndarray, "frames 4 4"]:
-    """Cameras around `origin`, the grid's, within the angles of the training cameras; `climb` for
-    the spiral.
+    """Cameras that look at `origin`, the grid's, on a circle around it at the training cameras'
+    median elevation or, with `climb`, on a spiral from their lowest to their highest; where they do
+    not surround it, within their azimuths.
 
     A training camera that stands at the origin has no angle and does not count. Raises InputError
     if all do.
@@ -102,7 +103,7 @@ def around(
             "--scene: all its cameras stand at the grid's center; no path leads around it"
         )
     distances = np.linalg.norm(offsets, axis=1)
-    radius = np.percentile(distances, DISTANCE)
+    radius = np.percentile(distances, DISTANCE_PERCENTILE)
     elevations = np.arcsin(np.clip(offsets @ up / distances, -1, 1))
     azimuths = np.arctan2(offsets @ back, offsets @ right)
     progress = np.arange(frames) / frames
