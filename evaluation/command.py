@@ -139,9 +139,9 @@ def test(options: EvaluationOptions, checkpoint: dict | None, ranks: Ranks = ALO
         make_fast_(model, device, machine.compile, machine.kernels)
         if options.testing.cycle_spin > 1:
             model = cycle_spun(model, options.testing.cycle_spin)
-    taken = checkpoint and describe_checkpoint(checkpoint, scene)
-    if taken:
-        print(checkpoint_line(run.checkpoint, taken))
+    source = checkpoint and describe_checkpoint(checkpoint, scene)
+    if source:
+        print(checkpoint_line(run.checkpoint, source))
     if run.dry_run:
         with_images = "without" if measure is None else "with"
         print(f"{scene.root}: {len(scene)} poses, {with_images} true images")
@@ -169,7 +169,7 @@ def test(options: EvaluationOptions, checkpoint: dict | None, ranks: Ranks = ALO
             "depth": depth_errors,
             "model": options.model,
             "parameters": parameters,
-            "checkpoint": taken,
+            "checkpoint": source,
             "setbacks": recorded_setbacks(checkpoint),
             "protocol": protocol(options),
             "frames": frames,
@@ -315,13 +315,13 @@ def print_files(folder: Path, measured: bool) -> None:
             print(f"{what}: {folder / name}")
 
 
-def checkpoint_line(path: Path, taken: dict) -> str:
-    """Which checkpoint a test takes, and by which views that was decided. taken: what
+def checkpoint_line(path: Path, source: dict) -> str:
+    """Which checkpoint a test takes, and by which views that was decided. source: what
     `describe_checkpoint` says of it."""
     line = f"checkpoint: {path}"
-    if taken["step"] is not None:
-        line += f", step {taken['step']}"
-    choice = taken["chosen_by"]
+    if source["step"] is not None:
+        line += f", step {source['step']}"
+    choice = source["chosen_by"]
     if choice:
         views = f"{choice['views']} {one_line(choice['split'])} views"
         line += f", the best of its run by the PSNR on {views}"

@@ -96,6 +96,8 @@ class SkippedSteps:
     def add(
         self, step: int, triplet: Int[np.ndarray, "views"], finite: Bool[Tensor, "checks"]
     ) -> None:
+        """Remembers a step until the next `read`: its number, counted from 1, its views, and its
+        `Step.finite`."""
         self._unread.append((step, triplet, finite))
 
     def read(self) -> list[str]:

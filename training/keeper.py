@@ -11,6 +11,7 @@ from files.runs import BEST, checkpoints_by_step, newest_checkpoint, point_lates
 from training.options import Records
 from util import InputError, one_line
 
+# In a checkpoint, by the names that `training.networks.make_optimizers` gives them
 OPTIMIZERS = ("model_optimizer", "kernel_optimizer", "discriminator_optimizer")
 
 

@@ -17,7 +17,7 @@ recipe_option = partial(option, group="recipe")
 
 @dataclass(frozen=True)
 class Learning:
-    """What decides what a run learns, and for how long."""
+    """The options that decide what a run learns, and for how long."""
 
     model: str = option(
         "deepvoxels",

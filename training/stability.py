@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from custom_layers import IntegrationNet
 
-PENALTY_WEIGHT = 200.0  # that of the image loss by default, which such a volume hardly changes
+PENALTY_WEIGHT = 200.0  # as the l1 loss's by default, which hardly changes as the volume grows
 
 
 def volume_penalty(volume: Float[Tensor, "1 f d d d"], limit: float) -> Float[Tensor, ""]:
