@@ -139,7 +139,7 @@ def build_options(values: dict[str, Any]) -> Options:
         "architecture": options_of(Architecture, values),
         "scene": options_of(SceneOptions, values),
         "machine": options_of(Machine, values),
-        "record": values,
+        "flags": values,
     }
     if values["train_test"] == "test":
         testing = options_of(Testing, values)
@@ -283,7 +283,7 @@ def on_rank(options: Options, ranks: Ranks) -> Options:
         )
     device = ranks.own_device(options.machine.device)
     machine = replace(options.machine, device=device)
-    return replace(options, machine=machine, record={**options.record, "device": device})
+    return replace(options, machine=machine, flags={**options.flags, "device": device})
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -296,8 +296,8 @@ def main(arguments: list[str] | None = None) -> int:
             options, checkpoint = ranks.from_first(lambda: resolve_options(words))
             with ranks.fail_together():
                 options = on_rank(options, ranks)
-            values = options.record.items()
-            print(" ".join(f"{name}={value}" for name, value in values if value is not None))
+            flags = options.flags.items()
+            print(" ".join(f"{name}={value}" for name, value in flags if value is not None))
             if isinstance(options, TrainingOptions):
                 keep_freed_memory(everything=options.machine.precision == "bf16")
                 return train(options, checkpoint, ranks)

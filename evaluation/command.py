@@ -96,7 +96,7 @@ class Testing:
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """All that `--train_test test` was told. record: every flag's value by its name, as
+    """All that `--train_test test` was told. flags: the same by the flags' names, as
     `options.json` holds them."""
 
     run: Run
@@ -105,7 +105,7 @@ class EvaluationOptions:
     architecture: Architecture
     scene: SceneOptions
     machine: Machine
-    record: dict[str, str | int | float | bool | None]
+    flags: dict[str, str | int | float | bool | None]
 
 
 def test(options: EvaluationOptions, checkpoint: dict | None, ranks: Ranks = ALONE) -> int:
@@ -147,7 +147,7 @@ def test(options: EvaluationOptions, checkpoint: dict | None, ranks: Ranks = ALO
         print(f"{scene.root}: {len(scene)} poses, {with_images} true images")
         return 0
 
-    folder = ranks.from_first(lambda: make_test_folder(run, options.model, options.record, device))
+    folder = ranks.from_first(lambda: make_test_folder(run, options.model, options.flags, device))
     with ranks.fail_together():
         if not folder.is_dir():
             raise InputError(
@@ -155,24 +155,24 @@ def test(options: EvaluationOptions, checkpoint: dict | None, ranks: Ranks = ALO
             )
     frames = render_path(model, scene.poses(device), neighbors, machine.precision, ranks)
     rendered = RenderedPath(frames, len(scene), geometry.depth_range)
-    metrics, depth = write_frames(folder, rendered, measure, ranks, look)
+    measured, depth = write_frames(folder, rendered, measure, ranks, look)
     if not ranks.first:
         return 0
     if measure is not None:
-        frames, nearest = zip(*metrics, strict=True)
+        frame_metrics, neighbor_metrics = zip(*measured, strict=True)
         depth_errors = None
         if true_depth is not None and depth is not None:
             depth_errors = measure_depth(depth, true_depth, geometry.voxel_size)
         content = {
-            **mean_metrics(frames),
-            "nearest_neighbor": neighbors and mean_metrics(nearest),
+            **mean_metrics(frame_metrics),
+            "nearest_neighbor": neighbors and mean_metrics(neighbor_metrics),
             "depth": depth_errors,
             "model": options.model,
             "parameters": parameters,
             "checkpoint": source,
             "setbacks": recorded_setbacks(checkpoint),
             "protocol": protocol(options),
-            "frames": frames,
+            "frames": frame_metrics,
         }
         print_metrics(content)  # first: nothing is lost if the disk is full
         if is_installed("matplotlib"):
@@ -291,11 +291,11 @@ def load_frame_metrics(
     return FrameMetrics(scene, neighbors, load_object_masks(scene, background), distance)
 
 
-def make_test_folder(run: Run, model: str, record: dict, device: torch.device) -> Path:
+def make_test_folder(run: Run, model: str, flags: dict, device: torch.device) -> Path:
     """A new folder for a test's results, with its options."""
     name = run.experiment_name or "_".join(Path(run.checkpoint or model).parts[-2:])
     (folder,) = make_run_folder(run.logging_root, "test_traj", name=name)
-    write_json(folder / "options.json", {"options": record, "machine": describe_machine(device)})
+    write_json(folder / "options.json", {"options": flags, "machine": describe_machine(device)})
     return folder
 
 

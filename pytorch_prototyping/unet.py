@@ -47,7 +47,7 @@ def nested_skip_blocks(
 
     `down_block` and `up_block` are called with (in_channels, out_channels, norm=...).
     """
-    channels = [
+    channels = [  # outside of each level, and inside the innermost
         min(nf0 * 2 ** min(level, num_down - 1), max_channels) for level in range(num_down + 1)
     ]
     block = None

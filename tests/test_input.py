@@ -253,7 +253,7 @@ def test_the_originals_defaults():
         "near_plane": 3**0.5 / 2,
         "experiment_name": "",
     }
-    assert {name: options.record[name] for name in expected} == expected
+    assert {name: options.flags[name] for name in expected} == expected
     assert options.architecture == Architecture()
     assert options.learning == Learning()
 

@@ -199,7 +199,7 @@ def test_a_resumed_run_keeps_its_records_and_kernels(scene, logs):
     flags = [word for name, value in chosen.items() for word in (f"--{name}", value)]
     assert run(*arguments(scene, logs, "--max_steps", 2, *flags)) == 0
     resumed = options_of(*resume(logs))
-    assert {name: resumed.record[name] for name in chosen} == chosen
+    assert {name: resumed.flags[name] for name in chosen} == chosen
     assert asdict(resumed.records).items() <= chosen.items()
     assert resumed.machine.kernels == "plain"
     resumed = options_of(*resume(logs, "--keep_checkpoints", 3))

@@ -54,7 +54,7 @@ def train(options: TrainingOptions, checkpoint: dict | None, ranks: Ranks = ALON
         with ranks.fail_together():
             if ranks.first:
                 device = torch.device(options.machine.device)
-                start = describe_start(options.record, training.progress.step, device, ranks)
+                start = describe_start(options.flags, training.progress.step, device, ranks)
                 folders = stack.enter_context(open_run(options.run, start))
         signals = stack.enter_context(Signals())
         recorder = None

@@ -139,6 +139,7 @@ def report_disk(needs: Needs, run: Run, records: Records) -> None:
             f"{records.checkpoint_every} steps or {records.checkpoint_minutes:g} minutes"
         )
         return
+    # The newest and the one that is being saved are whole.
     total = 2 * whole + (records.keep_checkpoints - 1) * rest + best
     print(
         f"disk: up to {shown_size(total)} under {run.logging_root} ({records.keep_checkpoints} "

@@ -110,7 +110,7 @@ def orthogonalized(
         shape: _stacked([matrices[index] for index in same]) for shape, same in by_shape.items()
     }
     results: dict[int, Tensor] = {}
-    for rows in {rows for rows, _ in stacks}:
+    for rows in {rows for rows, _ in stacks}:  # those whose Gram matrices have one size
         shapes = [shape for shape in stacks if shape[0] == rows]
         grams = torch.cat([stacks[shape] @ stacks[shape].mT for shape in shapes])
         roots = (inverse_roots(grams) * factor).split([len(stacks[shape]) for shape in shapes])

@@ -156,7 +156,7 @@ class Records:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """All that `--train_test train` was told. record: every flag's value by its name, as
+    """All that `--train_test train` was told. flags: the same by the flags' names, as
     checkpoints and `options.json` hold them."""
 
     run: Run
@@ -165,4 +165,4 @@ class TrainingOptions:
     scene: SceneOptions
     machine: Machine
     records: Records
-    record: dict[str, str | int | float | bool | None]
+    flags: dict[str, str | int | float | bool | None]

@@ -124,8 +124,8 @@ class Recorder:
     def _snapshot(self) -> dict:
         training = self._training
         training.progress.read_clock()
-        record = training.options.record
-        return snapshot(training.networks, training.progress, training.scene, record)
+        flags = training.options.flags
+        return snapshot(training.networks, training.progress, training.scene, flags)
 
     def report_end(self, took_steps: bool) -> None:
         """Says which checkpoint holds the result, and what can be done with it."""

@@ -89,13 +89,13 @@ def remove_unfinished(root: Path) -> None:
 
 
 def describe_start(
-    record: dict[str, object], first_step: int, device: torch.device, ranks: Ranks
+    flags: dict[str, object], first_step: int, device: torch.device, ranks: Ranks
 ) -> dict:
     """What `options.json` holds of each start of a run: all options, and the machine."""
     return {
         "time": datetime.now().isoformat(timespec="milliseconds"),
         "first_step": first_step,
-        "options": record,
+        "options": flags,
         "machine": {**describe_machine(device), "processes": ranks.count},
     }
 

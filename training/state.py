@@ -155,10 +155,10 @@ def _checkpoint_if_whole(path: Path) -> dict | None:
 
 
 def snapshot(
-    networks: Networks, progress: RunProgress, scene: Scene, record: dict[str, object]
+    networks: Networks, progress: RunProgress, scene: Scene, flags: dict[str, object]
 ) -> dict:
-    """The content of a checkpoint, from which `--resume` continues exactly. record: every flag's
-    value by its name."""
+    """The content of a checkpoint, from which `--resume` continues exactly. flags: every option's
+    value, by its flag's name."""
     content = {
         "model": networks.model.state_dict(),
         "discriminator": networks.discriminator.state_dict(),
@@ -171,7 +171,7 @@ def snapshot(
         "rng": rng_states(),
         "scene": scene.fingerprint,
         "intrinsics": asdict(scene.intrinsics),
-        "options": record,
+        "options": flags,
     }
     if networks.average:
         content["average"] = networks.average.module.state_dict()

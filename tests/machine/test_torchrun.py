@@ -256,7 +256,7 @@ def test_options_that_do_not_suit_the_ranks(scene, logs, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
     on_cuda = on_rank(options_of(*arguments(scene, logs), "--device", "cuda"), two)
-    assert on_cuda.machine.device == on_cuda.record["device"] == "cuda:0"
+    assert on_cuda.machine.device == on_cuda.flags["device"] == "cuda:0"
     with pytest.raises(InputError, match="--device cuda:1: torchrun's processes take a GPU each"):
         two.own_device("cuda:1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
