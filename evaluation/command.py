@@ -22,7 +22,6 @@ from evaluation.held_out import describe_checkpoint
 from evaluation.metrics import (
     SSIM,
     FrameMetrics,
-    load_lpips,
     load_object_masks,
     load_true_depth,
     mean_metrics,
@@ -36,6 +35,7 @@ from evaluation.output import (
     write_comparison,
     write_frames,
 )
+from evaluation.perceptual import NETWORKS, load_lpips
 from evaluation.render import (
     Neighbors,
     cycle_spun,
@@ -68,7 +68,12 @@ class Testing:
     )
     lpips: bool = option(
         False,
-        "in a test, measure LPIPS too (AlexNet, weights from torchvision)",
+        "in a test, measure LPIPS too, by AlexNet's features (weights from torchvision)",
+        resume="not inherited",
+    )
+    lpips_vgg: bool = option(
+        False,
+        "in a test, measure LPIPS by VGG16's features (weights from torchvision)",
         resume="not inherited",
     )
     cycle_spin: int = option(
@@ -92,6 +97,11 @@ class Testing:
         "in a test, show depth beside the image in the video",
         resume="not inherited",
     )
+
+    @property
+    def perceptual(self) -> list[str]:
+        """The measures of `evaluation.perceptual` that were asked for."""
+        return [name for name in NETWORKS if getattr(self, name)]
 
 
 @dataclass(frozen=True)
@@ -130,7 +140,7 @@ def test(options: EvaluationOptions, checkpoint: dict | None, ranks: Ranks = ALO
             map_sidelength = options.architecture.proj_sidelength
             true_depth = load_true_depth(scene.root / "depth", len(scene), map_sidelength)
         measure = load_frame_metrics(
-            scene, neighbors, options.scene.background, options.testing.lpips
+            scene, neighbors, options.scene.background, options.testing.perceptual
         )
         model = load_model(
             options.model, options.architecture, geometry, checkpoint, run.checkpoint
@@ -280,15 +290,16 @@ def load_neighbors(
 
 
 def load_frame_metrics(
-    scene: Scene, neighbors: Neighbors | None, background: str, lpips: bool
+    scene: Scene, neighbors: Neighbors | None, background: str, perceptual: list[str]
 ) -> FrameMetrics | None:
     """What measures the frames of a test; None without true images."""
     if scene.images is None:
-        if lpips:
-            raise InputError(f"--lpips: {scene.root} has no true images (rgb) to compare with")
+        if perceptual:
+            name = perceptual[0]
+            raise InputError(f"--{name}: {scene.root} has no true images (rgb) to compare with")
         return None
-    distance = load_lpips() if lpips else None
-    return FrameMetrics(scene, neighbors, load_object_masks(scene, background), distance)
+    distances = {name: load_lpips(name) for name in perceptual}
+    return FrameMetrics(scene, neighbors, load_object_masks(scene, background), distances)
 
 
 def make_test_folder(run: Run, model: str, flags: dict, device: torch.device) -> Path:
@@ -367,5 +378,8 @@ def print_metrics(metrics: dict) -> None:
 
 
 def _line(metrics: dict, where: str = "") -> str:
-    perceptual = f", LPIPS {metrics['lpips']:.3f}" if not where and "lpips" in metrics else ""
-    return f"PSNR {metrics['psnr' + where]:.2f} dB, SSIM {metrics['ssim' + where]:.3f}{perceptual}"
+    line = f"PSNR {metrics['psnr' + where]:.2f} dB, SSIM {metrics['ssim' + where]:.3f}"
+    for name, network in NETWORKS.items():
+        if not where and name in metrics:
+            line += f", {network.label} {metrics[name]:.3f}"
+    return line

@@ -2,23 +2,21 @@
 depth."""
 
 import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
 
 import cv2
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 
 from data_util import BACKGROUNDS, center_square, crop_border, list_images
 from dataio import Scene, load_scene
+from evaluation.perceptual import Image, PerceptualDistance
 from evaluation.render import Frame, Neighbors
 from files.images import may_be_transparent
 from files.untrusted import reading
-from machine.installed import is_installed
-from util import InputError, one_line
+from util import InputError
 
 MAX_DEPTH_BYTES = 1 << 28
 MAX_PSNR = 100.0  # dB, for equal images: JSON has no infinity
@@ -30,23 +28,19 @@ SSIM = {
 }  # Wang et al.
 
 
-Image = Float[np.ndarray, "h w 3"]  # in [0, 1]
-PerceptualDistance = Callable[[Image, Image], float]
-
-
 @dataclass(frozen=True)
 class FrameMetrics:
     """Measures frames of a path against the true images of its views.
 
     neighbors: if given, the nearest training view is measured too, as if it were the frame.
-    objects: the pixels of each view that show the object. perceptual: see
-    `load_lpips`.
+    objects: the pixels of each view that show the object. perceptual: the distances of
+    `evaluation.perceptual` to measure, by name.
     """
 
     views: Scene
     neighbors: Neighbors | None = None
     objects: Bool[np.ndarray, "views s s"] | None = None
-    perceptual: PerceptualDistance | None = None
+    perceptual: Mapping[str, PerceptualDistance] = field(default_factory=dict)
 
     def __call__(self, frame: Frame) -> tuple[dict[str, str | float], dict[str, float] | None]:
         """The metrics of a frame, and those of the nearest training view in its place."""
@@ -72,8 +66,8 @@ class FrameMetrics:
                     f"{name}_object": value
                     for name, value in image_metrics(image, truth, on_object).items()
                 }
-        if self.perceptual:
-            metrics["lpips"] = self.perceptual(image, truth)
+        for name, distance in self.perceptual.items():
+            metrics[name] = distance(image, truth)
         return metrics
 
 
@@ -96,48 +90,6 @@ def psnr(image: Float[np.ndarray, "*n 3"], truth: Float[np.ndarray, "*n 3"]) -> 
 
     with np.errstate(divide="ignore"):  # equal images
         return min(float(peak_signal_noise_ratio(truth, image, data_range=1)), MAX_PSNR)
-
-
-def load_lpips() -> PerceptualDistance:
-    """Returns LPIPS (Zhang et al., 2018): how different two images look, 0 for equal ones. Threads
-    may call it. (`--lpips`)
-
-    It is the distance of their features in AlexNet.
-    AlexNet's weights, trained on ImageNet, are those of torchvision, which downloads them once into
-    its cache. Raises `InputError` where they, or a package, cannot be had.
-    """
-    for package in ("torchmetrics", "torchvision"):
-        if not is_installed(package):
-            raise InputError(f"--lpips: {package} is not installed (pip install {package})")
-
-    from torchmetrics.image.lpip import (
-        LearnedPerceptualImagePatchSimilarity,
-    )  # takes a second; few tests want it
-
-    try:
-        metric = LearnedPerceptualImagePatchSimilarity("alex", normalize=True)
-        lock = Lock()
-    except Exception as error:  # no network, a damaged file: whatever torchvision lets through
-        raise InputError(
-            f"--lpips: the weights of AlexNet cannot be had ({one_line(str(error))}); torchvision "
-            "looks "
-            f"for alexnet-*.pth in {torch.hub.get_dir()}/checkpoints and downloads it if it is not "
-            "there"
-        ) from None
-
-    def distance(image: Image, truth: Image) -> float:
-        pair = [
-            torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None]
-            .float()
-            .clamp(0, 1)
-            for pixels in (image, truth)
-        ]
-        with lock, torch.no_grad():
-            value = float(metric(*pair))
-            metric.reset()  # it would keep every value for an average
-        return value
-
-    return distance
 
 
 def mean_metrics(frames: Sequence[dict]) -> dict[str, float]:

@@ -17,7 +17,14 @@ from evaluation.metrics import load_true_depth
 from evaluation.picture_grid import depth_pictures, evenly_spread
 from experiments.figures import VIEWS_SHOWN, load_test_views, truth_and_frames, write_figure
 from experiments.plan import SceneData, StudyRun
-from experiments.results import GAP, cell, gaps, markdown_table, parameters_cell
+from experiments.results import (
+    GAP,
+    cell,
+    gaps,
+    markdown_table,
+    measures_heading,
+    parameters_cell,
+)
 from experiments.status import Result
 from experiments.study import Collected, Groups, Scenes, Study
 from machine.cli import run
@@ -27,14 +34,6 @@ PAPER = {
     "cube": {"with": 28.42, "without": 23.26},
     "pedestal": {"with": 32.35, "without": 30.02},
 }  # PSNR
-HEADER = [
-    "Scene",
-    "Occlusion net",
-    "Parameters",
-    "PSNR / SSIM",
-    "Depth error (voxels)",
-    "Within one voxel",
-]
 COLUMNS = ["truth", "true depth", "with occlusion net", "its depth", "without occlusion net"]
 
 
@@ -63,8 +62,16 @@ class Occlusion(Study):
             for scene, variants in table.items()
             for variant, summary in variants.items()
         }
+        measures = collected.measures
+        header = ["Scene", "Occlusion net", "Parameters", measures_heading(measures)]
+        header += ["Depth error (voxels)", "Within one voxel"]
         rows = [
-            [*names, parameters_cell([summary]), cell(summary), *depth_cells(summary["depth"])]
+            [
+                *names,
+                parameters_cell([summary]),
+                cell(summary, measures),
+                *depth_cells(summary["depth"]),
+            ]
             for names, summary in by_name.items()
         ]
         paper = [
@@ -72,8 +79,8 @@ class Occlusion(Study):
             for scene, psnr in PAPER.items()
         ]
         text = (
-            markdown_table(HEADER, rows)
-            + gaps({", ".join(names): summary for names, summary in by_name.items()})
+            markdown_table(header, rows)
+            + gaps({", ".join(names): summary for names, summary in by_name.items()}, measures)
             + "\nThe paper's own PSNR, on its own renders at 512 pixels, for reference:\n\n"
             + markdown_table(["Scene", "with", "without"], paper)
         )

@@ -18,13 +18,13 @@ from baselines import UNTRAINED
 from data_util import list_images, list_poses
 from dataio import find_split
 from files.folders import Lock
-from run_deepvoxels import FREE_ON_RESUME, build_parser
+from run_deepvoxels import FREE_ON_RESUME, OF_A_TEST, build_parser
 from util import InputError, read_text, write_json
 
 RECORD = "experiment.json"
 OUT = "{out}"  # stands for the output folder in command lines, so that it may be moved
 MAX_RECORD_BYTES = 1 << 28
-# The flags of run_deepvoxels.py that an experiment sets for each run, or that its runs cannot take.
+# The flags of run_deepvoxels.py that an experiment sets for each run.
 RESERVED = {
     "train_test",
     "data_root",
@@ -36,11 +36,14 @@ RESERVED = {
     "model",
     "max_steps",
     "max_epoch",
-    "start_epoch",
     "seed",
-    "dry_run",
-    "lpips",
-    "patience",
+}
+# Those that its runs cannot take, and why.
+UNFIT = {
+    "cycle_spin": "render each view once",
+    "dry_run": "must write results",
+    "patience": "end after --steps, not before",
+    "start_epoch": "begin with the first step",
 }
 
 
@@ -61,8 +64,9 @@ class StudyRun:
     """One model, trained on one scene from one seed, and tested.
 
     scene: its name. data: its folders. variant: what the experiment varies, the model's name or a
-    value. flags: those of run_deepvoxels.py for this run, besides the experiment's. prepare: the
-    arguments of `python` that make `data.train`, unless it exists.
+    value. flags: those of run_deepvoxels.py for this run, besides the experiment's. test_flags:
+    more of them, for its test alone. prepare: the arguments of `python` that make `data.train`,
+    unless it exists.
     """
 
     scene: str
@@ -71,6 +75,7 @@ class StudyRun:
     seed: int
     model: str = "deepvoxels"
     flags: tuple[str, ...] = ()
+    test_flags: tuple[str, ...] = ()
     prepare: tuple[str, ...] = ()
 
     @property
@@ -115,31 +120,40 @@ class Plan:
         # As many epochs as steps, so that --max_steps ends training.
         length = ["--max_steps", self.steps, "--max_epoch", self.steps]
         train = line("train", "--data_root", run.data.train, *length)
+        test_roots = ["--data_root", run.data.test, "--train_root", run.data.train]
         return {
             "views": str(run.data.train),
             "prepare": shlex.join(["python", *run.prepare]) if run.prepare else "",
             "train": "" if run.model in UNTRAINED else f"{train} --resume auto",
-            "test": line("test", "--data_root", run.data.test, "--train_root", run.data.train),
+            "test": line("test", *run.test_flags, *test_roots),
         }
 
 
-def split_flags(
-    prog: str, flags: Sequence[str], reserved: Collection[str] = ()
-) -> tuple[list[str], list[str]]:
-    """Those flags of run_deepvoxels.py that decide what is learned, and those that may differ
-    between two calls, both sorted. Ends the process with one line, as the command `prog`, if one is
-    wrong. Raises `InputError` for one whose name is in `RESERVED` or `reserved`."""
+class SplitFlags(NamedTuple):
+    """Flags of run_deepvoxels.py, each kind sorted: those that decide what is `learned`, those that
+    may differ between two calls (`free`), and those that a `test` takes, but no training."""
+
+    learned: list[str]
+    free: list[str]
+    test: list[str]
+
+
+def split_flags(prog: str, flags: Sequence[str], reserved: Collection[str] = ()) -> SplitFlags:
+    """Ends the process with one line, as the command `prog`, if a flag is wrong. Raises
+    `InputError` for one whose name is in `RESERVED`, `reserved` or `UNFIT`."""
     parser = build_parser()
     parser.prog = prog
     given = vars(parser.parse_args(list(flags)))
-    learning = []
-    free = []
+    split = SplitFlags([], [], [])
     for name in sorted(given):
         if name in RESERVED or name in reserved:
             raise InputError(f"--{name}: cannot be given, the experiment sets it for each run")
+        if name in UNFIT:
+            raise InputError(f"--{name}: cannot be given, since an experiment's runs {UNFIT[name]}")
         words = [f"--{name}"] if given[name] is True else [f"--{name}", f"{given[name]}"]
-        (free if name in FREE_ON_RESUME else learning).extend(words)
-    return learning, free
+        kind = split.free if name in FREE_ON_RESUME else split.learned
+        (split.test if name in OF_A_TEST else kind).extend(words)
+    return split
 
 
 def scenes_by_name(scenes: list[Path]) -> dict[str, SceneData]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluation.perceptual import NETWORKS
 from experiments.plan import Plan, StudyRun
 from experiments.status import Result, State, find_result, read_state
 
@@ -35,6 +36,10 @@ def summarize(runs: Sequence[StudyRun], outcome: Outcome) -> dict:
     done = {run.seed: outcome.results[run] for run in runs if run in outcome.results}
     metrics = [result.metrics for result in done.values()]
     summary = means(metrics, "psnr", "ssim") or {"psnr": None, "ssim": None}
+    for name in NETWORKS:
+        if any(name in of_run for of_run in metrics):
+            of_all = all(name in of_run for of_run in metrics)
+            summary[name] = means(metrics, name)[name] if of_all else None
     summary["depth"] = means(
         [of_run["depth"] for of_run in metrics if of_run["depth"]],
         "mean_absolute_error",
@@ -46,6 +51,7 @@ def summarize(runs: Sequence[StudyRun], outcome: Outcome) -> dict:
         str(seed): {
             "psnr": result.metrics["psnr"],
             "ssim": result.metrics["ssim"],
+            **{name: result.metrics[name] for name in NETWORKS if name in result.metrics},
             "depth": result.metrics["depth"],
             "setbacks": result.metrics.get("setbacks", 0),
             "seconds": result.seconds,
@@ -80,12 +86,24 @@ def parameters_cell(summaries: list[dict]) -> str:
     return GAP
 
 
-def cell(summary: dict, best: bool = False) -> str:
-    """PSNR / SSIM as the paper writes them, with remarks: how many seeds finished if not all did,
-    and how many of these went back to a checkpoint, which halves the learning rate."""
+def measures_heading(measures: Sequence[str]) -> str:
+    """What `cell` shows."""
+    return " / ".join(["PSNR", "SSIM", *(NETWORKS[name].label for name in measures)])
+
+
+def figures_cell(figures: dict, measures: Sequence[str]) -> str:
+    """PSNR / SSIM as the paper writes them, and these measures."""
+    more = [figures.get(name) for name in measures]
+    shown = [GAP if value is None else f"{value:.3f}" for value in more]
+    return " / ".join([f"{figures['psnr']:.2f}", f"{figures['ssim']:.2f}", *shown])
+
+
+def cell(summary: dict, measures: Sequence[str], best: bool = False) -> str:
+    """The figures, with remarks: how many seeds finished if not all did, and how many of these went
+    back to a checkpoint, which halves the learning rate."""
     if summary["psnr"] is None:
         return f"{GAP} (failed)" if summary["failed"] else f"{GAP} (not done)"
-    text = f"{summary['psnr']:.2f} / {summary['ssim']:.2f}"
+    text = figures_cell(summary, measures)
     if best:
         text = f"**{text}**"
     remarks = []
@@ -99,9 +117,10 @@ def cell(summary: dict, best: bool = False) -> str:
     return f"{text} ({', '.join(remarks)})" if remarks else text
 
 
-def gaps(summaries: dict[str, dict]) -> str:
-    """A list of the runs that failed and one of those that are not done, with the reasons, from
-    summaries by row name; empty if all are done."""
+def gaps(summaries: dict[str, dict], measures: Sequence[str] = ()) -> str:
+    """A list of the runs that failed, one of those that are not done, with the reasons, and one of
+    those whose test did not take these measures, from summaries by row name; empty if there are
+    none."""
     text = ""
     for title, key in [("Failed", "failed"), ("Not done", "unfinished")]:
         lines = [
@@ -109,6 +128,15 @@ def gaps(summaries: dict[str, dict]) -> str:
             for name, summary in summaries.items()
             for seed, reason in summary[key].items()
         ]
+        text += f"\n{title}:\n\n" + "".join(lines) if lines else ""
+    for measure in measures:
+        lines = [
+            f"- {name}, seed {seed}: {figures['frames']}\n"
+            for name, summary in summaries.items()
+            for seed, figures in summary["seeds"].items()
+            if measure not in figures
+        ]
+        title = f"Tested without --{measure}; repeat the last command in commands.json with it"
         text += f"\n{title}:\n\n" + "".join(lines) if lines else ""
     return text
 

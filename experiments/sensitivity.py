@@ -19,7 +19,7 @@ from data_util import list_poses, sampled_views
 from deep_voxels import SIZES
 from experiments.figures import Curve, Plot, write_plots
 from experiments.plan import OUT, SceneData, StudyRun
-from experiments.results import cell, gaps, markdown_table
+from experiments.results import cell, gaps, markdown_table, measures_heading
 from experiments.study import Collected, Groups, Scenes, Study
 from machine.cli import Parser, number, run
 
@@ -79,6 +79,7 @@ class Sensitivity(Study):
 
     def tables(self, collected: Collected) -> tuple[dict, str]:
         studies = points_by_study(collected)
+        measures = collected.measures
         rows = []
         by_name = {}
         for study, scenes in studies.items():
@@ -87,9 +88,10 @@ class Sensitivity(Study):
                     shown = f"{point['x']:g}"
                     if study == "images":  # several --skip may keep as many views
                         shown += f" (--skip {value})"
-                    rows.append([scene, X_LABELS[study], shown, cell(point)])
+                    rows.append([scene, X_LABELS[study], shown, cell(point, measures)])
                     by_name[f"{scene}, {X_LABELS[study]} {shown}"] = point
-        text = markdown_table(["Scene", "Varied", "Value", "PSNR / SSIM"], rows) + gaps(by_name)
+        header = ["Scene", "Varied", "Value", measures_heading(measures)]
+        text = markdown_table(header, rows) + gaps(by_name, measures)
         content = {
             study: {"x": X_LABELS[study], "scenes": scenes} for study, scenes in studies.items()
         }

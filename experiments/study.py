@@ -10,9 +10,11 @@ import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data_util import list_poses, sampled_views
+from evaluation.perceptual import NETWORKS, load_lpips
 from experiments.execute import ROOT
 from experiments.plan import (
     Plan,
@@ -25,14 +27,16 @@ from experiments.plan import (
     write_plan,
     writing,
 )
-from experiments.results import Outcome, look, summarize
+from experiments.results import Outcome, look, measures_heading, summarize
 from experiments.slurm import add_slurm_arguments, queue_states, run_on_slurm, slurm_options
 from experiments.status import Result, find_result, read_state, status_table
 from experiments.work import add_slot_arguments, make_slots, work
 from machine.cli import Parser, number
 from machine.signals import handling
+from run_deepvoxels import DEFAULTS
 from util import InputError, write_json, write_text
 
+PASSES = DEFAULTS["max_epoch"]  # over the training views, the original's default
 Scenes = dict[str, SceneData]  # by name
 # Runs that differ only in their seed, by what they have in common
 Groups = dict[Hashable, list[StudyRun]]
@@ -40,7 +44,8 @@ Groups = dict[Hashable, list[StudyRun]]
 
 @dataclass(frozen=True)
 class Collected:
-    """What a study has to show: its arguments, scenes and runs, and what has become of these."""
+    """What a study has to show: its arguments, scenes and runs, and what has become of these.
+    measures: the names of those of `evaluation.perceptual` that it shows."""
 
     args: argparse.Namespace
     scenes: Scenes
@@ -50,6 +55,13 @@ class Collected:
     def summary(self, key: Hashable) -> dict:
         """The figures of a group (`results.summarize`)."""
         return summarize(self.groups[key], self.outcome)
+
+    @property
+    def measures(self) -> list[str]:
+        measured = {name for result in self.outcome.results.values() for name in result.metrics}
+        return [
+            name for name in NETWORKS if name in measured or f"--{name}" in self.args.test_flags
+        ]
 
     def first(self, key: Hashable) -> Result | None:
         """The result of a group's first seed, if it is done."""
@@ -87,13 +99,15 @@ class Study(ABC):
 
     def parse(self, argv: Sequence[str] | None) -> argparse.Namespace:
         """The arguments. Those unknown here are for run_deepvoxels.py: `flags` decide what is
-        learned, `free_flags` do not (see `split_flags`). Raises `InputError` for wrong ones."""
+        learned, `free_flags` do not, `test_flags` are for tests (`SplitFlags`). Raises `InputError`
+        for wrong ones."""
         # Without abbreviations: --step must be refused, not read as --steps.
         parser = Parser(f"experiments.{self.name}", self.doc, allow_abbrev=False)
         add_arguments(parser)
         self.add_flags(parser)
         args, flags = parser.parse_known_args(argv)
-        args.flags, args.free_flags = split_flags(parser.prog, flags, self.reserved)
+        split = split_flags(parser.prog, flags, self.reserved)
+        args.flags, args.free_flags, args.test_flags = split
         if args.status:
             return args
         for name in ("scenes", "steps"):
@@ -119,7 +133,10 @@ class Study(ABC):
     def _run(self, args: argparse.Namespace) -> None:
         """Runs what is missing (not with --collect), and writes what is done."""
         scenes = scenes_by_name(args.scenes)
-        groups = self.plan_runs(args, scenes)
+        groups = {
+            key: [replace(run, test_flags=tuple(args.test_flags)) for run in group]
+            for key, group in self.plan_runs(args, scenes).items()
+        }
         runs = list(dict.fromkeys(run for group in groups.values() for run in group))
         if args.collect:
             read_plan(args.out)  # there must be one
@@ -137,13 +154,29 @@ class Study(ABC):
             steps=args.steps,
             seeds=", ".join(map(str, args.seeds)),
             flags=" ".join(args.flags) or "none",
+            measures=measures_heading(collected.measures),
         )
-        text = f"{heading}\n\n{text}"
+        text = f"{heading}\n\n{text}\n{passes(args.steps, collected.scenes, args.flags)}\n"
         settings = {"steps": args.steps, "seeds": args.seeds, "flags": args.flags}
         write_json(args.out / f"{self.table}.json", settings | content)
         write_text(args.out / f"{self.table}.md", text)
         print(text)
         self.draw(collected)
+
+
+def passes(steps: int, scenes: Scenes, flags: Sequence[str]) -> str:
+    """How often training goes through each scene's views; steps compare with the paper's only by
+    that."""
+    pattern = dict(zip(flags, flags[1:], strict=False)).get("--sampling_pattern", "all")
+    counts = {
+        scene: len(sampled_views(len(list_poses(data.train / "pose")), pattern))
+        for scene, data in scenes.items()
+    }
+    listed = [f"{scene} {steps / views:,.1f} ({views} views)" for scene, views in counts.items()]
+    return (
+        f"Passes over the training views in {steps:,} steps; the original's default is {PASSES}: "
+        + ", ".join(listed)
+    )
 
 
 def add_arguments(parser: Parser) -> None:
@@ -156,7 +189,12 @@ def add_arguments(parser: Parser) -> None:
         help="scenes: folders with train/ and test/, both with images, or in the original's layout "
         "ROOT/train/NAME, with ROOT/test/NAME",
     )
-    parser.add_argument("--steps", type=number(int, 1), help="training steps of every run")
+    parser.add_argument(
+        "--steps",
+        type=number(int, 1),
+        help="training steps of every run; the original's default is "
+        f"{PASSES} times the number of a scene's training views",
+    )
     parser.add_argument(
         "--seeds",
         type=number(int, 0),
@@ -197,6 +235,9 @@ def add_arguments(parser: Parser) -> None:
 def launch(plan: Plan, runs: Sequence[StudyRun], scenes: Scenes, args: argparse.Namespace) -> Plan:
     """Writes the plan, runs what is missing, and says what other processes run. Returns the
     plan."""
+    for name in NETWORKS:
+        if f"--{name}" in args.test_flags:
+            load_lpips(name)  # an error, or a download, that no run should meet
     slots = make_slots(args.jobs, args.gpus, args.free_flags)
     slurm = slurm_options(args)
     flags = list(args.free_flags)

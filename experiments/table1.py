@@ -6,7 +6,7 @@ of parameters.
 
 Writes table.md, table.json, figure.png (truth and each method, for a few views) and a video of each
 scene's test path. Repeating the command runs what is missing; scenes, models and seeds may be
-added. A failed run is a gap in the table.
+added. A failed run is a gap in the table. --lpips and --lpips_vgg add LPIPS to it.
 """
 
 from argparse import Namespace
@@ -23,7 +23,7 @@ from experiments.figures import (
     write_path_video,
 )
 from experiments.plan import StudyRun
-from experiments.results import GAP, cell, gaps, markdown_table, parameters_cell
+from experiments.results import GAP, cell, figures_cell, gaps, markdown_table, parameters_cell
 from experiments.study import Collected, Groups, Scenes, Study
 from machine.cli import Parser, run
 
@@ -49,7 +49,7 @@ class Table1(Study):
     table = "table"
     doc = __doc__
     heading = (
-        "PSNR / SSIM on the test views after {steps} steps, mean over the seeds {seeds}; "
+        "{measures} on the test views after {steps} steps, mean over the seeds {seeds}; "
         "flags: {flags}"
     )
 
@@ -68,19 +68,20 @@ class Table1(Study):
 
     def tables(self, collected: Collected) -> tuple[dict, str]:
         models = models_shown(collected.args)
+        measures = collected.measures
         table = {
             scene: {model: collected.summary((scene, model)) for model in models}
             for scene in collected.scenes
         }
         content = {
             "scenes": table,
-            "mean": {model: mean_over_scenes(table, model) for model in models},
+            "mean": {model: mean_over_scenes(table, model, measures) for model in models},
             "paper": {
                 model: dict(zip(PAPER_SCENES, figures, strict=True))
                 for model, figures in PAPER.items()
             },
         }
-        return content, paper_layout(table, models)
+        return content, paper_layout(table, models, measures)
 
     def draw(self, collected: Collected) -> None:
         """Writes figure.png and each SCENE.mp4, from the first seed's runs."""
@@ -107,17 +108,17 @@ def models_shown(args: Namespace) -> list[str]:
     return [model for model in NAMES if model in args.models]
 
 
-def mean_over_scenes(table: dict, model: str) -> dict[str, float | None]:
-    """The means of PSNR and SSIM over scenes; None if a scene is a gap, since methods would not
-    compare."""
+def mean_over_scenes(table: dict, model: str, measures: list[str]) -> dict[str, float | None]:
+    """The means of PSNR, SSIM and these measures over scenes; None if a scene is a gap, since
+    methods would not compare."""
     means = {}
-    for name in ("psnr", "ssim"):
-        values = [scene[model][name] for scene in table.values()]
+    for name in ("psnr", "ssim", *measures):
+        values = [scene[model].get(name) for scene in table.values()]
         means[name] = None if None in values else float(np.mean(values))
     return means
 
 
-def paper_layout(table: dict, models: list[str]) -> str:
+def paper_layout(table: dict, models: list[str], measures: list[str]) -> str:
     """A row for each model and a column for each scene, its best PSNR in bold. The paper's own
     figures follow."""
     best = {
@@ -127,11 +128,11 @@ def paper_layout(table: dict, models: list[str]) -> str:
     rows = []
     for model in models:
         cells = [
-            cell(scene[model], best=scene[model]["psnr"] == best[name])
+            cell(scene[model], measures, best=scene[model]["psnr"] == best[name])
             for name, scene in table.items()
         ]
-        mean = mean_over_scenes(table, model)
-        mean_cell = GAP if mean["psnr"] is None else f"{mean['psnr']:.2f} / {mean['ssim']:.2f}"
+        mean = mean_over_scenes(table, model, measures)
+        mean_cell = GAP if mean["psnr"] is None else figures_cell(mean, measures)
         parameters = parameters_cell([scene[model] for scene in table.values()])
         rows.append([NAMES[model], parameters, *cells, mean_cell])
     paper = [
@@ -145,8 +146,8 @@ def paper_layout(table: dict, models: list[str]) -> str:
     }
     return (
         markdown_table(["", "Parameters", *table, "Mean"], rows)
-        + gaps(by_name)
-        + "\nThe paper's own figures, on its own renders at 512 pixels, for reference:\n\n"
+        + gaps(by_name, measures)
+        + "\nThe paper's own PSNR / SSIM, on its own renders at 512 pixels, for reference:\n\n"
         + markdown_table(["", *map(str.capitalize, PAPER_SCENES)], paper)
     )
 

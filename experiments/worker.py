@@ -17,6 +17,7 @@ from experiments.plan import read_plan, split_flags
 from experiments.status import read_state
 from experiments.work import add_slot_arguments, make_slots, work
 from machine.cli import Parser, run
+from run_deepvoxels import OF_A_TEST
 from util import InputError
 
 PROG = "experiments.worker"
@@ -35,12 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in names:
         if name not in plan.runs:
             raise InputError(f"--runs {name}: {args.out} plans no such run")
-    learning, free = split_flags(PROG, flags)
-    if learning:
+    split = split_flags(PROG, flags, reserved=OF_A_TEST)  # these the plan holds
+    if split.learned:
         raise InputError(
-            f"{learning[0]}: cannot be given to a worker, since it decides what is learned"
+            f"{split.learned[0]}: cannot be given to a worker, since it decides what is learned"
         )
-    work(plan, names, free, make_slots(args.jobs, args.gpus, flags))
+    work(plan, names, split.free, make_slots(args.jobs, args.gpus, flags))
     return int(any(read_state(plan.folder(name)).kind == "failed" for name in names))
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from training.state import Training
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
+ALEXNET = "alexnet-owt-7be5be79.pth"  # in torchvision's cache
 CPU = torch.device("cpu")
 GEOMETRY = SceneGeometry(8, 0.125, (0.0, 0.0, 0.0), 1.0, 16, 17.6, 8.0, 8.0)
 # A progress bar that nobody reads must not fill its pipe, or the process would wait for ever.
@@ -216,3 +218,19 @@ def original_checkpoint(name: str) -> dict[str, dict[str, torch.Tensor]]:
         part: {key: states[part][entry.get("alias_of", key)] for key, entry in entries.items()}
         for part, entries in shapes.items()
     }
+
+
+def write_weights(hub: Path, name: str, network: Callable[[], torch.nn.Module]) -> None:
+    """Writes random weights of a network of torchvision to its cache, under this name. Those of the
+    classifier, which LPIPS does not use, are 0."""
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        shapes = {key: tensor.shape for key, tensor in network().state_dict().items()}
+    weights = {
+        key: torch.randn(shape) * shape[1:].numel() ** -0.5
+        if key.startswith("features")
+        else torch.zeros(()).expand(shape)
+        for key, shape in shapes.items()
+    }
+    (hub / "checkpoints").mkdir(parents=True, exist_ok=True)
+    torch.save(weights, hub / "checkpoints" / name)

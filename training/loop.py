@@ -125,7 +125,8 @@ def report_start(training: Training) -> None:
     print(
         f"{scene.root}: {len(scene)} views at {options.architecture.img_sidelength} pixels; "
         f"{options.learning.model} of {millions:.2f} M parameters on {options.machine.device}; "
-        f"steps {training.steps.start} to {training.steps.stop}"
+        f"steps {training.steps.start} to {training.steps.stop}, "
+        f"{training.steps.stop / len(scene):,.1f} passes over the views"
     )
     if training.turning:
         print(training.turning)

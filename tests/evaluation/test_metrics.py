@@ -13,10 +13,11 @@ import torchvision
 from checkpoints import save_checkpoint
 from dataio import load_scene
 from deep_voxels import Architecture, DeepVoxels
-from evaluation.metrics import FrameMetrics, load_lpips, load_object_masks
+from evaluation.metrics import FrameMetrics, load_object_masks
+from evaluation.perceptual import load_lpips
 from evaluation.render import Frame, nearest_neighbors
 from run_deepvoxels import main
-from tests.helpers import GEOMETRY
+from tests.helpers import ALEXNET, GEOMETRY, write_weights
 
 
 @pytest.fixture
@@ -75,38 +76,55 @@ def test_a_test_measures_the_object_and_its_nearest_neighbour(see_through, tmp_p
     assert f"over the object: PSNR {metrics['psnr_object']:.2f} dB" in capsys.readouterr().out
 
 
-def test_lpips_is_that_of_the_features_of_alexnet(scene, tmp_path, monkeypatch):
-    """With AlexNet's weights made on the spot, where torchvision keeps those that it downloaded."""
-    write_alexnet(tmp_path / "hub")
-    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
-    metrics = run_test(tiny_checkpoint(tmp_path), scene, tmp_path / "logs", "--lpips")
-    assert metrics["lpips"] == pytest.approx(
-        np.mean([frame["lpips"] for frame in metrics["frames"]])
+def test_lpips_is_that_of_the_features_of_a_network(scene, tmp_path, monkeypatch, capsys):
+    """AlexNet's or VGG16's, with weights made on the spot, where torchvision keeps those that it
+    downloaded."""
+    hub = tmp_path / "hub"
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(hub))
+    write_weights(hub, ALEXNET, torchvision.models.alexnet)
+    write_weights(hub, "vgg16-397923af.pth", torchvision.models.vgg16)
+    metrics = run_test(
+        tiny_checkpoint(tmp_path), scene, tmp_path / "logs", "--lpips", "--lpips_vgg"
     )
-    assert metrics["lpips"] > 0
+    for name in ("lpips", "lpips_vgg"):
+        assert metrics[name] == pytest.approx(np.mean([frame[name] for frame in metrics["frames"]]))
+        assert metrics[name] > 0
+    assert metrics["lpips"] != pytest.approx(metrics["lpips_vgg"])
     views = load_scene(scene / "test", 64)
     neighbors = nearest_neighbors(load_scene(scene / "train", 64), views.cam2world)
     assert neighbors.nearest[0] == 0  # the same picture
     assert metrics["nearest_neighbor"]["lpips"] > 0
 
-    distance = load_lpips()
+    figures = f"LPIPS {metrics['lpips']:.3f}, LPIPS (VGG) {metrics['lpips_vgg']:.3f}"
+    assert figures in capsys.readouterr().out
+
+    distance = load_lpips("lpips")
     truth = views.images[0].permute(1, 2, 0).numpy() / np.float32(255)
     assert distance(truth, truth) == 0
     slightly, badly = (cv2.GaussianBlur(truth, (0, 0), sigma) for sigma in (0.5, 3))
     assert 0 < distance(slightly, truth) < distance(badly, truth)
 
 
-@pytest.mark.parametrize("damage", [None, b"not a checkpoint"])
-def test_lpips_without_weights_is_refused(scene, tmp_path, monkeypatch, damage, capsys):
+@pytest.mark.parametrize(
+    ("flag", "network", "damage"),
+    [
+        ("--lpips", "AlexNet", None),
+        ("--lpips", "AlexNet", b"not a checkpoint"),
+        ("--lpips_vgg", "VGG16", None),
+    ],
+)
+def test_lpips_without_weights_is_refused(
+    scene, tmp_path, monkeypatch, flag, network, damage, capsys
+):
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # no way to the network
     if damage:
         (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
         (tmp_path / "hub" / "checkpoints" / ALEXNET).write_bytes(damage)
-    assert main(arguments(tiny_checkpoint(tmp_path), scene, tmp_path / "logs", "--lpips")) == 2
+    assert main(arguments(tiny_checkpoint(tmp_path), scene, tmp_path / "logs", flag)) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
     assert line.startswith(
-        "run_deepvoxels.py: error: --lpips: the weights of AlexNet cannot be had"
+        f"run_deepvoxels.py: error: {flag}: the weights of {network} cannot be had"
     )
     assert not (tmp_path / "logs").exists()
 
@@ -118,25 +136,6 @@ def test_lpips_needs_true_images(scene, tmp_path, capsys):
     (scene / "test" / "rgb").rmdir()
     assert main(arguments(checkpoint, scene, tmp_path / "logs", "--lpips")) == 2
     assert "has no true images" in capsys.readouterr().err
-
-
-ALEXNET = "alexnet-owt-7be5be79.pth"
-
-
-def write_alexnet(hub) -> None:
-    torch.manual_seed(0)
-    with torch.device("meta"):
-        shapes = {
-            name: tensor.shape for name, tensor in torchvision.models.alexnet().state_dict().items()
-        }
-    weights = {
-        name: torch.randn(shape) * shape[1:].numel() ** -0.5
-        if name.startswith("features")
-        else torch.zeros(()).expand(shape)
-        for name, shape in shapes.items()
-    }  # the classifier is not used
-    (hub / "checkpoints").mkdir(parents=True)
-    torch.save(weights, hub / "checkpoints" / ALEXNET)
 
 
 def tiny_checkpoint(folder):

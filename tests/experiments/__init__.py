@@ -4,6 +4,7 @@ from pathlib import Path
 
 from experiments.execute import command_lines
 from experiments.plan import RECORD, Plan, split_flags
+from experiments.status import find_result
 from scenes import noise
 from tests.conftest import SMALL
 from tests.helpers import run
@@ -20,6 +21,8 @@ def work_here(plan: Plan, names: list[str], flags: list[str], _) -> None:
     """`experiments.work.work` in this thread and process: starting others takes longer than small
     runs do."""
     for name in names:
+        if find_result(plan.folder(name)):
+            continue
         for words in command_lines(plan, name, flags):
             if words[:2] == ["-m", "scenes.noise"]:
                 noise.main(words[2:])

@@ -6,11 +6,22 @@ import os
 import shutil
 
 import pytest
+import torch
+import torchvision
 
 from experiments import sensitivity, study, table1
-from experiments.plan import Plan, draw_up, scenes_by_name, views_fingerprint, write_plan
+from experiments.execute import command_lines
+from experiments.plan import (
+    Plan,
+    draw_up,
+    read_plan,
+    scenes_by_name,
+    views_fingerprint,
+    write_plan,
+)
 from tests.conftest import SMALL
 from tests.experiments import work_here
+from tests.helpers import ALEXNET, run, write_weights
 from util import InputError
 
 
@@ -65,3 +76,56 @@ def test_a_scene_that_was_made_again_is_refused(scene, tmp_path):
         shutil.rmtree(scene)
         shutil.copytree(tmp_path / "copy", scene)
     draw_up(plan, data, [])
+
+
+def test_lpips_is_measured_in_the_tests_of_a_study(scene, tmp_path, monkeypatch):
+    """Trainings do not take the flag. A run that was tested without it is listed."""
+    monkeypatch.setattr(study, "work", work_here)
+    monkeypatch.setattr(study, "check_first", lambda *_: None)
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    write_weights(tmp_path / "hub", ALEXNET, torchvision.models.alexnet)
+    out = tmp_path / "out"
+    table1.main(words(scene, out, "--models", "nearest_neighbor"))
+    assert "PSNR / SSIM on the test views" in (out / "table.md").read_text()
+    table1.main(words(scene, out, "--models", "nearest_neighbor", "pix2pix", "--lpips"))
+    content = json.loads((out / "table.json").read_text())
+    shown = content["scenes"]["scene"]["pix2pix"]
+    assert shown["lpips"] > 0
+    assert content["mean"]["pix2pix"]["lpips"] == shown["lpips"]
+    assert content["mean"]["nearest_neighbor"]["lpips"] is None
+    text = (out / "table.md").read_text()
+    assert text.startswith("PSNR / SSIM / LPIPS on the test views")
+    row = f"| {shown['psnr']:.2f} / {shown['ssim']:.2f} / {shown['lpips']:.3f} |"
+    assert row in text
+    listed = text.partition("Tested without --lpips")[2]
+    assert "scene, Nearest Neighbor, seed 0: runs/scene-nearest_neighbor-seed0/" in listed
+    assert "Pix2Pix" not in listed.partition("The paper's own")[0]
+
+    # its test again, with the flag; and what was measured is shown without the flag too
+    (words_of_test,) = command_lines(read_plan(out), "scene-nearest_neighbor-seed0", [])
+    assert run(*words_of_test[1:]) == 0
+    table1.main(words(scene, out, "--models", "nearest_neighbor", "pix2pix", "--collect"))
+    text = (out / "table.md").read_text()
+    assert row in text
+    assert "Tested without" not in text
+
+
+def test_lpips_without_weights_is_refused_before_a_run_starts(scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path / "hub"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # no way to the network
+    with pytest.raises(InputError, match="^--lpips: the weights of AlexNet cannot be had"):
+        table1.main(words(scene, tmp_path / "out", "--models", "pix2pix", "--lpips"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_says_how_often_its_steps_go_through_the_views(scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "work", work_here)
+    monkeypatch.setattr(study, "check_first", lambda *_: None)
+    out = tmp_path / "out"
+    flags = ["--models", "nearest_neighbor", "--sampling_pattern", "skip_1"]
+    table1.main(words(scene, out, *flags))
+    line = (
+        "Passes over the training views in 2 steps; the original's default is 400: "
+        "scene 0.5 (4 views)"
+    )
+    assert line in (out / "table.md").read_text()

@@ -107,7 +107,8 @@ def test_a_cell_says_what_its_mean_hides():
         "failed": {"3": "full"},
         "unfinished": {},
     }
-    assert cell(summary) == "20.00 / 0.50 (3 of 4 seeds, 1 went back)"
+    assert cell(summary, []) == "20.00 / 0.50 (3 of 4 seeds, 1 went back)"
     assert (
-        cell({**summary, "seeds": {"0": figures[0]}, "failed": {}}, best=True) == "**20.00 / 0.50**"
+        cell({**summary, "seeds": {"0": figures[0]}, "failed": {}}, [], best=True)
+        == "**20.00 / 0.50**"
     )

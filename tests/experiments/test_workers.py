@@ -273,12 +273,19 @@ def test_every_slot_has_its_share(monkeypatch):
                 ["--data_root", "other"],
                 ["--train_root", "other"],
                 ["--logging_root=other"],
-                ["--dry_run"],
-                ["--start_epoch", "2"],
                 ["--experiment_name", "mine"],
                 ["--lpips"],
                 ["--checkpoint", "latest"],
             )
+        ),
+        (
+            ["--out", "OUT", "--dry_run"],
+            "--dry_run: cannot be given, since an experiment's runs must",
+        ),
+        (["--out", "OUT", "--start_epoch", "2"], "runs begin with the first step"),
+        (
+            ["--out", "OUT", "--patience", "2"],
+            "--patience: cannot be given, since an experiment's runs end",
         ),
         (["--out", "nowhere"], "nowhere: holds no experiment"),
     ],
