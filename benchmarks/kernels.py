@@ -7,7 +7,7 @@ Of each ratio the median and the quartiles over the turns. `frames` is a batch o
 single one. On a busy machine take `OMP_NUM_THREADS=1` and `--cpu_time`. As a processor without
 AVX-512 would compute:
 
-    ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
+    ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \\
         OMP_NUM_THREADS=1 python -m benchmarks.kernels --preset small --cpu_time
 """
 

@@ -93,5 +93,6 @@ def meaning(parser: Parser, action: Action) -> str:
 
 
 def escape(text: str) -> str:
-    """Text that Markdown leaves as it is."""
-    return re.sub(r"([*<\[])", r"\\\1", text)
+    """Text that Markdown leaves as it is, with flags as code."""
+    text = re.sub(r"([*<\[])", r"\\\1", text)
+    return re.sub(r"(?<![\w`-])--\w+", r"`\g<0>`", text)

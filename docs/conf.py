@@ -1,6 +1,9 @@
-"""Sphinx's settings: `make docs` builds the site into docs/_build, and fails on any warning."""
+"""Sphinx's settings: `make docs` builds the site into docs/_build, and fails on any warning. The
+site needs no network."""
 
+import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -14,12 +17,13 @@ exclude_patterns = ["_build"]
 html_title = "DeepVoxels"
 html_theme = "furo"
 html_copy_source = False
-html_static_path = ["_static"]
+# MathJax with its fonts, in one file, which the site carries with it
+MATHJAX = Path(find_spec("sphinx-mathjax-offline").origin).parent / "static/mathjax/tex-svg.js"
+html_static_path = ["_static", str(MATHJAX)]
+mathjax_path = MATHJAX.name
 html_css_files = ["site.css"]
 smartquotes = False  # it would turn --flags into dashes
 default_role = "code"  # docstrings mark code with single backticks
-
-mathjax_path = "https://cdn.jsdelivr.net/npm/mathjax@4/tex-svg.js"  # with its fonts, in one file
 
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
@@ -44,11 +48,26 @@ def fill_in_commands(app, docname: str, source: list[str]) -> None:
         source[0] = source[0].replace("<!-- every command -->", all_commands())
 
 
+def pages_to_read_again(*_) -> list[str]:
+    """The pages whose source is not all of what they show."""
+    return ["commands"]
+
+
 def leave_out_fields(app, what: str, name: str, member, skip: bool, options) -> bool | None:
     """Leaves out the fields of named tuples, which the signature shows."""
     return True if type(member).__name__ == "_tuplegetter" else None
 
 
+def mark_up_page(app, page: str, template: str, context: dict, doctree) -> None:
+    """Marks flags, so that lines do not break within one, and links figures to their files, to be
+    seen in full on a small screen."""
+    if "body" in context:
+        body = context["body"].replace('<span class="pre">--', '<span class="pre flag">--')
+        context["body"] = re.sub(r'<img [^>]*src="([^"]+)"[^>]*>', r'<a href="\1">\g<0></a>', body)
+
+
 def setup(app) -> None:
+    app.connect("env-get-outdated", pages_to_read_again)
     app.connect("source-read", fill_in_commands)
     app.connect("autodoc-skip-member", leave_out_fields)
+    app.connect("html-page-context", mark_up_page)

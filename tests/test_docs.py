@@ -21,8 +21,8 @@ import torch
 
 from checkpoints import save_checkpoint
 from data_util import load_image
-from docs import figures
-from docs.commands import all_commands, command_modules, parser_of, usage
+from docs import conf, figures
+from docs.commands import all_commands, command_modules, escape, parser_of, usage
 from tests.conftest import SMALL, hemisphere_poses, write_scene
 from tests.helpers import ENVIRONMENT, ROOT
 from util import InputError
@@ -195,6 +195,26 @@ def test_the_pictures_show_views_as_the_training_saw_them(followed):
     assert passage.truth[0, :, 8, 8].tolist() == passage.source[0, :, 8, 8].tolist() == [-0.5] * 3
     kept = torch.from_numpy(hemisphere_poses(8)[::2]).float()  # without view 1
     assert (passage.source_pose - kept).abs().amax(dim=(1, 2)).min() < 1e-6
+
+
+def test_the_site_brings_its_scripts_along():
+    assert conf.MATHJAX.is_file()
+    assert str(conf.MATHJAX) in conf.html_static_path
+    assert conf.mathjax_path == conf.MATHJAX.name  # no address
+
+
+def test_lines_of_the_site_do_not_break_within_a_flag():
+    """And a figure leads to its file, to be seen in full."""
+    body = (
+        '<span class="pre">--size</span> <span class="pre">a--b</span> <img alt="" src="a.png" />'
+    )
+    context = {"body": body}
+    conf.mark_up_page(None, "page", "page.html", context, None)
+    assert context["body"] == (
+        '<span class="pre flag">--size</span> <span class="pre">a--b</span> '
+        '<a href="a.png"><img alt="" src="a.png" /></a>'
+    )
+    assert escape("*see* --size") == "\\*see\\* `--size`"
 
 
 def test_the_page_of_commands_has_every_flag():
