@@ -39,14 +39,18 @@ def test_pictures_hold_the_images_and_gates_of_a_step(tmp_path, dtype):
     def expected(image: torch.Tensor) -> np.ndarray:
         return np.round(255 * (image.float() + 0.5).clamp(0, 1).permute(1, 2, 0).numpy())
 
-    assert events.Tags()["images"] == ["source", "output_and_truth", "update_gate"]
-    np.testing.assert_array_equal(logged("source"), expected(source[0]))
+    assert events.Tags()["images"] == [
+        "train/source",
+        "train/output_and_truth",
+        "train/update_gate",
+    ]
+    np.testing.assert_array_equal(logged("train/source"), expected(source[0]))
     rows = [
         np.concatenate([expected(output), expected(truth[0])], axis=1)
         for output, truth in zip(outputs, (first, second), strict=True)
     ]
-    np.testing.assert_array_equal(logged("output_and_truth"), np.concatenate(rows))
+    np.testing.assert_array_equal(logged("train/output_and_truth"), np.concatenate(rows))
     means = [gate[0, 0].mean(dim=axis).numpy() for axis in range(3)]
     np.testing.assert_array_equal(
-        logged("update_gate"), np.round(255 * np.concatenate(means, axis=1))
+        logged("train/update_gate"), np.round(255 * np.concatenate(means, axis=1))
     )
