@@ -9,6 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from docs.commands import all_commands  # noqa: E402
+from docs.recordings import make_recordings  # noqa: E402
 
 project = "DeepVoxels"
 author = copyright = "The DeepVoxels developers"  # noqa: A001
@@ -71,3 +72,4 @@ def setup(app) -> None:
     app.connect("source-read", fill_in_commands)
     app.connect("autodoc-skip-member", leave_out_fields)
     app.connect("html-page-context", mark_up_page)
+    app.connect("build-finished", make_recordings)

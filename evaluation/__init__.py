@@ -2,8 +2,8 @@
 
 `command` is the body of `--train_test test`; `export` and `pack` are commands. `trained` is the
 door to a trained model; `render` renders views and paths; `metrics` measures frames and depth;
-`fusion` makes a surface of depth maps; `output` writes the files of a test, `video_writer` its
-video, `picture_grid` captioned pictures.
+`fusion` makes points of depth maps, `mesh` triangles; `output` writes the files of a test,
+`video_writer` its video, `picture_grid` captioned pictures.
 """
 
 import machine.importing  # noqa: F401  first, to report what goes wrong

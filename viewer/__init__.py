@@ -7,7 +7,7 @@ camera paths.
 browser with its controls, in part in `path_tab`, `training_tab` and `surface`. `renderer` is the
 thread that renders for all browsers, `shared` what they share. `scene` is what is looked at,
 `camera` where it falls in the window; `picture_choices`, `scene_objects` and `features` are what is
-drawn. `paths` saves camera paths and renders their videos.
+drawn. `paths` saves camera paths and renders their videos. `record` is a command of its own.
 """
 
 import os

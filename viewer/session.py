@@ -56,7 +56,7 @@ class Session:
         self.address = access.address(self.server.get_port())
         self.shared = Shared(scene, model, Renderer(self._draw), logging_root, points, curves)
         self._browsers: dict[int, Browser] = {}
-        self._set_first_view()
+        set_first_view(self.server, scene)
         self.server.on_client_disconnect(self._disconnected)
         self.server.on_client_connect(self._connected)
 
@@ -75,17 +75,6 @@ class Session:
         stop_server(self.server)
         self.shared.renderer.stop()
 
-    def _set_first_view(self) -> None:
-        scene = self.shared.scene
-        cam2world = scene.views.cam2world[scene.first]
-        self.server.scene.set_up_direction(scene.up)
-        camera = self.server.initial_camera
-        camera.up = scene.up
-        camera.position = cam2world[:3, 3]
-        camera.look_at = orbit_center(cam2world, scene)
-        camera.near = 0.01 * scene.intrinsics.scale
-        camera.far = 1000 * scene.intrinsics.scale
-
     def _connected(self, client: viser.ClientHandle) -> None:
         drop_late_messages(client)
         browser = self._browsers[client.client_id] = Browser(client, self.shared)
@@ -102,6 +91,18 @@ class Session:
     def _draw(self, client: int) -> None:
         if browser := self._browsers.get(client):
             browser.draw()
+
+
+def set_first_view(server: viser.ViserServer, scene: SceneInView) -> None:
+    """Makes a browser's first view that of the scene's first camera."""
+    cam2world = scene.views.cam2world[scene.first]
+    server.scene.set_up_direction(scene.up)
+    camera = server.initial_camera
+    camera.up = scene.up
+    camera.position = cam2world[:3, 3]
+    camera.look_at = orbit_center(cam2world, scene)
+    camera.near = 0.01 * scene.intrinsics.scale
+    camera.far = 1000 * scene.intrinsics.scale
 
 
 def drop_late_messages(client: viser.ClientHandle) -> None:
