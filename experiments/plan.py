@@ -146,10 +146,10 @@ def split_flags(prog: str, flags: Sequence[str], reserved: Collection[str] = ())
     given = vars(parser.parse_args(list(flags)))
     split = SplitFlags([], [], [])
     for name in sorted(given):
-        if name in RESERVED or name in reserved:
-            raise InputError(f"--{name}: cannot be given, the experiment sets it for each run")
         if name in UNFIT:
             raise InputError(f"--{name}: cannot be given, since an experiment's runs {UNFIT[name]}")
+        if name in RESERVED or name in reserved:
+            raise InputError(f"--{name}: cannot be given, the experiment sets it for each run")
         words = [f"--{name}"] if given[name] is True else [f"--{name}", f"{given[name]}"]
         kind = split.free if name in FREE_ON_RESUME else split.learned
         (split.test if name in OF_A_TEST else kind).extend(words)

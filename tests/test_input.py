@@ -233,6 +233,11 @@ def test_dry_run_writes_nothing(scene, train_arguments, logs, untrained):
     assert not logs.exists()
 
 
+def test_training_says_how_often_it_goes_through_the_views(scene, logs, capfd):
+    assert run(*arguments(scene, logs, "--sampling_pattern", "skip_1", "--dry_run")) == 0
+    assert "steps 0 to 1600, 400.0 passes over the views" in capfd.readouterr().out
+
+
 def test_the_originals_defaults():
     options = options_of(
         "--train_test", "train", "--data_root", "a", "--logging_root", "b", "--device", "cpu"

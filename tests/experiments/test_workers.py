@@ -283,6 +283,7 @@ def test_every_slot_has_its_share(monkeypatch):
             "--dry_run: cannot be given, since an experiment's runs must",
         ),
         (["--out", "OUT", "--start_epoch", "2"], "runs begin with the first step"),
+        (["--out", "OUT", "--cycle_spin", "2"], "runs render each view once"),
         (
             ["--out", "OUT", "--patience", "2"],
             "--patience: cannot be given, since an experiment's runs end",
