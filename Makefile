@@ -27,8 +27,9 @@ FREE_PORT = import socket; \
 	$(PY) -m pip install --disable-pip-version-check -r requirements.txt
 	touch $@
 
-.venv/installed-dev: .venv/installed requirements-dev.txt
+.venv/installed-dev: .venv/installed requirements-dev.txt integrations/nerfbaselines/requirements.txt
 	$(PY) -m pip install --disable-pip-version-check -r requirements-dev.txt
+	$(PY) -m pip install --disable-pip-version-check --no-deps -r integrations/nerfbaselines/requirements.txt
 	touch $@
 
 view: .venv/installed

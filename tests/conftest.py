@@ -28,6 +28,7 @@ CHECKED = [
     "experiments",
     "benchmarks",
     "viewer",
+    "integrations",
 ]
 install_import_hook(CHECKED, "beartype.beartype")
 

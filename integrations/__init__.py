@@ -1,0 +1,1 @@
+"""How other programs use this one: a folder for each."""
