@@ -2,14 +2,14 @@
 lent for minutes.
 
     bash benchmarks/gpu.sh measure OUT
-    bash benchmarks/gpu.sh train OUT SCENE
     bash benchmarks/gpu.sh compile OUT SCENE
+    bash benchmarks/gpu.sh train OUT SCENE
 
 measure: versions; does a training step agree with the CPU's? Seconds of a step at the paper's size
-in each precision, with both optimizers; where they go. train: the fast recipe at 512 pixels in the
-precision that `measure` found to be the fastest, for as many steps as fit; then pictures and
-metrics of the test views. compile: a model of the size medium, trained and packed; then a step as a
-CUDA graph, and compiled.
+in each precision, with both optimizers; where they go. compile: a model of the size medium, trained
+and packed; then a step as a CUDA graph, and compiled. train: the fast recipe at 512 pixels, in the
+precision and compiled or not as gives the most steps by what the others measured (`compile` may be
+left out); then pictures and metrics of the test views.
 
 SCENE is an imported scene folder with SCENE/train and SCENE/test. The calls work in --work, which
 must stay between them. OUT gets a tar of logs, figures and some frames, and a few files to look at,
@@ -129,13 +129,16 @@ class Call:
         path = self.folder / f"{name}.json"
         words = ["--preset", preset, "--precision", precision, "--optimizer", optimizer, *more]
         words += ["--device", self.sizes.device, "--repeats", self.sizes.repeats, "--json", path]
-        self.python(name, "-m", "benchmarks.speed", *words)
+        start = time.monotonic()
+        if self.python(name, "-m", "benchmarks.speed", *words):
+            command_s = time.monotonic() - start
+            write_json(path, {**json.loads(path.read_text()), "command_s": command_s})
         return path
 
     def train(self, name: str, scene: Path, size: str, choice: dict, seconds: float) -> None:
         """Trains as chosen, or goes on where an earlier call stopped."""
         words = ["--train_test", "train", "--data_root", scene / "train", "--size", size]
-        words += ["--recipe", "fast", "--precision", choice["precision"]]
+        words += ["--recipe", "fast", *choice["flags"]]
         words += ["--max_steps", choice["steps"], "--validate_every", max(1, choice["steps"] // 4)]
         words += ["--device", self.sizes.device, "--logging_root", self.folder / name]
         self.python(name, "run_deepvoxels.py", *words, "--resume", "auto", seconds=seconds)
@@ -175,7 +178,7 @@ class Call:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     call = Call(args)
-    stages = {"measure": measure_stage, "train": train_stage, "compile": compile_stage}
+    stages = {"measure": measure_stage, "compile": compile_stage, "train": train_stage}
     stages[args.stage](call, args)
     return call.finish()
 
@@ -183,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str] | None) -> Namespace:
     """The options. Raises `InputError` where a stage has not what it needs."""
     parser = Parser(PROG, __doc__)
-    parser.add_argument("stage", choices=["measure", "train", "compile"])
+    parser.add_argument("stage", choices=["measure", "compile", "train"])
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the results")
     parser.add_argument("scene", type=Path, nargs="?", metavar="SCENE", help="a scene folder")
     parser.add_argument(
@@ -234,21 +237,6 @@ def measure_stage(call: Call, args: Namespace) -> None:
             call.speed(sizes.large, "fp32", optimizer)
 
 
-def train_stage(call: Call, args: Namespace) -> None:
-    """A training at the paper's size that ends within this call, and its test."""
-    sizes = call.sizes
-    seconds = call.seconds_left() - TESTING
-    names = [f"speed_{sizes.large}_{precision}_muon.json" for precision in sizes.precisions]
-    choice = choose_training(
-        call, [call.work / "measure" / name for name in names], seconds - STARTING
-    )
-    call.train("paper", args.scene, call.sizes.large, choice, seconds)
-    tested = call.test("paper", args.scene)
-    for name in ("comparison.png", "video.mp4"):
-        if tested and (tested / name).is_file():
-            bring_home(tested / name, call.out / name)
-
-
 def compile_stage(call: Call, args: Namespace) -> None:
     """A model of the size medium with its weights; then a step as a CUDA graph, and compiled."""
     sizes = call.sizes
@@ -267,34 +255,59 @@ def compile_stage(call: Call, args: Namespace) -> None:
                 call.speed(sizes.large, precision, "muon", way)
 
 
+def train_stage(call: Call, args: Namespace) -> None:
+    """A training at the paper's size that ends within this call, and its test."""
+    sizes = call.sizes
+    seconds = call.seconds_left() - TESTING
+    names = [f"speed_{sizes.large}_{precision}_muon" for precision in sizes.precisions]
+    measured = [call.work / "measure" / f"{name}.json" for name in names]
+    measured += [call.work / "compile" / f"{name}_compile.json" for name in names]
+    choice = choose_training(call, measured, seconds - STARTING)
+    call.train("paper", args.scene, call.sizes.large, choice, seconds)
+    tested = call.test("paper", args.scene)
+    for name in ("comparison.png", "video.mp4"):
+        if tested and (tested / name).is_file():
+            bring_home(tested / name, call.out / name)
+
+
 def choose_training(call: Call, measured: Sequence[Path], seconds: float) -> dict:
-    """`fastest` of the files that are there. A repeated call keeps the first choice, with which its
-    training goes on."""
+    """`most_steps` by the files that are there. A repeated call keeps the first choice, with which
+    its training goes on."""
     path = call.folder / "choice.json"
     if path.is_file():
         choice = json.loads(path.read_text())
     else:
         figures = [json.loads(file.read_text()) for file in measured if file.is_file()]
-        choice = fastest(figures, seconds, call.sizes.most_steps)
+        choice = most_steps(figures, seconds, call.sizes.most_steps)
         write_json(path, choice)
     print(choice["line"], flush=True)
     return choice
 
 
-def fastest(figures: Sequence[dict], seconds: float, most_steps: int) -> dict:
-    """The precision of the fastest step, the steps that fit into `seconds`, and a line that says
-    why.
+def most_steps(figures: Sequence[dict], seconds: float, limit: int) -> dict:
+    """The way to train that takes the most steps in `seconds`: its flags, the steps, at most
+    `limit`, and a line that says why.
 
-    figures: of `benchmarks.speed`. Raises `InputError` if there are none. Compiled steps are not
-    among them: compilation takes minutes of a call.
+    figures: of `benchmarks.speed`, with the seconds that the command took, `command_s`: a compiled
+    training spends about as many before its first step. Raises `InputError` if there are none.
     """
     if not figures:
         raise InputError("no step with MUON was measured; see what the measurements say")
-    best = min(figures, key=lambda measured: measured["train_step_s"])
-    steps = min(most_steps, max(1, int(FILLED * seconds / best["train_step_s"])))
-    measured = ", ".join(f"{each['precision']} {each['train_step_s']:.4g} s" for each in figures)
-    line = f"a step takes: {measured}; training takes {best['precision']} and {steps} steps"
-    return {"precision": best["precision"], "steps": steps, "line": line}
+
+    def steps_of(measured: dict) -> int:
+        compiling = measured["command_s"] if measured["compile"] else 0.0
+        return int(FILLED * (seconds - compiling) / measured["train_step_s"])
+
+    best = max(figures, key=steps_of)
+    steps = min(limit, max(1, steps_of(best)))
+    flags = ["--precision", best["precision"]] + ["--compile"] * best["compile"]
+    each = [
+        f"{measured['precision']}{' compiled' * measured['compile']} "
+        f"{measured['train_step_s']:.4g} s"
+        for measured in figures
+    ]
+    line = f"a step takes: {', '.join(each)}; training takes {' '.join(flags)} and {steps} steps"
+    return {"flags": flags, "steps": steps, "line": line}
 
 
 def bring_home(path: Path, target: Path) -> None:

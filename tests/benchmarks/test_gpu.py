@@ -58,7 +58,7 @@ def test_the_calls_measure_train_and_bring_home_what_is_worth_it(scene, tmp_path
     ]:
         assert name in names
     assert "aten::convolution_backward" in (work / "measure" / "operations.txt").read_text()
-    assert json.loads((work / "train" / "choice.json").read_text())["precision"] == "fp32"
+    assert json.loads((work / "train" / "choice.json").read_text())["flags"][1] == "fp32"
     (metrics,) = work.glob("train/paper/test_traj/*/*/metrics.json")
     assert json.loads(metrics.read_text())["psnr"] > 0
 
@@ -68,7 +68,7 @@ def test_what_fails_is_named_and_the_rest_goes_on(scene, tmp_path):
         path.write_bytes(b"no image")
     measured = tmp_path / "work" / "measure"
     measured.mkdir(parents=True)
-    figures = {"precision": "fp32", "train_step_s": 1.0}
+    figures = {"precision": "fp32", "train_step_s": 1.0, "compile": False}
     (measured / "speed_small_fp32_muon.json").write_text(json.dumps(figures))
     ended = call("train", tmp_path / "out", scene, "--work", tmp_path / "work", "--tiny")
     assert ended.returncode == 1
@@ -92,18 +92,24 @@ def test_a_call_says_what_it_lacks_and_writes_nothing(words, message, scene, tmp
     assert not (tmp_path / "w").exists()
 
 
-def test_the_fastest_precision_trains_for_as_long_as_there_is_time():
-    figures = [
-        {"precision": "tf32", "train_step_s": 0.02},
-        {"precision": "bf16", "train_step_s": 0.01},
+def test_what_takes_the_most_steps_trains_for_as_long_as_there_is_time():
+    plain = [
+        {"precision": "tf32", "train_step_s": 0.02, "compile": False, "command_s": 20.0},
+        {"precision": "bf16", "train_step_s": 0.01, "compile": False, "command_s": 20.0},
     ]
-    choice = gpu.fastest(figures, 300.0, 100_000)
-    assert choice["precision"] == "bf16"
+    compiled = {"precision": "bf16", "train_step_s": 0.004, "compile": True, "command_s": 120.0}
+    choice = gpu.most_steps(plain, 300.0, 100_000)
+    assert choice["flags"] == ["--precision", "bf16"]
     assert 0.7 * 300 <= choice["steps"] * 0.01 <= 300
-    assert "tf32 0.02 s, bf16 0.01 s; training takes bf16" in choice["line"]
-    assert gpu.fastest(figures[:1], 300.0, 100)["steps"] == 100
+    assert "tf32 0.02 s, bf16 0.01 s; training takes --precision bf16" in choice["line"]
+    choice = gpu.most_steps([*plain, compiled], 300.0, 100_000)
+    assert choice["flags"] == ["--precision", "bf16", "--compile"]
+    assert 0.7 * 180 <= choice["steps"] * 0.004 <= 180
+    assert "bf16 compiled 0.004 s" in choice["line"]
+    assert gpu.most_steps([*plain, compiled], 150.0, 100_000)["flags"] == ["--precision", "bf16"]
+    assert gpu.most_steps(plain, 300.0, 100)["steps"] == 100
     with pytest.raises(InputError, match="no step with MUON was measured"):
-        gpu.fastest([], 300.0, 100)
+        gpu.most_steps([], 300.0, 100)
 
 
 def test_a_large_file_comes_home_in_parts(tmp_path, monkeypatch):
