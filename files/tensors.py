@@ -185,7 +185,7 @@ def checksum(content, method: str = "threads") -> str:
     return f"threads:{digest.hexdigest()}"
 
 
-def _parts(value, of_tensor) -> Iterator:
+def _parts(value, of_tensor) -> Iterator[object]:
     """What a checksum covers, in order; of each tensor its type and shape, then `of_tensor`."""
     yield f"{type(value).__name__}:".encode()
     if isinstance(value, dict):

@@ -98,7 +98,7 @@ class Ranks:
             dist.gather_object(value, values)
         return values or []
 
-    def gather_in_order(self, items: Iterator, total: int, turn: int) -> Iterator:
+    def gather_in_order(self, items: Iterator[object], total: int, turn: int) -> Iterator[object]:
         """Yields all ranks' items in order on the first rank, nothing on the others. All ranks must
         iterate. total: the number of all items, which the ranks have made in turns of `turn`."""
         if self.count == 1:

@@ -1,11 +1,15 @@
-"""Checks shape annotations while tests run; makes scene folders small enough to train on in
-seconds; fixtures."""
+"""Checks annotations while tests run; makes scene folders small enough to train on in seconds;
+fixtures."""
 
 import functools
+import inspect
 import os
 import signal
+from typing import get_args
 
-from jaxtyping import install_import_hook
+import jaxtyping
+from beartype import beartype
+from jaxtyping import AbstractArray, install_import_hook, jaxtyped
 
 CHECKED = [
     "projection",
@@ -30,6 +34,25 @@ CHECKED = [
     "viewer",
     "integrations",
 ]
+
+
+def has_shapes(annotation) -> bool:
+    """Whether an annotation says the shape of an array, or something in it does."""
+    if isinstance(annotation, type) and issubclass(annotation, AbstractArray):
+        return True
+    return any(map(has_shapes, get_args(annotation)))
+
+
+def check_calls(function, typechecker):
+    """Of functions without shapes beartype alone checks the types: jaxtyping, for which sizes must
+    agree between arguments, would take as long as a quarter of all tests."""
+    if inspect.isfunction(function) and not any(map(has_shapes, function.__annotations__.values())):
+        return beartype(function)
+    return jaxtyped(function, typechecker=typechecker)
+
+
+# What the hook decorates all functions with
+jaxtyping.jaxtyped = lambda *, typechecker: functools.partial(check_calls, typechecker=typechecker)
 install_import_hook(CHECKED, "beartype.beartype")
 
 import imageio.v2 as imageio  # noqa: E402
