@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from data_util import list_images, list_poses, load_intrinsics, load_pose, write
 from geometry.cameras import look_at, opengl2opencv
 from machine import cli
 from tests.conftest import SMALL
-from tests.helpers import ENVIRONMENT, ROOT, STARTED, arguments, render_arguments, run
+from tests.helpers import arguments, render_arguments, run, start_python
 
 # A run's folder, named by its time, and a checkpoint's step: a signal saves wherever training is.
 CHANGING = re.compile(r"\d\d_\d\d/\d\d-\d\d-\d\d[^/]*|epoch_\d+_iter_\d+")
@@ -68,18 +67,11 @@ class Command:
 
     def start(self, inputs: Path, out: Path) -> subprocess.Popen:
         """Starts the command in a process, and a process group, of its own."""
-        STARTED.append(
-            subprocess.Popen(
-                [sys.executable, "-m", self.name, *map(str, self.words(inputs, out))],
-                cwd=ROOT,
-                text=True,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-                env=ENVIRONMENT,
-            )
+        return start_python(
+            *("-m", self.name, *self.words(inputs, out)),
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
         )
-        return STARTED[-1]
 
     def assert_whole(self, undisturbed: Path, out: Path) -> None:
         """Every file in `out` is as an undisturbed run's, but for tables and pictures of a study

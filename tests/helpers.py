@@ -25,6 +25,11 @@ ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
 ALEXNET = "alexnet-owt-7be5be79.pth"  # in torchvision's cache
 CPU = torch.device("cpu")
+# Of scenes.render
+TINY_RENDER = [
+    *("--sidelength", "8", "--train_views", "3", "--test_views", "1"),
+    *("--supersampling", "1", "--workers", "1"),
+]
 GEOMETRY = SceneGeometry(8, 0.125, (0.0, 0.0, 0.0), 1.0, 16, 17.6, 8.0, 8.0)
 # A progress bar that nobody reads must not fill its pipe, or the process would wait for ever.
 ENVIRONMENT = {**os.environ, "TQDM_MININTERVAL": "1"}
@@ -89,24 +94,52 @@ def options_of(*words):
     return resolve_options([str(word) for word in words])[0]
 
 
+def training_options(*more):
+    """The options of a training by flags alone."""
+    words = ["--train_test", "train", "--data_root", "a", "--logging_root", "b", "--device", "cpu"]
+    return options_of(*words, *more)
+
+
 def new_training(*words) -> Training:
     """A training that has taken no step yet."""
     return set_up(options_of(*words), None, ALONE)[0]
 
 
-def start(*words, wrapper=(), **kwargs) -> subprocess.Popen:
-    """run_deepvoxels.py in a process of its own, behind the command `wrapper`. It is killed when
-    the test ends."""
-    STARTED.append(
-        subprocess.Popen(
-            [*wrapper, sys.executable, "run_deepvoxels.py", *map(str, words)],
-            cwd=ROOT,
-            text=True,
-            env=ENVIRONMENT,
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **kwargs},
-        )
-    )
+def start(*words, **kwargs) -> subprocess.Popen:
+    """run_deepvoxels.py in a process of its own, as `start_python`."""
+    return start_python("run_deepvoxels.py", *words, **kwargs)
+
+
+def start_python(*words, wrapper=(), **kwargs) -> subprocess.Popen:
+    """Python in a process of its own, behind the command `wrapper`. It is killed when the test
+    ends."""
+    usual = {"env": ENVIRONMENT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [*wrapper, sys.executable, *map(str, words)]
+    STARTED.append(subprocess.Popen(command, cwd=ROOT, text=True, **(usual | kwargs)))
     return STARTED[-1]
+
+
+# Runs each command of a list as `python SCRIPT WORDS` or `python -m MODULE WORDS` does.
+RUN_IN_TURN = """
+import runpy, sys
+for line in {lines}:
+    is_module = line[0] == "-m"
+    sys.argv = line[is_module:]
+    try:
+        if is_module:
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
+
+
+def in_turn(*commands) -> list[str]:
+    """Words for Python that runs commands one after the other in one process, which imports once:
+    that takes longer than what they do."""
+    return ["-c", RUN_IN_TURN.format(lines=[[str(word) for word in line] for line in commands])]
 
 
 def make(*words, cwd: Path = ROOT) -> subprocess.CompletedProcess:

@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from tests.conftest import SMALL
-from tests.helpers import ENVIRONMENT, ROOT, copy_of_the_code, final_checkpoint, tensorboard_events
+from tests.helpers import (
+    ENVIRONMENT,
+    ROOT,
+    copy_of_the_code,
+    final_checkpoint,
+    in_turn,
+    tensorboard_events,
+)
 
 PAGE = (ROOT / "docs" / "change_the_model.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^python (.*)$", PAGE, re.MULTILINE)
@@ -33,21 +40,21 @@ def test_an_example_trains_and_is_tested(title, scene, trained, tmp_path):
     tree = copy_of_the_code(tmp_path / "tree")
     apply = ["git", "apply", "-"]
     subprocess.run(apply, input=EXAMPLES[title], cwd=tree, check=True, text=True, timeout=60)
-    said = ""
+    commands = []
     for command in COMMANDS:
         command = command.replace("SCENE", str(scene)).replace("LOGS", str(tmp_path))
         command = command.replace("--size small", shlex.join(SMALL)).replace("200", "4")
-        ended = subprocess.run(
-            [sys.executable, *shlex.split(command)],
-            cwd=tree,
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-        )
-        assert ended.returncode == 0, ended.stderr
-        said += ended.stderr
-    assert "left out" not in said
-    assert "Warning" not in said
+        commands.append(shlex.split(command))
+    ended = subprocess.run(
+        [sys.executable, *in_turn(*commands)],
+        cwd=tree,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "left out" not in ended.stderr
+    assert "Warning" not in ended.stderr
     state = final_checkpoint(tmp_path, 4)[1]["model"]
     (events,) = tmp_path.glob("runs/*/*/events*")
     logged = {value.tag for event in tensorboard_events(events) for value in event.summary.value}

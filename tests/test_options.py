@@ -26,23 +26,19 @@ from tests.helpers import (
     render_arguments,
     resume,
     run,
+    training_options,
 )
 from training.next_commands import unused
 from util import InputError
 from viewer.__main__ import build_parser as viewer_parser
 
 
-def resolved(*more):
-    words = ["--train_test", "train", "--data_root", "a", "--logging_root", "b", "--device", "cpu"]
-    return options_of(*words, *more)
-
-
 def test_a_size_sets_the_architecture_flags_that_are_not_given():
-    assert resolved("--size", "small").architecture == Architecture(64, 32, 16, 16, 16)
-    narrower = resolved("--nf0", 8, "--size", "medium")
+    assert training_options("--size", "small").architecture == Architecture(64, 32, 16, 16, 16)
+    narrower = training_options("--nf0", 8, "--size", "medium")
     assert narrower.architecture == Architecture(128, 64, 32, 16, 8)
-    assert resolved("--size", "paper") == resolved()
-    without = resolved("--size", "small", "--no_occlusion_net")
+    assert training_options("--size", "paper") == training_options()
+    without = training_options("--size", "small", "--no_occlusion_net")
     assert without.architecture == replace(SIZES["small"], no_occlusion_net=True)
 
 

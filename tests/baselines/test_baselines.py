@@ -1,5 +1,6 @@
 """The paper's comparison methods (section 4, 'Baselines') behind the same commands as the model."""
 
+import functools
 import json
 
 import cv2
@@ -17,7 +18,7 @@ from dataio import load_scene, scene_geometry
 from deep_voxels import Architecture
 from projection import SceneGeometry, invert_rigid
 from run_deepvoxels import main
-from tests.conftest import SMALL, hemisphere_poses
+from tests.conftest import SMALL, hemisphere_poses, write_scene
 
 TRAINED = [name for name in MODELS if name not in UNTRAINED]
 BASELINES = [name for name in TRAINED if name != "deepvoxels"]
@@ -168,6 +169,21 @@ def test_pose_vectors_are_relative_to_the_grid():
     torch.testing.assert_close(pose_vector(pose, GEOMETRY), expected[None])
 
 
+@pytest.fixture(scope="module")
+def trained_baseline(tmp_path_factory):
+    """Returns a function: the checkpoint of a baseline after two steps on a scene of its own. Not
+    to be changed."""
+    folder = tmp_path_factory.mktemp("baselines")
+    write_scene(folder / "scene" / "train", views=8)
+    write_scene(folder / "scene" / "test", views=3)
+
+    @functools.cache
+    def checkpoint(name):
+        return folder / "scene", train(folder / "scene", folder / name, name)
+
+    return checkpoint
+
+
 def train(scene, logs, name):
     assert (
         run(
@@ -199,8 +215,8 @@ def render(scene, logs, *more):
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_the_same_commands_train_resume_and_test(scene, tmp_path, name):
-    checkpoint = train(scene, tmp_path, name)
+def test_the_same_commands_train_resume_and_test(trained_baseline, tmp_path, name):
+    scene, checkpoint = trained_baseline(name)
     assert (
         run(
             "--train_test",
@@ -225,10 +241,10 @@ def test_the_same_commands_train_resume_and_test(scene, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", sorted(NEEDS_SOURCE_VIEW - UNTRAINED))
-def test_in_testing_the_source_is_the_nearest_training_view(scene, tmp_path, name):
+def test_in_testing_the_source_is_the_nearest_training_view(trained_baseline, tmp_path, name):
     """Paper, section 4: 'At test time, the previous two baselines receive the top-1 nearest
     neighbor'."""
-    checkpoint = train(scene, tmp_path, name)
+    scene, checkpoint = trained_baseline(name)
     folder, _ = render(scene, tmp_path, "--checkpoint", checkpoint, "--device", "cpu")
     views = load_scene(scene / "train", 64)
     paths = load_scene(scene / "test", 64)
@@ -287,8 +303,8 @@ def test_what_a_user_can_get_wrong(scene, logs, assert_refused, arguments, words
     assert_refused([*arguments, *folders], *words)
 
 
-def test_a_checkpoint_knows_its_model(scene, tmp_path, capfd):
-    checkpoint = train(scene, tmp_path, "pix2pix")
+def test_a_checkpoint_knows_its_model(trained_baseline, tmp_path, capfd):
+    scene, checkpoint = trained_baseline("pix2pix")
     test = [
         "--train_test",
         "test",

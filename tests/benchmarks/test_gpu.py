@@ -1,31 +1,47 @@
 """The three calls for a GPU that is lent for minutes, on a CPU at tiny size."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 import tarfile
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 
-from benchmarks import gpu
+from benchmarks import gpu, operations, speed
+from deep_voxels import SIZES, Architecture
 from tests.helpers import ROOT
 from util import InputError
 
 
-def call(*words, cwd=ROOT):
-    return subprocess.run(
-        ["bash", ROOT / "benchmarks" / "gpu.sh", *map(str, words)],
-        cwd=cwd,
-        check=False,
-        text=True,
-        capture_output=True,
-        env={**os.environ, "PYTHON": sys.executable},
-    )
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """The commands that a call starts run here, where PyTorch is imported, on a tiny model."""
+
+    def python(call, name, *words, seconds=None):
+        kind, *more = map(str, words)
+        path = call.folder / f"{name}.txt"
+        with path.open("w") as file, redirect_stdout(file), redirect_stderr(file):
+            if kind == "-c":
+                exec(more[0], {})
+                return True
+            module = more.pop(0) if kind == "-m" else kind.removesuffix(".py")
+            code = importlib.import_module(module).main(more)
+        assert not code, name
+        return True
+
+    monkeypatch.setattr(gpu.Call, "python", python)
+    tiny = Architecture(64, 16, 8, 4, 4)
+    monkeypatch.setitem(SIZES, "small", tiny)
+    monkeypatch.setitem(speed.PRESETS, "small", speed.Preset(tiny, 1, 1))
+    monkeypatch.setitem(speed.MATRIX, "cpu", 64)
+    monkeypatch.setattr(operations, "STEPS", 1)
 
 
-def test_the_calls_measure_train_and_bring_home_what_is_worth_it(scene, tmp_path):
-    """OUT is emptied between the calls, and they are made from another folder."""
+def test_the_calls_measure_train_and_bring_home_what_is_worth_it(scene, tmp_path, in_this_process):
+    """OUT is emptied between the calls."""
     out = tmp_path / "out"
     work = tmp_path / "work"
     more = ["--work", work, "--tiny"]
@@ -35,8 +51,8 @@ def test_the_calls_measure_train_and_bring_home_what_is_worth_it(scene, tmp_path
         "compile": {"compile.tar.gz", "medium.pth"},
     }
     for stage, files in brought.items():
-        ended = call(stage, out, *([] if stage == "measure" else [scene]), *more, cwd=tmp_path)
-        assert ended.returncode == 0, ended.stdout + ended.stderr
+        words = [stage, out, *([] if stage == "measure" else [scene]), *more]
+        assert gpu.main([str(word) for word in words]) == 0
         assert {path.name for path in out.iterdir()} == files
         for path in out.iterdir():
             path.rename(tmp_path / path.name)
@@ -64,15 +80,26 @@ def test_the_calls_measure_train_and_bring_home_what_is_worth_it(scene, tmp_path
 
 
 def test_what_fails_is_named_and_the_rest_goes_on(scene, tmp_path):
+    """In processes of their own, called from another folder."""
     for path in (scene / "train" / "rgb").iterdir():
         path.write_bytes(b"no image")
     measured = tmp_path / "work" / "measure"
     measured.mkdir(parents=True)
     figures = {"precision": "fp32", "train_step_s": 1.0, "compile": False}
     (measured / "speed_small_fp32_muon.json").write_text(json.dumps(figures))
-    ended = call("train", tmp_path / "out", scene, "--work", tmp_path / "work", "--tiny")
+    words = ["train", tmp_path / "out", scene, "--work", tmp_path / "work", "--tiny"]
+    ended = subprocess.run(
+        ["bash", ROOT / "benchmarks" / "gpu.sh", *map(str, words)],
+        cwd=tmp_path,
+        check=False,
+        text=True,
+        capture_output=True,
+        env={**os.environ, "PYTHON": sys.executable},
+    )
     assert ended.returncode == 1
     assert "failed: paper paper_test; see" in ended.stdout
+    log = (tmp_path / "work" / "train" / "paper.txt").read_text()
+    assert "is not a readable image" in log
     assert (tmp_path / "out" / "train.tar.gz").is_file()
 
 

@@ -48,24 +48,7 @@ def checkpoint(tmp_path_factory):
 
 
 def run_test(checkpoint, data_root, logs, *more):
-    assert (
-        main(
-            [
-                "--train_test",
-                "test",
-                "--data_root",
-                str(data_root),
-                "--logging_root",
-                str(logs),
-                "--checkpoint",
-                str(checkpoint),
-                "--device",
-                "cpu",
-                *map(str, more),
-            ]
-        )
-        == 0
-    )
+    assert main(render_arguments(data_root, logs, checkpoint, *more)) == 0
     (folder,) = logs.glob("test_traj/*/*")
     return folder
 

@@ -8,7 +8,6 @@ import imageio.v2 as imageio
 import numpy as np
 import pytest
 import torch
-import torchvision
 
 from checkpoints import save_checkpoint
 from dataio import load_scene
@@ -17,7 +16,7 @@ from evaluation.metrics import FrameMetrics, load_object_masks
 from evaluation.perceptual import load_lpips
 from evaluation.render import Frame, nearest_neighbors
 from run_deepvoxels import main
-from tests.helpers import ALEXNET, GEOMETRY, write_weights
+from tests.helpers import ALEXNET, GEOMETRY, render_arguments, write_weights
 
 
 @pytest.fixture
@@ -79,6 +78,8 @@ def test_a_test_measures_the_object_and_its_nearest_neighbour(see_through, tmp_p
 def test_lpips_is_that_of_the_features_of_a_network(scene, tmp_path, monkeypatch, capsys):
     """AlexNet's or VGG16's, with weights made on the spot, where torchvision keeps those that it
     downloaded."""
+    import torchvision  # here, because it takes long
+
     hub = tmp_path / "hub"
     monkeypatch.setattr(torch.hub, "_hub_dir", str(hub))
     write_weights(hub, ALEXNET, torchvision.models.alexnet)
@@ -121,7 +122,8 @@ def test_lpips_without_weights_is_refused(
     if damage:
         (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
         (tmp_path / "hub" / "checkpoints" / ALEXNET).write_bytes(damage)
-    assert main(arguments(tiny_checkpoint(tmp_path), scene, tmp_path / "logs", flag)) == 2
+    checkpoint = tiny_checkpoint(tmp_path)
+    assert main(render_arguments(scene / "test", tmp_path / "logs", checkpoint, flag)) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
     assert line.startswith(
         f"run_deepvoxels.py: error: {flag}: the weights of {network} cannot be had"
@@ -134,7 +136,8 @@ def test_lpips_needs_true_images(scene, tmp_path, capsys):
     for image in (scene / "test" / "rgb").iterdir():
         image.unlink()
     (scene / "test" / "rgb").rmdir()
-    assert main(arguments(checkpoint, scene, tmp_path / "logs", "--lpips")) == 2
+    words = render_arguments(scene / "test", tmp_path / "logs", checkpoint, "--lpips")
+    assert main(words) == 2
     assert "has no true images" in capsys.readouterr().err
 
 
@@ -147,23 +150,7 @@ def tiny_checkpoint(folder):
     return folder / "model.pth"
 
 
-def arguments(checkpoint, scene, logs, *more):
-    return [
-        "--train_test",
-        "test",
-        "--data_root",
-        str(scene / "test"),
-        "--logging_root",
-        str(logs),
-        "--checkpoint",
-        str(checkpoint),
-        "--device",
-        "cpu",
-        *more,
-    ]
-
-
 def run_test(checkpoint, scene, logs, *more) -> dict:
-    assert main(arguments(checkpoint, scene, logs, *more)) == 0
+    assert main(render_arguments(scene / "test", logs, checkpoint, *more)) == 0
     (path,) = logs.glob("test_traj/*/*/metrics.json")
     return json.loads(path.read_text())

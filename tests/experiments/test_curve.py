@@ -33,19 +33,8 @@ def test_every_kept_checkpoint_is_measured_once_as_a_test_would(
     run_folder, trained, scene, tmp_path
 ):
     out = tmp_path / "out"
-    main(
-        [
-            "--runs",
-            str(run_folder),
-            "--out",
-            str(out),
-            "--data_root",
-            str(scene / "test"),
-            "--device",
-            "cpu",
-        ]
-    )
-    points = json.loads((out / "curve.json").read_text())["checkpoints"]
+    words = ["--runs", run_folder, "--data_root", scene / "test"]
+    points = points_of(out, *words)
     first, last = (
         points[str(path.resolve())]
         for path in (
@@ -75,18 +64,7 @@ def test_every_kept_checkpoint_is_measured_once_as_a_test_would(
         99.0  # marked, to be kept
     )
     (out / "curve.json").write_text(json.dumps({"checkpoints": points}))
-    main(
-        [
-            "--runs",
-            str(run_folder),
-            "--out",
-            str(out),
-            "--data_root",
-            str(scene / "test"),
-            "--device",
-            "cpu",
-        ]
-    )
+    points_of(out, *words)
     assert "99.00" in (out / "curve.md").read_text()
 
 
@@ -257,17 +235,5 @@ def test_runs_of_two_sizes_on_one_scene(run_folder, scene, tmp_path):
     settings = ["--max_steps", 2, "--checkpoint_every", 1, "--img_sidelength", 128]
     assert run(*arguments(scene, tmp_path / "logs", *settings)) == 0
     large = final_checkpoint(tmp_path / "logs", 2)[0].parent
-    main(
-        [
-            "--runs",
-            str(run_folder),
-            str(large),
-            "--out",
-            str(tmp_path / "out"),
-            "--data_root",
-            str(scene / "test"),
-            "--device",
-            "cpu",
-        ]
-    )
-    assert len(json.loads((tmp_path / "out" / "curve.json").read_text())["checkpoints"]) == 4
+    words = ["--runs", run_folder, large, "--data_root", scene / "test"]
+    assert len(points_of(tmp_path / "out", *words)) == 4

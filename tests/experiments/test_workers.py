@@ -4,7 +4,6 @@ import json
 import shlex
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -22,13 +21,7 @@ from experiments.status import (
 )
 from machine.cli import Parser
 from machine.cli import run as run_command
-from tests.helpers import (
-    ENVIRONMENT,
-    ROOT,
-    STARTED,
-    assert_one_line,
-    wait_for,
-)
+from tests.helpers import assert_one_line, start_python, wait_for
 from util import InputError, write_json
 
 # What every script begins with: `folder` is the run's, `finish()` writes its result.
@@ -74,18 +67,8 @@ def make_plan(out: Path, scripts: dict[str, str]):
 
 
 def start(out: Path, *more) -> subprocess.Popen:
-    """A worker. It is killed when the test ends."""
-    STARTED.append(
-        subprocess.Popen(
-            [sys.executable, "-m", "experiments.worker", "--out", out, *map(str, more)],
-            cwd=ROOT,
-            text=True,
-            env=ENVIRONMENT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-    )
-    return STARTED[-1]
+    """A worker."""
+    return start_python("-m", "experiments.worker", "--out", out, *more)
 
 
 def begun(folder: Path) -> int:
@@ -130,20 +113,17 @@ def test_a_command_that_outlived_its_killed_worker_keeps_its_run(tmp_path):
 
 
 def test_a_second_interrupt_kills(tmp_path):
-    plan = make_plan(
-        tmp_path / "out",
-        {
-            "run": """
+    """And the first asks all runs to end."""
+    hangs = """
 signal.signal(signal.SIGTERM, lambda *_: (folder / 'asked').touch())
 (folder / 'ready').write_text(str(os.getpid()))
 wait_for('never')"""
-        },
-    )
-    folder = plan.folder("run")
-    process = start(plan.out)
-    wait_for((folder / "ready").exists, process)
+    plan = make_plan(tmp_path / "out", {"run": hangs, "other": hangs})
+    folders = [plan.folder(name) for name in plan.runs]
+    process = start(plan.out, "--jobs", 2)
+    wait_for(lambda: all((folder / "ready").exists() for folder in folders), process)
     process.send_signal(signal.SIGHUP)
-    wait_for((folder / "asked").exists, process)
+    wait_for(lambda: all((folder / "asked").exists() for folder in folders), process)
     process.send_signal(signal.SIGHUP)  # a terminal that closes may send two
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=0.5)
@@ -151,7 +131,8 @@ wait_for('never')"""
     _, error = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in error
-    assert read_commands(folder)[-1]["exit_code"] == -signal.SIGKILL
+    for folder in folders:
+        assert read_commands(folder)[-1]["exit_code"] == -signal.SIGKILL
 
 
 def test_the_states_of_runs(tmp_path):

@@ -21,6 +21,7 @@ from tests import foreign_files, foreign_meshes
 from tests.conftest import write_scene
 from tests.helpers import (
     GEOMETRY,
+    TINY_RENDER,
     assert_one_line,
     render_arguments,
 )
@@ -29,18 +30,6 @@ pytestmark = pytest.mark.long  # test_hostile.py holds the same promises on file
 MAY_BE_READ = {"source", "target", ".target.partial", "target.partial", ".target.partial.lock"}
 SECONDS = 10
 MEMORY = 1 << 30
-TINY = [
-    "--sidelength",
-    8,
-    "--train_views",
-    2,
-    "--test_views",
-    1,
-    "--supersampling",
-    1,
-    "--workers",
-    1,
-]
 LONG = settings(
     max_examples=500,
     deadline=None,
@@ -112,9 +101,8 @@ def check_mesh(worker, write):
     with source_folder(write) as source:
         target = source.parent / "target"
         (mesh,) = source.glob("mesh.*")
-        check(
-            worker, source, "scenes.render", ["--mesh", mesh, "--out", target, *TINY], target=target
-        )
+        words = ["--mesh", mesh, "--out", target, *TINY_RENDER]
+        check(worker, source, "scenes.render", words, target=target)
 
 
 def check_depth(worker, weights, content):

@@ -10,24 +10,9 @@ from data_util import load_image
 from scenes import nerf_synthetic, render
 from tests import foreign_files, foreign_meshes
 from tests.conftest import write_scene
-from tests.helpers import (
-    assert_one_line,
-    render_arguments,
-)
+from tests.helpers import TINY_RENDER, assert_one_line, render_arguments
 from util import InputError
 
-TINY = [
-    "--sidelength",
-    "8",
-    "--train_views",
-    "3",
-    "--test_views",
-    "1",
-    "--supersampling",
-    "1",
-    "--workers",
-    "1",
-]
 NOISE_PNG = foreign_files.encoded(
     np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8), "PNG"
 )
@@ -64,7 +49,7 @@ def as_mesh(source, name, content):
     (source / name).write_bytes(content)
     if not (source / "a.mtl").exists():
         (source / "a.mtl").write_text(foreign_meshes.MTL)
-    return ["--mesh", source / name, "--out", source.parent / "target", *TINY]
+    return ["--mesh", source / name, "--out", source.parent / "target", *TINY_RENDER]
 
 
 # COLMAP's files
@@ -271,7 +256,7 @@ def test_a_render_continues_with_the_same_mesh_alone(source, changed):
 
 
 def test_a_damaged_record_of_a_render_costs_no_frames(source):
-    command = ["--out", str(source.parent / "cube"), *TINY]
+    command = ["--out", str(source.parent / "cube"), *TINY_RENDER]
     render.main(command)
     partial = source.parent / "cube.partial"
     (source.parent / "cube").rename(partial)

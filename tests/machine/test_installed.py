@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests.helpers import ROOT, arguments, final_checkpoint, render_arguments
+from tests.helpers import ROOT, arguments, final_checkpoint, in_turn, render_arguments
 
 NEEDED = [
     "torch",
@@ -52,56 +52,38 @@ def few_packages(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def run_with_few_packages(few_packages):
-    """Runs Python where nothing else is installed, and returns its output."""
-
-    def run(*words) -> str:
-        ended = subprocess.run(
-            [sys.executable, "-S", *map(str, words)],
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(few_packages)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert ended.returncode == 0, ended.stderr
-        return ended.stdout
-
-    return run
-
-
-def test_training_and_testing_need_few_packages(run_with_few_packages, scene, logs):
+def test_training_testing_and_measuring_speed_need_few_packages(few_packages, scene, logs):
     """Curves, video and picture are left out, each with a line that says what to install."""
     flags = ["--log_every", 1, "--validate_every", 2]
-    words = arguments(scene, logs, "--max_steps", 3, *flags)
-    output = run_with_few_packages("run_deepvoxels.py", *words)
-    assert "tensorboard: left out, as tensorboardX is not installed (pip install tensorboardX)" in (
-        output.splitlines()
+    commands = in_turn(
+        ["run_deepvoxels.py", *arguments(scene, logs, "--max_steps", 3, *flags)],
+        ["run_deepvoxels.py", *render_arguments(scene / "test", logs, "latest")],
+        ["-m", "benchmarks.speed", "--preset", "small", "--device", "cpu", "--repeats", 1],
     )
-    assert "tensorboard.main" not in output
-    path, checkpoint = final_checkpoint(logs, 3)
-    assert checkpoint["step"] == 3
-
-    words = render_arguments(scene / "test", logs, path)
-    output = run_with_few_packages("run_deepvoxels.py", *words)
+    ended = subprocess.run(
+        [sys.executable, "-S", *commands],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(few_packages)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
     for line in [
+        "tensorboard: left out, as tensorboardX is not installed (pip install tensorboardX)",
         "video: left out, as imageio-ffmpeg is not installed (pip install imageio-ffmpeg)",
         "picture: left out, as matplotlib is not installed (pip install matplotlib)",
     ]:
-        assert line in output.splitlines()
+        assert line in ended.stdout.splitlines()
+    assert "tensorboard.main" not in ended.stdout
+    assert "train_step_s" in ended.stdout
+    _, checkpoint = final_checkpoint(logs, 3)
+    assert checkpoint["step"] == 3
     (folder,) = logs.glob("test_traj/*/*")
     assert {"img_00002.png", "depth", "depth_metric.npz", "metrics.json"} <= {
         path.name for path in folder.iterdir()
     }
     assert not list(folder.rglob("*video.mp4*"))
-
-
-def test_measuring_speed_needs_few_packages(run_with_few_packages):
-    output = run_with_few_packages(
-        "-m", "benchmarks.speed", "--preset", "small", "--device", "cpu", "--repeats", 1
-    )
-    assert "train_step_s" in output
 
 
 def test_testing_imports_nothing_that_it_does_not_use(trained, tmp_path):

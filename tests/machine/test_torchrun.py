@@ -19,10 +19,9 @@ from machine.ranks import ALONE, Ranks
 from run_deepvoxels import on_rank
 from tests.conftest import write_scene
 from tests.helpers import (
-    ENVIRONMENT,
-    ROOT,
     STARTED,
     arguments,
+    assert_one_line,
     assert_same,
     checkpoints,
     final_checkpoint,
@@ -32,6 +31,7 @@ from tests.helpers import (
     resume,
     run,
     start,
+    start_python,
     tensorboard_events,
     wait_for,
 )
@@ -44,19 +44,61 @@ ENDLESS = ["--max_steps", 100000]
 STEPS = 20
 
 
+# Two ranks with the environment that torchrun gives them, forked by a process that has imported
+# PyTorch for both. They end like this, or the copies of the store would wait for its threads.
+FORK_RANKS = """
+import os, runpy, sys
+import run_deepvoxels
+from torch.distributed import TCPStore
+
+store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+os.environ |= {
+    "TORCHELASTIC_RUN_ID": "none",
+    "TORCHELASTIC_USE_AGENT_STORE": "True",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": str(store.port),
+    "WORLD_SIZE": "2",
+    "LOCAL_WORLD_SIZE": "2",
+}
+sys.argv.pop(0)
+ranks = []
+for rank in "01":
+    ranks.append(os.fork())
+    if not ranks[-1]:
+        os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
+        code = 1
+        try:
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+codes = {os.waitstatus_to_exitcode(os.waitpid(rank, 0)[1]) for rank in ranks}
+sys.exit(max(codes, key=abs))
+"""
+
+
 @pytest.fixture(autouse=True)
 def no_rank_stays_running(nothing_stays_running):
     """torchrun starts its processes in sessions of their own."""
     yield
     for process in STARTED:
         if process.poll() is None:
-            for rank in ranks_of(process):
+            for rank in psutil.Process(process.pid).children():
                 rank.kill()
 
 
 def torchrun(*words, options=()):
     """run_deepvoxels.py in two processes."""
     return start(*words, wrapper=[*TORCHRUN, *options, "--no-python"])
+
+
+def two_ranks(module, *words) -> subprocess.Popen:
+    """A module in two processes that are connected as those of torchrun are."""
+    return start_python("-c", FORK_RANKS, module, *words)
 
 
 def ranks_of(process) -> list[psutil.Process]:
@@ -80,18 +122,9 @@ def logged_steps(logs) -> list[int]:
 def test_two_ranks_of_a_target_are_one_process_with_two(scene, tmp_path):
     """Whose batch norms see one view at a time. And a NaN on one rank changes nothing on either."""
     words = arguments(scene, tmp_path, "--kernels", "plain")
-    STARTED.append(
-        subprocess.Popen(
-            [*TORCHRUN, "-m", "tests.ranks_worker", tmp_path, *words],
-            cwd=ROOT,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=ENVIRONMENT,
-        )
-    )
+    process = two_ranks("tests.ranks_worker", tmp_path, *words)
     expected = train_steps(words, ALONE)
-    code, _, error = finish(STARTED[-1])
+    code, _, error = finish(process)
     assert code == 0, error
     first, second = (torch.load(tmp_path / f"rank{rank}.pth") for rank in (0, 1))
     for name in RECIPES:
@@ -201,7 +234,8 @@ def test_the_frames_of_two_ranks_are_those_of_one_process(trained, tmp_path):
     shutil.copytree(trained[0], tmp_path / "scene")
     views = write_scene(tmp_path / "scene" / "test", views=9)
     (checkpoint,) = checkpoints(trained[1])
-    process = torchrun(*render_arguments(views, tmp_path / "two", checkpoint))
+    words = render_arguments(views, tmp_path / "two", checkpoint)
+    process = two_ranks("run_deepvoxels", *words)
     assert run(*render_arguments(views, tmp_path / "one", checkpoint)) == 0
     code, output, error = finish(process)
     assert code == 0, error
@@ -235,13 +269,10 @@ def test_patience_ends_all_ranks(scene, logs):
 
 
 def test_what_is_wrong_is_said_once(scene, logs):
-    """torchrun adds its own report, and ends with exit code 1."""
-    process = torchrun(*arguments(scene, logs, "--num_trgt", 3))
-    _, error = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert error.count("error: ") == 1
-    assert "--num_trgt 3: must be a multiple of the 2 processes" in error
-    assert "exitcode  : 2" in error
+    process = two_ranks("run_deepvoxels", *arguments(scene, logs, "--num_trgt", 3))
+    code, _, error = finish(process)
+    assert code == 2
+    assert_one_line(error, "--num_trgt 3: must be a multiple of the 2 processes")
     assert not logs.exists()
 
 

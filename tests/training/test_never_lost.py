@@ -39,7 +39,7 @@ fcntl, pty, resource, termios = map(
     pytest.importorskip, ("fcntl", "pty", "resource", "termios")
 )  # not on Windows
 
-STEPS = 40
+STEPS = 20
 FEW_STEPS = 12
 SETTINGS = ["--max_steps", STEPS, "--checkpoint_every", 3, "--log_every", 20]
 ENDLESS = ["--max_steps", 100000]
@@ -203,22 +203,37 @@ def test_a_run_outlives_its_terminal_and_its_reader_and_saves_when_asked(scene, 
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_ends_a_step_that_hangs(number):
-    hang = (
-        "import time, training.run_folder as r\n"
-        "with r.Signals():\n print('hangs', flush=True)\n time.sleep(60)"
-    )
+# Two processes that hang and say which they are; then their exit codes.
+HANGING = """
+import os, time
+from training.run_folder import Signals
+hanging = []
+for _ in range(2):
+    hanging.append(os.fork())
+    if not hanging[-1]:
+        with Signals():
+            print(os.getpid(), flush=True)
+            time.sleep(60)
+for process in hanging:
+    print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+"""
+
+
+def test_a_second_signal_ends_a_step_that_hangs():
     process = subprocess.Popen(
-        [sys.executable, "-c", hang], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HANGING], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     STARTED.append(process)
-    assert process.stdout.readline() == "hangs\n"
-    process.send_signal(number)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hanging = [int(process.stdout.readline()) for _ in numbers]
+    for pid, number in zip(hanging, numbers, strict=True):
+        os.kill(pid, number)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(1.2)
-    process.send_signal(number)
-    assert process.wait(10) == 128 + number
+    for pid, number in zip(hanging, numbers, strict=True):
+        os.kill(pid, number)
+    output, _ = process.communicate(timeout=10)
+    assert sorted(output.split()) == [str(128 + number) for number in numbers]
 
 
 @contextmanager
@@ -232,22 +247,19 @@ def full_disk():
 
 def test_a_full_disk_costs_no_checkpoint_and_training_goes_on(undisturbed, tmp_path, capfd):
     scene, expected_logs = undisturbed
-    command = arguments(scene, tmp_path / "new", "--max_steps", 8, "--checkpoint_every", 3)
+    assert run(*arguments(scene, tmp_path, "--max_steps", 5)) == 0
+    capfd.readouterr()
     with full_disk():
-        assert run(*command) == 1
+        assert run(*resume(tmp_path, "--max_steps", 8, "--checkpoint_every", 3)) == 1
     error = capfd.readouterr().err
     assert "warning: " in error and "error: " in error
     assert "8/8" in error  # it went on to the end
-    assert not list((tmp_path / "new").glob("logs/*/*/*.pth"))
-
-    logs = tmp_path / "resumed"
-    assert run(*arguments(scene, logs, "--max_steps", 5)) == 0
-    with full_disk():
-        assert run(*resume(logs, "--max_steps", 7)) == 1
-    (latest,) = logs.glob("logs/*/*/latest.pth")
-    assert load_checkpoint(latest.resolve())["step"] == 5
-    assert run(*resume(logs, "--max_steps", FEW_STEPS)) == 0
-    assert_same_bits(expected_logs, logs, FEW_STEPS)
+    (saved,) = checkpoints(tmp_path)
+    (latest,) = tmp_path.glob("logs/*/*/latest.pth")
+    assert latest.resolve() == saved
+    assert load_checkpoint(saved)["step"] == 5
+    assert run(*resume(tmp_path, "--max_steps", FEW_STEPS)) == 0
+    assert_same_bits(expected_logs, tmp_path, FEW_STEPS)
 
 
 def move_away(folder):

@@ -16,26 +16,22 @@ from tests.helpers import (
     render_arguments,
     resume,
     run,
+    training_options,
 )
 from training.data import load_batch
 from training.recipes import RECIPES, WeightAverage, learning_rate_schedule, scale_dropout_
 
 
-def resolved(*more):
-    words = ["--train_test", "train", "--data_root", "a", "--logging_root", "b", "--device", "cpu"]
-    return options_of(*words, *more)
-
-
 def test_a_recipe_sets_the_flags_that_are_not_given():
-    learning = resolved("--recipe", "fast", "--lr", 0.002).learning
+    learning = training_options("--recipe", "fast", "--lr", 0.002).learning
     chosen = {name: getattr(learning, name) for name in RECIPES["fast"]}
     assert chosen == {**RECIPES["fast"], "lr": 0.002}
-    assert resolved("--recipe", "paper") == resolved()
+    assert training_options("--recipe", "paper") == training_options()
 
 
 def test_the_papers_recipe_is_training_as_it_was():
     """Nothing of it is on, and no tensor is added to a checkpoint."""
-    learning = resolved().learning
+    learning = training_options().learning
     assert (learning.lr, learning.lr_decay, learning.dropout, learning.average) == (4e-4, 0, 1, 0)
 
 

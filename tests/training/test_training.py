@@ -89,11 +89,11 @@ def test_a_run_leaves_options_checkpoints_and_tensorboard(scene, tmp_path):
                 scene,
                 tmp_path,
                 "--max_steps",
-                20,
-                "--checkpoint_every",
-                8,
-                "--log_every",
                 10,
+                "--checkpoint_every",
+                4,
+                "--log_every",
+                5,
                 "--experiment_name",
                 "disc",
             )
@@ -104,12 +104,12 @@ def test_a_run_leaves_options_checkpoints_and_tensorboard(scene, tmp_path):
     assert sorted(path.name for path in logs.iterdir()) == [
         ".lock",
         "latest.pth",
+        "model-epoch_0_iter_4.pth",
         "model-epoch_0_iter_8.pth",
-        "model-epoch_1_iter_16.pth",
-        "model-epoch_2_iter_20.pth",
+        "model-epoch_1_iter_10.pth",
         "options.json",
     ]
-    assert (logs / "latest.pth").resolve().name == "model-epoch_2_iter_20.pth"
+    assert (logs / "latest.pth").resolve().name == "model-epoch_1_iter_10.pth"
     options = json.loads((logs / "options.json").read_text())
     assert options["options"]["grid_dim"] == 8
     assert {"torch", "git_commit", "device", "python"} <= options["machine"].keys()
