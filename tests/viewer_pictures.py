@@ -17,6 +17,7 @@ from playwright.sync_api import sync_playwright
 from benchmarks.viewer import FLAGS
 from tests.browser import Window
 from viewer import picture_choices
+from viewer.browser import COMPUTING
 
 TURNS = 36  # pictures of the moving one, which turns by 360 degrees
 WIDTH = 400
@@ -47,9 +48,12 @@ def main(address: str, folder: Path) -> None:
         frames[0].save(
             folder / "viewer.gif", save_all=True, append_images=frames[1:], duration=120, loop=0
         )
-        window.page.get_by_label("Features").check()
+        window.click("Back to the start")
+        window.page.get_by_label("Grid box").check()
         window.choose(picture_choices.NOTHING)
-        window.page.wait_for_timeout(20_000)
+        window.page.get_by_label("Features").check()
+        window.wait_for_text(COMPUTING)
+        window.page.get_by_text(COMPUTING).wait_for(state="hidden")
         take("viewer_features")
         window.page.get_by_label("Features").uncheck()
         window.page.get_by_label("Surface").check()
@@ -57,13 +61,18 @@ def main(address: str, folder: Path) -> None:
         window.page.wait_for_timeout(5_000)
         take("viewer_surface")
         window.page.get_by_label("Surface").uncheck()
+        window.page.get_by_label("Grid box").uncheck()
         window.choose(picture_choices.COLOR)
         window.tab("Path")
-        for turn in range(4):
-            window.click("Add this view")
-            window.drag(150, 15 * (-1) ** turn)
         window.page.mouse.move(400, 300)
-        window.page.mouse.wheel(0, 400)
+        window.page.mouse.wheel(0, -500)  # so that the keyframes are in sight from farther away
+        for turn in range(4):
+            window.look()
+            window.click("Add this view")
+            window.drag(40, 10 * (-1) ** turn)
+        window.drag(-100, 50)
+        window.page.mouse.move(400, 300)
+        window.page.mouse.wheel(0, 1200)
         take("viewer_path")
         chromium.close()
 
