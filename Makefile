@@ -43,11 +43,11 @@ demo: .venv/installed
 	$(PY) run_deepvoxels.py --train_test train --data_root $(DEMO)/cube/train --logging_root $(DEMO) --size small \
 		--recipe fast --max_steps $(DEMO_STEPS) --validate_every 250 --experiment_name cube
 	$(PY) run_deepvoxels.py --train_test test --data_root $(DEMO)/cube/test --logging_root $(DEMO) \
-		--checkpoint latest --experiment_name cube
+		--checkpoint latest --experiment_name cube --video_sidelength 720
 	@echo
 	@echo "That was the demo: open the video and the picture above. To go on:"
-	@echo "  $(PY) -m tensorboard.main --logdir $(DEMO)/runs       # how it learned, in a browser"
 	@echo "  $(PY) -m viewer --checkpoint latest --logging_root $(DEMO)   # fly through it, in a browser"
+	@echo "  $(PY) -m tensorboard.main --logdir $(DEMO)/runs       # how it learned, in a browser"
 	@echo "  $(PY) run_deepvoxels.py --train_test train --logging_root $(DEMO) --resume latest --max_steps 3000   # learn longer"
 	@echo "  $(PY) colmap_wrapper.py --img_dir PHOTOS --trgt_dir mine   # a scene of your own photos"
 
