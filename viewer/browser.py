@@ -52,6 +52,7 @@ class Browser:
         self._zoom = Zoom(shared)
         self._drawn_at: deque[float] = deque(maxlen=30)
         self._speed_shown_at = 0.0
+        self._status = HINT
         self._is_slow = False
         self._drawn_model = None
         self._out_of_sight = Notice(client)
@@ -270,8 +271,9 @@ class Browser:
         self._drawn_at.append(now)
         if len(self._drawn_at) > 2 and now - self._speed_shown_at > SPEED_EVERY:
             rate = (len(self._drawn_at) - 1) / (now - self._drawn_at[0])
-            self._speed.content = f"{rate:.0f} pictures/s, each in {1000 * (now - started):.0f} ms"
+            self._status = f"{rate:.0f} pictures/s, each in {1000 * (now - started):.0f} ms"
+            self._speed.content = self._status
             self._speed_shown_at = now
         elif announced:
-            self._speed.content = HINT
+            self._speed.content = self._status
         self._is_slow = now - started > SLOW

@@ -1,10 +1,12 @@
 """What the tab View does and says, without a browser."""
 
+import itertools
 import json
 
 import numpy as np
 
 from tests.viewer.client import connected
+from viewer import browser as browsers
 from viewer.browser import COMPUTING, HINT
 
 
@@ -85,3 +87,24 @@ def test_the_render_size_can_be_smaller_than_the_models(serve):
         assert client.picture.shape == (64, 64, 3)  # the canvas's
         client.click("Render size", value=40)
         client.wait_for(lambda client: client.picture.shape == (40, 40, 3))
+
+
+def test_the_rate_is_said_again_after_a_slow_picture(serve, monkeypatch):
+    monkeypatch.setattr(browsers, "SLOW", -1.0)  # all are
+    with connected(serve().server.get_port()) as client:
+        distances = itertools.count(2.0, 0.01)
+
+        def rate_is_said(client):
+            client.look(position=(0.0, 0.0, -next(distances)))
+            return "pictures/s" in client.text()
+
+        client.wait_for(rate_is_said)
+        told = len(client.messages)
+        client.look()
+        client.wait_for(
+            lambda client: (
+                any(COMPUTING in text for text in client.texts[told:])
+                and COMPUTING not in client.text()
+            )
+        )
+        assert "pictures/s" in client.text()
