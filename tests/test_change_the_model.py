@@ -19,7 +19,7 @@ from tests.helpers import (
 )
 
 PAGE = (ROOT / "docs" / "change_the_model.md").read_text(encoding="utf-8")
-COMMANDS = re.findall(r"^python (.*)$", PAGE, re.MULTILINE)
+COMMANDS = re.findall(r"^python (.*)$", PAGE.replace("\\\n", " "), re.MULTILINE)
 EXAMPLES = {
     title: re.search(r"```diff\n(.*?)```", text, re.DOTALL)[1]
     for title, text in re.findall(r"^## (A.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
