@@ -208,6 +208,26 @@ def test_dragging_turns_the_picture_and_the_box_with_it(trained_scene, window, v
     assert_box_agrees(window.look(), view, cam2world, window.canvas)
 
 
+# How many lines each label that is shown takes
+LINES = """() => [...document.querySelectorAll("label[for]")].flatMap((label) => {
+  if (!document.getElementById(label.htmlFor) || !label.offsetParent) return [];
+  const text = document.createRange();
+  text.selectNodeContents(label);
+  const line = parseFloat(getComputedStyle(label).lineHeight);
+  return [Math.round(text.getBoundingClientRect().height / line)];
+})"""
+
+
+def test_labels_take_one_line_each(window):
+    """A longer one reaches down to the next control."""
+    window.page.set_viewport_size({"width": 1280, "height": 720})
+    for tab in ("View", "Path"):
+        window.tab(tab)
+        lines = window.page.evaluate(LINES)
+        assert len(lines) >= 4
+        assert set(lines) == {1}
+
+
 STRANGER = """
 <script>
   window.seen = [];
