@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,9 +28,6 @@ from training.loop import learning_rate_schedules, set_up, take_step
 from training.options import PROGRESS_EVERY, Learning
 from training.state import Training, snapshot
 from util import InputError, read_text, write_json
-
-if TYPE_CHECKING:
-    from nerfbaselines import Dataset
 
 MODEL = "model.pth"
 SCENE = "scene.json"
@@ -63,9 +60,9 @@ class Run:
         training.networks.discriminator.train()
 
     @classmethod
-    def begin(cls, dataset: "Dataset", arguments: list[str], resume: Path | None) -> "Run":
-        """Writes the data set as a scene folder, reads it, and deletes it. resume: the checkpoint's
-        folder to continue from."""
+    def begin(cls, dataset: dict[str, Any], arguments: list[str], resume: Path | None) -> "Run":
+        """Writes the data set, a `nerfbaselines.Dataset`, as a scene folder, reads it, and deletes
+        it. resume: the checkpoint's folder to continue from."""
         require_pycolmap()
         # here, because it imports pycolmap, which rendering does without
         from integrations.nerfbaselines.scene import background_of, write_dataset
