@@ -8,7 +8,7 @@ import signal
 from typing import get_args
 
 import jaxtyping
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray, install_import_hook, jaxtyped
 
 CHECKED = [
@@ -36,6 +36,11 @@ CHECKED = [
 ]
 
 
+# A wrong type is a TypeError, as jaxtyping's own error is: code that reads what strangers wrote
+# catches those.
+check_types = beartype(conf=BeartypeConf(violation_type=TypeError))
+
+
 def has_shapes(annotation) -> bool:
     """Whether an annotation says the shape of an array, or something in it does."""
     if isinstance(annotation, type) and issubclass(annotation, AbstractArray):
@@ -47,7 +52,7 @@ def check_calls(function, typechecker):
     """Of functions without shapes beartype alone checks the types: jaxtyping, for which sizes must
     agree between arguments, would take as long as a quarter of all tests."""
     if inspect.isfunction(function) and not any(map(has_shapes, function.__annotations__.values())):
-        return beartype(function)
+        return check_types(function)
     return jaxtyped(function, typechecker=typechecker)
 
 
