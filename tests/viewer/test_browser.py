@@ -365,6 +365,8 @@ def test_path_is_saved_rendered_downloaded_and_read_by_the_command_line(
 
 def test_two_browsers_look_from_their_own_places(chromium, window, viewer):
     other = Window(chromium, viewer.address)
+    for each in (window, other):
+        each.page.get_by_label("Grid box").check()
     before = other.look()
     window.drag(120, 0)
     moved = window.look()
