@@ -18,7 +18,7 @@ from evaluation.fusion import DepthMaps, fuse, off_edges
 from files.runs import find_checkpoint
 from machine.cli import run
 from scenes.render import main as render_scene
-from tests.evaluation.true_cube import Truth, true_cube_views
+from tests.evaluation.true_cube import Truth
 from tests.helpers import GEOMETRY
 from tests.helpers import run as train
 
@@ -40,11 +40,6 @@ DEMO_SIZE = [
 def test_colours_beside_the_border_that_training_never_sees_are_those_of_the_frame(map_side):
     colors = export.map_colors(np.full((502, 502, 3), 0.7, np.float32), map_side)
     np.testing.assert_allclose(colors, 0.7, rtol=1e-5)
-
-
-@pytest.fixture(scope="module")
-def cube_views():
-    return true_cube_views()
 
 
 def test_true_depth_fuses_into_the_surface(cube_views):

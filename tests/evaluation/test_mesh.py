@@ -1,19 +1,12 @@
 """The mesh that depth maps are fused into, from true depth of a cube."""
 
 import numpy as np
-import pytest
 import torch
 import trimesh
 
 from evaluation.fusion import DepthMaps
 from evaluation.mesh import fuse_mesh
 from projection import world2image
-from tests.evaluation.true_cube import true_cube_views
-
-
-@pytest.fixture(scope="module")
-def cube_views():
-    return true_cube_views()
 
 
 def test_true_depth_fuses_into_a_mesh_of_the_surface(cube_views):
