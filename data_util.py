@@ -1,14 +1,14 @@
-"""A scene folder's files: images, poses, intrinsics, read and written (docs/design.md, section 7).
+"""A scene folder's files: images, poses, intrinsics (`geometry.intrinsics`), read and written
+(docs/design.md, section 7).
 
 The layout is the original DeepVoxels release's. Poses are camera-to-world 4x4 matrices with OpenCV
 axes (x right, y down, z forward); images are RGB. Bad input raises `InputError` with one line that
 names the file.
 """
 
-import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -16,9 +16,15 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8, UInt16
 
 from files.images import MAX_IMAGE_BYTES, decode_rgb, decode_rgba
-from files.untrusted import MAX_NUMBER, reading
-from geometry.cameras import move
-from geometry.coverage import Grid, Pinhole
+from files.untrusted import MAX_NUMBER, parse_numbers, reading
+from geometry.intrinsics import (  # noqa: F401  all of it belongs to a scene folder's files
+    DEFAULT_NEAR_PLANE,
+    SceneIntrinsics,
+    center_square,
+    load_intrinsics,
+    same_aspect_ratio,
+    write_intrinsics,
+)
 from machine.progress import Progress
 from util import InputError, new_file, read_text, write_text
 
@@ -31,7 +37,6 @@ BORDER = 5
 MAX_ROTATION_ERROR = 1e-3
 # The same of a rotation that was rounded, for which the nearest one is taken
 MAX_ROUNDED_ERROR = 1e-2
-DEFAULT_NEAR_PLANE = math.sqrt(3) / 2  # world units, used where intrinsics.txt says 0
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class SceneFolder:
     names: list[str]
     cam2world: Float[np.ndarray, "views 4 4"]
     images: list[Path] | None
-    intrinsics: "SceneIntrinsics"
+    intrinsics: SceneIntrinsics
 
 
 def read_views(root: Path, sampling_pattern: str = "all", with_images: bool = True) -> SceneFolder:
@@ -157,7 +162,7 @@ def view_name(index: int) -> str:
 
 def write_scene_folder(
     folder: Path,
-    intrinsics: "SceneIntrinsics",
+    intrinsics: SceneIntrinsics,
     cam2world: Float[np.ndarray, "views 4 4"],
     images: Iterable[UInt8[np.ndarray, "h w channels"]] | None = None,
 ) -> None:
@@ -203,7 +208,7 @@ def rounded_poses(paths: list[Path]) -> str | None:
 def _read_matrix(path: Path) -> Float[np.ndarray, "4 4"]:
     values = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
-        values += _parse_numbers(path, number, line)
+        values += parse_numbers(path, number, line)
     if len(values) != 16:
         raise InputError(f"{path}: holds {len(values)} numbers, a pose is 16 (a 4x4 matrix)")
     return np.array(values).reshape(4, 4)
@@ -272,166 +277,6 @@ def nearest_views(
     return np.argsort(-np.round(cosines, 9), axis=1, kind="stable")[:, :count]
 
 
-# Intrinsics
-
-
-def same_aspect_ratio(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two sizes (width, height) have the same aspect ratio, to 1 %."""
-    return abs(one[0] / one[1] * other[1] / other[0] - 1) <= 0.01
-
-
-@dataclass(frozen=True)
-class SceneIntrinsics:
-    """The content of `intrinsics.txt`.
-
-    focal, cx, cy: in pixels of an image of `height` x `width`; the first pixel spans 0 to 1.
-    grid_origin: world coordinates of the grid's center. near_plane: world units, 0 for the default.
-    scale: the grid's sidelength in world units. world2cam: whether the pose files hold
-    world-to-camera matrices.
-    """
-
-    focal: float
-    cx: float
-    cy: float
-    grid_origin: tuple[float, float, float]
-    near_plane: float
-    scale: float
-    height: int
-    width: int
-    world2cam: bool = False
-
-    def fits(self, height: int, width: int) -> bool:
-        """Whether images of this size in pixels have the aspect ratio of `height` x `width`, to 1
-        %. They may be smaller or larger."""
-        return same_aspect_ratio((width, height), (self.width, self.height))
-
-    def require_fits(self, image: Path, height: int, width: int) -> None:
-        """Raises `InputError` unless an image of this size fits."""
-        if not self.fits(height, width):
-            raise InputError(
-                f"{image}: is {width}x{height} pixels, whose aspect ratio differs from "
-                f"the {self.width}x{self.height} of intrinsics.txt"
-            )
-
-    def to_cam2world(self, poses: Float[np.ndarray, "views 4 4"]) -> Float[np.ndarray, "views 4 4"]:
-        """The pose files' matrices as camera-to-world. Its own inverse."""
-        if self.world2cam:
-            return np.linalg.inv(poses)
-        return poses
-
-    def relative_to_grid(
-        self, cam2world: Float[np.ndarray, "*views 4 4"]
-    ) -> Float[np.ndarray, "*views 4 4"]:
-        """The poses in a world whose origin is the grid's, as models take them (see
-        `dataio.scene_geometry`)."""
-        return move(cam2world, -np.array(self.grid_origin))
-
-    def matrix(self, sidelength: int) -> Float[np.ndarray, "3 3"]:
-        """The intrinsic matrix of an image center-cropped to a square and scaled to `sidelength`
-        pixels.
-
-        The crop moves the principal point; the scaling multiplies all (docs/design.md, section 3).
-        """
-        top, left, side = center_square(self.height, self.width)
-        ratio = sidelength / side
-        return np.array(
-            [
-                [self.focal * ratio, 0, (self.cx - left) * ratio],
-                [0, self.focal * ratio, (self.cy - top) * ratio],
-                [0, 0, 1],
-            ],
-            dtype=np.float64,
-        )
-
-    def resized(self, height: int, width: int) -> "SceneIntrinsics":
-        """The intrinsics of the same images at another size."""
-        across = width / self.width
-        down = height / self.height
-        focal = self.focal * (across + down) / 2
-        return replace(
-            self, focal=focal, cx=self.cx * across, cy=self.cy * down, height=height, width=width
-        )
-
-    def pinhole(self, sidelength: int) -> Pinhole:
-        """The camera of an image center-cropped to a square and scaled to `sidelength` pixels."""
-        return Pinhole(self.matrix(sidelength), sidelength)
-
-    def grid(self, default_near_plane: float = DEFAULT_NEAR_PLANE) -> Grid:
-        """The voxel grid, with the default (world units) where the near plane is 0."""
-        return Grid(
-            np.array(self.grid_origin), self.scale, self.near_plane or float(default_near_plane)
-        )
-
-
-def load_intrinsics(path: Path) -> SceneIntrinsics:
-    """Reads `intrinsics.txt`: `f cx cy [0]`, grid origin, near plane, scale, `height width`, and an
-    optional last line that is 1 if the poses are world-to-camera. In the data of Scene
-    Representation Networks (Sitzmann et al. 2019) the near plane's line is missing: it is 0, for
-    the default."""
-    return _parse_intrinsics(path, read_text(path))
-
-
-def _parse_intrinsics(path: Path, text: str) -> SceneIntrinsics:
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    # The fourth line is the scale, or else height and width: then the near plane's is missing.
-    if len(lines) > 3 and len(lines[3][1].split()) == 2:
-        lines.insert(2, (0, "0"))
-    names = ["f cx cy", "the grid's origin x y z", "the near plane", "the scale", "height width"]
-    if len(lines) < len(names):
-        raise InputError(
-            f"{path}: has {len(lines)} lines, expected {len(names)}; line {len(lines) + 1} should "
-            f"hold {names[len(lines)]}"
-        )
-    counts = [(3, 4), (3,), (1,), (1,), (2,), (1,)]
-    rows = [
-        _parse_numbers(path, number, line, count)
-        for (number, line), count in zip(lines, counts, strict=False)
-    ]
-    (focal, cx, cy, *_), origin, (near_plane,), (scale,), (height, width) = rows[:5]
-    for row, name, value, minimum in [
-        (0, "focal length", focal, 1e-9),
-        (2, "near plane", near_plane, 0),
-        (3, "scale", scale, 1e-9),
-        (4, "height", height, 1),
-        (4, "width", width, 1),
-    ]:
-        if value < minimum:
-            raise InputError(f"{path}:{lines[row][0]}: the {name} is {value:g}, which is too small")
-    return SceneIntrinsics(
-        focal,
-        cx,
-        cy,
-        tuple(origin),
-        near_plane,
-        scale,
-        int(height),
-        int(width),
-        world2cam=len(rows) > 5 and rows[5][0] != 0,
-    )
-
-
-def write_intrinsics(path: Path, intrinsics: SceneIntrinsics) -> None:
-    """Writes the five lines that `load_intrinsics` reads, for camera-to-world poses. Raises
-    InputError if it would not take them.
-
-    The first line ends in 0 because later readers of the original's format expect a fourth number.
-    """
-    rows = [
-        (intrinsics.focal, intrinsics.cx, intrinsics.cy, 0.0),
-        intrinsics.grid_origin,
-        (intrinsics.near_plane,),
-        (intrinsics.scale,),
-        (int(intrinsics.height), int(intrinsics.width)),
-    ]
-    lines = [
-        " ".join(str(value) if isinstance(value, int) else repr(float(value)) for value in row)
-        for row in rows
-    ]
-    text = "\n".join(lines) + "\n"
-    _parse_intrinsics(Path("the scene's intrinsics.txt"), text)
-    write_text(path, text)
-
-
 # Images
 
 
@@ -470,12 +315,6 @@ def encode_png(image: UInt8[np.ndarray, "h w *c"] | UInt16[np.ndarray, "h w *c"]
         )
     _, encoded = cv2.imencode(".png", image)
     return encoded.data
-
-
-def center_square(height: int, width: int) -> tuple[int, int, int]:
-    """Top row, left column and sidelength of the largest square in the middle of an image."""
-    side = min(height, width)
-    return (height - side) // 2, (width - side) // 2, side
 
 
 def square_resize(
@@ -518,25 +357,3 @@ def _visible_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: is not a folder")
     return [path for path in folder.iterdir() if not path.name.startswith(".")]
-
-
-def _parse_numbers(
-    path: Path, number: int, line: str, counts: tuple[int, ...] | None = None
-) -> list[float]:
-    """The numbers on one line, all finite in float32; raises `InputError` if `counts` is given and
-    not met."""
-    values = []
-    for word in line.split():
-        try:
-            value = float(word)
-        except ValueError:
-            raise InputError(f"{path}:{number}: {word[:40]!r} is not a number") from None
-        if not abs(value) <= MAX_NUMBER:
-            raise InputError(f"{path}:{number}: {word[:40]!r} is not a finite number in float32")
-        values.append(value)
-    if counts is not None and len(values) not in counts:
-        raise InputError(
-            f"{path}:{number}: holds {len(values)} numbers, expected "
-            f"{' or '.join(map(str, counts))}"
-        )
-    return values

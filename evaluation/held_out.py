@@ -40,8 +40,8 @@ class HeldOutPsnr:
         return f"{self.psnr:.2f} dB on {self.views} {one_line(self.split)} views"
 
 
-def evenly(count: int) -> range:
-    """The indices of at most `MAX_VIEWS` of `count` views, evenly spread."""
+def every_nth(count: int) -> range:
+    """The indices of every nth of `count` views, so that they are at most `MAX_VIEWS`."""
     return range(0, count, (count - 1) // MAX_VIEWS + 1)
 
 
@@ -59,7 +59,7 @@ def describe_checkpoint(checkpoint: dict, scene: Scene) -> dict:
     if choice is not None:
         measured_here = False
         if scene.images is not None:
-            views = scene.subset(list(evenly(len(scene))))
+            views = scene.subset(list(every_nth(len(scene))))
             measured_here = views.fingerprint == choice.fingerprint
         described = {**asdict(choice), "measured_here": measured_here}
     return {"step": checkpoint.get("step"), "chosen_by": described}

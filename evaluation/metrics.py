@@ -48,14 +48,17 @@ class FrameMetrics:
         neighbor = None
         if self.neighbors:
             neighbor = self._compare(
-                whole_image(self.neighbors.views, int(self.neighbors.nearest[frame.view])), frame
+                true_image_with_border(
+                    self.neighbors.views, int(self.neighbors.nearest[frame.view])
+                ),
+                frame,
             )
         return {**name, **self._compare(frame.whole, frame)}, neighbor
 
     def _compare(self, whole: Image, frame: Frame) -> dict[str, float]:
         """PSNR and SSIM without the border, as in the paper; PSNR with it; both over the object, if
         it is known."""
-        true_whole = whole_image(self.views, frame.view)
+        true_whole = true_image_with_border(self.views, frame.view)
         image = crop_border(whole, channels_last=True)
         truth = crop_border(true_whole, channels_last=True)
         metrics = {**image_metrics(image, truth), "psnr_full_frame": psnr(whole, true_whole)}
@@ -100,14 +103,14 @@ def mean_metrics(frames: Sequence[dict]) -> dict[str, float]:
     }
 
 
-def whole_image(scene: Scene, view: int) -> Image:
+def true_image_with_border(scene: Scene, view: int) -> Image:
     """A view's image in [0, 1], float32."""
     return scene.images[view].permute(1, 2, 0).numpy().astype(np.float32) / 255
 
 
 def true_image(scene: Scene, view: int) -> Image:
     """A view's image in [0, 1], float32, without the border, as frames are written."""
-    return crop_border(whole_image(scene, view), channels_last=True)
+    return crop_border(true_image_with_border(scene, view), channels_last=True)
 
 
 def load_object_masks(scene: Scene, background: str) -> Bool[np.ndarray, "views s s"] | None:

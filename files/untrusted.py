@@ -111,3 +111,25 @@ class Limits:
         """Ends the limit."""
         if self._before is not None:
             resource.setrlimit(resource.RLIMIT_DATA, self._before)
+
+
+def parse_numbers(
+    path: Path, number: int, line: str, counts: tuple[int, ...] | None = None
+) -> list[float]:
+    """The numbers on one line, all finite in float32; raises `InputError` if `counts` is given and
+    not met."""
+    values = []
+    for word in line.split():
+        try:
+            value = float(word)
+        except ValueError:
+            raise InputError(f"{path}:{number}: {word[:40]!r} is not a number") from None
+        if not abs(value) <= MAX_NUMBER:
+            raise InputError(f"{path}:{number}: {word[:40]!r} is not a finite number in float32")
+        values.append(value)
+    if counts is not None and len(values) not in counts:
+        raise InputError(
+            f"{path}:{number}: holds {len(values)} numbers, expected "
+            f"{' or '.join(map(str, counts))}"
+        )
+    return values

@@ -78,8 +78,8 @@ def training_triplets(
     seed: int,
     steps: range,
     num_sources: int = 1,
-) -> Iterator[tuple[int, int, Int[np.ndarray, "views"]]]:
-    """Yields (step, epoch, triplet of view indices) for a range of steps.
+) -> Iterator[tuple[int, Int[np.ndarray, "views"]]]:
+    """Yields (step, triplet of view indices) for a range of steps.
 
     The range counts from 0, as steps taken; the yielded step counts from 1. A step has the same
     triplet wherever the range begins, so a resumed run continues exactly.
@@ -89,7 +89,7 @@ def training_triplets(
         epoch, position = divmod(done, len(scene))
         if triplets is None or position == 0:
             triplets = draw_triplets(scene.cam2world, num_targets, seed, epoch, num_sources)
-        yield done + 1, epoch, triplets[position]
+        yield done + 1, triplets[position]
 
 
 def load_batch(

@@ -206,7 +206,7 @@ def run_steps(training: Training, recorder: Recorder | None, signals: Signals) -
     with ProgressBar(steps) as bar:
         if recorder:
             recorder.open_log(bar)
-        for step, _, triplet in training_triplets(
+        for step, triplet in training_triplets(
             training.scene, learning.num_trgt, learning.seed, steps, learning.num_sources
         ):
             batch, result = take_step(training, views, schedules, step, triplet)

@@ -17,7 +17,7 @@ from baselines import NEEDS_SOURCE_VIEW
 from data_util import list_poses, nearest_views
 from dataio import Scene, SceneOptions, find_split, load_scene, scene_geometry
 from deep_voxels import Architecture
-from evaluation.held_out import HeldOutPsnr, evenly
+from evaluation.held_out import HeldOutPsnr, every_nth
 from evaluation.metrics import FrameMetrics, mean_metrics
 from evaluation.render import Neighbors, nearest_neighbors, render_path
 from machine.runtime import Machine
@@ -88,8 +88,10 @@ def load_validation(
     differ from those of training, with which the model renders. every: `--validate_every`, for the
     message."""
     split, root = _held_out_split(training_views.root)
-    every_nth = f"skip_{evenly(len(list_poses(root / 'pose'))).step - 1}"
-    views = load_scene(root, architecture.img_sidelength, every_nth, options.background)
+    held_out = every_nth(len(list_poses(root / "pose")))
+    views = load_scene(
+        root, architecture.img_sidelength, f"skip_{held_out.step - 1}", options.background
+    )
     seen, trained = (
         scene_geometry(
             scene.intrinsics,
@@ -111,7 +113,7 @@ def load_validation(
             f"--validate_every {every}: {root}/intrinsics.txt differs from "
             f"{training_views.root}/intrinsics.txt, with which training renders"
         )
-    chosen = list(evenly(len(training_views)))
+    chosen = list(every_nth(len(training_views)))
     training_ones = training_views.subset(chosen)
     neighbors = None
     other_neighbors = None

@@ -95,7 +95,7 @@ class Run:
 
     def take_step(self) -> dict[str, float]:
         """Takes the next step; returns what `DeepVoxelsMethod.train_iteration` says."""
-        step, _, triplet = next(self._triplets)
+        step, triplet = next(self._triplets)
         with kept_random_numbers():
             restore_rng_states(self._random_numbers)
             _, result = take_step(self._training, self._views, self._schedules, step, triplet)
