@@ -36,6 +36,7 @@ from files.images import may_be_transparent, orientation
 from files.points import load_points
 from geometry.coverage import covered_share, judge, seen_share
 from machine.cli import Parser, number, run
+from machine.pasted import REPOSITORY, command, shown_path
 from machine.progress import Progress
 from scenes.capture.listing import same_pictures
 from scenes.capture.photos import brightness_stops, brightness_warning
@@ -113,6 +114,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(_verdict(all_findings))
     if any(findings.errors for findings in all_findings):
         sys.exit(1)
+    if (args.folder / "train" / "rgb").is_dir():
+        print("to try it, at 64 pixels:")
+        print(_training_command(args.folder))
+
+
+def _training_command(scene: Path) -> str:
+    words = ["--train_test", "train", "--data_root", shown_path(scene / "train")]
+    logs = scene.absolute().with_name(f"{scene.absolute().name}_logs")
+    words += ["--logging_root", shown_path(logs)]
+    words += ["--size", "small", "--recipe", "fast", "--max_steps", "1000"]
+    held_out = scene / "validation", scene / "test"
+    if any((folder / "rgb").is_dir() for folder in held_out):
+        words += ["--validate_every", "250"]
+    return command(shown_path(REPOSITORY / "run_deepvoxels.py"), *words)
 
 
 def _verdict(all_findings: list[Findings]) -> str:

@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 
 from files.folders import new_folder
 from machine.cli import Parser, number, run
+from machine.pasted import command, shown_path
 from scenes.capture.listing import warnings_last
 from scenes.capture.options import CaptureOptions, add_flags, require_pycolmap
 
@@ -53,9 +54,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         report = write_capture(capture, folder, options, source=f"{kind} {source.path}")
     print(f"{args.trgt_dir}: {report}")
     print(
-        f"  {len(capture.names)} of {len(pictures.originals)} photos registered"
-        + (f"; not: {', '.join(missing)}" if missing else "")
+        f"  cameras found for {len(capture.names)} of {len(pictures.originals)} photos"
+        + (f"; not for {', '.join(missing)}" if missing else "")
     )
+    print(f"to see in {shown_path(args.trgt_dir / 'check.png')} whether that is right:")
+    print(command("-m", "scenes.check", shown_path(args.trgt_dir)))
 
 
 def _parse(argv: Sequence[str] | None) -> Namespace:

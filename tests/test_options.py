@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from deep_voxels import SIZES, Architecture, DeepVoxels
 from files.runs import newest_checkpoint
 from machine.options import inherited
 from run_deepvoxels import OPTIONS
+from scenes import check
 from scenes.path import main as make_path
 from tests.conftest import SMALL
 from tests.helpers import (
@@ -238,6 +240,24 @@ def test_latest_where_nothing_is(scene, logs, train_arguments, assert_refused):
         [*train_arguments, "--checkpoint", "latest"], "--checkpoint latest", f"{logs}/logs"
     )
     assert_refused([*train_arguments, "--resume", "latest"], "--resume latest", f"{logs}/logs")
+
+
+@pytest.mark.parametrize("held_out", [True, False])
+def test_a_check_ends_with_a_training_that_can_be_pasted(
+    scene, tmp_path, capfd, held_out, monkeypatch
+):
+    own = tmp_path / "my scene"
+    shutil.copytree(scene, own)
+    if not held_out:
+        shutil.rmtree(own / "test")
+    monkeypatch.chdir(tmp_path)
+    check.main(["my scene"])
+    words = shlex.split(capfd.readouterr().out.splitlines()[-1])[1:]
+    assert Path(words[0]).name == "run_deepvoxels.py"
+    assert run(*words[1:], "--dry_run") == 0
+    out, err = capfd.readouterr()
+    assert "warning" not in err and "data_root=my scene/train logging_root=my scene_logs" in out
+    assert ("--validate_every" in words) == held_out
 
 
 @pytest.mark.parametrize("held_out", [True, False])

@@ -1,10 +1,5 @@
 """The commands to run after a training, which its last lines on the terminal show to be pasted."""
 
-import os
-import shlex
-import shutil
-import subprocess
-import sys
 from itertools import count
 from pathlib import Path
 
@@ -13,8 +8,7 @@ from dataio import find_split
 from evaluation.output import MAX_VIDEO_SIDELENGTH
 from machine.installed import is_installed
 from machine.options import Run
-
-REPOSITORY = Path(__file__).parent.parent
+from machine.pasted import REPOSITORY, command, shown_path
 
 
 def next_commands(run: Run, model: str, checkpoint: Path) -> str:
@@ -43,6 +37,15 @@ def next_commands(run: Run, model: str, checkpoint: Path) -> str:
     return "\n".join(lines)
 
 
+def resume_command(run: Run, max_steps: int | None, checkpoint: Path) -> str:
+    """A line that says what it does, and one that takes the steps which a run still lacks."""
+    words = [shown_path(REPOSITORY / "run_deepvoxels.py"), "--train_test", "train"]
+    words += ["--logging_root", shown_path(run.logging_root), "--resume", shown_path(checkpoint)]
+    if max_steps is not None:
+        words += ["--max_steps", str(max_steps)]
+    return "\n".join(["to go on with the training:", command(*words)])
+
+
 def test_command(views: Path, run: Run, model: str, checkpoint: Path) -> list[str]:
     """The words, after `python`, that render the poses of the folder `views`."""
     words = [
@@ -61,16 +64,6 @@ def test_command(views: Path, run: Run, model: str, checkpoint: Path) -> list[st
     return words
 
 
-def command(*words: str) -> str:
-    """An indented line that runs Python with these words."""
-    if shutil.which("python") == sys.executable:
-        python = "python"
-    else:
-        python = shown_path(Path(sys.executable))
-    join = subprocess.list2cmdline if os.name == "nt" else shlex.join
-    return f"  {join([python, *words])}"
-
-
 def unused(path: Path) -> Path:
     """The path, with a number if there is something under its name."""
     candidate = path
@@ -79,10 +72,3 @@ def unused(path: Path) -> Path:
             break
         candidate = path.with_name(f"{path.name}_{number}")
     return candidate
-
-
-def shown_path(path: Path) -> str:
-    """The path from the current folder if it lies in it, else in full."""
-    path = path.absolute()
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -13,7 +13,7 @@ from files.runs import BEST
 from machine.installed import is_installed
 from training.data import Batch
 from training.keeper import CheckpointKeeper
-from training.next_commands import next_commands
+from training.next_commands import next_commands, resume_command
 from training.options import PROGRESS_EVERY, Records
 from training.progress_bar import ProgressBar
 from training.stability import loop_gain
@@ -141,6 +141,8 @@ class Recorder:
             print(f"the best on held-out views is {path}: step {best.step}, {best}")
         if newest:
             options = self._training.options
+            if self._training.steps:
+                print(resume_command(options.run, options.learning.max_steps, newest))
             print(next_commands(options.run, options.learning.model, newest))
 
     def _how_it_ended(self) -> str:

@@ -3,6 +3,7 @@ use, plainly named, and evenly exposed: a surface of several brightnesses cannot
 
 import math
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ EXIF_FOLDER = 0x8769
 TIME = 0x829A
 F_NUMBER = 0x829D
 SENSITIVITY = 0x8827
+MAX_NAMED = 10  # photos in a message
 MAX_STOPS = 1.0
 MAX_STOPS_OF_BRIGHTNESS = 2.0  # more, because photos of one scene also differ in what they show
 GAMMA = 2.2
@@ -43,14 +45,19 @@ pillow_heif.register_heif_opener()  # Pillow then opens HEIC files, turned uprig
 def list_photos(folder: Path) -> list[Path]:
     """The photos of a folder, or if it holds none those in its subfolders, in the natural order of
     their names; at least two. Of one shot as HEIC and as JPEG, the HEIC. Raises InputError."""
+    if folder.is_file():
+        raise InputError(f"{folder}: is not a folder of photos; a video is given as --video FILE")
     if not folder.is_dir():
-        raise InputError(f"{folder}: {'is not a folder' if folder.exists() else 'no such folder'}")
+        raise InputError(f"{folder}: no such folder")
     photos = _one_per_shot([path for path in folder.iterdir() if _is_photo(path)], folder)
     if not photos:
         below = [path for path in folder.rglob("*") if _is_photo(path.relative_to(folder))]
         photos = _one_per_shot(below, folder)
     if not photos:
-        raise InputError(f"{folder}: holds no photos ({', '.join(sorted(PHOTO_SUFFIXES))})")
+        suffixes = ", ".join(sorted(PHOTO_SUFFIXES))
+        raise InputError(
+            f"{folder}: holds no photos ({suffixes}); a video is given as --video FILE"
+        )
     if len(photos) == 1:
         raise InputError(
             f"{photos[0]}: is the only photo; structure from motion needs several, from different "
@@ -84,18 +91,24 @@ def require_one_size(photos: list[Path]) -> tuple[int, int]:
     """The width and height of all photos as they are shown.
 
     Raises InputError unless all are readable and of one size: one focal length is estimated for
-    all.
+    all. It names those that are not of the commonest size.
     """
-    first_size = None
-    for photo in photos:
-        size = upright_size(photo)
-        first_size = first_size or size
-        if size != first_size:
-            raise InputError(
-                f"{photo}: is {size[0]}x{size[1]} pixels, {photos[0].name} is {first_size[0]}x"
-                f"{first_size[1]}; all photos must be of one size, from one camera"
-            )
-    return first_size
+    sizes = {photo: upright_size(photo) for photo in photos}
+    (size, common), *others = Counter(sizes.values()).most_common()
+    if others:
+        odd = [photo for photo in photos if sizes[photo] != size]
+        names = ", ".join(photo.name for photo in odd[:MAX_NAMED])
+        more = f" and {len(odd) - MAX_NAMED} more" if len(odd) > MAX_NAMED else ""
+        raise InputError(
+            f"{odd[0]}: is {_pixels(sizes[odd[0]])}, but {common} of {len(photos)} photos are "
+            f"{_pixels(size)}; all must be of one size, from one camera that is always held the "
+            f"same way. Take out of the folder: {names}{more}"
+        )
+    return size
+
+
+def _pixels(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]} pixels"
 
 
 def require_different(photos: list[Path]) -> None:

@@ -175,11 +175,13 @@ def test_photos_that_cannot_work_are_refused(tmp_path):
     photos = tmp_path / "photos"
     refused(tmp_path, "photos: no such folder", "--img_dir", photos)
     photos.mkdir()
-    refused(tmp_path, "holds no photos", "--img_dir", photos)
+    refused(tmp_path, "holds no photos .*; a video is given as --video", "--img_dir", photos)
+    (photos / "walk.mp4").write_bytes(b"a video")
+    refused(tmp_path, "walk.mp4: .*as --video", "--img_dir", photos / "walk.mp4")
     write_image(photos / "a.png", np.zeros((64, 64, 3), np.uint8))
     refused(tmp_path, "a.png: is the only photo", "--img_dir", photos)
     write_image(photos / "b.png", np.zeros((64, 48, 3), np.uint8))
-    refused(tmp_path, "b.png: is 48x64 pixels, a.png is 64x64", "--img_dir", photos)
+    refused(tmp_path, "b.png: is 48x64 pixels, but 1 of 2 photos are 64x64", "--img_dir", photos)
     (photos / "b.png").write_text("not a photo")
     refused(tmp_path, "b.png: is not a readable image", "--img_dir", photos)
     (photos / "b.png").unlink()
@@ -195,6 +197,23 @@ def test_photos_that_cannot_work_are_refused(tmp_path):
         "a.png: is the same picture as a copy.png; remove one of them",
         "--img_dir",
         photos,
+    )
+
+
+def test_photos_of_other_sizes_are_all_named(tmp_path, photos):
+    for index in range(14):
+        size = (60, 40) if index < 2 else (40, 60)
+        Image.new("L", size, index).save(photos / f"{index}.png")
+    Image.new("L", (9, 9)).save(photos / "9 by 9.png")
+    match = (
+        "/0.png: is 60x40 pixels, but 12 of 15 photos are 40x60 pixels.*"
+        "Take out of the folder: 0.png, 1.png, 9 by 9.png$"
+    )
+    refused(tmp_path, match, "--img_dir", photos)
+    for index in range(14):
+        Image.new("L", (20 + index, 9)).save(photos / f"narrow {index}.png")
+    refused(
+        tmp_path, r"0.png, 1.png, 9 by 9.png, narrow 0.png, .* and 7 more$", "--img_dir", photos
     )
 
 

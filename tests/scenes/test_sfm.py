@@ -3,6 +3,7 @@ be related."""
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from PIL import Image
 import colmap_wrapper
 from data_util import list_images, list_poses, load_image, load_intrinsics, load_pose, write_image
 from geometry.cameras import look_at
+from scenes import check
 from scenes.capture.sfm import image_pairs
 from scenes.synthetic.objects import OBJECTS
 from scenes.synthetic.raycast import RayCaster
@@ -103,7 +105,12 @@ def test_photos_become_an_upright_scene_around_the_masked_object(tmp_path, capsy
     intrinsics = load_intrinsics(train / "intrinsics.txt")
     assert intrinsics.focal == pytest.approx(FOCAL, rel=0.02)
     assert (tmp_path / "scene" / "points.ply").exists()
-    assert "8 of 8 photos registered" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "cameras found for 8 of 8 photos\n" in out
+    words = shlex.split(out.splitlines()[-1])[1:]
+    assert words[:2] == ["-m", "scenes.check"]
+    check.main(words[2:])
+    assert (tmp_path / "scene" / "check.png").is_file()
     # with masks the grid holds the cube, whose side is 1, and little more: not the floor
     distances = np.linalg.norm(poses[:, :3, 3] - intrinsics.grid_origin, axis=1)
     scene2true_scale = np.median(np.linalg.norm(true[:, :3, 3], axis=1) / distances)

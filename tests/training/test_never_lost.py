@@ -8,6 +8,8 @@ import errno
 import json
 import os
 import random
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -153,7 +155,8 @@ def test_a_signal_finishes_the_step_and_saves(undisturbed, tmp_path):
     (saved,) = checkpoints(tmp_path)
     assert f"saved {saved}" in output
     assert 0 < load_checkpoint(saved)["step"] < FEW_STEPS
-    assert run(*resume(tmp_path, "--max_steps", FEW_STEPS)) == 0
+    (going_on,) = re.findall("to go on with the training:\n(.*)", output)
+    assert run(*shlex.split(going_on)[2:]) == 0
     assert_same_bits(expected_logs, tmp_path, FEW_STEPS)
 
 
