@@ -34,6 +34,7 @@ from util import InputError, new_file, open_file
 CHECKPOINT_FORMAT = 1
 MAX_TENSOR_NAME = 200  # the longest name of a model's tensors has about 120 characters
 MAX_SIDELENGTH_LOG = 16  # where an architecture is inferred; the largest possible is 10
+OTHER_CODE = "; other code may have written it, see docs/change_the_model.md"
 
 # What a checkpoint may hold beside its tensors, where it holds it.
 STATES = ("model", "discriminator", "average")
@@ -225,11 +226,13 @@ def require_tensors(
     for name, tensor in wanted.items():
         found = state.get(name)
         if not isinstance(found, Tensor):
-            raise InputError(f"{path}: lacks the tensor {name!r}, which the model of {flags} has")
+            raise InputError(
+                f"{path}: lacks the tensor {name!r}, which the model of {flags} has{OTHER_CODE}"
+            )
         if found.shape != tensor.shape:
             raise InputError(
                 f"{path}: its tensor {name!r} has shape {tuple(found.shape)}, "
-                f"the model of {flags} needs {tuple(tensor.shape)}"
+                f"the model of {flags} needs {tuple(tensor.shape)}{OTHER_CODE}"
             )
         if found.dtype != tensor.dtype and not (
             found.dtype == torch.float16 and tensor.is_floating_point()
@@ -241,7 +244,7 @@ def require_tensors(
         if name not in wanted:
             raise InputError(
                 f"{path}: has the tensor {name[:MAX_TENSOR_NAME]!r}, which the model of {flags} "
-                "does not have"
+                f"does not have{OTHER_CODE}"
             )
 
 

@@ -1,6 +1,7 @@
 """The version of this program, and the commit of its checkout."""
 
 import argparse
+import hashlib
 import subprocess
 from pathlib import Path
 
@@ -8,17 +9,21 @@ VERSION = "1.0"
 
 
 def git_commit() -> str:
-    """The commit that is checked out, in full; empty without git or its repository."""
+    """The commit that is checked out, in full. Where tracked Python files were edited since, "+"
+    and a hash of the edits follow. Empty without git or its repository."""
+    commit = _git("rev-parse", "HEAD").decode().strip()
+    edits = _git("diff", "HEAD", "--", "*.py") if commit else b""
+    return f"{commit}+{hashlib.sha256(edits).hexdigest()[:8]}" if edits else commit
+
+
+def _git(*words: str) -> bytes:
+    """The output of a git command in this checkout; empty if it fails."""
     try:
         return subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent.parent,
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout.strip()
+            ["git", *words], cwd=Path(__file__).parent.parent, capture_output=True, check=False
+        ).stdout
     except OSError:  # git is not installed
-        return ""
+        return b""
 
 
 class ShowVersion(argparse.Action):
@@ -28,6 +33,6 @@ class ShowVersion(argparse.Action):
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **kwargs)
 
     def __call__(self, parser, namespace, values, option_string=None):
-        commit = git_commit()
-        print(f"DeepVoxels {VERSION}" + (f", commit {commit[:12]}" if commit else ""))
+        commit, plus, edits = git_commit().partition("+")
+        print(f"DeepVoxels {VERSION}" + (f", commit {commit[:12]}{plus}{edits}" if commit else ""))
         parser.exit()
