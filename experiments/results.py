@@ -1,5 +1,6 @@
 """An experiment's numbers: averages over seeds, and tables of them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +140,30 @@ def gaps(summaries: dict[str, dict], measures: Sequence[str] = ()) -> str:
         title = f"Tested without --{measure}; repeat the last command in commands.json with it"
         text += f"\n{title}:\n\n" + "".join(lines) if lines else ""
     return text
+
+
+def latex_tables(markdown: str) -> str:
+    """The tables of a text in Markdown, for LaTeX with its package booktabs."""
+    tables = []
+    for block in markdown.split("\n\n"):
+        lines = [line for line in block.splitlines() if line.startswith("|")]
+        if not lines:
+            continue
+        header, _, *rows = (
+            " & ".join(latex_cell(text.strip()) for text in line.split("|")[1:-1]) + r" \\"
+            for line in lines
+        )
+        columns = "l" + "c" * (lines[0].count("|") - 2)
+        begin = rf"\begin{{tabular}}{{{columns}}}"
+        body = [r"\toprule", header, r"\midrule", *rows, r"\bottomrule"]
+        tables.append("\n".join([begin, *body, r"\end{tabular}", ""]))
+    return "\n".join(tables)
+
+
+def latex_cell(text: str) -> str:
+    """A cell of a table in Markdown, its special characters escaped and bold text bold."""
+    text = re.sub(r"[&%$#_{}]", r"\\\g<0>", text.replace("\\", "/").replace(GAP, "--"))
+    return re.sub(r"\*\*(.*?)\*\*", r"\\textbf{\1}", text)
 
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:

@@ -38,6 +38,15 @@ class Result:
     metrics: dict
     seconds: float | None
 
+    @property
+    def commit(self) -> str | None:
+        """The code that tested the run (`machine.version.git_commit`), if that is recorded."""
+        try:
+            commit = json.loads((self.folder / "options.json").read_text())["machine"]["git_commit"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return commit if commit != "unknown" else None
+
 
 @dataclass(frozen=True)
 class State:

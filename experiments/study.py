@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,12 +27,13 @@ from experiments.plan import (
     write_plan,
     writing,
 )
-from experiments.results import Outcome, look, measures_heading, summarize
+from experiments.results import Outcome, latex_tables, look, measures_heading, summarize
 from experiments.slurm import add_slurm_arguments, queue_states, run_on_slurm, slurm_options
 from experiments.status import Result, find_result, read_state, status_table
 from experiments.work import add_slot_arguments, make_slots, work
 from machine.cli import Parser, number
 from machine.signals import handling
+from machine.version import git_commit, short_commit
 from run_deepvoxels import DEFAULTS
 from util import InputError, write_json, write_text
 
@@ -141,6 +142,7 @@ class Study(ABC):
         if args.collect:
             read_plan(args.out)  # there must be one
         plan = draw_up(Plan(args.out, self.name, args.steps, args.flags), scenes, runs)
+        warn_of_other_code(look(plan, runs).results.values())
         if not args.collect:
             plan = launch(plan, runs, scenes, args)
         # Before the runs are looked at: of several commands, the last to write has seen the most.
@@ -160,8 +162,24 @@ class Study(ABC):
         settings = {"steps": args.steps, "seeds": args.seeds, "flags": args.flags}
         write_json(args.out / f"{self.table}.json", settings | content)
         write_text(args.out / f"{self.table}.md", text)
+        write_text(args.out / f"{self.table}.tex", latex_tables(text))
         print(text)
         self.draw(collected)
+
+
+def warn_of_other_code(results: Iterable[Result]) -> None:
+    """Warns if code other than this tested finished runs: they are not run again, though the model
+    may have been changed."""
+    now = git_commit()
+    others = [result.commit for result in results if result.commit not in (None, now)]
+    if now and others:
+        commits = sorted({short_commit(commit) for commit in others})
+        print(
+            f"warning: runs done before with other code, which are kept: {len(others)} (commit "
+            f"{', '.join(commits)}; now {short_commit(now)}). If the model was "
+            "changed since, name another --out",
+            file=sys.stderr,
+        )
 
 
 def passes(steps: int, scenes: Scenes, flags: Sequence[str]) -> str:

@@ -87,7 +87,7 @@ class Table1(Study):
         """Writes figure.png and each SCENE.mp4, from the first seed's runs."""
         out = collected.args.out
         models = models_shown(collected.args)
-        columns = ["truth", *(NAMES[model] for model in models)]
+        columns = ["truth", *(NAMES.get(model, model) for model in models)]
         rows = []
         for scene, data in collected.scenes.items():
             results = [collected.first((scene, model)) for model in models]
@@ -104,8 +104,8 @@ class Table1(Study):
 
 
 def models_shown(args: Namespace) -> list[str]:
-    """The models asked for, in the paper's order."""
-    return [model for model in NAMES if model in args.models]
+    """The models asked for: the paper's in its order, then variants that were added to `MODELS`."""
+    return [model for model in dict.fromkeys([*NAMES, *MODELS]) if model in args.models]
 
 
 def mean_over_scenes(table: dict, model: str, measures: list[str]) -> dict[str, float | None]:
@@ -134,13 +134,13 @@ def paper_layout(table: dict, models: list[str], measures: list[str]) -> str:
         mean = mean_over_scenes(table, model, measures)
         mean_cell = GAP if mean["psnr"] is None else figures_cell(mean, measures)
         parameters = parameters_cell([scene[model] for scene in table.values()])
-        rows.append([NAMES[model], parameters, *cells, mean_cell])
+        rows.append([NAMES.get(model, model), parameters, *cells, mean_cell])
     paper = [
         [NAMES[model], *(f"{psnr:.2f} / {ssim:.2f}" for psnr, ssim in figures)]
         for model, figures in PAPER.items()
     ]
     by_name = {
-        f"{scene}, {NAMES[model]}": summaries[model]
+        f"{scene}, {NAMES.get(model, model)}": summaries[model]
         for scene, summaries in table.items()
         for model in models
     }

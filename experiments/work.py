@@ -129,6 +129,7 @@ def work(
     for future in futures:
         future.result()
     if stops.asked:
+        say("stopped; repeat the command to continue")
         raise KeyboardInterrupt
 
 

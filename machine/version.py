@@ -16,6 +16,12 @@ def git_commit() -> str:
     return f"{commit}+{hashlib.sha256(edits).hexdigest()[:8]}" if edits else commit
 
 
+def short_commit(commit: str) -> str:
+    """What `git_commit` returned, for messages: twelve digits, and the hash of the edits."""
+    head, plus, edits = commit.partition("+")
+    return f"{head[:12]}{plus}{edits}"
+
+
 def _git(*words: str) -> bytes:
     """The output of a git command in this checkout; empty if it fails."""
     try:
@@ -33,6 +39,6 @@ class ShowVersion(argparse.Action):
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **kwargs)
 
     def __call__(self, parser, namespace, values, option_string=None):
-        commit, plus, edits = git_commit().partition("+")
-        print(f"DeepVoxels {VERSION}" + (f", commit {commit[:12]}{plus}{edits}" if commit else ""))
+        commit = short_commit(git_commit())
+        print(f"DeepVoxels {VERSION}" + (f", commit {commit}" if commit else ""))
         parser.exit()

@@ -7,7 +7,7 @@ import pytest
 from evaluation.output import read_frame, write_png16
 from experiments import occlusion, sensitivity, table1
 from experiments.figures import Plot, write_plots
-from experiments.results import cell
+from experiments.results import cell, latex_tables, markdown_table
 from tests.conftest import SMALL
 from tests.experiments import write_record
 from util import InputError, write_json
@@ -112,3 +112,22 @@ def test_a_cell_says_what_its_mean_hides():
         cell({**summary, "seeds": {"0": figures[0]}, "failed": {}}, [], best=True)
         == "**20.00 / 0.50**"
     )
+
+
+def test_a_table_is_written_for_latex_too():
+    """Special characters of scenes' names and remarks are escaped."""
+    rows = [["A & B", "**20.00 / 0.50**"], ["100 %", "– (failed)"]]
+    text = (
+        "flags: --size small\n\n" + markdown_table(["", "my_scene"], rows) + "\nNot done:\n\n- x\n"
+    )
+    lines = [
+        r"\begin{tabular}{lc}",
+        r"\toprule",
+        r" & my\_scene \\",
+        r"\midrule",
+        r"A \& B & \textbf{20.00 / 0.50} \\",
+        r"100 \% & -- (failed) \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    assert latex_tables(text) == "\n".join([*lines, ""])

@@ -93,6 +93,7 @@ def assert_table_is_whole(out, outputs) -> None:
         "runs",
         "table.md",
         "table.json",
+        "table.tex",
         "figure.png",
         "scene.mp4",
     }
