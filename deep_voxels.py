@@ -20,6 +20,7 @@ from custom_layers import (
     OcclusionNet,
     RenderingNet,
     depth_collapse_net,
+    voxel_coordinates,
 )
 from machine.cli import number
 from machine.options import option
@@ -141,6 +142,7 @@ class DeepVoxels(nn.Module):
         self.register_buffer(
             "deepvoxels", torch.zeros(1, a.num_grid_feats, a.grid_dim, a.grid_dim, a.grid_dim)
         )
+        self.register_buffer("coordinates", voxel_coordinates(a.grid_dim), persistent=False)
 
         # Depth planes of a canonical view volume: the grid's diagonal crosses sqrt(3) D of them.
         frustum_depth = 2 * a.grid_dim
@@ -190,7 +192,7 @@ class DeepVoxels(nn.Module):
     def inpaint(self, volume: Float[Tensor, "1 f d d d"]) -> Float[Tensor, "1 f d d d"]:
         """Fills the holes of a volume. As in the original, the inpainting network sees the voxels'
         coordinates too, like the GRU. At test time the result is the same for all frames."""
-        return self.inpainting_net(torch.cat([volume, self.integration_net.coordinates], dim=1))
+        return self.inpainting_net(torch.cat([volume, self.coordinates], dim=1))
 
     def render(
         self, inpainted: Float[Tensor, "1 f d d d"], cam2world: Float[Tensor, "v 4 4"]

@@ -1,4 +1,4 @@
-"""The page "Change the model": its three examples, applied and run as they are printed."""
+"""The page "Change the model": its four examples, applied and run as they are printed."""
 
 import re
 import shlex
@@ -26,11 +26,12 @@ EXAMPLES = {
 }
 
 
-def test_the_page_has_three_examples_and_two_commands():
+def test_the_page_has_four_examples_and_two_commands():
     assert list(EXAMPLES) == [
         "An average in place of the GRU",
         "A wider occlusion net",
         "Another loss",
+        "A second GRU layer, beside the unchanged model",
     ]
     assert len(COMMANDS) == 2
 
@@ -44,7 +45,8 @@ def test_an_example_trains_and_is_tested(title, scene, trained, tmp_path):
     for command in COMMANDS:
         command = command.replace("SCENE", str(scene)).replace("LOGS", str(tmp_path))
         command = command.replace("--size small", shlex.join(SMALL)).replace("200", "4")
-        commands.append(shlex.split(command))
+        model = ["--model", "two_layers"] if "second" in title else []
+        commands.append([*shlex.split(command), *model])
     ended = subprocess.run(
         [sys.executable, *in_turn(*commands)],
         cwd=tree,
@@ -59,7 +61,12 @@ def test_an_example_trains_and_is_tested(title, scene, trained, tmp_path):
     (events,) = tmp_path.glob("runs/*/*/events*")
     logged = {value.tag for event in tensorboard_events(events) for value in event.summary.value}
     usual = trained[2]["model"]
-    if "GRU" in title:
+    if "second" in title:
+        assert state["integration_net.first_state"].abs().max() > 0
+        assert state["deepvoxels"].abs().max() > 0
+        assert state.keys() > {name for name in usual if not name.startswith("integration_net.")}
+        assert "train/loop_gain" not in logged
+    elif "average" in title:
         assert state.keys() == {name for name in usual if not name.startswith("integration_net.")}
         assert state["deepvoxels"].abs().max() > 0
         assert "train/volume_max" in logged
