@@ -34,6 +34,8 @@ SPLIT_FIELDS = {
     "validation": "val_filenames",
     "test": "test_filenames",
 }
+# NeRF-synthetic's: how far its script turned the camera after a frame. The matrices hold that.
+STEP_OF_TURNTABLE = "rotation"
 SPLIT_FILES = {
     "train": ("transforms_train.json",),
     "validation": ("transforms_val.json", "transforms_validation.json"),
@@ -72,7 +74,7 @@ def read_transforms_file(path: Path) -> TransformsContent:
     """
     content, entries = _read_json(path)
     finder = ImageFinder(path.parent)
-    used = {"frames", "ply_file_path", *SPLIT_FIELDS.values()}
+    used = {"frames", "ply_file_path", STEP_OF_TURNTABLE, *SPLIT_FIELDS.values()}
     without_part = set()
     frames = []
     missing = []
