@@ -49,11 +49,18 @@ def has_shapes(annotation) -> bool:
 
 
 def check_calls(function, typechecker):
-    """Of functions without shapes beartype alone checks the types: jaxtyping, for which sizes must
-    agree between arguments, would take as long as a quarter of all tests."""
-    if inspect.isfunction(function) and not any(map(has_shapes, function.__annotations__.values())):
+    """Beartype alone checks the types. Where shapes are given, jaxtyping only compares sizes within
+    a call: if it called beartype, each argument would be checked twice."""
+    if not inspect.isfunction(function):
+        return jaxtyped(function, typechecker=typechecker)
+    if not any(map(has_shapes, function.__annotations__.values())):
         return check_types(function)
-    return jaxtyped(function, typechecker=typechecker)
+    # Without a type checker jaxtyping would stop checking what generators yield, everywhere.
+    if inspect.isgeneratorfunction(function):
+        return jaxtyped(function, typechecker=typechecker)
+    checked = jaxtyped(check_types(function), typechecker=None)
+    checked.__wrapped__ = function  # the source that cpu_kernels/written_for.py reads
+    return checked
 
 
 # What the hook decorates all functions with
@@ -66,10 +73,22 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from training import memory  # noqa: E402
+from training.options import Learning  # noqa: E402
 from util import usable_cores  # noqa: E402
 
-# What training of one size needs takes as long to compute as two steps of a small model.
-memory.training_needs = functools.cache(memory.training_needs)
+computed_needs = functools.cache(memory.training_needs)
+
+
+def training_needs(architecture, learning):
+    """Computed once for each size, from the options that decide it: it takes as long as two steps
+    of a small model, half of a test's short run."""
+    deciding = {
+        name: getattr(learning, name) for name in ("model", "num_trgt", "optimizer", "average")
+    }
+    return computed_needs(architecture, Learning(**deciding))
+
+
+memory.training_needs = training_needs
 torch.set_num_threads(1)  # networks this small are no faster with more
 os.environ["OMP_NUM_THREADS"] = (
     "1"  # of the processes that tests start: as many threads compute the same bits
