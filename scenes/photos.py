@@ -29,6 +29,7 @@ from scenes.capture.options import CaptureOptions, add_flags, require_pycolmap
 PROG = "colmap_wrapper.py"
 MAX_EXHAUSTIVE = 300  # photos
 FRAMES = 80
+ENOUGH = 30  # photos
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -57,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"  cameras found for {len(capture.names)} of {len(pictures.originals)} photos"
         + (f"; not for {', '.join(missing)}" if missing else "")
     )
+    if len(capture.names) < ENOUGH:
+        print(f"  warning: that is few; {ENOUGH} photos or more, from all sides, give better views")
     print(f"to see in {shown_path(args.trgt_dir / 'check.png')} whether that is right:")
     print(command("-m", "scenes.check", shown_path(args.trgt_dir)))
 

@@ -106,7 +106,7 @@ def test_photos_become_an_upright_scene_around_the_masked_object(tmp_path, capsy
     assert intrinsics.focal == pytest.approx(FOCAL, rel=0.02)
     assert (tmp_path / "scene" / "points.ply").exists()
     out = capsys.readouterr().out
-    assert "cameras found for 8 of 8 photos\n" in out
+    assert "cameras found for 8 of 8 photos\n  warning: that is few; 30 photos or more" in out
     words = shlex.split(out.splitlines()[-1])[1:]
     assert words[:2] == ["-m", "scenes.check"]
     check.main(words[2:])
