@@ -9,12 +9,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from docs.commands import all_commands  # noqa: E402
+from docs.notebooks.execute import executed_page  # noqa: E402
 from docs.recordings import make_recordings  # noqa: E402
 
 project = "DeepVoxels"
 author = copyright = "The DeepVoxels developers"  # noqa: A001
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
+NOTEBOOK = "notebooks/how_it_works"
 html_title = "DeepVoxels"
 html_theme = "furo"
 html_copy_source = False
@@ -43,15 +45,18 @@ nitpick_ignore_regex = [
 ]
 
 
-def fill_in_commands(app, docname: str, source: list[str]) -> None:
-    """Puts the help of every command in the place that commands.md keeps for it."""
+def fill_in(app, docname: str, source: list[str]) -> None:
+    """Puts the help of every command in the place that commands.md keeps for it, and the executed
+    notebook in the place of the page that leads to it."""
+    if docname == NOTEBOOK:
+        source[0] = executed_page(Path(app.srcdir) / "_build" / "notebook")
     if docname == "commands":
         source[0] = source[0].replace("<!-- every command -->", all_commands())
 
 
 def pages_to_read_again(*_) -> list[str]:
     """The pages whose source is not all of what they show."""
-    return ["commands"]
+    return ["commands", NOTEBOOK]
 
 
 def leave_out_fields(app, what: str, name: str, member, skip: bool, options) -> bool | None:
@@ -69,7 +74,7 @@ def mark_up_page(app, page: str, template: str, context: dict, doctree) -> None:
 
 def setup(app) -> None:
     app.connect("env-get-outdated", pages_to_read_again)
-    app.connect("source-read", fill_in_commands)
+    app.connect("source-read", fill_in)
     app.connect("autodoc-skip-member", leave_out_fields)
     app.connect("html-page-context", mark_up_page)
     app.connect("build-finished", make_recordings)

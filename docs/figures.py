@@ -32,6 +32,7 @@ from evaluation.trained import read_checkpoint
 from files.runs import find_checkpoint
 from machine.cli import Parser, number, run
 from projection import (
+    SceneGeometry,
     frustum_coordinates,
     frustum_mask,
     lift,
@@ -209,7 +210,7 @@ def draw_lifting(passage: Passage) -> Figure:
         axes, product((lifted, features), levels.values()), strict=True
     ):
         show_slice(panel, np.where(passage.observed[level, ..., None], volume[level], NOTHING))
-        show_camera(panel, passage)
+        show_camera(panel, passage.source_pose[0], passage.model.geometry)
     return figure
 
 
@@ -221,7 +222,7 @@ def draw_gates(passage: Passage) -> Figure:
             panel, gate[0, 0, slices(passage.model)["1/2"]].numpy(), cmap="magma", vmin=0
         )
         figure.colorbar(image, ax=panel, fraction=0.046)
-        show_camera(panel, passage)
+        show_camera(panel, passage.source_pose[0], passage.model.geometry)
     return figure
 
 
@@ -371,15 +372,11 @@ def show_slice(panel: Axes, values: Float[np.ndarray, "d d *rgb"], **options) ->
     return image
 
 
-def show_camera(panel: Axes, passage: Passage) -> None:
-    """An arrow in a slice's margin, from where the source camera looks."""
-    geometry = passage.model.geometry
-    middle = geometry.grid_dim / 2 - 0.5
+def show_camera(panel: Axes, cam2world: Float[Tensor, "4 4"], geometry: SceneGeometry) -> None:
+    """An arrow in a slice's margin, from where a camera looks."""
     half = geometry.grid_dim / 2
-    camera = (
-        world2grid(passage.source_pose[0, None, :3, 3], geometry)[0, :2].numpy()
-        - geometry.grid_dim / 2
-    )
+    middle = half - 0.5
+    camera = world2grid(cam2world[None, :3, 3], geometry)[0, :2].numpy() - half
     edge = camera / np.abs(camera).max() * half
     panel.annotate(
         "",

@@ -17,12 +17,11 @@ from machine.ranks import ALONE
 from projection import SceneGeometry
 from run_deepvoxels import main, resolve_options
 from tests.conftest import SMALL
-from tests.golden.synthetic_weights import synthetic_tensor
+from tests.golden.case import GOLDEN, synthetic_state
 from training.loop import set_up
 from training.state import Training
 
 ROOT = Path(__file__).parent.parent
-GOLDEN = Path(__file__).parent / "golden"
 ALEXNET = "alexnet-owt-7be5be79.pth"  # in torchvision's cache
 CPU = torch.device("cpu")
 # Of scenes.render
@@ -230,17 +229,6 @@ def assert_same(a, b, where="") -> None:
         assert torch.equal(a, b), where
     else:
         assert a == b, where
-
-
-def synthetic_state(shapes: dict) -> dict[str, torch.Tensor]:
-    """The golden weights of a state dict of these names and shapes, without aliases."""
-    return {
-        name: torch.tensor(0)
-        if name.endswith("num_batches_tracked")
-        else torch.tensor(synthetic_tensor(name, entry["shape"]))
-        for name, entry in shapes.items()
-        if "alias_of" not in entry
-    }
 
 
 def original_checkpoint(name: str) -> dict[str, dict[str, torch.Tensor]]:

@@ -8,46 +8,23 @@ import pytest
 import torch
 
 from cpu_kernels import accelerate_
-from data_util import crop_border, list_poses, load_intrinsics, load_pose
-from dataio import scene_geometry
-from deep_voxels import Architecture, DeepVoxels
-from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
+from data_util import crop_border
+from losses import adversarial_loss, discriminator_loss
 from machine.runtime import channels_last_
 from projection import frustum_coordinates, frustum_mask, lift, lift_coordinates
+from tests.golden.case import GOLDEN, Case
 from tests.golden.synthetic_weights import synthetic_image
-from tests.helpers import GOLDEN, synthetic_state
 
 RELATIVE = 2e-5  # of an array's largest value; the project's promise is 1e-4
 
 
-class Case:
-    """One golden folder: the model with its synthetic weights, the poses and the expected
-    arrays."""
-
-    def __init__(self, name: str, kernels: str):
-        folder = GOLDEN / name
-        self.config = json.loads((folder / "config.json").read_text())
-        self.expected = np.load(folder / "golden.npz")
-        shapes = json.loads((folder / "state_dict.json").read_text())
-        architecture = Architecture(
-            **{flag: self.config[flag] for flag in Architecture.__dataclass_fields__}
-        )
-        intrinsics = load_intrinsics(folder / "intrinsics.txt")
-        geometry = scene_geometry(
-            intrinsics,
-            architecture.grid_dim,
-            architecture.proj_sidelength,
-            default_near_plane=0.5,
-        )
-        self.model = DeepVoxels(architecture, geometry).eval()
-        self.model.load_state_dict(synthetic_state(shapes["model"]))
-        self.discriminator = PatchDiscriminator().eval()
-        self.discriminator.load_state_dict(synthetic_state(shapes["discriminator"]))
-        if kernels == "auto":
-            accelerate_(channels_last_(self.model))
-            accelerate_(channels_last_(self.discriminator))
-        poses = np.stack([load_pose(path) for path in list_poses(folder / "pose")])
-        self.poses = torch.tensor(intrinsics.relative_to_grid(poses)).float()
+def golden_case(name: str, kernels: str) -> Case:
+    """A golden folder, its networks with or without CPU kernels."""
+    case = Case(name)
+    if kernels == "auto":
+        accelerate_(channels_last_(case.model))
+        accelerate_(channels_last_(case.discriminator))
+    return case
 
 
 def assert_close(actual: torch.Tensor, expected: np.ndarray):
@@ -63,7 +40,7 @@ def kernels(request):
 
 @pytest.fixture(scope="module")
 def occlusion(kernels):
-    return Case("occlusion", kernels)
+    return golden_case("occlusion", kernels)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +53,7 @@ def trained(occlusion):
 
 @pytest.mark.parametrize("name", ["occlusion", "no_occlusion"])
 def test_state_dict_has_the_originals_names_and_shapes(name, kernels):
-    case = Case(name, kernels)
+    case = golden_case(name, kernels)
     shapes = json.loads((GOLDEN / name / "state_dict.json").read_text())
     for part, module in [("model", case.model), ("discriminator", case.discriminator)]:
         wanted = {
@@ -89,7 +66,7 @@ def test_state_dict_has_the_originals_names_and_shapes(name, kernels):
 
 @pytest.mark.parametrize("name", ["occlusion", "no_occlusion"])
 def test_test_images(name, kernels):
-    case = Case(name, kernels)
+    case = golden_case(name, kernels)
     with torch.no_grad():
         rendering = case.model.render(case.model.inpaint(case.model.deepvoxels), case.poses)
     assert_close(rendering.images, case.expected["test_images"])
