@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -29,6 +30,18 @@ class Batch(NamedTuple):
     target_images: Float[Tensor, "v 3 s s"]
     target_cam2world: Float[Tensor, "v 4 4"]
     target_mask: Float[Tensor, "v 1 s s"] | None = None
+
+    def in_place_of(self, earlier: "Batch | None") -> "Batch":
+        """The same views in the tensors of an earlier batch, if there is one, which they overwrite.
+        So the batches of all steps lie at one place."""
+        if earlier is None:
+            return self
+        torch._foreach_copy_(earlier.tensors, self.tensors)
+        return earlier
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [tensor for tensor in self if tensor is not None]
 
 
 def load_training_scene(

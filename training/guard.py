@@ -97,8 +97,8 @@ class SkippedSteps:
         self, step: int, triplet: Int[np.ndarray, "views"], finite: Bool[Tensor, "checks"]
     ) -> None:
         """Remembers a step until the next `read`: its number, counted from 1, its views, and its
-        `Step.finite`."""
-        self._unread.append((step, triplet, finite))
+        `Step.finite`, which the next step may overwrite."""
+        self._unread.append((step, triplet, finite.clone()))
 
     def read(self) -> list[str]:
         """One line per step skipped since the last call, up to `MAX_SKIPPED_STEPS` in a row. Waits

@@ -16,7 +16,6 @@ from zlib import crc32
 import numpy as np
 import torch
 from jaxtyping import Int
-from torch.optim.lr_scheduler import LambdaLR
 
 from baselines.width import count_parameters
 from dataio import Scene, Views
@@ -29,7 +28,7 @@ from training.memory import needs_of_rank, report_disk, report_memory
 from training.networks import build_networks
 from training.options import TrainingOptions
 from training.progress_bar import ProgressBar
-from training.recipes import learning_rate_schedule
+from training.recipes import LearningRate
 from training.recorder import Recorder, due_after
 from training.run_folder import Signals, describe_start, open_run
 from training.state import MAX_SETBACKS, RunProgress, Start, Training, begin, go_back
@@ -174,7 +173,7 @@ def run_to_end(training: Training, recorder: Recorder | None, signals: Signals) 
 
 def apply_setback(training: Training, recorder: Recorder | None, reason: str) -> None:
     """Takes networks and progress back to the last good checkpoint and counts a setback, which
-    halves the learning rate (`learning_rate_schedules`). The clock goes on."""
+    halves the learning rate (`learning_rate`). The clock goes on."""
     before = training.progress
     saved = recorder.keeper.saved if recorder else []
     training.networks, progress, good = go_back(training.start, saved, training.networks.ranks)
@@ -199,7 +198,7 @@ def run_steps(training: Training, recorder: Recorder | None, signals: Signals) -
     ranks.share_random_state(device)
     views = training.scene.on(device)
     skipped = SkippedSteps(training.scene.names, progress.skipped_in_a_row)
-    schedules = learning_rate_schedules(training)
+    rate = learning_rate(training)
     training.networks.model.train()
     training.networks.discriminator.train()
     progress.start_clock()
@@ -209,7 +208,7 @@ def run_steps(training: Training, recorder: Recorder | None, signals: Signals) -
         for step, triplet in training_triplets(
             training.scene, learning.num_trgt, learning.seed, steps, learning.num_sources
         ):
-            batch, result = take_step(training, views, schedules, step, triplet)
+            batch, result = take_step(training, views, rate, step, triplet)
             skipped.add(step, triplet, result.finite)
             progress.step = step
             bar.update()
@@ -237,35 +236,35 @@ def run_steps(training: Training, recorder: Recorder | None, signals: Signals) -
     return 0
 
 
-def learning_rate_schedules(training: Training) -> list[LambdaLR]:
-    """The schedule of each optimizer over the steps that are left."""
+def learning_rate(training: Training) -> LearningRate:
+    """The learning rate over the steps that are left."""
     learning = training.options.learning
     lr = learning.lr / 2**training.progress.setbacks
-    return [
-        learning_rate_schedule(optimizer, lr, learning.lr_decay, training.steps)
-        for optimizer in training.networks.optimizers.values()
-    ]
+    optimizers = training.networks.optimizers.values()
+    return LearningRate(optimizers, lr, learning.lr_decay, training.steps)
 
 
 def take_step(
     training: Training,
     views: Views,
-    schedules: list[LambdaLR],
+    rate: LearningRate,
     step: int,
     triplet: Int[np.ndarray, "views"],
 ) -> tuple[Batch, Step]:
     """Takes one step, counted from 1, on a triplet of view indices: updates both networks, the
-    learning rates and the average of the weights. Does not wait for the device."""
+    learning rate and the average of the weights. Does not wait for the device. The next step
+    overwrites its batch."""
     learning = training.options.learning
     networks = training.networks
     batch = load_batch(views, triplet, learning.num_sources, networks.ranks)
     if training.turning:
         targets = triplet[learning.num_sources :]
         batch = training.turning.turn(batch, targets, step, networks.ranks)
+    batch = batch.in_place_of(training.batch)
+    training.batch = batch
     precision = training.options.machine.precision
     result = train_step(networks, batch, learning.l1_weight, precision, learning.volume_limit)
-    for schedule in schedules:
-        schedule.step()
+    rate.set_after(step)
     if networks.average:
         networks.average.update(networks.model, step)
     return batch, result

@@ -38,7 +38,7 @@ class Muon(torch.optim.Optimizer):
             if kernels:
                 self._update(kernels, group["lr"])
 
-    def _update(self, kernels: list[nn.Parameter], lr: float) -> None:
+    def _update(self, kernels: list[nn.Parameter], lr: Float[Tensor, ""] | float) -> None:
         momenta = [self._momentum(kernel) for kernel in kernels]
         gradients = [kernel.grad for kernel in kernels]
         found_inf = getattr(self, "found_inf", None)
@@ -50,10 +50,8 @@ class Muon(torch.optim.Optimizer):
             ]
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
         nesterovs = torch._foreach_lerp(gradients, momenta, MOMENTUM)
-        # An orthogonal matrix has a root mean square of one over the root of its longer side.
-        sizes = [-STEP * lr * max(len(kernel), kernel[0].numel()) ** 0.5 for kernel in kernels]
-        taken = 1.0 if found_inf is None else 1 - found_inf
-        torch._foreach_add_(kernels, orthogonalized(list(nesterovs), sizes, taken))
+        size = STEP * lr if found_inf is None else STEP * lr * (1 - found_inf)
+        torch._foreach_sub_(kernels, orthogonalized(list(nesterovs), size))
 
     def _momentum(self, kernel: nn.Parameter) -> Tensor:
         state = self.state[kernel]
@@ -82,21 +80,20 @@ def kernels_of(network: nn.Module) -> list[nn.Parameter]:
     ]
 
 
-def orthogonalized(
-    kernels: list[Tensor], sizes: list[float], factor: Float[Tensor, ""] | float = 1.0
-) -> list[Tensor]:
-    """Kernels of the same shapes with all singular values about 1, each then times its size and the
-    factor.
+def orthogonalized(kernels: list[Tensor], size: Float[Tensor, ""] | float) -> list[Tensor]:
+    """Kernels of the same shapes with all singular values about the same. size: about their root
+    mean square.
 
     kernels: (rows, ...) each, seen as matrices of that many rows, U S V^T. The results are U p(S)
-    V^T, where p(S) lies between 0.68 and 1.21, but is less for singular values below a fiftieth of
-    the Frobenius norm. On CUDA the arithmetic is bfloat16, as the authors' is: the results differ
-    from those of float32 by some hundredths.
+    V^T times size and the root of the longer side, since an orthogonal matrix has a root mean
+    square of one over that root. p(S) lies between 0.68 and 1.21, but is less for singular values
+    below a fiftieth of the Frobenius norm. On CUDA the arithmetic is bfloat16, as the authors' is:
+    the results differ from those of float32 by some hundredths.
 
     The iteration runs on each matrix's Gram matrix, the smaller of M M^T and M^T M; then M is
     multiplied by the result. This is less work than iterating on M. Matrices of one shape are
-    multiplied as one batch, and so are Gram matrices of one size; sizes and factor are multiplied
-    into what the iteration gives, which has fewer numbers than M.
+    multiplied as one batch, and so are Gram matrices of one size; the size is multiplied into what
+    the iteration gives, which has fewer numbers than M.
     """
     orders = [_order_in_memory(kernel) for kernel in kernels]
     matrices = [
@@ -113,9 +110,9 @@ def orthogonalized(
     for rows in {rows for rows, _ in stacks}:  # those whose Gram matrices have one size
         shapes = [shape for shape in stacks if shape[0] == rows]
         grams = torch.cat([stacks[shape] @ stacks[shape].mT for shape in shapes])
-        roots = (inverse_roots(grams) * factor).split([len(stacks[shape]) for shape in shapes])
+        roots = inverse_roots(grams).split([len(stacks[shape]) for shape in shapes])
         for shape, root in zip(shapes, roots, strict=True):
-            torch._foreach_mul_(list(root), [sizes[index] for index in by_shape[shape]])
+            root.mul_(size * shape[1] ** 0.5)
             products = (root @ stacks.pop(shape)).to(kernels[0].dtype)
             results |= zip(by_shape[shape], products, strict=True)
     return [

@@ -27,7 +27,7 @@ class Networks:
 
     architecture: that of the model. optimizers: by their names in a checkpoint. average: the moving
     average of the model, with `--average`. ranks: the processes that train copies of these
-    networks, with one state.
+    networks, with one state. found_inf: 1 if the last step was skipped, else 0.
     """
 
     model: nn.Module
@@ -41,6 +41,9 @@ class Networks:
         self.model_parameters = trainable_parameters(self.model)
         self.discriminator_parameters = trainable_parameters(self.discriminator)
         self.running_statistics = RunningStatistics(self.model, self.discriminator)
+        self.found_inf = torch.zeros((), device=next(self.discriminator.parameters()).device)
+        for optimizer in self.optimizers.values():
+            optimizer.found_inf = self.found_inf
 
 
 def trainable_parameters(network: nn.Module) -> list[nn.Parameter]:
@@ -79,8 +82,8 @@ def make_optimizers(
     """Optimizers by their names in a checkpoint: ADAM (Kingma and Ba, 2015), or MUON for the
     model's kernels if `optimizer` is "muon".
 
-    An optimizer whose attribute `found_inf`, a tensor, is 1 changes nothing in its next step. A
-    training step sets it.
+    An optimizer whose attribute `found_inf`, a tensor, is 1 changes nothing in its next step. The
+    optimizers of `Networks` share one.
     """
     kernels = kernels_of(model) if optimizer == "muon" else []
     others = [

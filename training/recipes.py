@@ -7,11 +7,12 @@ them.
 The default is the paper's recipe, `paper`: every flag keeps its own default.
 """
 
+from collections.abc import Iterable
 from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import Optimizer
 
 RECIPES = {
     "paper": {},
@@ -19,24 +20,36 @@ RECIPES = {
 }
 
 
-def learning_rate_schedule(
-    optimizer: torch.optim.Optimizer, lr: float, decay: float, steps: range
-) -> LambdaLR:
-    """Holds the learning rate at `lr`, then lowers it linearly to 0 over the last fraction `decay`
-    of the steps.
+class LearningRate:
+    """The learning rate of all optimizers: `lr`, then lowered linearly to 0 over the last fraction
+    `decay` of the steps.
 
     steps: the range of steps that are left; `steps.start` are done, `steps.stop` is the length of
     the run. The rate depends only on the step and that length, so a resumed run continues exactly,
     and one with another length follows the new schedule.
+
+    The optimizers share one tensor, which is written in place, so that a CUDA graph of a step would
+    follow it (docs/gpu.md).
     """
 
-    def factor(done: int) -> float:
-        remaining = max(steps.stop - done, 0) / max(steps.stop, 1)
-        return 1.0 if remaining >= decay else remaining / decay
+    def __init__(self, optimizers: Iterable[Optimizer], lr: float, decay: float, steps: range):
+        self._lr = lr
+        self._decay = decay
+        self._length = steps.stop
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        device = groups[0]["params"][0].device
+        # Fused ADAM reads it as float64 on a CPU, as float32 elsewhere.
+        dtype = torch.float64 if device.type == "cpu" else torch.float32
+        self._value = torch.zeros((), dtype=dtype, device=device)
+        for group in groups:
+            group["lr"] = self._value
+        self.set_after(steps.start)
 
-    for group in optimizer.param_groups:
-        group["initial_lr"] = lr  # where LambdaLR looks for it if steps were done before
-    return LambdaLR(optimizer, factor, last_epoch=steps.start - 1)
+    def set_after(self, done: int) -> None:
+        """Sets the rate of the step after `done` steps."""
+        remaining = max(self._length - done, 0) / max(self._length, 1)
+        factor = 1.0 if remaining >= self._decay else remaining / self._decay
+        self._value.fill_(self._lr * factor)
 
 
 def scale_dropout_(model: nn.Module, scale: float) -> nn.Module:

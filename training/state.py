@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from torch.optim import Optimizer
+
 from checkpoints import (
     load_checkpoint,
     load_optimizer,
@@ -23,6 +25,7 @@ from deep_voxels import describe
 from evaluation.held_out import HeldOutPsnr
 from machine.options import Run
 from machine.ranks import Ranks
+from training.data import Batch
 from training.networks import Networks
 from training.options import Learning, TrainingOptions
 from training.turned_targets import TurnedTargets
@@ -80,13 +83,15 @@ class Start:
 
 @dataclass
 class Training:
-    """A run while it trains. When it goes back, networks and progress are replaced."""
+    """A run while it trains. When it goes back, networks and progress are replaced. batch: of the
+    last step."""
 
     options: TrainingOptions
     start: Start
     networks: Networks
     progress: RunProgress
     turning: TurnedTargets | None = None
+    batch: Batch | None = None
 
     @property
     def scene(self) -> Scene:
@@ -162,7 +167,7 @@ def snapshot(
     content = {
         "model": networks.model.state_dict(),
         "discriminator": networks.discriminator.state_dict(),
-        **{name: optimizer.state_dict() for name, optimizer in networks.optimizers.items()},
+        **{name: optimizer_state(optimizer) for name, optimizer in networks.optimizers.items()},
         "step": progress.step,
         "epoch": (progress.step - 1) // len(scene),
         "setbacks": progress.setbacks,
@@ -181,6 +186,14 @@ def snapshot(
         content["best"] = asdict(progress.best)
         content["worse_in_a_row"] = progress.worse_in_a_row
     return content
+
+
+def optimizer_state(optimizer: Optimizer) -> dict:
+    """An optimizer's state, with the learning rate as a number."""
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        group["lr"] = float(group["lr"])
+    return state
 
 
 def restore(networks: Networks, checkpoint: dict, run: Run, scene: Scene) -> RunProgress:

@@ -125,8 +125,8 @@ def train_step(
         volume,
     )
     all_finite = finite.all()
+    torch.logical_not(all_finite, out=networks.found_inf)
     for optimizer in networks.optimizers.values():
-        optimizer.found_inf = 1 - all_finite.float()  # 1: the update changes nothing
         optimizer.step()
     networks.running_statistics.restore_unless(all_finite, statistics_before)
     if volume is not None:

@@ -24,7 +24,7 @@ from run_deepvoxels import resolve_options
 from scenes.capture.options import require_pycolmap
 from training.data import training_triplets
 from training.guard import MAX_SKIPPED_STEPS, NotFinite, SkippedSteps
-from training.loop import learning_rate_schedules, set_up, take_step
+from training.loop import learning_rate, set_up, take_step
 from training.options import PROGRESS_EVERY, Learning
 from training.state import Training, snapshot
 from util import InputError, read_text, write_json
@@ -47,7 +47,7 @@ class Run:
         self.rotation = rotation
         self._training = training
         self._views = training.scene.on(torch.device(training.options.machine.device))
-        self._schedules = learning_rate_schedules(training)
+        self._rate = learning_rate(training)
         self._skipped = SkippedSteps(training.scene.names, training.progress.skipped_in_a_row)
         self._unread = False
         learning = training.options.learning
@@ -98,7 +98,7 @@ class Run:
         step, triplet = next(self._triplets)
         with kept_random_numbers():
             restore_rng_states(self._random_numbers)
-            _, result = take_step(self._training, self._views, self._schedules, step, triplet)
+            _, result = take_step(self._training, self._views, self._rate, step, triplet)
             self._random_numbers = rng_states()
         self._skipped.add(step, triplet, result.finite)
         self._unread = True

@@ -1,9 +1,9 @@
-"""Two training steps at the paper's size on a GPU that is not there, for test_cuda.py.
+"""Three training steps at the paper's size on a GPU that is not there, for test_cuda.py.
 
     python -m tests.machine.fake_step PRELOADED OPTIMIZER PRECISION
 
-PRELOADED is the library of `NUMBER_OF_GPUS` in test_cuda.py. Prints as JSON what the second step
-did, and what either did with tensors of host and GPU at once. Whatever asks a tensor for a value,
+PRELOADED is the library of `NUMBER_OF_GPUS` in test_cuda.py. Prints as JSON what the last step
+did, and what any did with tensors of host and GPU at once. Whatever asks a tensor for a value,
 as each wait for the device does, raises, and so does an operation on tensors of several devices.
 """
 
@@ -28,7 +28,7 @@ from machine.runtime import channels_last_
 from projection import SceneGeometry
 from training.data import load_batch
 from training.networks import Networks, make_optimizers
-from training.recipes import WeightAverage
+from training.recipes import LearningRate, WeightAverage
 from training.step import train_step
 from training.turned_targets import TurnedTargets
 
@@ -36,6 +36,7 @@ PAPER = SIZES["paper"]
 GEOMETRY = SceneGeometry(32, 1 / 32, (0.0, 0.0, 0.0), 1.0, 64, 128.0, 32.0, 32.0)
 NO_OPERATIONS = ("prim", "profiler")  # questions of Python's to a tensor; marks for a profiler
 ALLOCATIONS = ("empty", "new_empty")
+META = torch.library.Library("aten", "IMPL", "Meta")
 
 
 class Operations(TorchDispatchMode):
@@ -122,6 +123,8 @@ def pretend_to_have_gpus(preloaded: str) -> None:
     torch.cuda.is_bf16_supported = lambda: True
     # Foreach operations are one on CUDA; for types that PyTorch does not know it takes many.
     _foreach_utils._foreach_supported_types.append(FakeTensor)
+    # PyTorch has a fake kernel of fused ADAM for learning rates that are numbers alone.
+    META.impl("_fused_adam_.tensor_lr", lambda *_, **__: None)
 
 
 def new_networks(optimizer: str) -> Networks:
@@ -151,17 +154,23 @@ def main(preloaded: str, optimizer: str, precision: str) -> None:
             originals = torch.zeros(4, 3, 2 * side, 2 * side, dtype=torch.uint8)
         matrix = torch.eye(3, dtype=torch.float64)
         turning = TurnedTargets(originals, matrix, side, roll=15.0, tilt=2.0, seed=0)
+        rate = LearningRate(networks.optimizers.values(), 1e-3, 0.5, range(4))
         elsewhere = []
-        for step in (1, 2):  # the first makes the optimizers' state, and its targets are turned
+        earlier = None
+        for step in (1, 2, 3):  # the first makes the optimizers' state, and its targets are turned
             triplet = np.array([0, 1, 2])
             with Operations() as operations:
                 batch = load_batch(views, triplet)
                 if step == 1:
                     batch = turning.turn(batch, triplet[1:], step)
+                else:
+                    batch = earlier = batch.in_place_of(earlier)
                 result = train_step(networks, batch, 200.0, precision, volume_limit=10.0)
+                rate.set_after(step)
                 networks.average.update(networks.model, step)
             elsewhere += operations.elsewhere
-        devices = {str(value.device) for value in (*result.losses, result.finite)}
+        read_later = (*result.losses, result.finite, networks.found_inf)
+        devices = {str(value.device) for value in read_later}
     print(
         json.dumps(
             {

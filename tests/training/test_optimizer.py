@@ -113,7 +113,10 @@ def test_muon_sets_singular_values_to_about_one(shape):
         torch.randn(shape, dtype=torch.float64),
         1e-9 * torch.randn(shape, dtype=torch.float64),
     ]
-    for kernel, result in zip(kernels, orthogonalized(kernels, [1.0] * len(kernels)), strict=True):
+    rows = shape[0]
+    longer_side = max(rows, kernels[0].numel() // rows)
+    results = orthogonalized(kernels, longer_side**-0.5)
+    for kernel, result in zip(kernels, results, strict=True):
         u, values, vt = torch.linalg.svd(kernel.flatten(1), full_matrices=False)
         values = values / values.norm()
         large = values > 0.02

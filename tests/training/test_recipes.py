@@ -19,7 +19,7 @@ from tests.helpers import (
     training_options,
 )
 from training.data import load_batch
-from training.recipes import RECIPES, WeightAverage, learning_rate_schedule, scale_dropout_
+from training.recipes import RECIPES, LearningRate, WeightAverage, scale_dropout_
 
 
 def test_a_recipe_sets_the_flags_that_are_not_given():
@@ -105,13 +105,15 @@ def test_baselines_take_a_recipe(scene, tmp_path, model):
 
 def rates(steps: range, decay: float) -> list[float]:
     """The learning rates of the steps, 2 before they fall."""
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
-    schedule = learning_rate_schedule(optimizer, 2.0, decay, steps)
+    weights = [torch.zeros(1, requires_grad=True) for _ in range(2)]
+    optimizers = [torch.optim.SGD([weight], lr=1.0) for weight in weights]
+    rate = LearningRate(optimizers, 2.0, decay, steps)
     rates = []
-    for _ in steps:
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
+    for step in steps:
+        one, other = (float(optimizer.param_groups[0]["lr"]) for optimizer in optimizers)
+        assert one == other
+        rates.append(one)
+        rate.set_after(step + 1)
     return rates
 
 
