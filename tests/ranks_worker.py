@@ -73,13 +73,10 @@ def norm_each_view_(network: nn.Module) -> None:
 
 @contextmanager
 def float64() -> Iterator[None]:
-    """Makes new tensors float64, and `Tensor.float` too, but for the flags that the optimizers
-    take."""
+    """Makes new tensors float64, and `Tensor.float` too."""
     to_float32 = Tensor.float
     torch.set_default_dtype(torch.float64)
-    Tensor.float = lambda values: (
-        to_float32(values) if values.dtype == torch.bool else values.double()
-    )
+    Tensor.float = Tensor.double
     try:
         yield
     finally:

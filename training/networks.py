@@ -41,7 +41,9 @@ class Networks:
         self.model_parameters = trainable_parameters(self.model)
         self.discriminator_parameters = trainable_parameters(self.discriminator)
         self.running_statistics = RunningStatistics(self.model, self.discriminator)
-        self.found_inf = torch.zeros((), device=next(self.discriminator.parameters()).device)
+        self.found_inf = torch.zeros(
+            (), dtype=torch.float32, device=next(self.discriminator.parameters()).device
+        )
         for optimizer in self.optimizers.values():
             optimizer.found_inf = self.found_inf
 
