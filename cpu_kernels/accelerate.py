@@ -9,6 +9,7 @@ from torch import nn
 from cpu_kernels.batch_norm3d import FastBatchNorm3d
 from cpu_kernels.conv2d import FastConv2d, FastConvTranspose2d
 from cpu_kernels.conv3d import FastConv3d, FastConvTranspose3d
+from cpu_kernels.integration import FastIntegrationNet
 from cpu_kernels.occlusion import FastOcclusionNet
 from cpu_kernels.padding import FastReflectionPad2d
 from cpu_kernels.sequential import FastSequential
@@ -17,6 +18,7 @@ from cpu_kernels.written_for import stands, warn_left_out
 
 KERNELS = [
     FastDeepVoxels,
+    FastIntegrationNet,
     FastOcclusionNet,
     FastSequential,
     FastConv2d,

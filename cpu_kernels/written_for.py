@@ -28,6 +28,7 @@ from torch import nn
 # "module:name", as the plain model finds it, and the fingerprint that the kernels know.
 FINGERPRINTS = {
     "custom_layers:Conv3dSame.forward": "0633c2faeb16821c",
+    "custom_layers:IntegrationNet.forward": "86ecca27f6f28d22",
     "custom_layers:OcclusionNet.forward": "eef6a0d6939da78f",
     "custom_layers:collapse": "1707b757432843c8",
     "deep_voxels:DeepVoxels.canonical_view_volumes": "ceb58c0ba2bb4e50",

@@ -18,7 +18,7 @@ from cpu_kernels import (
     thresholds,
     written_for,
 )
-from custom_layers import OcclusionNet
+from custom_layers import IntegrationNet, OcclusionNet
 from deep_voxels import Architecture, DeepVoxels
 from losses import PatchDiscriminator
 from machine.runtime import channels_last_
@@ -108,6 +108,7 @@ CASES = {
         True,
     ),
     "occlusion": (partial(OcclusionNet, 3, 8, 8), [(2, 3, 8, 8, 8)], [], True),
+    "GRU": (partial(IntegrationNet, 3, 8), [(1, 3, 8, 8, 8), (1, 3, 8, 8, 8)], [], True),
 }
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
@@ -307,7 +308,8 @@ def test_everything_expected_was_exchanged():
     net = model()
     convolutions = [type(layer) for layer in net.modules()]
     exchanged = accelerate_(net)
-    assert exchanged["FastDeepVoxels"] == exchanged["FastOcclusionNet"] == 1
+    assert exchanged["FastDeepVoxels"] == 1
+    assert exchanged["FastIntegrationNet"] == exchanged["FastOcclusionNet"] == 1
     assert exchanged["FastConv2d"] == convolutions.count(nn.Conv2d)
     assert exchanged["FastConvTranspose2d"] == convolutions.count(nn.ConvTranspose2d)
     assert exchanged["FastReflectionPad2d"] == convolutions.count(nn.ReflectionPad2d)

@@ -133,7 +133,6 @@ EDITS = {
 QUIET = {
     "a sharper softmax",
     "a wider occlusion net",
-    "the gates are swapped",
     "images are halved once more",
     "planes are half as far apart",
     "the grid's outermost voxels are masked",
@@ -319,6 +318,12 @@ class MyOcclusionNet(custom_layers.OcclusionNet):
         return 2 * collapsed, depth
 
 
+class MyIntegrationNet(custom_layers.IntegrationNet):
+    def forward(self, observation, state):
+        volume, update, reset = super().forward(observation, state)
+        return 2 * volume, update, reset
+
+
 class MyModel(DeepVoxels):
     def canonical_view_volumes(self, inpainted, cam2world):
         return 2 * super().canonical_view_volumes(inpainted, cam2world)
@@ -332,6 +337,7 @@ class MyNorm(nn.BatchNorm2d):
 def test_a_subclass_is_left_as_it_is_with_a_warning(monkeypatch):
     monkeypatch.setattr(thresholds, "LEAN_MIN_ELEMENTS", 1)
     monkeypatch.setattr(deep_voxels, "OcclusionNet", MyOcclusionNet)
+    monkeypatch.setattr(deep_voxels, "IntegrationNet", MyIntegrationNet)
     monkeypatch.setattr(deep_voxels, "DeepVoxels", MyModel)
 
     def build():
@@ -348,6 +354,7 @@ def test_a_subclass_is_left_as_it_is_with_a_warning(monkeypatch):
     messages = [str(warning.message) for warning in warned]
     for kernel, subclass, base in [
         ("FastDeepVoxels", "MyModel", "DeepVoxels"),
+        ("FastIntegrationNet", "MyIntegrationNet", "IntegrationNet"),
         ("FastOcclusionNet", "MyOcclusionNet", "OcclusionNet"),
     ]:
         wanted = f"{kernel} is left out: {subclass} is a subclass of {base}."
@@ -388,6 +395,23 @@ def test_a_layer_that_is_replaced_later_takes_effect():
     fast = model()
     accelerate_(fast)
     with pytest.warns(UserWarning, match="FastOcclusionNet is left out: the layers of"):
+        assert not differ(outputs(changed(fast)), plain)
+
+
+@pytest.mark.parametrize("name", ["new_integration", "reset_old_net"])
+def test_layers_of_the_gru_that_are_replaced_later_take_effect(name):
+    def changed(net):
+        torch.manual_seed(2)
+        layers = nn.Sequential(
+            nn.ReplicationPad3d(2), nn.Conv3d(7, 1 if "net" in name else 4, 5), nn.Tanh()
+        )
+        setattr(net.integration_net, name, layers)
+        return net
+
+    plain = outputs(changed(model()))
+    fast = model()
+    accelerate_(fast)
+    with pytest.warns(UserWarning, match="FastIntegrationNet is left out: the layers of"):
         assert not differ(outputs(changed(fast)), plain)
 
 
