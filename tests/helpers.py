@@ -17,11 +17,11 @@ from machine.ranks import ALONE
 from projection import SceneGeometry
 from run_deepvoxels import main, resolve_options
 from tests.conftest import SMALL
+from tests.fork_server import ENVIRONMENT, ROOT, ForkedPython
 from tests.golden.case import GOLDEN, synthetic_state
 from training.loop import set_up
 from training.state import Training
 
-ROOT = Path(__file__).parent.parent
 ALEXNET = "alexnet-owt-7be5be79.pth"  # in torchvision's cache
 CPU = torch.device("cpu")
 # Of scenes.render
@@ -30,8 +30,6 @@ TINY_RENDER = [
     *("--supersampling", "1", "--workers", "1"),
 ]
 GEOMETRY = SceneGeometry(8, 0.125, (0.0, 0.0, 0.0), 1.0, 16, 17.6, 8.0, 8.0)
-# A progress bar that nobody reads must not fill its pipe, or the process would wait for ever.
-ENVIRONMENT = {**os.environ, "TQDM_MININTERVAL": "1"}
 STARTED: list[subprocess.Popen] = []
 
 
@@ -111,11 +109,17 @@ def start(*words, **kwargs) -> subprocess.Popen:
 
 def start_python(*words, wrapper=(), **kwargs) -> subprocess.Popen:
     """Python in a process of its own, behind the command `wrapper`. It is killed when the test
-    ends."""
-    usual = {"env": ENVIRONMENT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    command = [*wrapper, sys.executable, *map(str, words)]
-    STARTED.append(subprocess.Popen(command, cwd=ROOT, text=True, **(usual | kwargs)))
-    return STARTED[-1]
+    ends. On Linux it has imported PyTorch already, unless something must happen before its
+    start."""
+    usual = {"cwd": ROOT, "env": ENVIRONMENT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    settings = {**usual, "text": True, **kwargs}
+    words = [str(word) for word in words]
+    if sys.platform == "linux" and not wrapper and "preexec_fn" not in kwargs:
+        process = ForkedPython(words, **settings)
+    else:
+        process = subprocess.Popen([*wrapper, sys.executable, *words], **settings)
+    STARTED.append(process)
+    return process
 
 
 # Runs each command of a list as `python SCRIPT WORDS` or `python -m MODULE WORDS` does.

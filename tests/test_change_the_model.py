@@ -3,18 +3,18 @@
 import re
 import shlex
 import subprocess
-import sys
 
 import pytest
 import torch
 
 from tests.conftest import SMALL
 from tests.helpers import (
-    ENVIRONMENT,
     ROOT,
     copy_of_the_code,
     final_checkpoint,
+    finish,
     in_turn,
+    start_python,
     tensorboard_events,
 )
 
@@ -47,16 +47,10 @@ def test_an_example_trains_and_is_tested(title, scene, trained, tmp_path):
         command = command.replace("--size small", shlex.join(SMALL)).replace("200", "4")
         model = ["--model", "two_layers"] if "second" in title else []
         commands.append([*shlex.split(command), *model])
-    ended = subprocess.run(
-        [sys.executable, *in_turn(*commands)],
-        cwd=tree,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert "left out" not in ended.stderr
-    assert "Warning" not in ended.stderr
+    code, _, error = finish(start_python(*in_turn(*commands), cwd=tree))
+    assert code == 0, error
+    assert "left out" not in error
+    assert "Warning" not in error
     state = final_checkpoint(tmp_path, 4)[1]["model"]
     (events,) = tmp_path.glob("runs/*/*/events*")
     logged = {value.tag for event in tensorboard_events(events) for value in event.summary.value}

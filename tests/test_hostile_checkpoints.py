@@ -17,15 +17,14 @@ import pytest
 from baselines import recorded_model
 from checkpoints import load_checkpoint
 from tests.helpers import (
-    ENVIRONMENT,
     ROOT,
-    STARTED,
     assert_one_line,
     assert_same,
     final_checkpoint,
     render_arguments,
     resume,
     run,
+    start_python,
     wait_for,
 )
 from tests.hostile_checkpoints import FOR_ALL, FOR_RESUME, changed, save, unsigned, with_optimizer
@@ -198,14 +197,7 @@ def test_a_served_file_that_becomes_a_pipe(trained, tmp_path):
     words = ["--checkpoint", path, "--logging_root", tmp_path / "logs", "--port", 0]
     log = tmp_path / "log.txt"
     with log.open("w") as file:
-        viewer = subprocess.Popen(
-            [sys.executable, "-m", "viewer", *map(str, words)],
-            cwd=ROOT,
-            env=ENVIRONMENT,
-            stdout=file,
-            stderr=file,
-        )
-    STARTED.append(viewer)
+        viewer = start_python("-m", "viewer", *words, stdout=file, stderr=file)
     wait_for(lambda: "open http" in log.read_text(), viewer, 120)
     path.unlink()
     os.mkfifo(path)

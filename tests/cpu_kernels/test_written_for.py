@@ -4,8 +4,6 @@ stands for what was edited is left out, with one warning."""
 import functools
 import importlib
 import linecache
-import subprocess
-import sys
 import types
 import warnings
 
@@ -30,12 +28,13 @@ from machine.runtime import channels_last_
 from projection import SceneGeometry
 from tests.conftest import hemisphere_poses
 from tests.helpers import (
-    ENVIRONMENT,
     ROOT,
     arguments,
     copy_of_the_code,
     final_checkpoint,
+    finish,
     new_training,
+    start,
 )
 
 HELP = """{name} has changed. Until the kernels know it, {kernels} are left out.
@@ -444,15 +443,9 @@ def test_training_with_an_edited_file_learns_something_else(scene, trained, tmp_
     source = (tree / path).read_text()
     assert source.count(old) == 1
     (tree / path).write_text(source.replace(old, new))
-    ended = subprocess.run(
-        [sys.executable, "run_deepvoxels.py", *arguments(scene, tmp_path, "--max_steps", 2)],
-        cwd=tree,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stderr.count("FastOcclusionNet is left out: custom_layers:") == 1
+    code, _, error = finish(start(*arguments(scene, tmp_path, "--max_steps", 2), cwd=tree))
+    assert code == 0, error
+    assert error.count("FastOcclusionNet is left out: custom_layers:") == 1
     name = "rendering_net.net.0.in_layer.0.net.1.weight"
     initial = new_training(*arguments(scene, tmp_path)).networks.model.state_dict()[name]
     assert torch.equal(final_checkpoint(tmp_path, 2)[1]["model"][name], initial)

@@ -4,7 +4,6 @@ pip install --no-deps -r integrations/nerfbaselines/requirements.txt
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -28,12 +27,15 @@ from tests.conftest import SMALL, hemisphere_poses
 from tests.helpers import (
     ALEXNET,
     CPU,
+    ENVIRONMENT,
     ROOT,
     arguments,
     assert_one_line,
     assert_same,
     final_checkpoint,
+    finish,
     run,
+    start_python,
     synthetic_state,
     write_weights,
 )
@@ -105,23 +107,21 @@ def trained_there(tmp_path_factory):
         ["render", "--checkpoint", last, "--data", data, "--output", rendered],
         ["evaluate", rendered, "--output", str(folder / "evaluated.json")],
     ]
-    ended = subprocess.run(
-        [sys.executable, "-c", COMMANDS, json.dumps(commands)],
+    process = start_python(
+        *("-c", COMMANDS, json.dumps(commands)),
         cwd=folder,
         env={
-            **os.environ,
+            **ENVIRONMENT,
             "NERFBASELINES_REGISTER": str(SPEC),
             "NERFBASELINES_BACKEND": "python",
             "NERFBASELINES_PREFIX": str(folder / "prefix"),
             "NERFBASELINES_NO_UPDATE_CHECK": "1",
             "TORCH_HOME": str(folder / "torch"),
         },
-        capture_output=True,
-        text=True,
-        check=False,
     )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    return folder, ended.stdout + ended.stderr
+    code, output, error = finish(process)
+    assert code == 0, output + error
+    return folder, output + error
 
 
 def model_in(folder: Path) -> dict:

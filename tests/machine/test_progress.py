@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.helpers import ROOT
+from tests.helpers import ROOT, finish, start_python
 
 # 40 steps of 50 ms, with a line every 0.5 s where a log gets one every 30.
 SCRIPT = """
@@ -81,15 +81,11 @@ def test_a_file_that_cannot_be_written_ends_nothing(tmp_path):
 def test_a_command_writes_few_lines_into_a_log(tmp_path):
     """As all do: their bars are `Progress`."""
     words = ["--out", tmp_path / "cube", "--sidelength", "16", "--train_views", "8"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "scenes.render", *words, "--test_views", "4", "--workers", "1"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "\r" not in ended.stderr
-    bars = [line for line in ended.stderr.splitlines() if "%|" in line]
+    process = start_python("-m", "scenes.render", *words, "--test_views", "4", "--workers", "1")
+    code, _, error = finish(process)
+    assert code == 0, error
+    assert "\r" not in error
+    bars = [line for line in error.splitlines() if "%|" in line]
     assert bars
     assert all(line.startswith("render: 100%") for line in bars)
     others = [path for path in ROOT.glob("[!.]*/**/*.py") if path.name != "progress.py"]

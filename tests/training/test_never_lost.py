@@ -13,7 +13,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
 
@@ -22,8 +21,6 @@ import pytest
 from checkpoints import load_checkpoint
 from tests.conftest import write_scene
 from tests.helpers import (
-    ROOT,
-    STARTED,
     arguments,
     assert_one_line,
     assert_same,
@@ -33,6 +30,7 @@ from tests.helpers import (
     resume,
     run,
     start,
+    start_python,
     tensorboard_events,
     wait_for,
 )
@@ -223,10 +221,7 @@ for process in hanging:
 
 
 def test_a_second_signal_ends_a_step_that_hangs():
-    process = subprocess.Popen(
-        [sys.executable, "-c", HANGING], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    STARTED.append(process)
+    process = start_python("-c", HANGING)
     numbers = [signal.SIGINT, signal.SIGTERM]
     hanging = [int(process.stdout.readline()) for _ in numbers]
     for pid, number in zip(hanging, numbers, strict=True):
