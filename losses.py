@@ -1,7 +1,11 @@
-"""The adversarial loss and its discriminator (paper, 3.2 'Rendering and Loss').
+"""The adversarial loss and its discriminator (paper, 3.2 'Rendering and Loss'), and a loss of
+structure, which is not in the paper.
 
-The l1 loss, and the sum of the two, are in `training.step`.
+The l1 loss, and the sum of all, are in `training.step`.
 """
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +13,24 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pytorch_prototyping.blocks import LEAKY_SLOPE
+
+SSIM_WINDOW = 7  # pixels
+SSIM_CONSTANTS = (0.01**2, 0.03**2)  # C_1 and C_2, of values that span 1
+
+
+class LossWeights(NamedTuple):
+    """The weights of the model's losses beside the adversarial loss, which weighs 1; 0: not
+    computed. volume_limit: see `--volume_limit`; 0 for none."""
+
+    l1: float = 200.0
+    ssim: float = 0.0
+    volume_limit: float = 0.0
+
+    def total(self, losses: Mapping[str, float]) -> float:
+        """The sum that the progress bar shows, of a step's losses by their names in
+        `training.step.Losses`."""
+        total = self.l1 * losses["l1"] + losses["generator"]
+        return total + self.ssim * losses.get("ssim", 0.0)
 
 
 class PatchDiscriminator(nn.Module):
@@ -49,6 +71,38 @@ def discriminator_loss(
 ) -> Float[Tensor, ""]:
     """The mean of the loss on real images and the loss on rendered ones."""
     return (adversarial_loss(real_logits, True) + adversarial_loss(fake_logits, False)) / 2
+
+
+def ssim_loss(
+    images: Float[Tensor, "v 3 h w"],
+    truth: Float[Tensor, "v 3 h w"],
+    known: Float[Tensor, "v 1 h w"] | None = None,
+) -> Float[Tensor, ""]:
+    """1 - SSIM (Wang et al., 2004, equation 13) of images in [-1/2, 1/2], averaged over each
+    image's windows of 7x7 pixels, those that are known entirely, then over the images.
+
+    All pixels of a window weigh the same. `known`: see `known_mean`.
+    """
+    x = images + 0.5
+    y = truth + 0.5
+    mean_x = window_mean(x)
+    mean_y = window_mean(y)
+    variance_x = window_mean(x * x) - mean_x * mean_x
+    variance_y = window_mean(y * y) - mean_y * mean_y
+    covariance = window_mean(x * y) - mean_x * mean_y
+    c1, c2 = SSIM_CONSTANTS
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x * mean_x + mean_y * mean_y + c1)
+    contrast_and_structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
+    loss = 1 - luminance * contrast_and_structure
+    if known is None:
+        return loss.mean()
+    return known_mean(loss, (window_mean(known) > 1 - 1e-4).to(loss.dtype)).mean()
+
+
+def window_mean(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h_out w_out"]:
+    """The means over windows of `SSIM_WINDOW` x `SSIM_WINDOW` pixels, first of columns, then of
+    rows."""
+    return F.avg_pool2d(F.avg_pool2d(x, (SSIM_WINDOW, 1), 1), (1, SSIM_WINDOW), 1)
 
 
 def known_mean(

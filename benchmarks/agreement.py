@@ -91,7 +91,7 @@ def step_results(
     networks, batch, _ = training_state(architecture, learning, machine)
     for network in (networks.model, networks.discriminator):
         scale_dropout_(network, 0.0)
-    step = train_step(networks, batch, learning.l1_weight, machine.precision)
+    step = train_step(networks, batch, learning.loss_weights, machine.precision)
     results = {
         "losses": torch.stack(step.losses[:4]),
         "images": step.rendering.images,

@@ -22,6 +22,7 @@ import torch
 
 from benchmarks.speed import camera_ring, fresh_networks
 from deep_voxels import SIZES
+from losses import LossWeights
 from machine.cli import Parser, number, run
 from machine.ranks import ALONE, Ranks, joined
 from machine.runtime import Machine, keep_freed_memory, set_arithmetic
@@ -128,7 +129,7 @@ def make_step(size: str, targets: int, ranks: Ranks) -> Callable[[], object]:
     poses = camera_ring(targets + 1)
     images = torch.rand(targets + 1, 3, side, side) - 0.5
     batch = Batch(images[:1], poses[:1], ranks.share(images[1:]), ranks.share(poses[1:]))
-    return lambda: train_step(networks, batch, 200.0)
+    return lambda: train_step(networks, batch, LossWeights())
 
 
 def medians_table(figures: dict[str, dict], count: int) -> str:

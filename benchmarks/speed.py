@@ -180,7 +180,7 @@ def prepared_step(
     """Fresh networks of this size, a function that trains them for one step, and poses to
     render."""
     networks, batch, poses = training_state(architecture, learning, machine)
-    step = partial(train_step, networks, batch, learning.l1_weight, machine.precision)
+    step = partial(train_step, networks, batch, learning.loss_weights, machine.precision)
     return networks, as_graph(step, networks) if graph else step, poses
 
 

@@ -29,7 +29,7 @@ STEPS = 4
 # a step or two, as MUON does: with these the learning rate is small.
 RECIPES = {
     "no dropout": ["--dropout", "0"],
-    "muon": ["--dropout", "0", "--optimizer", "muon", "--lr", "1e-5"],
+    "muon": ["--dropout", "0", "--optimizer", "muon", "--lr", "1e-5", "--ssim_weight", "50"],
     "dropout": ["--lr", "1e-5"],
 }
 
@@ -114,13 +114,14 @@ def _train_steps(words: list[str], ranks: Ranks) -> dict:
         for triplet in triplets[:STEPS]
     ]
     losses = [
-        torch.stack(train_step(networks, batch, learning.l1_weight).losses) for batch in batches
+        torch.stack(list(train_step(networks, batch, learning.loss_weights).losses.known.values()))
+        for batch in batches
     ]
     trained = state(networks)
     batch = batches[-1]
     if ranks.rank == ranks.count - 1:
         batch.target_images[-1, 0, 20, 20] = float("nan")
-    finite = train_step(networks, batch, learning.l1_weight).finite
+    finite = train_step(networks, batch, learning.loss_weights).finite
     changed = [
         name for name, value in state(networks).items() if not torch.equal(value, trained[name])
     ]

@@ -263,7 +263,7 @@ def take_step(
     batch = batch.in_place_of(training.batch)
     training.batch = batch
     precision = training.options.machine.precision
-    result = train_step(networks, batch, learning.l1_weight, precision, learning.volume_limit)
+    result = train_step(networks, batch, learning.loss_weights, precision)
     rate.set_after(step)
     if networks.average:
         networks.average.update(networks.model, step)

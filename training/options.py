@@ -6,6 +6,7 @@ from functools import partial
 from baselines import MODELS, NEEDS_SOURCE_VIEW
 from dataio import SceneOptions
 from deep_voxels import Architecture
+from losses import LossWeights
 from machine.cli import number
 from machine.options import Run, option
 from machine.runtime import Machine
@@ -48,6 +49,11 @@ class Learning:
     l1_weight: float = option(
         200.0,
         "weight of the l1 loss; the adversarial loss has weight 1",
+        type=number(float, 0),
+    )
+    ssim_weight: float = option(
+        0.0,
+        "weight of 1 - SSIM, a loss that is not in the paper: 20 learns faster; 0: none",
         type=number(float, 0),
     )
     volume_limit: float = option(
@@ -97,6 +103,10 @@ class Learning:
         "decay of a moving average of the weights, which tests then use; 0: no average",
         type=number(float, 0, 0.99999),
     )
+
+    @property
+    def loss_weights(self) -> LossWeights:
+        return LossWeights(self.l1_weight, self.ssim_weight, self.volume_limit)
 
     @property
     def num_sources(self) -> int:

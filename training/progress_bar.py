@@ -2,6 +2,7 @@
 
 import sys
 
+from losses import LossWeights
 from machine.progress import Progress
 
 
@@ -13,14 +14,14 @@ class ProgressBar(Progress):
         self._psnr = None
         self._shown = {}
 
-    def show(self, losses: dict[str, float], l1_weight: float) -> None:
+    def show(self, losses: dict[str, float], weights: LossWeights) -> None:
         """Shows a step's losses by their names in `training.step.Losses`."""
         if self._psnr is None:
             self._psnr = losses["psnr"]
         else:
             self._psnr = 0.9 * self._psnr + 0.1 * losses["psnr"]
         self._shown |= {
-            "loss": f"{l1_weight * losses['l1'] + losses['generator']:.2f}",
+            "loss": f"{weights.total(losses):.2f}",
             "psnr": f"{self._psnr:.2f}",
         }
         if "volume_max" in losses:

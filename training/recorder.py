@@ -94,7 +94,7 @@ class Recorder:
         gain = loop_gain(getattr(training.networks.model, "integration_net", None))
         if gain is not None:
             losses["loop_gain"] = float(gain)
-        self._bar.show(losses, training.options.learning.l1_weight)
+        self._bar.show(losses, training.options.learning.loss_weights)
         self._log_scalars("train", losses)
 
     def _log_scalars(self, group: str, values: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""One training step: a forward pass, two losses, two backward passes, two updates (paper, 3.2
+"""One training step: a forward pass, the losses, two backward passes, two updates (paper, 3.2
 'Rendering and Loss')."""
 
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data_util import crop_border
 from deep_voxels import Integration, Rendering
-from losses import adversarial_loss, discriminator_loss, known_mean
+from losses import LossWeights, adversarial_loss, discriminator_loss, known_mean, ssim_loss
 from machine.runtime import autocast
 from training.data import Batch
 from training.guard import check_finite, gradients_of
@@ -18,8 +18,8 @@ from training.stability import volume_penalty
 
 
 class Losses(NamedTuple):
-    """The losses of a step and its PSNR (dB), averaged over targets, and the volume's largest value
-    (None for a model without a volume).
+    """The losses of a step and its PSNR (dB), averaged over targets, the volume's largest value
+    (None for a model without a volume), and the loss of structure (None unless it has a weight).
 
     generator: the adversarial loss of the model, as what generates images. All stay on the device,
     so that a step need not wait for it.
@@ -30,10 +30,16 @@ class Losses(NamedTuple):
     discriminator: Float[Tensor, ""]
     psnr: Float[Tensor, ""]
     volume_max: Float[Tensor, ""] | None
+    ssim: Float[Tensor, ""] | None = None
+
+    @property
+    def known(self) -> dict[str, Float[Tensor, ""]]:
+        """The values that are not None, by name."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
 
     def on_host(self) -> dict[str, float]:
-        """The values that are not None, by name. Waits for the device, once."""
-        values = {name: value for name, value in self._asdict().items() if value is not None}
+        """The same as numbers. Waits for the device, once."""
+        values = self.known
         return dict(zip(values, torch.stack(list(values.values())).tolist(), strict=True))
 
 
@@ -50,21 +56,21 @@ class Step(NamedTuple):
 def train_step(
     networks: Networks,
     batch: Batch,
-    l1_weight: float,
+    weights: LossWeights,
     precision: str = "fp32",
-    volume_limit: float = 0.0,
 ) -> Step:
     """Takes both gradients from one forward pass, then updates both networks, then stores the new
-    volume. The model's loss is l1_weight * l1 + generator, and the penalty of `volume_limit`.
+    volume. The model's loss is the weighted sum of l1, generator and ssim, and the penalty of
+    `weights.volume_limit`.
 
-    Where a target image is unknown, neither loss sees anything: both images are gray there for the
+    Where a target image is unknown, no loss sees anything: both images are gray there for the
     discriminator.
 
     If a loss, a gradient or the volume is not finite, the step is skipped: weights, running
     statistics and volume stay as they were. The device decides this; nothing here waits for it.
 
     With several ranks, `batch` holds this rank's share of the target views, and batch norms see
-    only those. `volume_limit`: see `--volume_limit`; 0 for none.
+    only those.
     """
     model = networks.model
     discriminator = networks.discriminator
@@ -88,35 +94,43 @@ def train_step(
     l1, psnr = l1_and_psnr(fake.float(), real, known)
     generator = adversarial_loss(fake_logits.float(), real=True)
     discrimination = discriminator_loss(real_logits.float(), fake_logits.float())
-    penalty = 0.0
-    if integration is not None and volume_limit:
-        penalty = volume_penalty(integration.volume, volume_limit)
+    model_loss = weights.l1 * l1 + generator
+    ssim = None
+    if weights.ssim:
+        ssim = ssim_loss(fake.float(), real, known)
+        model_loss = model_loss + weights.ssim * ssim
+    if integration is not None and weights.volume_limit:
+        model_loss = model_loss + volume_penalty(integration.volume, weights.volume_limit)
 
     # `inputs`: each loss reaches its own network alone, though both go through the discriminator.
     # The discriminator's backward pass comes first, so that the model's can free the large
     # activations of rendering as it goes.
     discrimination.backward(inputs=networks.discriminator_parameters, retain_graph=True)
-    (l1_weight * l1 + generator + penalty).backward(inputs=networks.model_parameters)
+    model_loss.backward(inputs=networks.model_parameters)
 
     volume = None
     volume_max = None
     if integration is not None:
         volume = integration.volume.detach()
         volume_max = volume.max()
-    losses = Losses(l1.detach(), generator.detach(), discrimination.detach(), psnr, volume_max)
+    losses = Losses(
+        l1.detach(),
+        generator.detach(),
+        discrimination.detach(),
+        psnr,
+        volume_max,
+        None if ssim is None else ssim.detach(),
+    )
 
     if networks.ranks.count > 1:  # from here on all ranks have the same numbers, and decide alike
         parameters = networks.model_parameters + networks.discriminator_parameters
         averaged = [
             *gradients_of(parameters),
             *networks.running_statistics.means_and_variances,
-            losses.l1,
-            losses.generator,
-            losses.discriminator,
-            losses.psnr,
+            *losses.known.values(),
         ]
         if volume is not None:
-            averaged += [volume, volume_max]
+            averaged.append(volume)
         networks.ranks.average_(averaged)
 
     finite = check_finite(

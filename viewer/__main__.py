@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from evaluation.trained import PRECISION, read_checkpoint
+from losses import LossWeights
 from machine.cli import Parser, exit_code, number
 from machine.runtime import choose_device, keep_freed_memory, set_arithmetic
 from util import InputError
@@ -93,7 +94,10 @@ def open_session(path: Path, device: torch.device, args: Namespace) -> Session:
     folder = summaries_of(path, args.logging_root)
     curves = None
     if folder and folder.is_dir():
-        curves = Curves(folder, checkpoint.option("l1_weight", 200.0))
+        weights = LossWeights(
+            checkpoint.option("l1_weight", 200.0), checkpoint.option("ssim_weight", 0.0)
+        )
+        curves = Curves(folder, weights)
     at = Address(args.host, args.port, args.allow_origin)
     return Session(scene, model, curves, args.logging_root, at)
 

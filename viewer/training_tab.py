@@ -1,6 +1,6 @@
 """The loss and PSNR of a run, read from its summaries while they grow, and shown in a browser."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from tensorboard.compat.proto.event_pb2 import SessionLog
 from viser import uplot
 
 from files.runs import grouped_tag
+from losses import LossWeights
 
 MAX_POINTS = 1000  # of a curve, for a browser to draw
 
@@ -18,9 +19,9 @@ MAX_POINTS = 1000  # of a curve, for a browser to draw
 class Curves:
     """The curves of the run whose summaries lie in `folder`. `read` adds what is new."""
 
-    def __init__(self, folder: Path, l1_weight: float):
+    def __init__(self, folder: Path, weights: LossWeights):
         self.folder = folder
-        self.l1_weight = l1_weight
+        self.weights = weights
         self._loaders: dict[Path, LegacyEventFileLoader] = {}
         self._values: dict[int, dict[str, float]] = {}
 
@@ -50,16 +51,25 @@ class Curves:
         and the last."""
         return _thinned(
             [
-                (
-                    step,
-                    self.l1_weight * values["train/l1"] + values["train/generator"],
-                    values["train/psnr"],
-                )
-                for step, values in sorted(self._values.copy().items())
-                if {"train/l1", "train/generator", "train/psnr"} <= values.keys()
+                (step, self.weights.total(losses), losses["psnr"])
+                for step, losses in self._training_losses()
+                if {"l1", "generator", "psnr"} <= losses.keys()
             ],
             3,
         )
+
+    def _training_losses(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Steps and their losses by the names in `training.step.Losses`."""
+        for step, values in sorted(self._values.copy().items()):
+            group = "train/"
+            yield (
+                step,
+                {
+                    tag.removeprefix(group): value
+                    for tag, value in values.items()
+                    if tag.startswith(group)
+                },
+            )
 
     def validation(self) -> Float[np.ndarray, "points 2"]:
         """Rows of step and PSNR in dB on the held-out views, where the run measures them

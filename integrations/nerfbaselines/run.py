@@ -109,8 +109,8 @@ class Run:
         if self._skipped.in_a_row:
             return {}
         losses = result.losses.on_host()
-        weight = self._training.options.learning.l1_weight
-        return {"loss": weight * losses["l1"] + losses["generator"], **losses}
+        weights = self._training.options.learning.loss_weights
+        return {"loss": weights.total(losses), **losses}
 
     def _read_skipped(self) -> None:
         """Logs the steps that were skipped. Raises `NotFinite` after too many in a row. Waits for

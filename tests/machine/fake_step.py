@@ -23,7 +23,7 @@ from torch.utils.flop_counter import flop_registry
 
 from dataio import Views
 from deep_voxels import SIZES, DeepVoxels
-from losses import PatchDiscriminator
+from losses import LossWeights, PatchDiscriminator
 from machine.runtime import channels_last_
 from projection import SceneGeometry
 from training.data import load_batch
@@ -165,11 +165,11 @@ def main(preloaded: str, optimizer: str, precision: str) -> None:
                     batch = turning.turn(batch, triplet[1:], step)
                 else:
                     batch = earlier = batch.in_place_of(earlier)
-                result = train_step(networks, batch, 200.0, precision, volume_limit=10.0)
+                result = train_step(networks, batch, LossWeights(volume_limit=10.0), precision)
                 rate.set_after(step)
                 networks.average.update(networks.model, step)
             elsewhere += operations.elsewhere
-        read_later = (*result.losses, result.finite, networks.found_inf)
+        read_later = (*result.losses.known.values(), result.finite, networks.found_inf)
         devices = {str(value.device) for value in read_later}
     print(
         json.dumps(

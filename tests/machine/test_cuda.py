@@ -18,7 +18,7 @@ from data_util import crop_border
 from dataio import Views
 from deep_voxels import Architecture, DeepVoxels
 from evaluation.render import view_renderer
-from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
+from losses import LossWeights, PatchDiscriminator, adversarial_loss, discriminator_loss
 from machine.runtime import channels_last_
 from projection import SceneGeometry
 from run_deepvoxels import main
@@ -211,10 +211,10 @@ def test_a_training_step_on_cuda_equals_the_cpus(flags, scene, tmp_path):
     norms = []
     for device in (CPU, torch.device("cuda")):
         networks, views = networks_on(device, scene, tmp_path, *flags)
-        steps.append(train_step(networks, load_batch(views, np.array([0, 1, 2])), 200.0))
+        steps.append(train_step(networks, load_batch(views, np.array([0, 1, 2])), LossWeights()))
         norms.append([float(parameter.grad.norm()) for parameter in networks.model_parameters])
     for one, other in [
-        *zip(steps[0].losses, steps[1].losses, strict=True),
+        *zip(*(step.losses.known.values() for step in steps), strict=True),
         (steps[0].rendering.images, steps[1].rendering.images),
         (steps[0].integration.volume, steps[1].integration.volume),
     ]:
@@ -233,10 +233,10 @@ def test_muons_directions_on_cuda_are_the_cpus_but_for_bfloat16():
 @needs_gpu
 def test_no_training_step_waits_for_cuda(scene, tmp_path):
     networks, views = networks_on(torch.device("cuda"), scene, tmp_path)
-    train_step(networks, load_batch(views, np.array([0, 1, 2])), 200.0)
+    train_step(networks, load_batch(views, np.array([0, 1, 2])), LossWeights())
     torch.cuda.set_sync_debug_mode("error")
     try:
-        train_step(networks, load_batch(views, np.array([0, 1, 2])), 200.0)
+        train_step(networks, load_batch(views, np.array([0, 1, 2])), LossWeights())
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

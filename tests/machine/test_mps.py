@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from dataio import Views, load_scene
 from deep_voxels import Architecture, DeepVoxels
 from evaluation.render import copies_on_host, view_renderer
-from losses import PatchDiscriminator
+from losses import LossWeights, PatchDiscriminator
 from machine import runtime
 from projection import SceneGeometry
 from training.data import load_batch
@@ -60,7 +60,9 @@ def test_a_step_and_a_frame_make_no_float64(optimizer, networks):
     views = Views(torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.eye(4).repeat(4, 1, 1))
     with Doubles() as doubles:
         for step in (1, 2):  # the first makes the optimizers' state
-            train_step(trained, load_batch(views, np.array([0, 1, 2])), 200.0, volume_limit=10.0)
+            train_step(
+                trained, load_batch(views, np.array([0, 1, 2])), LossWeights(volume_limit=10.0)
+            )
             trained.average.update(trained.model, step)
         with torch.inference_mode():
             render = view_renderer(trained.model.eval(), None, torch.device("cpu"))

@@ -9,6 +9,7 @@ import torch
 from checkpoints import save_checkpoint
 from custom_layers import IntegrationNet
 from dataio import draw_triplets
+from losses import LossWeights
 from tests.helpers import (
     CPU,
     arguments,
@@ -61,7 +62,9 @@ def train(
         for triplet in draw_triplets(views.cam2world, 2, 0, epoch)
     ]:
         step = train_step(
-            networks, load_batch(views.on(CPU), triplet), 200.0, volume_limit=volume_limit
+            networks,
+            load_batch(views.on(CPU), triplet),
+            LossWeights(volume_limit=volume_limit),
         )
         largest.append(float(step.losses.volume_max))
     return networks, largest

@@ -1,6 +1,7 @@
 """Training: what a step does, what a run leaves behind, and that numbers that are not finite do no
 harm."""
 
+import copy
 import json
 import shutil
 import sys
@@ -9,11 +10,18 @@ from contextlib import closing
 import numpy as np
 import pytest
 import torch
+from skimage.metrics import structural_similarity
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dataio import draw_triplets, load_scene
-from losses import PatchDiscriminator, adversarial_loss, discriminator_loss
+from losses import (
+    LossWeights,
+    PatchDiscriminator,
+    adversarial_loss,
+    discriminator_loss,
+    ssim_loss,
+)
 from tests.helpers import (
     CPU,
     arguments,
@@ -168,7 +176,7 @@ def test_both_gradients_come_from_one_forward_pass(step):
         if isinstance(dropout, torch.nn.Dropout2d):
             dropout.p = 0.0
     before = {name: value.clone() for name, value in networks.discriminator.state_dict().items()}
-    losses, rendering, _, finite = train_step(networks, batch, l1_weight=200.0)
+    losses, rendering, _, finite = train_step(networks, batch, weights=LossWeights())
     assert finite.all()
     fresh = PatchDiscriminator()
     for dropout in fresh.modules():
@@ -186,6 +194,56 @@ def test_both_gradients_come_from_one_forward_pass(step):
     discrimination.backward()
     for ours, theirs in zip(networks.discriminator.parameters(), fresh.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-6, rtol=1e-4)
+
+
+def test_the_loss_of_structure_is_that_of_scikit_image():
+    images, truth = torch.rand(2, 2, 3, 20, 24) - 0.5
+    expected = [
+        1
+        - structural_similarity(
+            *(part.numpy() + 0.5 for part in pair),
+            win_size=7,
+            use_sample_covariance=False,
+            channel_axis=0,
+            data_range=1.0,
+            full=True,
+        )[1][:, 3:-3, 3:-3]
+        for pair in zip(images, truth, strict=True)
+    ]
+    assert float(ssim_loss(images, truth)) == pytest.approx(np.mean(expected), abs=1e-5)
+    known = torch.ones(2, 1, 20, 24)
+    known[0, :, :, :10] = 0  # of the first image the windows on the other columns are left
+    known[1] = 0
+    assert float(ssim_loss(images, truth, known)) == pytest.approx(
+        expected[0][:, :, 10:].mean() / 2, abs=1e-5
+    )
+    assert ssim_loss(truth, truth).abs() < 1e-6
+
+
+def test_the_loss_of_structure_counts_as_its_weight_says(step):
+    networks, batch = step
+    both = (networks.model, networks.discriminator)
+    states = [copy.deepcopy(network.state_dict()) for network in both]
+
+    def gradient(weights):
+        for network, state in zip(both, states, strict=True):
+            network.load_state_dict(state)
+        torch.manual_seed(0)  # of dropout
+        losses = train_step(networks, batch, weights).losses
+        gradients = [parameter.grad.flatten() for parameter in networks.model_parameters]
+        return losses, torch.cat(gradients)
+
+    plain, of_rest = gradient(LossWeights())
+    once, with_ssim = gradient(LossWeights(ssim=10.0))
+    _, with_twice = gradient(LossWeights(ssim=20.0))
+    assert plain.ssim is None
+    assert 0 < once.ssim < 2
+    assert LossWeights(ssim=10.0).total(once.on_host()) == pytest.approx(
+        float(200 * once.l1 + once.generator + 10 * once.ssim)
+    )
+    of_ssim = with_ssim - of_rest
+    assert of_ssim.norm() > 0.01 * of_rest.norm()
+    torch.testing.assert_close(with_twice - of_rest, 2 * of_ssim, atol=1e-3, rtol=0.02)
 
 
 class NoWaiting(TorchFunctionMode):
@@ -256,7 +314,7 @@ def test_no_training_step_waits_for_the_device(scene, tmp_path, model, precision
     with NoWaiting(), NoWaitingInside():
         for _ in range(2):  # the first one sets up what later ones reuse
             batch = load_batch(views, np.array([0, 1, 2]))
-            step = train_step(training.networks, batch, 200.0, precision)
+            step = train_step(training.networks, batch, LossWeights(), precision)
     assert step.finite.all()
 
 
@@ -276,14 +334,14 @@ def test_a_step_that_is_not_finite_changes_nothing(step, precision, poison):
         }
 
     networks, good = step
-    assert train_step(networks, good, 200.0, precision).finite.all()
+    assert train_step(networks, good, LossWeights(), precision).finite.all()
     before = state()
     bad = getattr(good, poison).clone()
     bad[0, 0, 20, 20] = float("nan")
-    finite = train_step(networks, good._replace(**{poison: bad}), 200.0, precision).finite
+    finite = train_step(networks, good._replace(**{poison: bad}), LossWeights(), precision).finite
     assert not finite[CHECKED.index("l1 loss")]
     assert_same(before, state())
-    assert train_step(networks, good, 200.0, precision).finite.all()
+    assert train_step(networks, good, LossWeights(), precision).finite.all()
 
 
 def test_steps_that_are_never_finite_are_named_and_end_training(scene, tmp_path, capfd):
@@ -325,7 +383,7 @@ def test_training_learns_the_scene(scene, tmp_path):
         for triplet in draw_triplets(views.cam2world, 2, 0, epoch):
             l1.append(
                 train_step(
-                    networks, load_batch(views.on(CPU), triplet), l1_weight=200.0
+                    networks, load_batch(views.on(CPU), triplet), weights=LossWeights()
                 ).losses.l1.item()
             )
     assert sum(l1[-8:]) < 0.67 * sum(l1[:8])

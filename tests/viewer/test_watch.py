@@ -12,6 +12,7 @@ import torch
 
 from checkpoints import save_checkpoint
 from deep_voxels import Architecture, DeepVoxels
+from losses import LossWeights
 from tests.helpers import GEOMETRY, final_checkpoint
 from training.tensorboard_log import TensorboardLog
 from util import InputError
@@ -109,7 +110,7 @@ def test_no_run_and_no_file_are_errors(logs, checkpoint):
 def test_curves_are_those_of_the_summaries_while_they_grow(tmp_path):
     """Also of a run that was begun before tags had groups, and resumed since."""
     log = TensorboardLog(tmp_path, 1)
-    curves = Curves(tmp_path, l1_weight=200.0)
+    curves = Curves(tmp_path, LossWeights())
     assert not curves.read()
     for step in (10, 20, 30):
         log.scalars(
@@ -132,7 +133,7 @@ def test_curves_are_those_of_the_summaries_while_they_grow(tmp_path):
 
 def test_curves_show_the_held_out_views_where_they_are_measured(tmp_path):
     log = TensorboardLog(tmp_path, 1)
-    curves = Curves(tmp_path, l1_weight=200.0)
+    curves = Curves(tmp_path, LossWeights())
     log.scalars({"train/l1": 0.1, "train/generator": 0.5, "train/psnr": 10.0}, 10)
     curves.read()
     assert curves.validation().shape == (0, 2)
@@ -146,7 +147,7 @@ def test_curves_show_the_held_out_views_where_they_are_measured(tmp_path):
 
 
 def test_curves_have_a_bounded_number_of_points_and_the_last(tmp_path):
-    curves = Curves(tmp_path, l1_weight=1.0)
+    curves = Curves(tmp_path, LossWeights(l1=1.0))
     curves._values = {
         step: {"train/l1": 0.0, "train/generator": 0.0, "train/psnr": 1.0}
         for step in range(10, 25_000, 10)
@@ -159,7 +160,7 @@ def test_curves_have_a_bounded_number_of_points_and_the_last(tmp_path):
 def test_summaries_belong_to_runs_under_the_logging_root(trained, tmp_path):
     _, logs, _ = trained
     path, _ = final_checkpoint(logs, 2)
-    curves = Curves(summaries_of(path, logs), l1_weight=200.0)
+    curves = Curves(summaries_of(path, logs), LossWeights())
     assert curves.read()
     assert curves.points()[-1, 0] == 2
     assert summaries_of(path, tmp_path) is None
