@@ -34,6 +34,7 @@ MAX_DEPTH = 20
 MAX_TUPLES = 20_000
 # The original's checkpoints hold most tensors under two names.
 MAX_BYTES_PER_BYTE = 4
+WORTH_A_THREAD = 1 << 16  # bytes: the digest of less is there before a thread has been told
 SCALARS = (bool, int, float, str, type(None))
 DTYPES = {
     torch.bool,
@@ -90,8 +91,7 @@ def _pickles(file: io.BufferedIOBase, size: int):
             raise ValueError("it holds compressed records")
         for record in records:
             if record.filename.endswith("data.pkl"):
-                with archive.open(record) as pickled:
-                    yield pickled
+                yield io.BytesIO(archive.read(record))  # an archive is slow to read byte by byte
 
 
 def _refuse_other_directories(file: io.BufferedIOBase, size: int) -> None:
@@ -180,7 +180,13 @@ def checksum(content, method: str = "threads") -> str:
             digest.update(part)
         return digest.hexdigest()
     with ThreadPoolExecutor(usable_cores()) as pool:
-        for part in list(_parts(content, lambda tensor: pool.submit(_tensor_digest, tensor))):
+
+        def tensor_digest(tensor: Tensor) -> bytes | Future:
+            if tensor.nbytes < WORTH_A_THREAD:
+                return _tensor_digest(tensor)
+            return pool.submit(_tensor_digest, tensor)
+
+        for part in list(_parts(content, tensor_digest)):
             digest.update(part.result() if isinstance(part, Future) else part)
     return f"threads:{digest.hexdigest()}"
 
