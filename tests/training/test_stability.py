@@ -109,9 +109,10 @@ def test_the_penalty_brings_a_volume_back_that_runs_away():
 
 
 def test_training_holds_a_volume_that_would_run_away(scene, tmp_path):
-    """By orders of magnitude: how far it gets hangs on the last bits of the arithmetic."""
-    free_networks, free = train(scene, tmp_path, volume_limit=0.0, steps=16, lift=0.05)
-    held_networks, held = train(scene, tmp_path, volume_limit=10.0, steps=16, lift=0.05)
+    """By orders of magnitude, since how far it gets hangs on the last bits of the arithmetic: in
+    twelve trials it stopped below 3e7 and was free to grow beyond 1e10."""
+    free_networks, free = train(scene, tmp_path, volume_limit=0.0, steps=24, lift=0.05)
+    held_networks, held = train(scene, tmp_path, volume_limit=10.0, steps=24, lift=0.05)
     assert max(free) > 1e6
     assert max(held) < max(free) / 100
     held_gain = loop_gain(held_networks.model.integration_net)
