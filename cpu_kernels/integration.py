@@ -28,10 +28,10 @@ class FastIntegrationNet(IntegrationNet):
     @staticmethod
     def supports(net: IntegrationNet) -> bool:
         """Whether each of its stacks of layers begins with a 3x3x3 convolution. Any layers may
-        follow in those of the proposal."""
-        gates = [net.update_new_net, net.update_old_net, net.reset_new_net, net.reset_old_net]
-        if all(map(begins_with_convolution, net.children())) and all(
-            len(layers) == 2 for layers in gates
+        follow."""
+        if all(
+            plain_type(layers) is nn.Sequential and keeps_size(list(layers))
+            for layers in net.children()
         ):
             return True
         warn_left_out(
@@ -50,26 +50,22 @@ class FastIntegrationNet(IntegrationNet):
             return super().forward(observation, state)
         x = torch.cat([observation, self.coordinates], dim=1)
         h = torch.cat([state, self.coordinates], dim=1)
-        of_x = convolve(x, self.update_new_net, self.reset_new_net, self.new_integration)
-        of_h = convolve(h, self.update_old_net, self.reset_old_net)
-        gates = torch.sigmoid(of_x[:, :2].float() + of_h)
-        update, reset = gates.split(1, dim=1)
-        new = after_convolution(self.new_integration, of_x[:, 2:])
-        old = after_convolution(self.old_integration, convolve(reset * h, self.old_integration))
-        proposal = torch.relu(new.float() + old)
+        update_of_x, reset_of_x, proposal_of_x = apply_together(
+            [self.update_new_net, self.reset_new_net, self.new_integration], x
+        )
+        update_of_h, reset_of_h = apply_together([self.update_old_net, self.reset_old_net], h)
+        update = torch.sigmoid(update_of_x.float() + update_of_h)
+        reset = torch.sigmoid(reset_of_x.float() + reset_of_h)
+        (proposal_of_h,) = apply_together([self.old_integration], reset * h)
+        proposal = torch.relu(proposal_of_x.float() + proposal_of_h)
         return (1 - update) * state + update * proposal, update, reset
 
 
-def begins_with_convolution(layers: nn.Module) -> bool:
-    """Whether layers in a row begin with a 3x3x3 convolution that keeps the size."""
-    return plain_type(layers) is nn.Sequential and keeps_size(list(layers))
-
-
-def convolve(
-    volume: Float[Tensor, "1 c d d d"], *stacks: nn.Sequential
-) -> Float[Tensor, "1 c_out d d d"]:
-    """What the padding and the convolution of each stack of layers make of a volume, one after the
-    other in the channels."""
+def apply_together(
+    stacks: list[nn.Sequential], volume: Float[Tensor, "1 c d d d"]
+) -> list[Float[Tensor, "1 c_out d d d"]]:
+    """What each stack of layers makes of the same volume. The convolutions that they begin with are
+    one."""
     convolutions = [layers[1] for layers in stacks]
     weight = torch.cat([conv.weight for conv in convolutions])
     bias = None
@@ -81,13 +77,12 @@ def convolve(
             ]
         )
     volume = volume.contiguous(memory_format=torch.channels_last_3d)
-    return conv3d(pad_in_own_dtype(volume, 6 * (1,), "replicate"), weight, bias)
-
-
-def after_convolution(
-    layers: nn.Sequential, x: Float[Tensor, "1 c d d d"]
-) -> Float[Tensor, "1 c d d d"]:
-    """What the layers after the convolution make of its result."""
-    for layer in list(layers)[2:]:
-        x = layer(x)
-    return x
+    together = conv3d(pad_in_own_dtype(volume, 6 * (1,), "replicate"), weight, bias)
+    results = []
+    for layers, x in zip(
+        stacks, together.split([conv.out_channels for conv in convolutions], dim=1), strict=True
+    ):
+        for layer in list(layers)[2:]:
+            x = layer(x)
+        results.append(x)
+    return results

@@ -398,20 +398,31 @@ def test_a_layer_that_is_replaced_later_takes_effect():
 
 
 @pytest.mark.parametrize("name", ["new_integration", "reset_old_net"])
-def test_layers_of_the_gru_that_are_replaced_later_take_effect(name):
+@pytest.mark.parametrize("kernel_size", [3, 5])
+def test_layers_of_the_gru_that_are_replaced_later_take_effect(kernel_size, name):
+    """Layers after a convolution of the same kind are computed; another convolution is left to
+    PyTorch."""
+
     def changed(net):
         torch.manual_seed(2)
         layers = nn.Sequential(
-            nn.ReplicationPad3d(2), nn.Conv3d(7, 1 if "net" in name else 4, 5), nn.Tanh()
+            nn.ReplicationPad3d(kernel_size // 2),
+            nn.Conv3d(7, 1 if "net" in name else 4, kernel_size),
+            nn.Tanh(),
         )
         setattr(net.integration_net, name, layers)
         return net
 
     plain = outputs(changed(model()))
+    assert differ(plain, outputs(model()))
     fast = model()
     accelerate_(fast)
-    with pytest.warns(UserWarning, match="FastIntegrationNet is left out: the layers of"):
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         assert not differ(outputs(changed(fast)), plain)
+    left_out = [str(warning.message) for warning in warned]
+    assert len(left_out) == (kernel_size == 5), left_out
+    assert all("FastIntegrationNet is left out: the layers of" in message for message in left_out)
 
 
 def test_comments_formatting_docstrings_and_annotations_do_not_count():
