@@ -19,14 +19,10 @@ from cpu_kernels import (
     accelerate_,
     frames,
     prepare_for_frames_,
-    thresholds,
-    written_for,
 )
 from cpu_kernels.written_for import FINGERPRINTS, function_of, source_fingerprint
-from deep_voxels import Architecture, DeepVoxels
-from machine.runtime import channels_last_
-from projection import SceneGeometry
 from tests.conftest import hemisphere_poses
+from tests.cpu_kernels import differ, model, outputs
 from tests.helpers import (
     ROOT,
     arguments,
@@ -140,13 +136,6 @@ QUIET = {
 }
 
 
-@pytest.fixture(autouse=True)
-def every_warning_is_the_first(monkeypatch):
-    written_for.warn_left_out.cache_clear()
-    yield
-    written_for.warn_left_out.cache_clear()
-
-
 def names_stood_for() -> dict[str, list[str]]:
     """The plain functions, each with the kernels that stand for it."""
     kernels = {}
@@ -166,30 +155,6 @@ def test_the_fingerprints_are_those_of_the_plain_functions():
         assert new == FINGERPRINTS[name], HELP.format(
             name=name, kernels=", ".join(kernels), new=new
         )
-
-
-def model() -> DeepVoxels:
-    torch.manual_seed(0)
-    net = deep_voxels.DeepVoxels(
-        Architecture(64, 16, 8, 4, 4),
-        SceneGeometry(8, 0.125, (0.0, 0.0, 0.0), 1.0, 16, 17.0, 8.0, 8.0),
-    )
-    return channels_last_(net)
-
-
-def outputs(net: DeepVoxels) -> list[torch.Tensor]:
-    """What a forward pass in training gives."""
-    torch.manual_seed(1)
-    poses = torch.tensor(hemisphere_poses(3)).float()
-    rendering, integration = net(torch.rand(1, 3, 64, 64) - 0.5, poses[:1], poses[1:])
-    return [part.detach() for part in (rendering.depth, rendering.images, integration.volume)]
-
-
-def differ(ones: list[torch.Tensor], others: list[torch.Tensor]) -> bool:
-    return any(
-        (one - other).norm() > 1e-3 * other.norm() + 1e-6
-        for one, other in zip(ones, others, strict=True)
-    )
 
 
 def edited(path: str, old: str, new: str, monkeypatch) -> None:
@@ -309,120 +274,6 @@ def test_a_block_that_does_more_than_its_layers_is_not_folded(monkeypatch):
     with torch.inference_mode():
         one, other = (net.render(net.inpaint(net.deepvoxels), poses) for net in (plain, fast))
     torch.testing.assert_close(other.images, one.images, atol=1e-4, rtol=0)
-
-
-class MyOcclusionNet(custom_layers.OcclusionNet):
-    def forward(self, volumes):
-        collapsed, depth = super().forward(volumes)
-        return 2 * collapsed, depth
-
-
-class MyIntegrationNet(custom_layers.IntegrationNet):
-    def forward(self, observation, state):
-        volume, update, reset = super().forward(observation, state)
-        return 2 * volume, update, reset
-
-
-class MyModel(DeepVoxels):
-    def canonical_view_volumes(self, inpainted, cam2world):
-        return 2 * super().canonical_view_volumes(inpainted, cam2world)
-
-
-class MyNorm(nn.BatchNorm2d):
-    def forward(self, x):
-        return 2 * super().forward(x)
-
-
-def test_a_subclass_is_left_as_it_is_with_a_warning(monkeypatch):
-    monkeypatch.setattr(thresholds, "LEAN_MIN_ELEMENTS", 1)
-    monkeypatch.setattr(deep_voxels, "OcclusionNet", MyOcclusionNet)
-    monkeypatch.setattr(deep_voxels, "IntegrationNet", MyIntegrationNet)
-    monkeypatch.setattr(deep_voxels, "DeepVoxels", MyModel)
-
-    def build():
-        net = model()
-        for part in net.modules():
-            if type(part) is nn.BatchNorm2d:
-                part.__class__ = MyNorm
-        return net
-
-    plain = outputs(build())
-    fast = build()
-    with pytest.warns(UserWarning) as warned:
-        exchanged = accelerate_(fast)
-    messages = [str(warning.message) for warning in warned]
-    for kernel, subclass, base in [
-        ("FastDeepVoxels", "MyModel", "DeepVoxels"),
-        ("FastIntegrationNet", "MyIntegrationNet", "IntegrationNet"),
-        ("FastOcclusionNet", "MyOcclusionNet", "OcclusionNet"),
-    ]:
-        wanted = f"{kernel} is left out: {subclass} is a subclass of {base}."
-        assert sum(message.startswith(wanted) for message in messages) == 1
-        assert kernel not in exchanged
-    assert not differ(outputs(fast), plain)
-
-
-def test_a_forward_of_one_module_takes_effect(monkeypatch):
-    """Also of a layer that a kernel would compute together with its neighbours."""
-    monkeypatch.setattr(thresholds, "LEAN_MIN_ELEMENTS", 1)
-
-    def changed(net):
-        for part in net.modules():
-            if isinstance(part, (nn.ReLU, nn.ReplicationPad3d)):
-                part.forward = lambda x, forward=part.forward: 0.5 * forward(x)
-        return net
-
-    plain = outputs(changed(model()))
-    assert differ(plain, outputs(model()))
-    before = changed(model())
-    accelerate_(before)
-    after = model()
-    accelerate_(after)
-    assert not differ(outputs(before), plain)
-    assert not differ(outputs(changed(after)), plain)
-
-
-def test_a_layer_that_is_replaced_later_takes_effect():
-    def changed(net):
-        torch.manual_seed(2)
-        net.occlusion_net.occlusion_prep = nn.Sequential(
-            custom_layers.Conv3dSame(5, 4, 5), nn.ReLU()
-        )
-        return net
-
-    plain = outputs(changed(model()))
-    fast = model()
-    accelerate_(fast)
-    with pytest.warns(UserWarning, match="FastOcclusionNet is left out: the layers of"):
-        assert not differ(outputs(changed(fast)), plain)
-
-
-@pytest.mark.parametrize("name", ["new_integration", "reset_old_net"])
-@pytest.mark.parametrize("kernel_size", [3, 5])
-def test_layers_of_the_gru_that_are_replaced_later_take_effect(kernel_size, name):
-    """Layers after a convolution of the same kind are computed; another convolution is left to
-    PyTorch."""
-
-    def changed(net):
-        torch.manual_seed(2)
-        layers = nn.Sequential(
-            nn.ReplicationPad3d(kernel_size // 2),
-            nn.Conv3d(7, 1 if "net" in name else 4, kernel_size),
-            nn.Tanh(),
-        )
-        setattr(net.integration_net, name, layers)
-        return net
-
-    plain = outputs(changed(model()))
-    assert differ(plain, outputs(model()))
-    fast = model()
-    accelerate_(fast)
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
-        assert not differ(outputs(changed(fast)), plain)
-    left_out = [str(warning.message) for warning in warned]
-    assert len(left_out) == (kernel_size == 5), left_out
-    assert all("FastIntegrationNet is left out: the layers of" in message for message in left_out)
 
 
 def test_comments_formatting_docstrings_and_annotations_do_not_count():

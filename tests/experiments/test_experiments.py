@@ -10,86 +10,11 @@ import numpy as np
 import pytest
 
 from baselines import MODELS
-from evaluation.output import write_png16
-from experiments import execute, occlusion, sensitivity, table1
-from experiments.status import read_commands
-from machine.cli import run as run_command
-from scenes import noise
-from tests.conftest import SMALL, write_scene
-from tests.experiments import write_record
-from tests.helpers import assert_one_line
+from experiments import occlusion, sensitivity, table1
+from tests.conftest import write_scene
+from tests.experiments import arguments, refused, write_record
 from training.run_folder import RunLock
 from util import write_json
-
-
-@pytest.fixture
-def fake_commands(monkeypatch):
-    """Runs take no time: a test writes gray frames and metrics, a training a checkpoint. Returns
-    the list of command lines, and the function whose `fail` holds texts: commands that contain one
-    of them fail."""
-    commands = []
-
-    def call(root, line, *_):
-        words = dict(zip(line, line[1:], strict=False))
-        if line[:2] == ["-m", "scenes.noise"]:
-            noise.main(line[2:])
-            return True
-        commands.append(" ".join(line[1:]))
-        failed = any(word in commands[-1] for word in call.fail)
-        (root / "log.txt").write_text("error: out of luck\n")
-        write_json(
-            root / "commands.json",
-            {
-                "commands": [
-                    *read_commands(root),
-                    {
-                        "command": commands[-1],
-                        "where": "here",
-                        "log_begin": 0,
-                        "seconds": 1.0,
-                        "exit_code": int(failed),
-                    },
-                ]
-            },
-        )
-        if failed:
-            return False
-        if words["--train_test"] == "train":
-            logs = root / "logs" / "01_01" / "run"
-            logs.mkdir(parents=True, exist_ok=True)
-            (logs / "model-epoch_0_iter_3.pth").touch()
-            return True
-        folder = root / "test_traj" / "01_01" / "run"
-        folder.mkdir(parents=True)
-        for view in range(3):
-            write_png16(folder / f"img_{view:05d}.png", np.full((54, 54, 3), 0.5))
-        np.savez(folder / "depth_metric.npz", depth=np.full((3, 16, 16), 1.5, np.float32))
-        (folder / "metrics.json").write_text(
-            json.dumps(
-                {
-                    "psnr": 20.0 + int(words["--seed"]),
-                    "ssim": 0.5,
-                    "parameters": 7,
-                    "model": words["--model"],
-                    "depth": {
-                        "mean_absolute_error": 0.1,
-                        "within_one_voxel": 0.75,
-                        "voxel_size": 0.05,
-                    },
-                    "protocol": {"sidelength": 64, "background": "white"},
-                }
-            )
-        )
-        return True
-
-    call.fail = []
-    monkeypatch.setattr(execute, "_call", call)
-    monkeypatch.setattr("experiments.study.check_first", lambda *_: None)
-    return commands, call
-
-
-def arguments(scene, out, *more):
-    return [str(word) for word in ["--scenes", scene, "--steps", 3, "--out", out, *SMALL, *more]]
 
 
 def test_scenes_models_and_seeds_may_be_added(scene, tmp_path, fake_commands):
@@ -237,93 +162,6 @@ def test_the_originals_layout(scene, tmp_path, fake_commands, capfd):
     refused(
         capfd, [table1, *arguments(root / "train" / "disc", tmp_path / "out")], "no test folder"
     )
-
-
-def refused(capfd, command, *words):
-    with pytest.raises(SystemExit) as end:
-        run_command(command[0].__name__, command[0].main, list(map(str, command[1:])))
-    assert end.value.code == 2
-    error = capfd.readouterr().err
-    assert error.startswith(f"{command[0].__name__}: error: ")
-    assert_one_line(error, *words)
-
-
-@pytest.mark.parametrize(
-    ("break_scene", "words"),
-    [
-        (
-            lambda root: (root / "test" / "rgb").rename(root / "elsewhere"),
-            ["no images to measure with (test/rgb)"],
-        ),
-        (
-            lambda root: [path.unlink() for path in (root / "test" / "rgb").iterdir()],
-            ["no images to measure with"],
-        ),
-        (
-            lambda root: (root / "train").rename(root / "elsewhere"),
-            ["no images to train on (train/rgb)"],
-        ),
-        (lambda root: root.rename(root.with_name("elsewhere")), ["no such folder"]),
-    ],
-)
-def test_scenes_that_cannot_be_measured_are_refused(scene, tmp_path, capfd, break_scene, words):
-    break_scene(scene)
-    refused(capfd, [table1, *arguments(scene, tmp_path / "out")], str(scene), *words)
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("more", "words"),
-    [
-        (["--models", "nerf"], ["nerf", "deepvoxels"]),
-        (["--seed", "3"], ["--seed", "the experiment sets it"]),
-        (["--max_steps=3"], ["--max_steps", "the experiment sets it"]),
-        (["--seeds", "1", "1"], ["--seeds"]),
-        (["--seeds", "-1"], ["-1"]),
-        (["--steps", "0"], ["steps"]),
-        (["--gird_dim", "16"], ["--gird_dim"]),
-        (["--nf0", "none"], ["nf0", "none"]),
-    ],
-)
-def test_wrong_arguments_are_refused_before_anything_runs(scene, tmp_path, capfd, more, words):
-    refused(capfd, [table1, *arguments(scene, tmp_path / "out", *more)], *words)
-    assert not (tmp_path / "out" / "runs").exists()
-
-
-def test_arguments_that_only_one_experiment_sets(scene, tmp_path, capfd):
-    refused(
-        capfd,
-        [occlusion, *arguments(scene, tmp_path / "out", "--no_occlusion_net")],
-        "--no_occlusion_net",
-    )
-    refused(
-        capfd,
-        [sensitivity, *arguments(scene, tmp_path / "out", "--sampling_pattern", "skip_1")],
-        "--sampling_pattern",
-    )
-    refused(capfd, [sensitivity, *arguments(scene, tmp_path / "out", "--degrees", "-1")], "-1")
-
-
-def test_the_folder_of_another_experiment_is_refused(scene, tmp_path, fake_commands, capfd):
-    out = tmp_path / "out"
-    table1.main(arguments(scene, out, "--models", "pix2pix"))
-    capfd.readouterr()
-    refused(capfd, [occlusion, *arguments(scene, out)], str(out), "table1", "another folder")
-    refused(capfd, [table1, *arguments(scene, out, "--nf0", 8)], str(out), "flags")
-    refused(capfd, [table1, *arguments(scene, out, "--steps", 4)], str(out), "steps 3, not 4")
-    scene.rename(tmp_path / "moved")
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "moved").rename(tmp_path / "elsewhere" / "scene")
-    refused(
-        capfd, [table1, *arguments(tmp_path / "elsewhere" / "scene", out)], str(out), str(scene)
-    )
-    refused(
-        capfd,
-        [table1, *arguments(tmp_path / "elsewhere" / "scene", tmp_path / "elsewhere")],
-        "no experiment",
-    )
-    (out / "experiment.json").write_text("{}")
-    refused(capfd, [table1, *arguments(tmp_path / "elsewhere" / "scene", out)], "experiment.json")
 
 
 def test_a_run_is_tested_with_the_checkpoint_of_its_last_step(scene, tmp_path, fake_commands):

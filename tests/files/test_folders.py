@@ -13,7 +13,7 @@ import pytest
 import colmap_wrapper
 from files.folders import new_folder
 from scenes import path, render
-from tests import foreign_files
+from tests import foreign_pictures
 from tests.conftest import write_scene
 from tests.helpers import ENVIRONMENT, TINY_RENDER, run, start_python, wait_for
 from util import InputError
@@ -55,7 +55,7 @@ def test_an_import_holds_its_target_and_the_next_one_removes_what_a_killed_one_l
     rng = np.random.default_rng(0)
     for index in range(3):
         (photos / f"{index}.jpg").write_bytes(
-            foreign_files.encoded(rng.integers(0, 255, (400, 400, 3), np.uint8))
+            foreign_pictures.encoded(rng.integers(0, 255, (400, 400, 3), np.uint8))
         )
     words = ["--img_dir", str(photos), "--trgt_dir", str(tmp_path / "mine")]
     temporary = {**ENVIRONMENT, "TMPDIR": str(tmp_path / "temporary")}

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from checkpoints import save_checkpoint
 from deep_voxels import Architecture, DeepVoxels
-from tests import foreign_files, foreign_meshes
+from tests import foreign_files, foreign_meshes, foreign_pictures
 from tests.conftest import write_scene
 from tests.helpers import (
     GEOMETRY,
@@ -132,13 +132,13 @@ def check_image(worker, name, content, command):
         if command == "scenes.check":
             write_scene(source / "scene", views=3, sidelength=8)
             (source / "scene" / "rgb" / "000000.png").unlink()
-            foreign_files.write_image_file(
+            foreign_pictures.write_image_file(
                 source / "scene" / "rgb" / f"000000.{name.rpartition('.')[2]}", content
             )
         else:
             text = foreign_files.transforms_text([(("frames", 0, "file_path"), name)], None)
             foreign_files.write_transforms(text, foreign_files.points_ply("binary"))(source)
-            foreign_files.write_image_file(source / name, content)
+            foreign_pictures.write_image_file(source / name, content)
 
     if command == "scenes.check":
         with source_folder(write) as source:
@@ -178,12 +178,12 @@ def test_five_hundred_meshes(worker, write):
 
 
 @LONG
-@given(foreign_files.depth_contents)
+@given(foreign_pictures.depth_contents)
 def test_five_hundred_depth_maps(worker, weights, content):
     check_depth(worker, weights, content)
 
 
 @LONG
-@given(foreign_files.image_names, foreign_files.picture_contents, checks)
+@given(foreign_pictures.image_names, foreign_pictures.picture_contents, checks)
 def test_five_hundred_images(worker, name, content, command):
     check_image(worker, name, content, command)

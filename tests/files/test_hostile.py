@@ -8,12 +8,12 @@ import pytest
 
 from data_util import load_image
 from scenes import nerf_synthetic, render
-from tests import foreign_files, foreign_meshes
+from tests import foreign_files, foreign_meshes, foreign_pictures
 from tests.conftest import write_scene
 from tests.helpers import TINY_RENDER, assert_one_line, render_arguments
 from util import InputError
 
-NOISE_PNG = foreign_files.encoded(
+NOISE_PNG = foreign_pictures.encoded(
     np.random.default_rng(0).integers(0, 255, (8, 8, 3), np.uint8), "PNG"
 )
 COUNTS = {"cameras.bin": 2, "images.bin": 3, "points3D.bin": 2}
@@ -277,10 +277,10 @@ def test_a_damaged_record_of_a_render_costs_no_frames(source):
 @pytest.mark.parametrize(
     "content",
     [
-        foreign_files.depth_file((64, 64), "f4", "depth", "npy", 1),
-        foreign_files.depth_file((0, 64), "f4", "depth", True, 1),
-        foreign_files.depth_file((64, 64), "c8", "depth", True, 1),
-        foreign_files.depth_file((64,), "f4", "depth", True, 1),
+        foreign_pictures.depth_file((64, 64), "f4", "depth", "npy", 1),
+        foreign_pictures.depth_file((0, 64), "f4", "depth", True, 1),
+        foreign_pictures.depth_file((64, 64), "c8", "depth", True, 1),
+        foreign_pictures.depth_file((64,), "f4", "depth", True, 1),
     ],
 )
 def test_depth_maps_that_are_none(trained, tmp_path, logs, assert_refused, content):
@@ -302,13 +302,13 @@ def test_depth_maps_that_are_none(trained, tmp_path, logs, assert_refused, conte
         b"pipe",
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n",
         foreign_files.picture("GIF"),
-        foreign_files.png_that_claims(30_000, 30_000, 8, 2),
-        foreign_files.png_that_claims(30_000, 30_000, 16, 6),
+        foreign_pictures.png_that_claims(30_000, 30_000, 8, 2),
+        foreign_pictures.png_that_claims(30_000, 30_000, 16, 6),
     ],
 )
 def test_an_image_that_training_refuses_is_an_error_of_the_check(worker, tmp_path, content):
     root = write_scene(tmp_path / "scene", views=3, sidelength=8)
-    foreign_files.write_image_file(root / "rgb" / "000001.png", content)
+    foreign_pictures.write_image_file(root / "rgb" / "000001.png", content)
     ending = worker.run("scenes.check", [root])
     assert ending.code == 1
     assert not ending.error

@@ -6,15 +6,10 @@ line's frame of that pose, and what it draws must lie where our camera says.
 
 import json
 import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from types import SimpleNamespace
 
 import imageio.v2 as imageio
 import numpy as np
@@ -24,112 +19,18 @@ import viser
 from playwright.sync_api import sync_playwright
 
 from benchmarks.viewer import FLAGS
-from benchmarks.viewer import main as benchmark_viewer
 from checkpoints import load_checkpoint
 from evaluation.output import read_frame
 from evaluation.picture_grid import to_uint8
 from evaluation.render import Frame
-from evaluation.trained import read_checkpoint
 from files.runs import latest_checkpoint
-from scenes.render import main as render_scene
 from tests.browser import Window, assert_box_agrees, psnr, red, window_on_run
-from tests.helpers import ENVIRONMENT, ROOT, assert_same, finish, render_arguments, run, start
-from util import InputError
+from tests.helpers import assert_same, render_arguments, run, start
 from viewer import picture_choices
 from viewer.camera import edge_color
-from viewer.scene import load_scene_in_view
 from viewer.session import Address, Session
 
 pytestmark = pytest.mark.browser
-SIZE = [
-    "--img_sidelength",
-    64,
-    "--proj_sidelength",
-    32,
-    "--grid_dim",
-    16,
-    "--num_grid_feats",
-    8,
-    "--nf0",
-    8,
-]
-
-
-@pytest.fixture(scope="module")
-def trained_scene(tmp_path_factory):
-    """A cube, two checkpoints of a run on it, and what the command line renders of its training
-    poses."""
-    folder = tmp_path_factory.mktemp("browser")
-    scene = folder / "cube"
-    logs = folder / "logs"
-    render_scene(
-        ["--out", str(scene), "--sidelength", "64", "--train_views", "20", "--test_views", "2"]
-    )
-    process = start(
-        "--train_test",
-        "train",
-        "--data_root",
-        scene / "train",
-        "--logging_root",
-        logs,
-        *SIZE,
-        "--device",
-        "cpu",
-        "--max_steps",
-        24,
-        "--checkpoint_every",
-        12,
-        "--validate_every",
-        12,
-    )
-    assert process.communicate(timeout=900) and process.returncode == 0
-    early, late = (next(logs.glob(f"logs/*/*/model-epoch_*_iter_{step}.pth")) for step in (12, 24))
-    frames = folder / "frames"
-    assert run(*render_arguments(scene / "train", frames, late)) == 0
-    (frames,) = frames.glob("test_traj/*/*")
-    view = load_scene_in_view(read_checkpoint(late), None)
-    return SimpleNamespace(root=scene, logs=logs, early=early, late=late, frames=frames, view=view)
-
-
-@pytest.fixture
-def viewer(trained_scene, tmp_path):
-    """A viewer process on a copy of the checkpoint, and the address that it prints. It must end
-    with exit code 0."""
-    checkpoint = tmp_path / "model.pth"
-    shutil.copy(trained_scene.late, checkpoint)
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "viewer",
-            "--checkpoint",
-            str(checkpoint),
-            "--logging_root",
-            str(tmp_path / "logs"),
-            "--port",
-            "0",
-            "--device",
-            "cpu",
-        ],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        line = process.stdout.readline()
-        address = re.search(r"open (http://127\.0\.0\.1:\d+)\n", line)
-        assert address, line + process.stderr.read()
-        yield SimpleNamespace(
-            process=process, address=address[1], checkpoint=checkpoint, logs=tmp_path / "logs"
-        )
-        process.send_signal(signal.SIGINT)
-        code, output, error = finish(process)
-        assert code == 0
-        assert output == ""  # one address is all that it prints
-    finally:
-        process.kill()
 
 
 @pytest.fixture(scope="module")
@@ -445,38 +346,3 @@ def test_training_beside_a_viewer_is_the_same_to_the_bit(trained_scene, chromium
     for content in (left, right):
         del content["options"]  # folders
     assert_same(left, right)
-
-
-def test_benchmark_of_the_viewer_counts_what_the_browser_shows(trained_scene):
-    benchmark = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "benchmarks.viewer",
-            "--checkpoint",
-            str(trained_scene.late),
-            "--logging_root",
-            str(trained_scene.logs),
-            "--window",
-            "500",
-            "400",
-            "--seconds",
-            "3",
-        ],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        text=True,
-        stdout=subprocess.PIPE,
-        timeout=600,
-    )
-    assert benchmark.returncode == 0
-    delay = re.search(r"mouse to picture: median (\d+) ms", benchmark.stdout)
-    rate = re.search(r"dragging for 3 s: ([\d.]+) pictures/s", benchmark.stdout)
-    assert 0 < float(delay[1]) < 60_000
-    assert float(rate[1]) > 0
-
-
-def test_benchmark_of_a_run_without_a_checkpoint_says_what_the_viewer_waits_for(tmp_path):
-    (tmp_path / "options.json").write_text("{}")
-    with pytest.raises(InputError, match=f"{tmp_path}: waiting for its first checkpoint"):
-        benchmark_viewer(["--checkpoint", str(tmp_path), "--logging_root", str(tmp_path)])
