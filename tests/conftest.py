@@ -83,7 +83,8 @@ def training_needs(architecture, learning):
     """Computed once for each size, from the options that decide it: it takes as long as two steps
     of a small model, half of a test's short run."""
     deciding = {
-        name: getattr(learning, name) for name in ("model", "num_trgt", "optimizer", "average")
+        name: getattr(learning, name)
+        for name in ("model", "num_trgt", "optimizer", "average", "ssim_weight")
     }
     return computed_needs(architecture, Learning(**deciding))
 

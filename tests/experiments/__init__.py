@@ -38,7 +38,7 @@ def arguments(scene, out, *more):
 
 
 def refused(capfd, command, *words):
-    """The command, a module with its arguments, ends with exit code 2 and one line of these words."""
+    """The command, a module with its arguments, ends with exit code 2 and a line of these words."""
     with pytest.raises(SystemExit) as end:
         run_command(command[0].__name__, command[0].main, list(map(str, command[1:])))
     assert end.value.code == 2

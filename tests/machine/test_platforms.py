@@ -180,6 +180,15 @@ def test_the_estimate_is_near_what_was_measured(size, gib):
     assert (0.6 * GIB + LIBRARIES + needs.state + needs.step) / GIB == pytest.approx(gib, rel=0.2)
 
 
+def test_the_estimate_counts_the_loss_of_structure():
+    """At 512 pixels it keeps at least 10 maps of two images for the backward pass."""
+    without, with_it = (
+        training_needs(SIZES["large"], Learning(ssim_weight=weight)) for weight in (0.0, 20.0)
+    )
+    assert with_it.step - without.step > 10 * 2 * 3 * 512 * 512 * 4
+    assert with_it.state == without.state
+
+
 def test_a_run_says_what_it_needs_before_it_takes_it(scene, tmp_path):
     """A grid of 512 voxels a side needs hundreds of GiB: the estimate comes first, then one line
     says that it failed."""
