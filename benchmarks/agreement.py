@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.speed import PRESETS, add_arithmetic_options, parse_options, training_state
+from benchmarks.prepare import PRESETS, add_arithmetic_options, parse_options, training_state
 from deep_voxels import Architecture
 from machine.cli import Parser, run
 from machine.runtime import Machine

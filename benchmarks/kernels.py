@@ -23,7 +23,7 @@ from statistics import median, quantiles
 import torch
 from torch import nn
 
-from benchmarks.speed import PRESETS, prepared_step
+from benchmarks.prepare import PRESETS, prepared_step
 from cpu_kernels import prepare_for_frames_, thresholds
 from cpu_kernels.accelerate import KERNELS
 from evaluation.render import VIEWS_AT_ONCE

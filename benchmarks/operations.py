@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.speed import PRESETS, add_arithmetic_options, parse_options, prepared_step
+from benchmarks.prepare import PRESETS, add_arithmetic_options, parse_options, prepared_step
 from machine.cli import Parser, run
 from training.options import Learning
 

@@ -20,7 +20,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from benchmarks.speed import camera_ring, fresh_networks
+from benchmarks.prepare import camera_ring, fresh_networks
 from deep_voxels import SIZES
 from losses import LossWeights
 from machine.cli import Parser, number, run

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.speed import (
+from benchmarks.prepare import (
     PRESETS,
     Stopwatch,
     add_options,

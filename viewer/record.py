@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import viser
 
-from evaluation.export import fuse_mesh_of
+from evaluation.learned_surface import fuse_mesh_of
 from evaluation.trained import PRECISION, TrainedModel, read_checkpoint
 from files.glb import to_glb
 from files.runs import find_checkpoint

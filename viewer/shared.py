@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from evaluation.export import MAX_VIEWS, fuse_frames
 from evaluation.fusion import Cloud
+from evaluation.learned_surface import MAX_VIEWS, fuse_frames
 from evaluation.picture_grid import evenly_spread, to_uint8
 from evaluation.trained import TrainedModel
 from util import one_line

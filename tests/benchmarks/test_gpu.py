@@ -10,7 +10,7 @@ from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 
-from benchmarks import gpu, operations, speed
+from benchmarks import gpu, operations, prepare, speed
 from deep_voxels import SIZES, Architecture
 from tests.helpers import ROOT
 from util import InputError
@@ -35,7 +35,7 @@ def in_this_process(monkeypatch):
     monkeypatch.setattr(gpu.Call, "python", python)
     tiny = Architecture(64, 16, 8, 4, 4)
     monkeypatch.setitem(SIZES, "small", tiny)
-    monkeypatch.setitem(speed.PRESETS, "small", speed.Preset(tiny, 1, 1))
+    monkeypatch.setitem(prepare.PRESETS, "small", prepare.Preset(tiny, 1, 1))
     monkeypatch.setitem(speed.MATRIX, "cpu", 64)
     monkeypatch.setattr(operations, "STEPS", 1)
 

@@ -6,7 +6,7 @@ import imageio.v2 as imageio
 import pytest
 import torch
 
-from benchmarks import agreement, kernels, scaling, speed
+from benchmarks import agreement, kernels, prepare, scaling, speed
 from cpu_kernels import accelerate_, thresholds
 from cpu_kernels.view_volumes import FastDeepVoxels
 from deep_voxels import Architecture, DeepVoxels
@@ -57,7 +57,9 @@ def test_figures_are_consistent(tmp_path):
 
 def test_scaling_counts_what_grows(tmp_path, monkeypatch):
     """Arithmetic grows with each size, at most with its cube."""
-    monkeypatch.setitem(speed.PRESETS, "small", speed.Preset(Architecture(64, 8, 4, 4, 4), 1, 1))
+    monkeypatch.setitem(
+        prepare.PRESETS, "small", prepare.Preset(Architecture(64, 8, 4, 4, 4), 1, 1)
+    )
     monkeypatch.setattr(
         scaling,
         "VALUES",
@@ -81,8 +83,10 @@ def test_nothing_is_counted_of_a_graph(tmp_path, monkeypatch, capsys):
         return options
 
     monkeypatch.setattr(scaling, "parse_options", with_graph)
-    monkeypatch.setattr(speed, "as_graph", lambda step, _: step)
-    monkeypatch.setitem(speed.PRESETS, "small", speed.Preset(Architecture(64, 8, 4, 4, 4), 1, 1))
+    monkeypatch.setattr(prepare, "as_graph", lambda step, _: step)
+    monkeypatch.setitem(
+        prepare.PRESETS, "small", prepare.Preset(Architecture(64, 8, 4, 4, 4), 1, 1)
+    )
     monkeypatch.setattr(scaling, "VALUES", {"grid_dim": [4, 8]})
     scaling.main(["--out", str(tmp_path), "--device", "cpu", "--repeats", "1"])
     results = json.loads((tmp_path / "scaling.json").read_text())["grid_dim"]
@@ -93,7 +97,9 @@ def test_nothing_is_counted_of_a_graph(tmp_path, monkeypatch, capsys):
 
 
 def test_a_step_agrees_with_the_plain_models(monkeypatch, capsys):
-    monkeypatch.setitem(speed.PRESETS, "small", speed.Preset(Architecture(64, 16, 8, 4, 4), 1, 1))
+    monkeypatch.setitem(
+        prepare.PRESETS, "small", prepare.Preset(Architecture(64, 16, 8, 4, 4), 1, 1)
+    )
     agreement.main(["--device", "cpu"])
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(
         agreement.LIMITS
@@ -156,7 +162,9 @@ def test_a_graph_is_refused_where_none_is_taken(tmp_path, capsys):
 
 
 def test_leaving_kernels_out_is_timed_and_undone(tmp_path, monkeypatch):
-    monkeypatch.setitem(speed.PRESETS, "small", speed.Preset(Architecture(64, 8, 4, 4, 4), 1, 1))
+    monkeypatch.setitem(
+        prepare.PRESETS, "small", prepare.Preset(Architecture(64, 8, 4, 4, 4), 1, 1)
+    )
     before = vars(thresholds).copy()
     chosen = ["few_pixels", "FastOcclusionNet", "prepare_for_frames_"]
     kernels.main(["--turns", "2", "--only", *chosen, "--json", str(tmp_path / "kernels.json")])

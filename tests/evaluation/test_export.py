@@ -13,7 +13,7 @@ from baselines import build_model
 from checkpoints import save_checkpoint
 from data_util import load_intrinsics
 from deep_voxels import Architecture, DeepVoxels
-from evaluation import export
+from evaluation import export, learned_surface
 from evaluation.fusion import DepthMaps, fuse, off_edges
 from files.runs import find_checkpoint
 from machine.cli import run
@@ -38,7 +38,7 @@ DEMO_SIZE = [
 
 @pytest.mark.parametrize("map_side", [32, 64, 256, 512])
 def test_colours_beside_the_border_that_training_never_sees_are_those_of_the_frame(map_side):
-    colors = export.map_colors(np.full((502, 502, 3), 0.7, np.float32), map_side)
+    colors = learned_surface.map_colors(np.full((502, 502, 3), 0.7, np.float32), map_side)
     np.testing.assert_allclose(colors, 0.7, rtol=1e-5)
 
 
@@ -155,7 +155,7 @@ def test_the_command_writes_a_coloured_mesh(suffix, checkpoint, tmp_path, capsys
     (mesh,) = loaded.dump()
     assert f"{len(mesh.faces)} triangles" in capsys.readouterr().out
     model, cam2world = export.load(checkpoint, None, torch.device("cpu"))
-    expected = export.fuse_mesh_of(model, cam2world)
+    expected = learned_surface.fuse_mesh_of(model, cam2world)
     assert len(expected.faces) == len(mesh.faces) > 20
     vertices = mesh.vertices
     if suffix == "ply":
@@ -170,7 +170,7 @@ def test_the_command_writes_a_coloured_mesh(suffix, checkpoint, tmp_path, capsys
     np.testing.assert_allclose(colors[mesh.faces], expected.colors[expected.faces] / 255, atol=0.01)
 
 
-@pytest.mark.parametrize("fuse", [export.fuse_depth, export.fuse_mesh_of])
+@pytest.mark.parametrize("fuse", [learned_surface.fuse_depth, learned_surface.fuse_mesh_of])
 def test_progress_rises_to_the_end(fuse, checkpoint, scene):
     model, cam2world = export.load(checkpoint, None, torch.device("cpu"))
     told = []
@@ -348,11 +348,11 @@ def test_the_cube_of_the_demo(tmp_path, capsys):
     )
     model, cam2world = export.load(find_checkpoint("latest", tmp_path), None, torch.device("cpu"))
     truth = Truth(cam2world, load_intrinsics(tmp_path / "cube" / "train" / "intrinsics.txt"))
-    cloud = export.fuse_depth(model, cam2world)
+    cloud = learned_surface.fuse_depth(model, cam2world)
     to_surface, to_cloud = (
         distance / model.geometry.voxel_size for distance in truth.distances(cloud.points)
     )
-    mesh = export.fuse_mesh_of(model, cam2world)
+    mesh = learned_surface.fuse_mesh_of(model, cam2world)
     triangles = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
     from_mesh, to_mesh = (
         distance / model.geometry.voxel_size

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import scaling, speed
+from benchmarks import prepare, scaling
 from deep_voxels import Architecture
 from evaluation.video_writer import VideoWriter
 from experiments.plan import RECORD, Plan, draw_up, write_plan
@@ -198,7 +198,9 @@ def test_a_disk_that_fills_while_a_study_writes_its_results(name, disk, inputs, 
 def test_a_disk_that_is_full_when_a_benchmark_ends(
     name, disk, inputs, undisturbed, capfd, monkeypatch
 ):
-    monkeypatch.setitem(speed.PRESETS, "small", speed.Preset(Architecture(64, 8, 4, 4, 4), 1, 1))
+    monkeypatch.setitem(
+        prepare.PRESETS, "small", prepare.Preset(Architecture(64, 8, 4, 4, 4), 1, 1)
+    )
     monkeypatch.setattr(scaling, "VALUES", {"grid_dim": [4, 8]})
     fill_the_disk(name, disk, inputs, undisturbed, capfd, [0, 1])
 
