@@ -38,7 +38,7 @@ view: .venv/installed
 
 demo: .venv/installed
 	rm -rf $(DEMO)
-	$(PY) -m scenes.render --out $(DEMO)/cube --sidelength 64 --train_views $(DEMO_TRAIN_VIEWS) \
+	$(PY) -m scenes.render --out $(DEMO)/cube --sidelength 256 --train_views $(DEMO_TRAIN_VIEWS) \
 		--test_views $(DEMO_TEST_VIEWS)
 	$(PY) run_deepvoxels.py --train_test train --data_root $(DEMO)/cube/train --logging_root $(DEMO) --size small \
 		--recipe fast --max_steps $(DEMO_STEPS) --validate_every 250 --experiment_name cube

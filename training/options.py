@@ -51,7 +51,7 @@ class Learning:
         "weight of the l1 loss; the adversarial loss has weight 1",
         type=number(float, 0),
     )
-    ssim_weight: float = option(
+    ssim_weight: float = recipe_option(
         0.0,
         "weight of 1 - SSIM, a loss that is not in the paper: 20 learns faster; 0: none",
         type=number(float, 0),
@@ -64,13 +64,13 @@ class Learning:
         type=number(float, 0),
     )
     num_trgt: int = option(2, "target views per step", type=number(int, 1, 64))
-    turn_roll: float = option(
+    turn_roll: float = recipe_option(
         0.0,
         "largest roll of a target camera, in degrees: target views are turned at random, and their "
         "true images with them; 0: none",
         type=number(float, 0, 180),
     )
-    turn_tilt: float = option(
+    turn_tilt: float = recipe_option(
         0.0,
         "standard deviation of a target camera's random yaw and pitch, in degrees; 0: none",
         type=number(float, 0, 20),

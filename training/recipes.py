@@ -16,7 +16,16 @@ from torch.optim import Optimizer
 
 RECIPES = {
     "paper": {},
-    "fast": {"optimizer": "muon", "lr": 1e-3, "lr_decay": 0.5, "dropout": 0.0, "average": 0.99},
+    "fast": {
+        "optimizer": "muon",
+        "lr": 1e-3,
+        "lr_decay": 0.5,
+        "dropout": 0.0,
+        "average": 0.99,
+        "ssim_weight": 20.0,
+        "turn_roll": 15.0,
+        "turn_tilt": 2.0,
+    },
 }
 
 
