@@ -36,7 +36,8 @@ def one_line(text: str) -> str:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An `OSError` in the block that names no file, as that of a full disk, then names this one."""
+    """Adds this path to an `OSError` in the block that names no file, such as that of a full
+    disk."""
     try:
         yield
     except OSError as error:

@@ -1,5 +1,5 @@
-"""The width of a baseline: the least with which it has as many parameters as DeepVoxels at the same
-flags.
+"""The width of a baseline: the least for which it has at least as many parameters as DeepVoxels at
+the same flags.
 
 The paper matches parameters approximately, "with all baselines having equally or slightly more
 parameters than our model" (section 4); its supplement, which lists the widths, is not at hand, so
@@ -50,8 +50,8 @@ def build_matched(build: Callable[[int, int], nn.Module], architecture: Architec
 
 
 def matching_width(build: Callable[[int], nn.Module], parameters: int) -> int:
-    """The least width for which `build(width)` has at least so many parameters. They must grow with
-    the width."""
+    """The least width for which `build(width)` has at least `parameters` parameters. Their number
+    must grow with the width."""
 
     def is_enough(width: int) -> bool:
         with torch.device("meta"):

@@ -35,7 +35,8 @@ LIMITS = {
     "directions": 0.1,
     "norms": 0.3,
 }
-# Of the largest norm: a gradient below is rounding alone, as that of the bias before the softmax
+# A gradient whose norm is below this share of the largest one is only rounding. The bias before the
+# softmax has such a gradient.
 ZERO = 1e-6
 
 

@@ -36,8 +36,8 @@ from util import InputError, write_json
 PROG = "benchmarks.gpu"
 ROOT = Path(__file__).parent.parent
 MAX_BYTES = 16 * 2**20
-RESERVED = 30  # seconds of a call for what is stopped, and for packing the results
-STOPPING = 20  # those for what is stopped: a training saves
+RESERVED = 30  # last seconds of a call: processes are stopped, results are packed
+STOPPING = 20  # seconds that a stopped process has to end; a training saves a checkpoint
 TESTING = 100  # seconds of a call in which a trained model is tested
 STARTING = 30  # seconds from the start of a training to its first steps, at the most
 # Of the time that steps alone would fill. Logging and validation take the rest.

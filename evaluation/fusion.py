@@ -19,10 +19,10 @@ from projection import SceneGeometry, frustum_mask, image2camera, world2grid, wo
 
 ROUNDS = 2  # of votes; in the second, points are where the first moved them
 TOLERANCE = 1.0  # voxels: how far depths of the same surface may differ between views
-# How many other views must see the surface where a point is:
-MIN_AGREEING = 3  # at least so many,
-MIN_SHARE_IN_VIEW = 0.2  # this share of the views that have the point in their picture,
-MIN_SHARE_UNHIDDEN = 0.5  # and this share of the views that see the surface or see through it
+# A point stays if enough other views agree, that is, see the surface where the point is.
+MIN_AGREEING = 3  # number of views that agree
+MIN_SHARE_IN_VIEW = 0.2  # their share among the views that have the point in their picture
+MIN_SHARE_UNHIDDEN = 0.5  # their share among the views that agree or see through the point
 CELLS = 2  # to a voxel's side; the points in one cell become one
 NEIGHBORS = 16  # points that a normal is fitted to
 

@@ -99,8 +99,8 @@ class Limits:
             self._before = resource.getrlimit(resource.RLIMIT_DATA)
 
     def memory_for(self, size: int) -> None:
-        """From now on the process may take what reading so many bytes of a file can need, and no
-        more."""
+        """Limits the process, from now on, to the memory that reading a file of `size` bytes can
+        need."""
         if self._before is not None:
             used = int(MEMORY_USED.read_text().split()[DATA_PAGES]) * resource.getpagesize()
             bounds = used + BASE_MEMORY + MEMORY_PER_BYTE * size, *self._before

@@ -11,9 +11,11 @@ from jaxtyping import Bool, Float
 from geometry.cameras import focus_point, opengl2opencv
 
 SAMPLES_PER_AXIS = 12  # of the grid, by which the shares below are measured
-MIN_SEEN = 0.02  # share of the grid; a view that sees less is warned of
-MIN_COVERED = 0.9  # share of what a view sees of the grid; so much its depth planes should cover
-MISREAD_MARGIN = 0.4  # so many more of the cameras must face the grid in another convention
+MIN_SEEN = 0.02  # share of the grid; less gets a warning
+MIN_COVERED = 0.9  # share of what a view sees of the grid that its depth planes should cover
+# Poses count as misread if the share of cameras that face the grid is larger by this margin in
+# another convention.
+MISREAD_MARGIN = 0.4
 
 
 @dataclass(frozen=True)

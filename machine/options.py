@@ -70,8 +70,8 @@ def add_flag(group: argparse._ArgumentGroup, declared: Field) -> None:
 
 
 def path_name(text: str) -> str:
-    """An argparse type: the name of a file or folder. An empty one, such as that of a variable that
-    is not set, would count as no flag."""
+    """An argparse type: the name of a file or folder. Refuses an empty name, which an unset shell
+    variable gives: it would count as no flag."""
     if not text:
         raise argparse.ArgumentTypeError("names no file or folder")
     return text

@@ -30,11 +30,10 @@ from scenes.capture.masks import Silhouette, cut_out, find_masks, object_points,
 from scenes.capture.options import CaptureOptions, split_views
 from util import InputError, write_json
 
-# Silhouettes by which the grid is chosen without points: at most so many, the share of those seeing
-# a point that must contain it, and the points along each side of the lattice
-MAX_SILHOUETTES = 24
-SILHOUETTE_SHARE = 0.95
-LATTICE = 40
+# Without sparse points, the grid is chosen by silhouettes.
+MAX_SILHOUETTES = 24  # most silhouettes that are used
+SILHOUETTE_SHARE = 0.95  # a point in the object lies in this share of the views that see it
+LATTICE = 40  # points along each side of the lattice that is tested
 
 
 @dataclass(frozen=True)
