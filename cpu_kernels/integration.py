@@ -50,14 +50,14 @@ class FastIntegrationNet(IntegrationNet):
             return super().forward(observation, state)
         x = torch.cat([observation, self.coordinates], dim=1)
         h = torch.cat([state, self.coordinates], dim=1)
-        update_of_x, reset_of_x, proposal_of_x = apply_together(
+        new_update, new_reset, new_proposal = apply_together(
             [self.update_new_net, self.reset_new_net, self.new_integration], x
         )
-        update_of_h, reset_of_h = apply_together([self.update_old_net, self.reset_old_net], h)
-        update = torch.sigmoid(update_of_x.float() + update_of_h)
-        reset = torch.sigmoid(reset_of_x.float() + reset_of_h)
-        (proposal_of_h,) = apply_together([self.old_integration], reset * h)
-        proposal = torch.relu(proposal_of_x.float() + proposal_of_h)
+        old_update, old_reset = apply_together([self.update_old_net, self.reset_old_net], h)
+        update = torch.sigmoid(new_update.float() + old_update)
+        reset = torch.sigmoid(new_reset.float() + old_reset)
+        (old_proposal,) = apply_together([self.old_integration], reset * h)
+        proposal = torch.relu(new_proposal.float() + old_proposal)
         return (1 - update) * state + update * proposal, update, reset
 
 

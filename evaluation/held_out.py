@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from dataio import Scene
 from util import one_line
 
-MAX_VIEWS = 8  # that a training measures of each kind
+MAX_MEASURED = 8  # most held-out views, and most training views, that a training measures
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class HeldOutPsnr:
 
 
 def every_nth(count: int) -> range:
-    """The indices of every nth of `count` views, so that they are at most `MAX_VIEWS`."""
-    return range(0, count, (count - 1) // MAX_VIEWS + 1)
+    """The indices of every nth of `count` views, so that they are at most `MAX_MEASURED`."""
+    return range(0, count, (count - 1) // MAX_MEASURED + 1)
 
 
 def chosen_by(checkpoint: dict) -> HeldOutPsnr | None:

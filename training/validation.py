@@ -83,10 +83,10 @@ def load_validation(
     options: SceneOptions,
     every: int,
 ) -> Validation:
-    """Reads at most `MAX_VIEWS` held-out views, evenly spread, and chooses at most as many training
-    views. Raises `InputError` if there are no held-out ones, or if their cameras or their grid
-    differ from those of training, with which the model renders. every: `--validate_every`, for the
-    message."""
+    """Reads at most `MAX_MEASURED` held-out views, evenly spread, and chooses at most as many
+    training views. Raises `InputError` if there are no held-out ones, or if their cameras or their
+    grid differ from those of training, with which the model renders. every: `--validate_every`, for
+    the message."""
     split, root = _held_out_split(training_views.root)
     held_out = every_nth(len(list_poses(root / "pose")))
     views = load_scene(

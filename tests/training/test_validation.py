@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dataio import load_scene
-from evaluation.held_out import MAX_VIEWS
+from evaluation.held_out import MAX_MEASURED
 from tests.conftest import write_scene
 from tests.helpers import (
     arguments,
@@ -87,7 +87,7 @@ def test_few_views_are_chosen_evenly(scene, tmp_path, logs, count):
     (scene / "test").rename(tmp_path / "elsewhere")
     write_scene(scene / "test", views=count)
     chosen = [int(name) for name in validation_of(scene, logs).held_out.views.names]
-    assert MAX_VIEWS / 2 < len(chosen) <= MAX_VIEWS or count == len(chosen) == 1
+    assert MAX_MEASURED / 2 < len(chosen) <= MAX_MEASURED or count == len(chosen) == 1
     assert len(set(np.diff(chosen))) <= 1
     assert count - chosen[-1] <= max(1, count // 5)
 
@@ -107,7 +107,7 @@ def test_a_baseline_renders_no_training_view_from_itself(scene, logs):
     """Else it would be measured on copies."""
     trained, neighbors = validation_of(scene, logs, "--model", "worrall").trained
     sources = [neighbors.views.names[view] for view in neighbors.nearest]
-    assert len(sources) == len(trained) <= MAX_VIEWS
+    assert len(sources) == len(trained) <= MAX_MEASURED
     assert all(source != name for source, name in zip(sources, trained.names, strict=True))
 
 
