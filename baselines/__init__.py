@@ -7,6 +7,10 @@ Each is an `nn.Module` with DeepVoxels' constructor and call: (architecture, geo
 image, source pose, target poses) to a `Rendering` and, where DeepVoxels gives its new volume, None.
 So the same loop trains them with the same losses and the same discriminator, and the same test code
 renders them. A model `NEEDS_SOURCE_VIEW` takes a source for each target.
+
+`nearest_neighbor`, `tatarchenko`, `worrall` and `pix2pix` hold one model each. `autoencoder` is
+what `tatarchenko` and `worrall` share. `width` finds how wide a model must be to have as many
+parameters as DeepVoxels.
 """
 
 from dataclasses import fields

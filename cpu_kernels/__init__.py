@@ -1,8 +1,20 @@
 """What makes the model fast on a CPU; no plain class knows of it.
 
-`accelerate_(model)` exchanges layers for subclasses with the same parameters and results, each in a
-file of its own; `prepare_for_frames_(model)` then folds and freezes it for evaluation.
-`thresholds.py` says when a kernel applies.
+`accelerate_(model)` (`accelerate`) exchanges layers for subclasses with the same parameters and
+results; `prepare_for_frames_(model)` (`frames`) then folds and freezes it for evaluation.
+
+The subclasses:
+    `conv2d`, `conv3d`: convolutions, each the fastest way for its input. `winograd`, `few_pixels`,
+    `folded_conv3d` and `weight_gradient` are such ways.
+    `sequential`: neighbouring layers as one. `norm_act`: batch norm, activation and dropout as one.
+    `batch_norm3d`: batch norm of volumes. `padding`: reflection padding.
+    `view_volumes`, `integration`, `occlusion`: projection, GRU and occlusion reasoning.
+
+When a kernel is used:
+    `thresholds`: for which sizes it is faster.
+    `written_for`: whether the functions that it stands for are unchanged.
+    `hooks`: whether layers have hooks, which only fire if they are called.
+    `same_results`: whether its self-check gives the plain layers' results.
 """
 
 from cpu_kernels.accelerate import accelerate_

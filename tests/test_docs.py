@@ -49,6 +49,11 @@ SMALLER = [
         r"python -m scenes.render --sidelength 64 --train_views 6 --test_views 2 --out \1",
     ),
 ]
+PACKAGES = [
+    path.parent.relative_to(ROOT)
+    for path in sorted(ROOT.glob("[!.]*/**/__init__.py"))
+    if ROOT / "tests" not in path.parents
+]
 MODULES = {
     "run_deepvoxels.py": "run_deepvoxels",
     "colmap_wrapper.py": "scenes.photos",
@@ -242,6 +247,15 @@ def test_links_lead_to_files_and_headings_that_exist(page):
         if heading:
             headings = re.findall(r"^#+ (.*)", linked.read_text(encoding="utf-8"), re.MULTILINE)
             assert heading in map(anchor, headings), target
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=str)
+def test_a_package_names_its_modules(package):
+    file = ROOT / package / "__init__.py"
+    described = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+    modules = {path.stem for path in file.parent.glob("*.py")} - {"__init__"}
+    unnamed = [name for name in modules if not re.search(rf"`{name}`|\b{name}:", described)]
+    assert not unnamed
 
 
 def test_troubleshooting_explains_messages_that_the_program_can_give():
