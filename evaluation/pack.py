@@ -16,12 +16,13 @@ from checkpoints import save_checkpoint, tested_weights
 from evaluation.trained import Checkpoint, read_checkpoint
 from files.runs import find_checkpoint, follow
 from machine.cli import Parser, run
+from machine.options import RUN_PATHS
 from util import InputError
 
 PROG = "evaluation.pack"
 KEPT = ("step", "epoch", "seconds", "chosen_by")  # besides weights and options
 # Options that name paths of the machine that trained
-PATHS = {"data_root", "logging_root", "checkpoint", "resume", "train_root"}
+PATHS = RUN_PATHS | {"train_root"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from util import run_name
 
 Inherits = Literal["fixed", "changeable", "not inherited"]
-PATHS = (Path, Path | None)
+PATH_TYPES = (Path, Path | None)
 
 
 def option(
@@ -56,7 +56,7 @@ def add_flag(group: argparse._ArgumentGroup, declared: Field) -> None:
         flag["action"] = "store_true"
     elif declared.type is int:
         flag.setdefault("type", int)
-    elif declared.type in PATHS:
+    elif declared.type in PATH_TYPES:
         flag.setdefault("type", path_name)
     shown = f" (default: {default})"
     if default is None or default is False or default == "":
@@ -82,7 +82,7 @@ def options_of(part: type, values: dict[str, Any]) -> Any:
     chosen = {}
     for declared in fields(part):
         value = values[declared.name]
-        if declared.type in PATHS:
+        if declared.type in PATH_TYPES:
             value = Path(value) if value else None
         chosen[declared.name] = value
     return part(**chosen)
@@ -142,3 +142,7 @@ class Run:
     dry_run: bool = option(
         False, "check all input, print the options and stop", resume="not inherited"
     )
+
+
+# Options of a run that name folders and files of the machine that it ran on
+RUN_PATHS = {declared.name for declared in fields(Run) if declared.type in PATH_TYPES}

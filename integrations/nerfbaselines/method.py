@@ -20,7 +20,7 @@ from checkpoints import load_checkpoint
 from evaluation.trained import Checkpoint
 from integrations.nerfbaselines.run import (
     MODEL,
-    Run,
+    SteppedTraining,
     flags,
     kept_random_numbers,
     read_rotation,
@@ -68,7 +68,7 @@ class DeepVoxelsMethod(Method):
             settings = config_overrides or {}
             arguments = flags(settings)
             if train_dataset is not None:
-                self._run = Run.begin(train_dataset, arguments, self._folder)
+                self._run = SteppedTraining.begin(train_dataset, arguments, self._folder)
                 self._rotation = self._run.rotation
                 if checkpoint:
                     self._loaded_step = self._run.step

@@ -18,6 +18,7 @@ from data_util import write_scene_folder
 from deep_voxels import Architecture
 from evaluation.trained import Checkpoint
 from integrations.nerfbaselines.views import CameraRenderer
+from machine.options import RUN_PATHS
 from machine.ranks import ALONE
 from machine.runtime import Machine, keep_freed_memory
 from run_deepvoxels import resolve_options
@@ -35,10 +36,9 @@ SCENE = "scene.json"
 SETTINGS = {"size"} | {
     declared.name for part in (Learning, Architecture, Machine) for declared in fields(part)
 } - {"model", "start_epoch"}
-PATHS = {"data_root", "logging_root", "checkpoint", "resume"}  # of a folder that is gone
 
 
-class Run:
+class SteppedTraining:
     """A training whose steps somebody else asks for: it computes what run_deepvoxels.py computes
     with the same flags on the same scene folder, to the bit, whatever is drawn at random between
     its steps."""
@@ -60,7 +60,9 @@ class Run:
         training.networks.discriminator.train()
 
     @classmethod
-    def begin(cls, dataset: dict[str, Any], arguments: list[str], resume: Path | None) -> "Run":
+    def begin(
+        cls, dataset: dict[str, Any], arguments: list[str], resume: Path | None
+    ) -> "SteppedTraining":
         """Writes the data set, a `nerfbaselines.Dataset`, as a scene folder, reads it, and deletes
         it. resume: the checkpoint's folder to continue from."""
         require_pycolmap()
@@ -91,7 +93,7 @@ class Run:
     def settings(self) -> dict[str, Any]:
         """Every flag's value by its name, but for folders that are gone."""
         values = self._training.options.flags.items()
-        return {name: value for name, value in values if name not in PATHS}
+        return {name: value for name, value in values if name not in RUN_PATHS}
 
     def take_step(self) -> dict[str, float]:
         """Takes the next step; returns what `DeepVoxelsMethod.train_iteration` says."""
