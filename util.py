@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 MAX_TEXT_BYTES = 1 << 20
-# Of a run. File systems take 255 bytes, of which the time and a number need some.
-MAX_NAME_BYTES = 200
+# File systems take 255 bytes, of which the time and a number need some.
+MAX_RUN_NAME_BYTES = 200
 # A named pipe then opens at once, and a terminal does not take over the process.
 OPEN_FLAGS = os.O_RDONLY
 for flag in ("O_NONBLOCK", "O_NOCTTY", "O_BINARY"):  # those of this system
@@ -82,6 +82,15 @@ def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
             raise InputError(f"{path}: cannot be read as text ({error})") from None
 
 
+def read_json(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> Any:
+    """The content of a JSON file of at most `max_bytes`. Raises `InputError` if it cannot be read
+    or is not JSON."""
+    try:
+        return json.loads(read_text(path, max_bytes))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is not JSON ({error})") from None
+
+
 @contextmanager
 def _named_errors(path: Path) -> Iterator[None]:
     """Errors of the system on opening a file become an `InputError` that names it."""
@@ -144,9 +153,10 @@ def usable_cores() -> int:
 
 def run_name(text: str) -> str:
     """An argparse type: a name for a run's folder, short enough for a file system."""
-    if len(text.encode(errors="backslashreplace")) > MAX_NAME_BYTES:
+    if len(text.encode(errors="backslashreplace")) > MAX_RUN_NAME_BYTES:
         raise ArgumentTypeError(
-            f"{text[:20]}... is longer than {MAX_NAME_BYTES} bytes, too long for a folder's name"
+            f"{text[:20]}... is longer than {MAX_RUN_NAME_BYTES} bytes, "
+            "too long for a folder's name"
         )
     return text
 
@@ -159,7 +169,7 @@ def make_run_folder(root: Path, *kinds: str, name: str) -> list[Path]:
     the root. A name that is too long is cut off.
     """
     now = datetime.now()
-    name = re.sub(r"[^\w.-]", "_", name).encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+    name = re.sub(r"[^\w.-]", "_", name).encode()[:MAX_RUN_NAME_BYTES].decode(errors="ignore")
     stem = "_".join(part for part in (now.strftime("%H-%M-%S"), name) if part)
     for attempt in range(1000):
         run = Path(now.strftime("%m_%d")) / (stem if attempt == 0 else f"{stem}_{attempt + 1}")

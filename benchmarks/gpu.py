@@ -36,15 +36,15 @@ from util import InputError, write_json
 PROG = "benchmarks.gpu"
 ROOT = Path(__file__).parent.parent
 MAX_BYTES = 16 * 2**20
-RESERVED = 30  # last seconds of a call: processes are stopped, results are packed
+RESERVED_SECONDS = 30  # last seconds of a call: processes are stopped, results are packed
 STOPPING = 20  # seconds that a stopped process has to end; a training saves a checkpoint
 TESTING = 100  # seconds of a call in which a trained model is tested
 STARTING = 30  # seconds from the start of a training to its first steps, at the most
 # Of the time that steps alone would fill. Logging and validation take the rest.
 FILLED = 0.8
 MEDIUM = 100.0  # seconds in which the size medium is trained
-FRAMES = 6  # of a test, about
-KEPT = ("**/*.txt", "**/*.json", "frames/*.png")
+TEST_FRAMES = 6  # of a test, about
+KEPT_FILES = ("**/*.txt", "**/*.json", "frames/*.png")
 VERSIONS = (
     "import platform, torch\n"
     "print('Python', platform.python_version(), 'PyTorch', torch.__version__)\n"
@@ -76,7 +76,7 @@ class Call:
     """
 
     def __init__(self, args: Namespace):
-        self.end = time.monotonic() + 60 * args.minutes - RESERVED
+        self.end = time.monotonic() + 60 * args.minutes - RESERVED_SECONDS
         self.sizes = TINY if args.tiny else ON_GPU
         self.work = args.work
         self.folder = self.work / args.stage
@@ -155,14 +155,14 @@ class Call:
             return None
         frames = sorted(tests[-1].glob("img_*.png"))
         (self.folder / "frames").mkdir(exist_ok=True)
-        for frame in frames[:: max(1, len(frames) // FRAMES)]:
+        for frame in frames[:: max(1, len(frames) // TEST_FRAMES)]:
             shutil.copy(frame, self.folder / "frames" / f"{name}_{frame.name}")
         return tests[-1]
 
     def finish(self) -> int:
         """Packs the files of this call into OUT, and returns the exit code."""
         archive = self.folder / "results.tar.gz"
-        kept = [path for kind in KEPT for path in self.folder.glob(kind)]
+        kept = [path for kind in KEPT_FILES for path in self.folder.glob(kind)]
         with tarfile.open(archive, "w:gz") as tar:
             for path in sorted(kept):
                 tar.add(path, path.relative_to(self.work))

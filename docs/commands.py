@@ -28,7 +28,7 @@ def all_commands() -> str:
     """A heading for each group, below it its commands."""
     sections = []
     for title, patterns in GROUPS.items():
-        sections += [f"## {title}", *map(command, command_modules(patterns))]
+        sections += [f"## {title}", *map(command_section, command_modules(patterns))]
     return "\n\n".join(sections)
 
 
@@ -56,7 +56,7 @@ def parser_of(module: str) -> Parser:
     raise RuntimeError(f"{module}: main() parses nothing")
 
 
-def command(module: str) -> str:
+def command_section(module: str) -> str:
     """One command: its name, its text, and the flags of each group as a list of definitions."""
     parser = parser_of(module)
     name = (

@@ -51,7 +51,7 @@ from viewer.features import (
 PROG = "docs.figures"
 INCH = 2.6  # a panel's side
 DPI = 100
-NOTHING = 0.88  # the gray where there is nothing
+EMPTY_GRAY = 0.88  # the gray where there is nothing
 PERCENTILES = (1, 99)  # of a principal component, that become dark and full colour
 
 
@@ -180,7 +180,7 @@ def pass_through(
 
 def draw_features(passage: Passage) -> Figure:
     figure, (photo, features) = panels(["source view", "its features"])
-    photo.imshow(frame_picture(passage.source))
+    photo.imshow(measured_picture(passage.source))
     features.imshow(feature_colors(passage.features[0], passage.features[0].flatten(1).T))
     return figure
 
@@ -209,7 +209,7 @@ def draw_lifting(passage: Passage) -> Figure:
     for panel, (volume, level) in zip(
         axes, product((lifted, features), levels.values()), strict=True
     ):
-        show_slice(panel, np.where(passage.observed[level, ..., None], volume[level], NOTHING))
+        show_slice(panel, np.where(passage.observed[level, ..., None], volume[level], EMPTY_GRAY))
         show_camera(panel, passage.source_pose[0], passage.model.geometry)
     return figure
 
@@ -261,7 +261,7 @@ def draw_ray(passage: Passage) -> Figure:
         rows=2,
         extra=0.6,
     )
-    photo.imshow(frame_picture(passage.truth))
+    photo.imshow(measured_picture(passage.truth))
     scale = passage.truth.shape[-1] / geometry.map_sidelength
     x, y = (
         index * scale - BORDER - 0.5 for index in (column, row)
@@ -270,7 +270,7 @@ def draw_ray(passage: Passage) -> Figure:
     photo.plot(x, y, "o", color="white", markeredgecolor="black")
     vectors = passage.inpainted[0, :, passage.seen > passage.seen.median()].T
     colors = feature_colors(passage.canonical[0, :, :, row], vectors)
-    colors = np.where(passage.in_grid[:, row, :, None], colors, NOTHING)
+    colors = np.where(passage.in_grid[:, row, :, None], colors, EMPTY_GRAY)
     visible = passage.visibility[:, row].numpy()
     for panel, values, options in ((volume, colors, {}), (visibility, visible, {"cmap": "magma"})):
         panel.imshow(
@@ -310,8 +310,8 @@ def draw_render(passage: Passage) -> Figure:
         depths.append(("true depth", passage.true_depth))
         limits = passage.true_depth[np.isfinite(passage.true_depth)]
     shown = [
-        ("render", frame_picture(passage.rendering.images)),
-        ("truth", frame_picture(passage.truth)),
+        ("render", measured_picture(passage.rendering.images)),
+        ("truth", measured_picture(passage.truth)),
     ]
     shown += [
         (
@@ -341,7 +341,7 @@ def panels(titles: Sequence[str], rows: int = 1, extra: float = 0.0) -> tuple[Fi
     return figure, axes
 
 
-def frame_picture(images: Float[Tensor, "1 3 s s"]) -> Float[np.ndarray, "h h 3"]:
+def measured_picture(images: Float[Tensor, "1 3 s s"]) -> Float[np.ndarray, "h h 3"]:
     """A frame as it is measured, in [0, 1]."""
     return (crop_border(images)[0].movedim(0, -1) + 0.5).clamp(0, 1).numpy()
 

@@ -10,7 +10,7 @@ from data_util import color_depth, crop_border
 from util import one_line
 
 CELL = 224  # pixels a side of a grid's picture, about
-GAP = 4  # white pixels between pictures
+GAP_PIXELS = 4  # white, between pictures
 MISSING = 235  # the gray in place of a missing picture
 
 
@@ -60,7 +60,7 @@ def tile_pictures(
     cells = [picture for row in rows for picture in row]
     missing = np.full_like(next(cell for cell in cells if cell is not None), MISSING)
     cells = enlarge(np.stack([missing if cell is None else cell for cell in cells]), CELL)
-    margin = (GAP // 2, GAP // 2)
+    margin = (GAP_PIXELS // 2, GAP_PIXELS // 2)
     cells = np.pad(cells, ((0, 0), margin, margin, (0, 0)), constant_values=255)
     side = cells.shape[1]
     return (

@@ -37,7 +37,7 @@ from machine.version import git_commit, short_commit
 from run_deepvoxels import DEFAULTS
 from util import InputError, write_json, write_text
 
-PASSES = DEFAULTS["max_epoch"]  # over the training views, the original's default
+ORIGINAL_PASSES = DEFAULTS["max_epoch"]  # over the training views, the original's default
 Scenes = dict[str, SceneData]  # by name
 # Runs that differ only in their seed, by what they have in common
 Groups = dict[Hashable, list[StudyRun]]
@@ -192,8 +192,8 @@ def passes(steps: int, scenes: Scenes, flags: Sequence[str]) -> str:
     }
     listed = [f"{scene} {steps / views:,.1f} ({views} views)" for scene, views in counts.items()]
     return (
-        f"Passes over the training views in {steps:,} steps; the original's default is {PASSES}: "
-        + ", ".join(listed)
+        f"Passes over the training views in {steps:,} steps; the original's default is "
+        f"{ORIGINAL_PASSES}: {', '.join(listed)}"
     )
 
 
@@ -211,7 +211,7 @@ def add_arguments(parser: Parser) -> None:
         "--steps",
         type=number(int, 1),
         help="training steps of every run; the original's default is "
-        f"{PASSES} times the number of a scene's training views",
+        f"{ORIGINAL_PASSES} times the number of a scene's training views",
     )
     parser.add_argument(
         "--seeds",

@@ -17,13 +17,12 @@ from experiments.execute import Commands, Slot, carry_out, taken
 from experiments.plan import Plan
 from experiments.status import count_failures, find_result, read_progress, read_state
 from machine.cli import number
-from machine.progress import Progress
+from machine.progress import LOG_SECONDS, Progress
 from machine.signals import ENDING, handling
 from util import InputError, usable_cores
 
 MAX_GPU = 1023
-SHOW_SECONDS = 1  # between looks at the runs on a terminal
-LOG_SECONDS = 30  # and in a file
+SHOW_SECONDS = 1  # between looks at the runs on a terminal; elsewhere `LOG_SECONDS`
 
 
 def add_slot_arguments(group: argparse._MutuallyExclusiveGroup) -> None:

@@ -14,7 +14,7 @@ from util import InputError, read_text
 
 LATEST = "latest.pth"
 BEST = "best.pth"
-MAX_NAME_BYTES = 255  # of a file; any checkpoint is larger
+MAX_LATEST_BYTES = 255  # of a file name in `latest.pth`; any checkpoint is larger
 MAX_HISTORY_BYTES = 1 << 26  # of a run's options.json, which records every start: some 30,000
 
 
@@ -81,7 +81,7 @@ def named_in_text(path: Path) -> Path | None:
     latest = Path(os.path.realpath(path))
     if latest.name != LATEST or not os.path.isfile(latest):
         return None
-    if os.path.getsize(latest) > MAX_NAME_BYTES:
+    if os.path.getsize(latest) > MAX_LATEST_BYTES:
         return None  # a copy of a checkpoint, by a program that follows links
     name = read_text(latest)
     if name in ("", ".", "..", LATEST) or name != Path(name).name or not name.isprintable():

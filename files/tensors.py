@@ -35,7 +35,7 @@ MAX_TUPLES = 20_000
 # The original's checkpoints hold most tensors under two names.
 MAX_BYTES_PER_BYTE = 4
 WORTH_A_THREAD = 1 << 16  # bytes: the digest of less is there before a thread has been told
-SCALARS = (bool, int, float, str, type(None))
+SCALAR_TYPES = (bool, int, float, str, type(None))
 DTYPES = {
     torch.bool,
     torch.uint8,
@@ -147,7 +147,7 @@ def _plain(content, max_bytes: int):
         if values_left < 0 or depth > MAX_DEPTH:
             raise ValueError("it nests too many values")
         kind = type(value)
-        if kind in SCALARS:
+        if kind in SCALAR_TYPES:
             return _short(value)
         if kind in (Tensor, nn.Parameter):
             return tensor(value)

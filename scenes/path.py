@@ -31,7 +31,7 @@ from scenes.capture.listing import warn
 from util import InputError
 
 PROG = "scenes.path"
-MAX_KEYFRAMES = 12  # of a walk: more would show how a hand shakes
+MAX_WALK_KEYFRAMES = 12  # more would show how a hand shakes
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         path = interpolate(scene.cam2world[first], scene.cam2world[second], args.frames)
         described = f"from {scene.names[first]} to {scene.names[second]}"
     elif args.kind == "walk":
-        count = min(len(scene.names), MAX_KEYFRAMES)
+        count = min(len(scene.names), MAX_WALK_KEYFRAMES)
         chosen = np.linspace(0, len(scene.names) - 1, count).round().astype(int)
         keyframes = scene.cam2world[chosen]
         path = smooth_path(keyframes, args.frames, closed=False, scale=scene.intrinsics.scale)

@@ -27,7 +27,7 @@ from training.options import Learning
 
 MAX_ENLARGEMENT = 4  # of the originals, in image sidelengths: a pixel averages 4x4 samples
 MAX_BYTES = 1 << 30  # of all originals, which stay on the device
-TURNS = 1  # tells this stream of random numbers, by (seed, step), from that of the triplets
+TURNS_STREAM = 1  # tells this stream of random numbers, by (seed, step), from that of the triplets
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def draw_turns(
 ) -> Float64[Tensor, "count 3 3"]:
     """Random rotations: roll uniform up to `roll`, yaw and pitch normal with standard deviation
     `tilt` (degrees)."""
-    generator = np.random.default_rng([seed, step, TURNS])
+    generator = np.random.default_rng([seed, step, TURNS_STREAM])
     rolls = generator.uniform(-roll, roll, size=count)
     yaws, pitches = generator.normal(0, tilt, size=(2, count))
     return torch.stack([rotation(*angles) for angles in np.deg2rad([yaws, pitches, rolls]).T])

@@ -31,7 +31,8 @@ from viewer.zoom import Zoom, field_of_view
 
 PATH_COLOR = (235, 150, 20)
 NONE = "none"
-MAX_NAME_BYTES = 100  # file systems take 255, of which folders in the making and runs need some
+# File systems take 255 bytes, of which folders in the making and runs need some.
+MAX_PATH_NAME_BYTES = 100
 ABSOLUTE = re.compile(r"(?<![\w.…])/(?:[^/\n]+/)*([^/\n]+)")
 MIN_SECONDS = 0.1
 GO = "Go to"
@@ -43,9 +44,9 @@ ORBIT_SECONDS = 8.0
 
 
 def file_name(text: str) -> str:
-    """A name for a folder, made of what a user typed: at most `MAX_NAME_BYTES`; empty if nothing is
-    left."""
-    name = re.sub(r"[^\w.-]", "_", text.strip()).encode()[:MAX_NAME_BYTES]
+    """A name for a folder, made of what a user typed: at most `MAX_PATH_NAME_BYTES`; empty if
+    nothing is left."""
+    name = re.sub(r"[^\w.-]", "_", text.strip()).encode()[:MAX_PATH_NAME_BYTES]
     return name.decode(errors="ignore").strip(".")  # half a character is left out
 
 

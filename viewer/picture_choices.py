@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 
 from data_util import BORDER, color_depth, crop_border
 from dataio import Scene
-from evaluation.picture_grid import GAP, to_uint8
+from evaluation.picture_grid import GAP_PIXELS, to_uint8
 from evaluation.render import Frame
 from viewer.camera import (
     Canvas,
@@ -29,7 +29,7 @@ DEPTHS = {DEPTH, BESIDE_DEPTH}
 # Two pictures side by side: what the browser draws falls on neither
 PAIRS = {BESIDE_DEPTH, BESIDE_PHOTO}
 SEPARATOR = 225  # the gray level between them
-MAX_PIXELS = 512  # a side to which a smaller picture is enlarged here; the browser does the rest
+ENLARGED_SIDE = 512  # pixels to which a smaller picture is enlarged here; the browser does the rest
 
 
 def choices(has_depth: bool, has_photos: bool) -> list[str]:
@@ -77,7 +77,7 @@ def draw(choice: str, shot: Shot, lens: Lens, canvas: Canvas) -> UInt8[np.ndarra
         other = _fit(shot.photo, lens, half, shot)
     pair = np.concatenate([_fit(color, lens, half, shot), other], axis=1)
     middle = pair.shape[1] // 2
-    pair[:, middle - GAP // 2 : middle + GAP // 2] = SEPARATOR
+    pair[:, middle - GAP_PIXELS // 2 : middle + GAP_PIXELS // 2] = SEPARATOR
     return pair
 
 
@@ -109,6 +109,6 @@ def _fit(
         picture,
         place_on_canvas(lens, fitting_fov(lens, canvas), canvas),
         canvas,
-        shot.size if shrinks else max(MAX_PIXELS, lens.sidelength),
+        shot.size if shrinks else max(ENLARGED_SIDE, lens.sidelength),
         shot.background,
     )

@@ -13,7 +13,7 @@ from viser import uplot
 from files.runs import grouped_tag
 from losses import LossWeights
 
-MAX_POINTS = 1000  # of a curve, for a browser to draw
+MAX_CURVE_POINTS = 1000  # of a curve, for a browser to draw
 
 
 class Curves:
@@ -47,8 +47,8 @@ class Curves:
         return found
 
     def points(self) -> Float[np.ndarray, "points 3"]:
-        """Rows of step, loss (as the progress bar shows it) and PSNR in dB, at most `MAX_POINTS`
-        and the last."""
+        """Rows of step, loss (as the progress bar shows it) and PSNR in dB: at most
+        `MAX_CURVE_POINTS` and the last."""
         return _thinned(
             [
                 (step, self.weights.total(losses), losses["psnr"])
@@ -85,7 +85,7 @@ class Curves:
 
 
 def _thinned(rows: list[tuple], columns: int) -> Float[np.ndarray, "points columns"]:
-    stride = -(-len(rows) // MAX_POINTS) or 1
+    stride = -(-len(rows) // MAX_CURVE_POINTS) or 1
     return np.array(rows[::-1][::stride][::-1], dtype=np.float64).reshape(-1, columns)
 
 

@@ -19,7 +19,7 @@ from viewer.shared import Shared
 NARROWEST = 0.4  # times the training cameras' field of view
 WIDEST = 2.0
 MAX_DEGREES = 120.0
-SAME = 0.05  # degrees; the slider shows tenths
+SAME_DEGREES = 0.05  # the slider shows tenths
 
 
 def field_of_view(lens: Lens) -> float:
@@ -50,7 +50,7 @@ class Zoom:
     def choose(self, degrees: float) -> None:
         """Takes a field of view, within the limits."""
         degrees = float(np.clip(degrees, *self.limits))
-        self.degrees = self.training if abs(degrees - self.training) <= SAME else degrees
+        self.degrees = self.training if abs(degrees - self.training) <= SAME_DEGREES else degrees
 
     def seen(self) -> tuple[SceneInView, TrainedModel]:
         """The scene and the model that is shown now, with this field of view."""

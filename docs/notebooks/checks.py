@@ -182,7 +182,7 @@ def check(function: Callable) -> None:
     """Prints whether the function is right, or how far off it is."""
     name = function.__name__
     with torch.no_grad():
-        verdict = _verdict(EXERCISES[name], function)
+        verdict = _what_is_wrong(EXERCISES[name], function)
     SOLVED.discard(name)
     if verdict is None:
         SOLVED.add(name)
@@ -202,7 +202,7 @@ def _golden() -> Golden:
     return Golden()
 
 
-def _verdict(exercise: Exercise, function: Callable) -> str | None:
+def _what_is_wrong(exercise: Exercise, function: Callable) -> str | None:
     """What is wrong, None if nothing is."""
     golden = _golden()
     expected = exercise.expected(golden)

@@ -19,16 +19,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from data_util import BORDER, crop_border, write_scene_folder
-from docs.figures import feature_colors, panels, show_camera, show_slice
+from docs.figures import DPI, EMPTY_GRAY, feature_colors, panels, show_camera, show_slice
 from evaluation.picture_grid import evenly_spread, to_uint8
 from evaluation.trained import read_checkpoint
 from files.folders import new_folder
 from projection import lift, lift_coordinates, lift_mask, voxel_centers, world2image
 from viewer.features import visibility_weights, voxel_visibility
 
-DPI = 100
-NOTHING = 0.88  # the gray where there is nothing
-GATE_COLORS = colormaps["magma"].with_extremes(bad=3 * (NOTHING,))
+GATE_COLORS = colormaps["magma"].with_extremes(bad=3 * (EMPTY_GRAY,))
 VISIBILITY_VIEWS = 8  # that say which voxels are seen
 SMALL = 64  # pixels along each side of the photos that `write_photos` writes
 
@@ -115,7 +113,7 @@ class Lesson:
         small = F.interpolate(self.photo(view) + 0.5, size=(side, side), mode="area")
         colors = lift(small, uvd)[0].movedim(0, -1).clamp(0, 1).numpy()
         shown = lift_mask(uvd, side)[..., None].numpy()
-        colors = np.where(shown, colors, NOTHING)
+        colors = np.where(shown, colors, EMPTY_GRAY)
         titles = ["photo", *(f"lifted, height {level}" for level in levels)]
         figure, (photo, *slices) = panels(titles, rows=2)
         self.show_photo(photo, view)

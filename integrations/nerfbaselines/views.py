@@ -18,7 +18,7 @@ from data_util import BORDER, crop_border
 from evaluation.render import Frame, with_moved_principal_point
 from evaluation.trained import TrainedModel
 
-SAME = 0.01  # pixels by which an edge may be off
+EDGE_TOLERANCE = 0.01  # pixels by which an edge may be off
 
 
 class CameraRenderer:
@@ -74,7 +74,7 @@ class CameraRenderer:
         total = np.zeros((height, width, channels), np.float32)
         count = np.zeros((height, width, 1), np.float32)
         for top, left in product(tops, lefts):
-            picture = frame_picture(self._window(left, top).render_view(cam2world))
+            picture = image_and_depth(self._window(left, top).render_view(cam2world))
             row = top - tops[0]
             column = left - lefts[0]
             place = np.s_[row : row + inside, column : column + inside]
@@ -95,15 +95,15 @@ class CameraRenderer:
 def window_starts(low: float, high: float, side: int) -> list[int]:
     """Where windows of `side` pixels begin whose insides cover low to high: one at 0 if it does,
     else as few as it takes, evenly spread."""
-    if low >= BORDER - SAME and high <= side - BORDER + SAME:
+    if low >= BORDER - EDGE_TOLERANCE and high <= side - BORDER + EDGE_TOLERANCE:
         return [0]
-    first = math.floor(low + SAME) - BORDER
-    last = max(first, math.ceil(high - SAME) + BORDER - side)
+    first = math.floor(low + EDGE_TOLERANCE) - BORDER
+    last = max(first, math.ceil(high - EDGE_TOLERANCE) + BORDER - side)
     count = 1 + math.ceil((last - first) / (side - 2 * BORDER))
     return np.round(np.linspace(first, last, count)).astype(int).tolist()
 
 
-def frame_picture(frame: Frame) -> Float[np.ndarray, "s s channels"]:
+def image_and_depth(frame: Frame) -> Float[np.ndarray, "s s channels"]:
     """A frame's image and, as a fourth channel, its depth at every pixel.
 
     A map pixel's ray goes through an integer coordinate of the map (docs/design.md, section 3), an
@@ -134,7 +134,7 @@ def resample(
     height): sampled bilinearly, and averaged over a pixel's area where it shrinks."""
     width, height = size
     shrinks = max(np.ptp(seen_x) / width, np.ptp(seen_y) / height)
-    samples = max(1, math.ceil(shrinks - SAME))
+    samples = max(1, math.ceil(shrinks - EDGE_TOLERANCE))
     at = []
     for (low, high), count in ((seen_x, width * samples), (seen_y, height * samples)):
         at.append((low + (np.arange(count) + 0.5) * (high - low) / count - 0.5).astype(np.float32))

@@ -7,7 +7,6 @@ nerfstudio moves and scales a scene before it trains; where it has written how, 
 dataparser_transforms.json, poses are converted from and to its coordinates.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from jaxtyping import Float
 
 from data_util import SceneIntrinsics, nearest_rigid
 from geometry.cameras import opengl2opencv
-from util import InputError, read_text
+from util import InputError, read_json
 
 MAX_BYTES = 1 << 25
 USED = {"camera_path", "camera_to_world"}
@@ -44,7 +43,7 @@ def read_dataparser(path: Path | None) -> Similarity:
     """What dataparser_transforms.json says; nothing changes without one. Raises InputError."""
     if path is None:
         return Similarity(np.eye(4), 1.0)
-    content = _read_json(path)
+    content = read_json(path, MAX_BYTES)
     try:
         matrix = np.vstack([np.array(content["transform"], dtype=np.float64), [0, 0, 0, 1]])
         scale = float(content["scale"])
@@ -60,7 +59,7 @@ def read_camera_path(
 ) -> tuple[Float[np.ndarray, "frames 4 4"], list[str]]:
     """The poses (OpenCV axes, the scene's world), and the names of what is not used, such as each
     frame's field of view. Raises InputError."""
-    content = _read_json(path)
+    content = read_json(path, MAX_BYTES)
     frames = content.get("camera_path") if isinstance(content, dict) else None
     if not isinstance(frames, list) or not frames:
         raise InputError(f"{path}: holds no camera_path with frames")
@@ -78,7 +77,7 @@ def read_camera_path(
 
 def scene_rotation(record: Path) -> Float[np.ndarray, "4 4"]:
     """The rotation by which an importer turned the world, as scene.json records it."""
-    content = _read_json(record)
+    content = read_json(record, MAX_BYTES)
     rotation = np.eye(4)
     if isinstance(content, dict) and "rotation" in content:
         try:
@@ -112,10 +111,3 @@ def camera_path_content(
             for pose in poses
         ],
     }
-
-
-def _read_json(path: Path):
-    try:
-        return json.loads(read_text(path, MAX_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON ({error})") from None

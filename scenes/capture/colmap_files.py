@@ -24,7 +24,7 @@ from scenes.capture.cameras import parameter_count, plausible_camera
 from util import InputError, require_file
 
 MAX_BYTES = 1 << 33
-MODELS = {
+CAMERA_MODELS = {
     model.value: model for model in pycolmap.CameraModelId.__members__.values() if model.value >= 0
 }
 CAMERA = struct.Struct("<IiQQ")
@@ -148,9 +148,9 @@ def _binary_cameras(path: Path) -> dict[int, pycolmap.Camera]:
     cameras = {}
     for _ in range(records.count(CAMERA.size)):
         camera_id, model_id, width, height = records.take(CAMERA)
-        if model_id not in MODELS:
+        if model_id not in CAMERA_MODELS:
             raise InputError(f"{path}: is damaged: no camera model has the number {model_id}")
-        model = MODELS[model_id].name
+        model = CAMERA_MODELS[model_id].name
         params = [records.take(PARAMETER)[0] for _ in range(parameter_count(model))]
         subject = _new_camera(path, cameras, camera_id)
         cameras[camera_id] = plausible_camera(subject, model, width, height, params)

@@ -7,7 +7,6 @@ images, masks, poses, intrinsics, splits.
 Whatever stands in the file is used, or a warning names the field.
 """
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from scenes.capture.listing import (
     warn_of_rounded,
 )
 from scenes.capture.transforms_camera import Fields, FrameCamera, frame_camera
-from util import InputError, read_text
+from util import InputError, read_json
 
 MAX_BYTES = 1 << 25
 SPLIT_FIELDS = {
@@ -72,7 +71,7 @@ def read_transforms_file(path: Path) -> TransformsContent:
     Raises InputError with what is wrong: a pose that is not rigid, an image that is listed twice or
     lies outside the file's folder, intrinsics that are not numbers, no frames.
     """
-    content, entries = _read_json(path)
+    content, entries = _read_frames(path)
     finder = ImageFinder(path.parent)
     used = {"frames", "ply_file_path", STEP_OF_TURNTABLE, *SPLIT_FIELDS.values()}
     without_part = set()
@@ -129,12 +128,9 @@ def _images(content: TransformsContent | None) -> list[Path]:
     return [frame.image for frame in content.frames] if content else []
 
 
-def _read_json(path: Path) -> tuple[dict, list[dict]]:
+def _read_frames(path: Path) -> tuple[dict, list[dict]]:
     """The file's content and its frames, each with a file_path."""
-    try:
-        content = json.loads(read_text(path, MAX_BYTES))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is not JSON ({error})") from None
+    content = read_json(path, MAX_BYTES)
     entries = content.get("frames") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path}: has no frames")

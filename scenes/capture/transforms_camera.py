@@ -30,7 +30,7 @@ SPECIAL_CASES = {
     "RADIAL_FISHEYE": "OPENCV_FISHEYE",
 }
 NO_PINHOLE = ("latlong", "equirectangular", "ftheta_p0")  # instant-ngp's other lenses
-SAME_FOCAL = 0.01  # relative difference of two fields that give the same focal length
+FOCAL_TOLERANCE = 0.01  # relative difference of two fields that give the same focal length
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,9 @@ def _focal_length(fields: Fields, axis: str, size: int) -> float | None:
         if found:
             focal = next(iter(found.values()))
             fields.without_part.update(
-                name for name, other in found.items() if abs(other - focal) > SAME_FOCAL * focal
+                name
+                for name, other in found.items()
+                if abs(other - focal) > FOCAL_TOLERANCE * focal
             )
             return focal
     return None

@@ -16,7 +16,7 @@ from viewer import session as sessions
 from viewer.__main__ import build_parser
 from viewer.access import origin
 from viewer.browser import Browser
-from viewer.path_tab import MAX_NAME_BYTES, file_name
+from viewer.path_tab import MAX_PATH_NAME_BYTES, file_name
 
 PREVIEWS = 33  # one more than viser has threads
 
@@ -179,7 +179,7 @@ def test_messages_to_browsers_name_no_folder_of_this_machine(serve, tmp_path):
 
 
 def test_names_are_cut_by_bytes(serve):
-    assert file_name("日" * 200) == "日" * (MAX_NAME_BYTES // 3)
+    assert file_name("日" * 200) == "日" * (MAX_PATH_NAME_BYTES // 3)
     assert file_name(" ../a b/ü ") == "_a_b_ü"
     assert file_name("...") == ""
     with connected(serve().server.get_port()) as client:
