@@ -19,7 +19,8 @@ class FastConv2d(nn.Conv2d):
 
     @staticmethod
     def supports(conv: nn.Conv2d) -> bool:
-        (kernel, other), (stride, across) = conv.kernel_size, conv.stride
+        kernel, other = conv.kernel_size
+        stride, across = conv.stride
         return (
             kernel == other
             and stride == across

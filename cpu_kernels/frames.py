@@ -40,9 +40,11 @@ def fold_batch_norms_(model: nn.Module) -> None:
         return
     for layers in [part for part in model.modules() if plain_type(part) is nn.Sequential]:
         for i in range(len(layers) - 1):
-            holder, index = layers, i
+            holder = layers
+            index = i
             if type(layers[i]) in (Conv2dSame, Conv3dSame):
-                holder, index = layers[i].net, 1
+                holder = layers[i].net
+                index = 1
             conv = holder[index]
             norm = layers[i + 1]
             if (

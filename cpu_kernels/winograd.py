@@ -117,7 +117,8 @@ def convolve_tiles(
     bias: Float[Tensor, "c_out"] | None,
 ) -> Float[Tensor, "b c_out h-2 w-2"]:
     """The convolution with a transformed kernel."""
-    (b, _, h, w), c_out = x.shape, kernel.shape[2]
+    b, _, h, w = x.shape
+    c_out = kernel.shape[2]
     output = torch.empty(b, c_out, h - 2, w - 2, memory_format=torch.channels_last)
     pixels = OUTPUT_TRANSFORM @ (transform_input(x) @ kernel).view(36, -1)
     pixels = pixels.view(4, 4, b, (h - 2) // 4, (w - 2) // 4, c_out).permute(2, 3, 0, 4, 1, 5)

@@ -98,7 +98,8 @@ def bomb(path: Path, good: dict, hidden: bool = False) -> None:
     if hidden:
         content = path.read_bytes()
         (start,) = struct.unpack("<L", content[-6:-2])
-        directory, end = content[start:-22], content[-22:]
+        directory = content[start:-22]
+        end = content[-22:]
         harmless = bytearray(directory)
         position = 0
         while position < len(harmless):

@@ -57,7 +57,8 @@ class CameraRenderer:
         matrix = self.model.intrinsics.matrix(self.model.architecture.img_sidelength)
         ranges = []
         for axis in range(2):
-            focal, center = intrinsics[axis], intrinsics[axis + 2]
+            focal = intrinsics[axis]
+            center = intrinsics[axis + 2]
             ends = np.array([0, size[axis]])
             low, high = (ends - center) / focal * matrix[axis, axis] + matrix[axis, 2]
             ranges.append((float(low), float(high)))

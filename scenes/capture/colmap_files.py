@@ -76,10 +76,14 @@ def read_files(folder: Path) -> ColmapModel:
     without points if there are none. Raises InputError with what is wrong."""
     suffix = _suffix(folder)
     if suffix == ".bin":
-        read_cameras, read_images, read_points = _binary_cameras, _binary_images, _binary_points
+        read_cameras = _binary_cameras
+        read_images = _binary_images
+        read_points = _binary_points
     else:
         suffix = ".txt"
-        read_cameras, read_images, read_points = _text_cameras, _text_images, _text_points
+        read_cameras = _text_cameras
+        read_images = _text_images
+        read_points = _text_points
     cameras = read_cameras(folder / f"cameras{suffix}")
     images = read_images(folder / f"images{suffix}")
     points = np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
@@ -178,7 +182,8 @@ def _binary_points(
     colors = np.empty((count, 3), np.uint8)
     for index in range(count):
         _, x, y, z, red, green, blue, _, track = records.take(POINT)
-        points[index], colors[index] = (x, y, z), (red, green, blue)
+        points[index] = x, y, z
+        colors[index] = red, green, blue
         records.skip(track, TRACK_BYTES)
     records.finish()
     return usable_points(points, colors)

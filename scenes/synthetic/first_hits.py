@@ -123,7 +123,8 @@ class ZBufferCaster:
             nearer = (depth[chosen] > 0) & (depth[chosen] < hits.depth[pixel])
             pixel = pixel[nearer]
             chosen = chosen[nearer]
-            hits.triangle[pixel], hits.depth[pixel] = face[chosen], depth[chosen]
+            hits.triangle[pixel] = face[chosen]
+            hits.depth[pixel] = depth[chosen]
             hits.weights[pixel] = weights[chosen] / total[chosen, None]
         return hits
 

@@ -191,7 +191,8 @@ def _box(
         for side in (-1, 1):
             signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
             corners = np.empty((4, 3))
-            corners[:, axis], corners[:, across] = side, signs
+            corners[:, axis] = side
+            corners[:, across] = signs
             counterclockwise = (
                 np.cross(corners[1] - corners[0], corners[2] - corners[0])[axis] * side > 0
             )

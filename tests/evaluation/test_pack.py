@@ -72,7 +72,8 @@ def test_bad_input_is_one_line_and_leaves_no_file(case, trained, tmp_path, capfd
             name: torch.full_like(checkpoint["model"][name], 1e5),
         }
     elif case == "no model":
-        checkpoint["model"], checkpoint["options"] = {"weight": torch.zeros(2, 2)}, {}
+        checkpoint["model"] = {"weight": torch.zeros(2, 2)}
+        checkpoint["options"] = {}
     if case != "no file":
         save_checkpoint(path, checkpoint)
     if case == "exists":

@@ -29,7 +29,8 @@ def test_colour_alone_at_the_frames_size():
 def test_enlarged_smoothly_with_depth_in_squares_beside():
     picture = video_picture(ramp(), (0.5, 2.5), VideoLook(720, depth=True))
     assert picture.shape == (720, 1440, 3)
-    image, depth = picture[:, :720].astype(int), picture[:, 720:]
+    image = picture[:, :720].astype(int)
+    depth = picture[:, 720:]
     steps = np.diff(image, axis=1)
     assert 0 <= steps.min() <= steps.max() <= 1  # pixels as squares would step by 255 / 63
     assert set(map(tuple, depth.reshape(-1, 3))) == set(

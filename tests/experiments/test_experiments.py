@@ -57,7 +57,8 @@ def test_a_failed_run_is_a_marked_gap_and_is_tried_again(scene, tmp_path, fake_c
     assert imageio.imread(out / "figure.png").shape == (24 + 3 * 220, 24 + 6 * 220, 3)
     assert imageio.mimread(out / "scene.mp4")[0].shape == (24 + 220, 6 * 220, 3)
 
-    call.fail, commands[:] = ["worrall-seed0"], []
+    call.fail = ["worrall-seed0"]
+    commands.clear()
     table1.main(arguments(scene, out, "--seeds", 0, 1))
     assert len(commands) == 3
     assert "--resume auto" in commands[1]  # its training had not failed

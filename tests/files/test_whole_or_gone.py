@@ -133,7 +133,9 @@ def fill_the_disk(name, disk, inputs, undisturbed, capfd, shares, prepare=None):
     """Runs the command with room for these shares of what it writes: each time one line says which
     file cannot be written, all files are whole or gone, and the next try, with room, leaves what an
     undisturbed run leaves."""
-    command, (folder, leave, mounted), whole = COMMANDS[name], disk, undisturbed(name)
+    command = COMMANDS[name]
+    folder, leave, mounted = disk
+    whole = undisturbed(name)
     for number, share in enumerate(shares):
         out = folder / f"out{number}"
         out.mkdir()

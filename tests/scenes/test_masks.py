@@ -68,7 +68,8 @@ def test_training_sees_the_background_around_the_object(tmp_path):
     image = np.zeros((30, 30, 3), np.uint8)
     mask = np.zeros((30, 30), np.uint8)
     image[..., 1] = 200
-    image[4:22, 4:22], mask[4:22, 4:22] = [200, 0, 0], 255
+    image[4:22, 4:22] = [200, 0, 0]
+    mask[4:22, 4:22] = 255
     result = cut_out(image, mask, lambda pixels: square_resize(pixels, 10))
     share = mask.reshape(10, 3, 10, 3).mean(axis=(1, 3)) / 255
     np.testing.assert_allclose(result[..., 3] / 255, share, atol=0.01)

@@ -48,7 +48,8 @@ def photos(tmp_path):
 def colors():
     """A picture of 60x40 pixels with a color in each quarter."""
     pixels = np.zeros((40, 60, 3), np.uint8)
-    pixels[:20, :, 0], pixels[:, :30, 1] = 250, 250
+    pixels[:20, :, 0] = 250
+    pixels[:, :30, 1] = 250
     return Image.fromarray(pixels)
 
 

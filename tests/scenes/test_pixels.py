@@ -116,7 +116,8 @@ def test_undistorted_images_are_filled_to_the_border():
 def test_undistortion_ends_where_the_polynomial_turns_back(size, params):
     """Beyond, the image would be mirrored; r + k1 r^3 + k2 r^5 turns back where its derivative is
     zero."""
-    (width, height), (focal, *ks) = size, params
+    width, height = size
+    focal, *ks = params
     camera = pycolmap.Camera(
         model="SIMPLE_RADIAL" if len(ks) == 1 else "RADIAL",
         width=width,

@@ -38,11 +38,9 @@ def quad(texture):
 
 def test_textures_are_not_mirrored_and_up_is_up():
     pixels = np.zeros((2, 2, 3), np.uint8)
-    pixels[0, 0], pixels[0, 1], pixels[1, 0] = (
-        (255, 0, 0),
-        (0, 255, 0),
-        (0, 0, 255),
-    )  # upper left and right, lower left
+    pixels[0, 0] = 255, 0, 0  # upper left
+    pixels[0, 1] = 0, 255, 0  # upper right
+    pixels[1, 0] = 0, 0, 255  # lower left
     caster = RayCaster(Surface.from_meshes([quad(Image.fromarray(pixels))]))
     image = caster.render(look_at(np.array([[2.0, 0, 0]]), np.zeros(3), UP)[0], MATRIX, 64, 2)
     assert (image[0, 0] == 255).all()

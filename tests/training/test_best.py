@@ -83,7 +83,8 @@ def test_a_run_that_was_killed_keeps_the_same_best(scene, tmp_path, measured):
     latest.unlink()
     measured[:] = CURVE[5:]
     assert run(*resume(tmp_path / "killed", "--max_steps", 7)) == 0
-    whole, killed = best_of(tmp_path / "whole"), best_of(tmp_path / "killed")
+    whole = best_of(tmp_path / "whole")
+    killed = best_of(tmp_path / "killed")
     assert killed["step"] == 4
     for part in ("model", "average", "chosen_by", "best", "worse_in_a_row", "rng"):
         assert_same(killed[part], whole[part], part)
