@@ -13,9 +13,9 @@ changed, or all with other views or --precision.
 
 import json
 import sys
-from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = torch.device(choose_device(args.device))
     set_arithmetic(args.precision, device)
     kept = {folder.resolve(): kept_checkpoints(folder) for folder in args.runs}
-    points = measure_new([path for paths in kept.values() for path in paths], args, device)
+    all_paths = list(chain.from_iterable(kept.values()))
+    points = measure_new(all_paths, args.data_root, args.out, args.precision, device)
     names = short_names(kept)
     curves = {
         names[folder]: [points[path] for path in paths if path in points]
@@ -73,10 +74,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"look at {args.out / 'curve.png'}")
 
 
-def measure_new(paths: Sequence[Path], args: Namespace, device: torch.device) -> dict[Path, dict]:
-    """A point for each checkpoint, measured unless `curve.json` has it. A training may remove
-    checkpoints meanwhile; they are left out. Raises `InputError` if none is left."""
-    known = earlier_points(args.out / "curve.json")
+def measure_new(
+    paths: Sequence[Path],
+    held_out: Path | None,
+    out: Path,
+    precision: str,
+    device: torch.device,
+) -> dict[Path, dict]:
+    """A point for each checkpoint, measured unless `out/curve.json` has it. A training may remove
+    checkpoints meanwhile; they are left out. Raises `InputError` if none is left. held_out: the
+    views; None for those of the scene that each run was trained on."""
+    known = earlier_points(out / "curve.json")
     points = {}
     fingerprint_of = cache(views_fingerprint)
     load = cache(load_scene)  # checkpoints of one scene read it once
@@ -87,18 +95,18 @@ def measure_new(paths: Sequence[Path], args: Namespace, device: torch.device) ->
             if "data_root" not in point or not file_state(path).items() <= point["inputs"].items():
                 checkpoint = read_checkpoint(path)
                 point = {"data_root": checkpoint.option("data_root", "")}
-            root = args.data_root or held_out_folder(recorded_scene(path, point["data_root"]))
+            root = held_out or held_out_folder(recorded_scene(path, point["data_root"]))
             inputs = {
                 **file_state(path),
-                "precision": args.precision,
+                "precision": precision,
                 "views": str(root.resolve()),
                 "fingerprint": fingerprint_of(root),
             }
             if point.get("inputs") != inputs:
                 checkpoint = checkpoint or read_checkpoint(path)
-                figures = measure_checkpoint(checkpoint, root, load, device, args.precision)
+                figures = measure_checkpoint(checkpoint, root, load, device, precision)
                 point = {**figures, "data_root": point["data_root"], "inputs": inputs}
-                add_point(args.out, path, point)
+                add_point(out, path, point)
             points[path] = point
         except (InputError, FileNotFoundError):
             if path.exists():

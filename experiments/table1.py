@@ -10,6 +10,7 @@ added. A failed run is a gap in the table. --lpips and --lpips_vgg add LPIPS to 
 """
 
 from argparse import Namespace
+from collections.abc import Collection
 
 import numpy as np
 
@@ -61,13 +62,13 @@ class Table1(Study):
     def plan_runs(self, args: Namespace, scenes: Scenes) -> Groups:
         groups = {}
         for scene, data in scenes.items():
-            for model in models_shown(args):
+            for model in models_shown(args.models):
                 seeds = args.seeds[:1] if model in UNTRAINED else args.seeds
                 groups[scene, model] = [StudyRun(scene, data, model, seed, model) for seed in seeds]
         return groups
 
     def tables(self, collected: Collected) -> tuple[dict, str]:
-        models = models_shown(collected.args)
+        models = models_shown(collected.args.models)
         measures = collected.measures
         table = {
             scene: {model: collected.summary((scene, model)) for model in models}
@@ -86,7 +87,7 @@ class Table1(Study):
     def draw(self, collected: Collected) -> None:
         """Writes figure.png and each SCENE.mp4, from the first seed's runs."""
         out = collected.args.out
-        models = models_shown(collected.args)
+        models = models_shown(collected.args.models)
         columns = ["truth", *(NAMES.get(model, model) for model in models)]
         rows = []
         for scene, data in collected.scenes.items():
@@ -103,9 +104,9 @@ class Table1(Study):
         write_figure(out / "figure.png", columns, rows)
 
 
-def models_shown(args: Namespace) -> list[str]:
-    """The models asked for: the paper's in its order, then variants that were added to `MODELS`."""
-    return [model for model in dict.fromkeys([*NAMES, *MODELS]) if model in args.models]
+def models_shown(wanted: Collection[str]) -> list[str]:
+    """The wanted models: the paper's in its order, then variants that were added to `MODELS`."""
+    return [model for model in dict.fromkeys([*NAMES, *MODELS]) if model in wanted]
 
 
 def mean_over_scenes(table: dict, model: str, measures: list[str]) -> dict[str, float | None]:

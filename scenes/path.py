@@ -15,7 +15,6 @@ two training poses, given by name or drawn with the seed. `file` takes the poses
 camera_path.json; with --dataparser, the run's dataparser_transforms.json, from its coordinates.
 """
 
-from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     refuse_existing(args.out)
     scene = read_views(scene_parts(args.scene)[0], with_images=False)
     if args.kind == "file":
-        path = _path_of_file(args)
+        path = _path_of_file(args.camera_path, args.dataparser, args.scene)
         described = f"{args.camera_path}"
     elif args.kind == "interpolate":
         first, second = _choose_pair(scene.names, args.between, args.seed, args.scene)
@@ -93,13 +92,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{args.out}: {len(path)} poses, {args.kind} {described}")
 
 
-def _path_of_file(args: Namespace) -> Float[np.ndarray, "frames 4 4"]:
+def _path_of_file(
+    file: Path, dataparser: Path | None, scene: Path
+) -> Float[np.ndarray, "frames 4 4"]:
     """The poses of a camera_path.json, turned as the importer turned the scene."""
-    to_nerfstudio = read_dataparser(args.dataparser)
-    path, unused = read_camera_path(args.camera_path, to_nerfstudio)
+    path, unused = read_camera_path(file, read_dataparser(dataparser))
     if unused:
-        warn(f"{args.camera_path}: not used: {', '.join(unused)}")
-    for record in (args.scene / "scene.json", args.scene.absolute().parent / "scene.json"):
+        warn(f"{file}: not used: {', '.join(unused)}")
+    for record in (scene / "scene.json", scene.absolute().parent / "scene.json"):
         if record.is_file():
             path = scene_rotation(record) @ path
             break

@@ -1,7 +1,5 @@
 """Studies of a model that is changed between their commands (docs/change_the_model.md)."""
 
-from argparse import Namespace
-
 from baselines import MODELS
 from deep_voxels import DeepVoxels
 from experiments.status import Result
@@ -28,7 +26,7 @@ def test_runs_of_other_code_are_named_in_a_warning(tmp_path, capsys):
 
 def test_a_variant_stands_below_the_papers_methods(monkeypatch):
     monkeypatch.setitem(MODELS, "variant", DeepVoxels)
-    models = models_shown(Namespace(models=["variant", "deepvoxels", "pix2pix"]))
+    models = models_shown(["variant", "deepvoxels", "pix2pix"])
     assert models == ["pix2pix", "deepvoxels", "variant"]
     figures = {
         "psnr": 20.0,
