@@ -206,8 +206,8 @@ class DeepVoxels(nn.Module):
             )
         collapsed, depth_coordinate = self.occlusion_net(canonical)
         # Plane k lies at near_plane + k * voxel_size and has the coordinate k / (2 D) - 1/2.
-        frustum_extent = 2 * self.geometry.grid_dim * self.geometry.voxel_size
-        depth = self.geometry.near_plane + (depth_coordinate + 0.5) * frustum_extent
+        near, far = self.geometry.depth_range
+        depth = near + (depth_coordinate + 0.5) * (far - near)
         return Rendering(self.rendering_net(collapsed), depth)
 
     def canonical_view_volumes(
