@@ -6,7 +6,6 @@ Open the address that it prints. Ctrl-C ends it.
 """
 
 import logging
-import signal
 import sys
 import threading
 from argparse import Namespace
@@ -19,6 +18,7 @@ from evaluation.trained import PRECISION, read_checkpoint
 from losses import LossWeights
 from machine.cli import Parser, exit_code, number
 from machine.runtime import choose_device, keep_freed_memory, set_arithmetic
+from machine.signals import handling
 from util import InputError
 from viewer.access import origin
 from viewer.scene import load_next, load_scene_in_view, load_viewed_model
@@ -121,11 +121,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serves until SIGINT or SIGTERM, and returns the exit code."""
     args = build_parser().parse_args(argv)
     stopped = threading.Event()
-    for end in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(end, lambda *_: stopped.set())
     # Requests that are none
     logging.getLogger("websockets.server").setLevel(logging.CRITICAL)
-    return exit_code(PROG, lambda: serve(args, stopped))
+    with handling(lambda *_: stopped.set(), "SIGINT", "SIGTERM"):
+        return exit_code(PROG, lambda: serve(args, stopped))
 
 
 if __name__ == "__main__":
