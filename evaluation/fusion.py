@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from projection import SceneGeometry, frustum_mask, image2camera, world2grid, world2image
@@ -192,7 +192,7 @@ def outward_normals(
     `toward`."""
     if not len(points):
         return np.zeros((0, 3))
-    _, nearest = cKDTree(points).query(points, k=min(NEIGHBORS, len(points)))
+    _, nearest = KDTree(points).query(points, k=min(NEIGHBORS, len(points)))
     around = points[nearest.reshape(len(points), -1)]
     around = around - around.mean(axis=1, keepdims=True)
     normals = np.linalg.eigh(around.swapaxes(1, 2) @ around).eigenvectors[

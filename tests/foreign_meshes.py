@@ -8,6 +8,7 @@ import numpy as np
 import trimesh
 from hypothesis import strategies as st
 from PIL import Image
+from trimesh.visual import TextureVisuals
 
 from tests.foreign_files import (
     change_words,
@@ -49,7 +50,7 @@ def mesh_files():
     textured = trimesh.Trimesh(
         *(np.array(values) for values in (box.vertices, box.faces)), process=False
     )
-    textured.visual = trimesh.visual.TextureVisuals(
+    textured.visual = TextureVisuals(
         uv=box.vertices[:, :2], image=Image.new("RGB", (4, 4), (9, 99, 9))
     )
     gltf = trimesh.Scene([box]).export(file_type="gltf", merge_buffers=True)

@@ -83,7 +83,7 @@ def sharpest(
     current = 0
     for number, frame in enumerate(frames):
         interval = min(number * count // total, count - 1)
-        if interval != current:
+        if best is not None and interval != current:
             yield best
             best_detail = -1.0
             current = interval

@@ -12,6 +12,8 @@ import trimesh
 from jaxtyping import Float, UInt8
 from PIL import Image
 from scipy.interpolate import PchipInterpolator
+from trimesh.visual import TextureVisuals
+from trimesh.visual.material import PBRMaterial
 
 from scenes.synthetic.textures import glazed_bands, grained, letter_panel
 
@@ -256,6 +258,6 @@ def _sheet(
 def _textured(
     vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray, texture: np.ndarray
 ) -> trimesh.Trimesh:
-    material = trimesh.visual.material.PBRMaterial(baseColorTexture=Image.fromarray(texture))
-    visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
+    material = PBRMaterial(baseColorTexture=Image.fromarray(texture))
+    visual = TextureVisuals(uv=uv, material=material)
     return trimesh.Trimesh(vertices, faces, visual=visual, process=False)

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 import trimesh
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from data_util import SceneIntrinsics
 from dataio import scene_geometry
@@ -46,11 +46,11 @@ class Truth:
     def distances(self, points):
         """From each of some points to the surface, and from each visible point of the surface to
         the nearest of them."""
-        return cKDTree(self.points).query(points)[0], cKDTree(points).query(self.visible)[0]
+        return KDTree(self.points).query(points)[0], KDTree(points).query(self.visible)[0]
 
     def angles(self, cloud: Cloud):
         """Between each normal of the cloud and that of the surface beside it, in degrees."""
-        normals = self.normals[cKDTree(self.points).query(cloud.points)[1]]
+        normals = self.normals[KDTree(self.points).query(cloud.points)[1]]
         return np.degrees(np.arccos(np.clip((normals * cloud.normals).sum(axis=1), -1, 1)))
 
 

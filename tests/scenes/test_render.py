@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import trimesh
 from PIL import Image
+from trimesh.exchange.ply import export_ply
+from trimesh.visual import ColorVisuals, TextureVisuals
 
 from data_util import list_images, list_poses, load_image, load_intrinsics, load_pose
 from geometry.cameras import look_at
@@ -30,9 +32,7 @@ def quad(texture):
     """A square in the plane x = 0 that faces +x, z up: its lower left corner, seen from +x, is at y
     = z = -1/2."""
     corners = np.array([[0, -0.5, -0.5], [0, 0.5, -0.5], [0, 0.5, 0.5], [0, -0.5, 0.5]])
-    visual = trimesh.visual.TextureVisuals(
-        uv=np.array([[0, 0], [1, 0], [1, 1], [0, 1]]), image=texture
-    )
+    visual = TextureVisuals(uv=np.array([[0, 0], [1, 0], [1, 1], [0, 1]]), image=texture)
     return trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]], visual=visual, process=False)
 
 
@@ -206,7 +206,7 @@ def test_a_mesh_file_renders_as_the_object_it_was_made_from(tmp_path, suffix):
 
 def test_a_color_per_face_ends_at_its_edges(tmp_path):
     box = trimesh.creation.box()
-    box.visual = trimesh.visual.ColorVisuals(
+    box.visual = ColorVisuals(
         box, face_colors=np.uint8([[20 * face, 0, 0, 255] for face in range(12)])
     )
     box.export(tmp_path / "box.ply")
@@ -258,7 +258,7 @@ def test_a_byte_order_mark_is_passed_over(tmp_path, kind):
             name.replace("model", "mesh"): data for name, data in box.export(None, kind).items()
         }
     elif kind == "ply":
-        files = {"mesh.ply": trimesh.exchange.ply.export_ply(box, encoding="ascii")}
+        files = {"mesh.ply": export_ply(box, encoding="ascii")}
     else:
         content = box.export(None, "stl_ascii" if kind == "stl" else kind)
         files = {f"mesh.{kind}": content.encode()}

@@ -16,6 +16,8 @@ import pillow_heif
 import pytest
 import trimesh
 from PIL import Image
+from trimesh.visual import TextureVisuals
+from trimesh.visual.material import PBRMaterial
 
 import colmap_wrapper
 from data_util import list_images, list_poses, load_image, load_intrinsics, load_pose, write_image
@@ -44,10 +46,8 @@ def photographs(folder, count, size=SIZE, focal=FOCAL):
     floor = np.clip(120 + 60 * pattern, 0, 255).astype(np.uint8)
     floor[64:192, 64:192] = cv2.resize(letter_panel("F", (90, 60, 60), 512, 1), (128, 128))
     corners = np.array([[-3, -3, -0.5], [3, -3, -0.5], [3, 3, -0.5], [-3, 3, -0.5]])
-    material = trimesh.visual.material.PBRMaterial(baseColorTexture=Image.fromarray(floor))
-    visual = trimesh.visual.TextureVisuals(
-        uv=np.array([[0, 0], [1, 0], [1, 1], [0, 1]]), material=material
-    )
+    material = PBRMaterial(baseColorTexture=Image.fromarray(floor))
+    visual = TextureVisuals(uv=np.array([[0, 0], [1, 0], [1, 1], [0, 1]]), material=material)
     ground = trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]], visual=visual, process=False)
     cube = RayCaster(Surface.from_meshes(OBJECTS["cube"]()))
     caster = RayCaster(Surface.from_meshes([*OBJECTS["cube"](), ground]))
