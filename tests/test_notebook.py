@@ -214,7 +214,7 @@ def test_the_bar_of_the_training_is_reached(tmp_path):
         cell.source = cell.source.replace('root / "demo"', f"Path({str(tmp_path)!r})")
     run_notebook(notebook)
     (metrics,) = (tmp_path / "notebook" / "logs" / "test_traj").rglob("metrics.json")
-    assert json.loads(metrics.read_text())["psnr"] > 20.5  # 21.35 where it was measured
+    assert json.loads(metrics.read_text())["psnr"] > 20.5  # 21.40 where it was measured
 
 
 def test_one_command_makes_a_notebook(tmp_path):

@@ -268,21 +268,20 @@ lesson.write_photos(photos)
 #     --data_root "{photos}/test" --logging_root "{logs}" --checkpoint latest
 
 # %% [markdown]
-# **The bar: 21 dB after one minute of training.** These commands, as they stand, reached 21.35 dB
-# on one core, where the training took 69 s, and 21.17 dB on two, where the whole notebook took 83
-# s. Change the flags and beat it in the same time:
+# **The bar: 21 dB after one minute of training.** These commands, as they stand, reached 21.40 dB,
+# where the training took 64 s. Change the flags and beat it in the same time:
 #
 # - `--grid_dim 32`: finer voxels. Do they pay in one minute?
 # - `--lr 0.002`, `--max_steps 400`: faster or longer.
 # - `--no_occlusion_net`: without part 4. What is lost, and where do you see it?
 # - `--sampling_pattern skip_9`: every tenth photo alone.
 #
-# On the true photos of Lego at 64 pixels the same 200 steps reach 21.10 dB, after 36 s on 2 CPU
-# cores ([measured here](../performance.md#learning-per-second)). They belong to NeRF-synthetic and
+# On the true photos of Lego at 64 pixels the same 200 steps reach 21.09 dB, after 66 s on 2 CPU
+# cores ([measured here](../performance.md#the-whole-recipe)). They belong to NeRF-synthetic and
 # are not in the repository. If you have them in a folder `nerf_lego`, run this in the repository:
 #
-#     python -m scenes.nerf_synthetic nerf_lego lego64 --sidelength 64
-#     python run_deepvoxels.py --train_test train --data_root lego64/train --logging_root logs64 \
+#     python -m scenes.nerf_synthetic nerf_lego lego256 --sidelength 256
+#     python run_deepvoxels.py --train_test train --data_root lego256/train --logging_root logs64 \
 #         --size small --recipe fast --max_steps 200
-#     python run_deepvoxels.py --train_test test --data_root lego64/test --logging_root logs64 \
+#     python run_deepvoxels.py --train_test test --data_root lego256/test --logging_root logs64 \
 #         --checkpoint latest

@@ -341,6 +341,12 @@ def test_the_cube_of_the_demo(tmp_path, capsys):
             1000,
             "--recipe",
             "fast",
+            "--ssim_weight",
+            0,
+            "--turn_roll",
+            0,
+            "--turn_tilt",
+            0,
             "--device",
             "cpu",
         )
