@@ -276,7 +276,7 @@ lesson.write_photos(photos)
 # - `--no_occlusion_net`: without part 4. What is lost, and where do you see it?
 # - `--sampling_pattern skip_9`: every tenth photo alone.
 #
-# On the true photos of Lego at 64 pixels the same 200 steps reach 21.09 dB, after 66 s on 2 CPU
+# On the true photos of Lego at 64 pixels the same 200 steps reach 21.35 dB, after 69 s on 2 CPU
 # cores ([measured here](../performance.md#the-whole-recipe)). They belong to NeRF-synthetic and
 # are not in the repository. If you have them in a folder `nerf_lego`, run this in the repository:
 #
