@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from pytorch_prototyping.blocks import LEAKY_SLOPE
 
@@ -100,9 +101,27 @@ def ssim_loss(
 
 
 def window_mean(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h_out w_out"]:
-    """The means over windows of `SSIM_WINDOW` x `SSIM_WINDOW` pixels, first of columns, then of
-    rows."""
-    return F.avg_pool2d(F.avg_pool2d(x, (SSIM_WINDOW, 1), 1), (1, SSIM_WINDOW), 1)
+    """The means over windows of `SSIM_WINDOW` x `SSIM_WINDOW` pixels."""
+    return _WindowMean.apply(x)
+
+
+class _WindowMean(torch.autograd.Function):
+    """`F.avg_pool2d(x, SSIM_WINDOW, 1)` in a tenth of its time on a CPU. The gradient of a pixel is
+    the mean over the windows that it lies in, so it is a mean over windows too."""
+
+    @staticmethod
+    def forward(ctx, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h_out w_out"]:
+        return means_of_windows(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Float[Tensor, "b c h_out w_out"]) -> Float[Tensor, "b c h w"]:
+        return means_of_windows(F.pad(grad, 4 * [SSIM_WINDOW - 1]))
+
+
+def means_of_windows(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h_out w_out"]:
+    """First of columns, then of rows."""
+    return x.unfold(2, SSIM_WINDOW, 1).mean(dim=-1).unfold(3, SSIM_WINDOW, 1).mean(dim=-1)
 
 
 def known_mean(

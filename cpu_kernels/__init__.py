@@ -7,7 +7,7 @@ The subclasses:
     `conv2d`, `conv3d`: convolutions, each the fastest way for its input. `winograd`, `few_pixels`,
     `folded_conv3d` and `weight_gradient` are such ways.
     `sequential`: neighbouring layers as one. `norm_act`: batch norm, activation and dropout as one.
-    `batch_norm3d`: batch norm of volumes. `padding`: reflection padding.
+    `batch_norm`: batch norm of few channels. `padding`: reflection padding.
     `view_volumes`, `integration`, `occlusion`: projection, GRU and occlusion reasoning.
 
 When a kernel is used:

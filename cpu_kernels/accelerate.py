@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import nn
 
-from cpu_kernels.batch_norm3d import FastBatchNorm3d
+from cpu_kernels.batch_norm import FastBatchNorm3d
 from cpu_kernels.conv2d import FastConv2d, FastConvTranspose2d
 from cpu_kernels.conv3d import FastConv3d, FastConvTranspose3d
 from cpu_kernels.integration import FastIntegrationNet

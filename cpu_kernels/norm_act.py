@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from cpu_kernels import thresholds
+from cpu_kernels.batch_norm import batch_norm_of_rows_backward, gains_from_rows
 
 
 def num_fused(layers: list[nn.Module], x: Tensor) -> int:
@@ -74,7 +75,10 @@ class _NormActDropout(torch.autograd.Function):
         grad_y = torch.ops.aten.leaky_relu_backward(grad, y, ctx.slope, False, grad_input=y).mul_(
             kept
         )
-        grad_x, grad_weight, grad_bias = torch.ops.aten.native_batch_norm_backward(
-            grad_y, x, weight, None, None, mean, scale, True, ctx.eps, [True, True, True]
-        )
-        return grad_x, grad_weight, grad_bias, None, None, None
+        if gains_from_rows(x):
+            grads = batch_norm_of_rows_backward(grad_y, x, weight, mean, scale)
+        else:
+            grads = torch.ops.aten.native_batch_norm_backward(
+                grad_y, x, weight, None, None, mean, scale, True, ctx.eps, [True, True, True]
+            )
+        return *grads, None, None, None

@@ -49,9 +49,10 @@ SLOW_CONV3D_MAX_ELEMENTS = (
 COPIED_GRADIENT_MIN_ELEMENTS = choose(NEVER, 2**20)
 COPIED_GRADIENT_MIN_CHANNELS = 64
 
-# batch_norm3d.py: batch norm of few channels
-NARROW_NORM_MAX_CHANNELS = 4
-NARROW_NORM_ROW = 64  # floats that are normalised as one row
+# batch_norm.py: batch norm of few channels
+ROWS_MAX_CHANNELS = 8
+ROW = 64  # floats that are normalised as one row
+ROWS = 4096  # that are computed at a time, so that they stay in the cache
 
 # padding.py, norm_act.py: layers that keep less for backward, elements of a map from which they do
 LEAN_MIN_ELEMENTS = 2**20

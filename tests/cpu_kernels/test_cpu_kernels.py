@@ -25,8 +25,8 @@ from tests.conftest import hemisphere_poses
 MIN_CHANNELS = thresholds.WINOGRAD_MIN_CHANNELS
 
 
-def norm_act(slope: float, dropout: float) -> nn.Sequential:
-    return nn.Sequential(*norm_act_dropout(6, slope, dropout))
+def norm_act(slope: float, dropout: float, channels: int = 6) -> nn.Sequential:
+    return nn.Sequential(*norm_act_dropout(channels, slope, dropout))
 
 
 # What is accelerated, the shapes of its inputs, the layers that it then never calls, and whether it
@@ -173,6 +173,34 @@ def test_a_fast_layer_computes_what_its_parent_does(case, monkeypatch):
     inputs = random_inputs(shapes, torch.float32)
     expected = results(plain, inputs)
     forbid(monkeypatch, replaced)
+    assert_near(results(fast, inputs), expected, tolerance=2e-5)
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("build", "shape", "replaced"),
+    [
+        (partial(nn.BatchNorm3d, 8), (2, 8, 4, 4, 4), nn.BatchNorm3d),
+        (partial(norm_act, 0.2, 0.0, channels=8), (2, 8, 6, 4), nn.BatchNorm2d),
+    ],
+)
+@pytest.mark.parametrize("block", [2, 4096])
+def test_gradients_of_8_channels_on_two_threads(
+    build, shape, replaced, block, two_threads, monkeypatch
+):
+    monkeypatch.setattr(thresholds, "ROWS", block)
+    plain, fast = twins(build)
+    inputs = random_inputs([shape], torch.float32)
+    expected = results(plain, inputs)
+    forbid(monkeypatch, [replaced])
+    monkeypatch.setattr(torch.ops.aten, "native_batch_norm_backward", None)
     assert_near(results(fast, inputs), expected, tolerance=2e-5)
 
 

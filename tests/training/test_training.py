@@ -218,6 +218,8 @@ def test_the_loss_of_structure_is_that_of_scikit_image():
         expected[0][:, :, 10:].mean() / 2, abs=1e-5
     )
     assert ssim_loss(truth, truth).abs() < 1e-6
+    pixels, others = torch.rand(2, 1, 3, 8, 9, dtype=torch.float64)
+    assert torch.autograd.gradcheck(ssim_loss, (pixels.requires_grad_(), others))
 
 
 def test_the_loss_of_structure_counts_as_its_weight_says(step):
