@@ -1,6 +1,7 @@
 """2D convolutions that choose the fastest way for their input: matrix products, Winograd's tiles,
 or PyTorch's own."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -38,12 +39,26 @@ class FastConv2d(nn.Conv2d):
         if stride != 1 or not fits_tiles(x, self.weight):
             if gains_from_copies(x, self.weight):
                 return CopyingConv.apply(x, self.weight, self.bias, stride)
+            if stride > 1 and torch.is_autocast_enabled("cpu"):
+                x = without_unseen(x, kernel, stride)
             return super().forward(x)
         if not self.frozen:
             return WinogradConv2d.apply(x, self.weight, self.bias)
         if self.tile_kernel is None:
             self.tile_kernel = transform_kernel(self.weight)
         return convolve_tiles(x, self.tile_kernel, self.bias)
+
+
+def without_unseen(
+    x: Float[Tensor, "b c h w"], kernel: int, stride: int
+) -> Float[Tensor, "b c h_seen w_seen"]:
+    """x without the last rows and columns that no window reaches.
+
+    With AMX, oneDNN 3.12 computes the gradient of the weights in bfloat16 from memory that it never
+    wrote if there are such columns, and some of it is NaN now and then (docs/performance.md).
+    """
+    height, width = (pixels - (pixels - kernel) % stride for pixels in x.shape[2:])
+    return x[:, :, :height, :width]
 
 
 class FastConvTranspose2d(nn.ConvTranspose2d):

@@ -39,6 +39,12 @@ CASES = {
         [nn.Conv2d],
         False,
     ),
+    "columns that no window sees": (
+        partial(nn.Conv2d, 5, 3, 4, 2),
+        [(2, 5, 7, 9)],
+        [],
+        True,
+    ),
     "transposed matrix product": (
         partial(nn.ConvTranspose2d, 64, 5, 4, 2, 1),
         [(2, 64, 3, 4)],
@@ -234,6 +240,22 @@ def test_gradients_from_copies(build, shape, plain, frozen, monkeypatch):
     forbid(monkeypatch, [plain])
     monkeypatch.setattr(conv3d, "conv3d", None)
     assert_near(results(fast, inputs), expected, tolerance=2e-5)
+
+
+def test_in_bfloat16_a_convolution_gets_no_column_that_no_window_sees(monkeypatch):
+    """Of such a column oneDNN's gradient with AMX reads what was in memory."""
+    _, fast = twins(partial(nn.Conv2d, 5, 3, 4, 2))
+    sizes = []
+    plain_forward = nn.Conv2d.forward
+
+    def forward(conv, x):
+        sizes.append(x.shape[2:])
+        return plain_forward(conv, x)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", forward)
+    with torch.autocast("cpu", torch.bfloat16):
+        fast(*random_inputs([(2, 5, 7, 9)], torch.float32))
+    assert sizes == [(6, 8)]
 
 
 @pytest.mark.parametrize("case", [case for case, (*_, bfloat16) in CASES.items() if bfloat16])
