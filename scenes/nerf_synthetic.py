@@ -22,7 +22,7 @@ from files.folders import new_folder
 from geometry.cameras import near_plane
 from geometry.grid import GivenGrid
 from machine.cli import Parser, number, run
-from scenes.capture.listing import warn, warn_of_leaks, warnings_last
+from scenes.capture.listing import warn, warn_of_enlarging, warn_of_leaks, warnings_last
 from scenes.capture.options import CaptureOptions, require_pycolmap
 from scenes.capture.transforms import ListedFrame, TransformsContent, read_splits
 from util import InputError, write_json
@@ -134,7 +134,10 @@ def _write_plain(
     """Writes the views of a plain camera, as they are or shrunk."""
     for split, frames in splits.items():
         camera = frames[0].camera
-        size = sidelength or min(load_image(frames[0].image).shape[:2])
+        own_size = min(load_image(frames[0].image).shape[:2])
+        if split == "train":
+            warn_of_enlarging(sidelength, own_size)
+        size = sidelength or own_size
         intrinsics = SceneIntrinsics(
             camera.focal_x / camera.width * size,
             size / 2,

@@ -25,7 +25,7 @@ from geometry.cameras import upright_rotation
 from geometry.coverage import Grid, Pinhole, judge
 from geometry.grid import PointKind, choose_grid, tightest_yaw
 from scenes.capture.cameras import Undistorter, shared_pinhole
-from scenes.capture.listing import warn, warn_of_leaks
+from scenes.capture.listing import warn, warn_of_enlarging, warn_of_leaks
 from scenes.capture.masks import Silhouette, cut_out, find_masks, object_points, read_mask
 from scenes.capture.options import CaptureOptions, split_views
 from util import InputError, write_json
@@ -84,6 +84,7 @@ def write_capture(capture: Capture, folder: Path, options: CaptureOptions, sourc
     capture = _turned(capture, rotation)
     points = points @ rotation.T
     grid, why = choose_grid(capture.cam2world, camera, points, options.grid, kind)
+    warn_of_enlarging(options.sidelength, min(plain.height, plain.width))
     intrinsics = _with_grid(plain, grid, options.sidelength)
     undistort = Undistorter(pinhole)
     for split, chosen in splits.items():

@@ -105,6 +105,16 @@ def warn(line: str) -> None:
         held.append(line)
 
 
+def warn_of_enlarging(sidelength: int | None, pixels: int) -> None:
+    """Warns if images of that many pixels a side are to be enlarged. sidelength: that they are to
+    have; None: theirs."""
+    if sidelength and sidelength > pixels:
+        warn(
+            f"--sidelength {sidelength}: the images have {pixels} pixels a side; larger ones show "
+            "no more and are blurred"
+        )
+
+
 @contextmanager
 def warnings_last() -> Iterator[None]:
     """Shows the warnings of the block when it ends without an error, which would be the only line

@@ -172,7 +172,7 @@ def test_two_views_are_left_to_train_on(count, test_every):
         split_views(count, test_every)
 
 
-def test_nerf_synthetic_is_converted_and_numbered_in_natural_order(tmp_path):
+def test_nerf_synthetic_is_converted_and_numbered_in_natural_order(tmp_path, capsys):
     """OpenGL to OpenCV, alpha over white, area averaging, near plane at radius - sqrt(3)/2 *
     scale."""
     pose = np.eye(4)
@@ -198,6 +198,9 @@ def test_nerf_synthetic_is_converted_and_numbered_in_natural_order(tmp_path):
     assert first.shape == (4, 4, 3) and (first[0] == [0, 0, 2]).all() and (first[3] == 255).all()
     written = load_pose(list_poses(tmp_path / "scene" / "test" / "pose")[0])
     np.testing.assert_allclose(written[:3, :3], np.diag([1, -1, -1]))
+    assert "--sidelength" not in capsys.readouterr().err
+    nerf_synthetic.main([str(tmp_path / "lego"), str(tmp_path / "large"), "--sidelength", "9"])
+    assert "warning: --sidelength 9: the images have 8 pixels a side" in capsys.readouterr().err
 
 
 def broken_transforms(tmp_path, change):
