@@ -100,7 +100,7 @@ def time_kernels(opt: Namespace) -> dict[str, dict[str, list[float]]]:
                 ratios.append(seconds(other, opt.calls, clock) / with_all)
             if turn == 0:
                 ratios.clear()  # it warms up
-        low, _, high = quantiles(ratios, n=4)
+        low, _, high = quantiles(ratios, n=4, method="inclusive")
         results.setdefault(kernel, {})[timed] = [median(ratios), low, high]
         print(
             f"{opt.preset} {timed:6} without {kernel:21} {median(ratios):.3f} ({low:.3f} to "
