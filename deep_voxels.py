@@ -95,7 +95,7 @@ def check_architecture(architecture: Architecture) -> None:
 SIZES = {
     "small": Architecture(64, 32, 16, 16, 16),
     "medium": Architecture(128, 64, 32, 16, 16),
-    "large": Architecture(512, 64, 64, 8, 16),
+    "large": Architecture(512, 128, 64, 8, 16),
     "paper": Architecture(512, 64, 32, 64, 64),
 }
 

@@ -48,7 +48,7 @@ class Preset(NamedTuple):
 PRESETS = {
     "small": Preset(SIZES["small"], 6.6, 1.01),
     "medium": Preset(SIZES["medium"], 40.5, 6.46),
-    "large": Preset(SIZES["large"], 187, 18.7),  # counted from this code's plain layers
+    "large": Preset(SIZES["large"], 303, 37.7),  # counted from this code's plain layers
     "paper": Preset(SIZES["paper"], 1446, 198),
 }
 CAMERA_RADIUS = 2.0
