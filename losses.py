@@ -106,7 +106,7 @@ def window_mean(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h_out w_out"]
 
 
 class _WindowMean(torch.autograd.Function):
-    """`F.avg_pool2d(x, SSIM_WINDOW, 1)` in a tenth of its time on a CPU. The gradient of a pixel is
+    """`F.avg_pool2d(x, SSIM_WINDOW, 1)`, several times as fast on a CPU. The gradient of a pixel is
     the mean over the windows that it lies in, so it is a mean over windows too."""
 
     @staticmethod

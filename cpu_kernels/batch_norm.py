@@ -1,9 +1,9 @@
 """Batch norm of few channels by rows of 64 floats, a block of rows at a time.
 
-PyTorch's channels-last kernels run over the channels innermost. With less than 8 floats, they leave
-most of a vector register empty. With 8, the sums of two threads lie in one line of the cache, so
-that both together take several times as long for the gradients as one of them would. A block stays
-in the cache from one operation to the next.
+PyTorch's channels-last kernels run over the channels innermost. Fewer than 8 channels leave most of
+a vector register empty. The gradients of 8 channels take two threads several times as long as one,
+probably because the sums of both lie in one line of the cache. A block of rows stays in the cache
+from one operation to the next.
 """
 
 from collections.abc import Iterable

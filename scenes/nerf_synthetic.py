@@ -132,12 +132,10 @@ def _write_plain(
     sidelength: int | None,
 ) -> None:
     """Writes the views of a plain camera, as they are or shrunk."""
+    warn_of_enlarging(sidelength, splits["train"][0].camera.width)
     for split, frames in splits.items():
         camera = frames[0].camera
-        own_size = min(load_image(frames[0].image).shape[:2])
-        if split == "train":
-            warn_of_enlarging(sidelength, own_size)
-        size = sidelength or own_size
+        size = sidelength or min(load_image(frames[0].image).shape[:2])
         intrinsics = SceneIntrinsics(
             camera.focal_x / camera.width * size,
             size / 2,

@@ -268,6 +268,13 @@ def test_broken_transforms_are_named_and_leave_nothing(tmp_path, change, culprit
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_capture_that_is_enlarged_is_warned_of(tmp_path, capsys):
+    broken_transforms(tmp_path, lambda content: None)
+    command = [str(tmp_path), str(tmp_path / "scene"), "--test_every", "0", "--sidelength", "9"]
+    transforms_json.main(command)
+    assert "warning: --sidelength 9: the images have 8 pixels a side" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("depth", "distortion", "more"),
     [
