@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from pytorch_prototyping.blocks import LEAKY_SLOPE
 
@@ -74,54 +73,37 @@ def discriminator_loss(
     return (adversarial_loss(real_logits, True) + adversarial_loss(fake_logits, False)) / 2
 
 
-def ssim_loss(
-    images: Float[Tensor, "v 3 h w"],
-    truth: Float[Tensor, "v 3 h w"],
-    known: Float[Tensor, "v 1 h w"] | None = None,
-) -> Float[Tensor, ""]:
+class StructureLoss(nn.Module):
     """1 - SSIM (Wang et al., 2004, equation 13) of images in [-1/2, 1/2], averaged over each
     image's windows of 7x7 pixels, those that are known entirely, then over the images.
 
     All pixels of a window weigh the same. `known`: see `known_mean`.
     """
-    x = images + 0.5
-    y = truth + 0.5
-    mean_x = window_mean(x)
-    mean_y = window_mean(y)
-    variance_x = window_mean(x * x) - mean_x * mean_x
-    variance_y = window_mean(y * y) - mean_y * mean_y
-    covariance = window_mean(x * y) - mean_x * mean_y
-    c1, c2 = SSIM_CONSTANTS
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x * mean_x + mean_y * mean_y + c1)
-    contrast_and_structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
-    loss = 1 - luminance * contrast_and_structure
-    if known is None:
-        return loss.mean()
-    return known_mean(loss, (window_mean(known) > 1 - 1e-4).to(loss.dtype)).mean()
 
+    def __init__(self):
+        super().__init__()
+        self.window_mean = nn.AvgPool2d(SSIM_WINDOW, stride=1)
 
-def window_mean(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h_out w_out"]:
-    """The means over windows of `SSIM_WINDOW` x `SSIM_WINDOW` pixels."""
-    return _WindowMean.apply(x)
-
-
-class _WindowMean(torch.autograd.Function):
-    """`F.avg_pool2d(x, SSIM_WINDOW, 1)`, several times as fast on a CPU. The gradient of a pixel is
-    the mean over the windows that it lies in, so it is a mean over windows too."""
-
-    @staticmethod
-    def forward(ctx, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h_out w_out"]:
-        return means_of_windows(x)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Float[Tensor, "b c h_out w_out"]) -> Float[Tensor, "b c h w"]:
-        return means_of_windows(F.pad(grad, 4 * [SSIM_WINDOW - 1]))
-
-
-def means_of_windows(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h_out w_out"]:
-    """First of columns, then of rows."""
-    return x.unfold(2, SSIM_WINDOW, 1).mean(dim=-1).unfold(3, SSIM_WINDOW, 1).mean(dim=-1)
+    def forward(
+        self,
+        images: Float[Tensor, "v 3 h w"],
+        truth: Float[Tensor, "v 3 h w"],
+        known: Float[Tensor, "v 1 h w"] | None = None,
+    ) -> Float[Tensor, ""]:
+        x = images + 0.5
+        y = truth + 0.5
+        mean_x = self.window_mean(x)
+        mean_y = self.window_mean(y)
+        variance_x = self.window_mean(x * x) - mean_x * mean_x
+        variance_y = self.window_mean(y * y) - mean_y * mean_y
+        covariance = self.window_mean(x * y) - mean_x * mean_y
+        c1, c2 = SSIM_CONSTANTS
+        luminance = (2 * mean_x * mean_y + c1) / (mean_x * mean_x + mean_y * mean_y + c1)
+        contrast_and_structure = (2 * covariance + c2) / (variance_x + variance_y + c2)
+        loss = 1 - luminance * contrast_and_structure
+        if known is None:
+            return loss.mean()
+        return known_mean(loss, (self.window_mean(known) > 1 - 1e-4).to(loss.dtype)).mean()
 
 
 def known_mean(

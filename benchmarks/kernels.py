@@ -84,9 +84,10 @@ def time_kernels(opt: Namespace) -> dict[str, dict[str, list[float]]]:
     set_arithmetic(opt.precision, device)
     networks, train, poses = prepared_step(
         PRESETS[opt.preset].architecture,
-        Learning(),
+        Learning(ssim_weight=20.0),  # so that its kernel is measured too
         Machine(device="cpu", precision=opt.precision),
     )
+    parts = (networks.model, networks.discriminator, networks.structure_loss)
     chosen = opt.only or [*BY_THRESHOLD, *BY_CLASS, PREPARED]
     clock = time.process_time if opt.cpu_time else time.perf_counter
 
@@ -110,7 +111,7 @@ def time_kernels(opt: Namespace) -> dict[str, dict[str, list[float]]]:
 
     for kernel in chosen:
         if kernel != PREPARED:
-            compare("step", kernel, train, train, networks.model, networks.discriminator)
+            compare("step", kernel, train, train, *parts)
     networks.model.zero_grad()
     keep_freed_memory(everything=True)
     unprepared = networks.model.eval()

@@ -8,6 +8,7 @@ The subclasses:
     `folded_conv3d` and `weight_gradient` are such ways.
     `sequential`: neighbouring layers as one. `norm_act`: batch norm, activation and dropout as one.
     `batch_norm`: batch norm of few channels. `padding`: reflection padding.
+    `avg_pool`: means over windows that overlap.
     `view_volumes`, `integration`, `occlusion`: projection, GRU and occlusion reasoning.
 
 When a kernel is used:

@@ -6,6 +6,7 @@ from functools import cache
 import torch
 from torch import nn
 
+from cpu_kernels.avg_pool import FastAvgPool2d
 from cpu_kernels.batch_norm import FastBatchNorm3d
 from cpu_kernels.conv2d import FastConv2d, FastConvTranspose2d
 from cpu_kernels.conv3d import FastConv3d, FastConvTranspose3d
@@ -27,6 +28,7 @@ KERNELS = [
     FastConvTranspose3d,
     FastBatchNorm3d,
     FastReflectionPad2d,
+    FastAvgPool2d,
 ]
 
 

@@ -17,7 +17,7 @@ from baselines import build_model
 from baselines.width import any_geometry
 from deep_voxels import Architecture
 from files.runs import BEST
-from losses import PatchDiscriminator, ssim_loss
+from losses import PatchDiscriminator, StructureLoss
 from machine.options import Run
 from machine.ranks import Ranks
 from training.muon import kernels_of
@@ -67,7 +67,7 @@ def training_needs(architecture: Architecture, learning: Learning) -> Needs:
             discriminator(rendering.images)
             discriminator(truth)
             if learning.ssim_weight:
-                ssim_loss(rendering.images, truth)
+                StructureLoss()(rendering.images, truth)
     parameters = [*model.parameters(), *discriminator.parameters()]
     gradients = sum(parameter.nbytes for parameter in parameters)
     moments = 2 * gradients  # ADAM's; MUON has one

@@ -1,7 +1,7 @@
 """What training changes: the model, the discriminator, their optimizers, and the average of the
 model's weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from baselines import build_model
 from cpu_kernels import accelerate_
 from deep_voxels import Architecture
-from losses import PatchDiscriminator
+from losses import PatchDiscriminator, StructureLoss
 from machine.ranks import ALONE, Ranks
 from machine.runtime import Machine, channels_last_, compile_for_training, uses_cpu_kernels
 from projection import SceneGeometry
@@ -27,7 +27,8 @@ class Networks:
 
     architecture: that of the model. optimizers: by their names in a checkpoint. average: the moving
     average of the model, with `--average`. ranks: the processes that train copies of these
-    networks, with one state. found_inf: 1 if the last step was skipped, else 0.
+    networks, with one state. structure_loss: has no weights, only layers that run fast or plain as
+    the networks' do. found_inf: 1 if the last step was skipped, else 0.
     """
 
     model: nn.Module
@@ -36,6 +37,7 @@ class Networks:
     optimizers: dict[str, Optimizer]
     average: WeightAverage | None = None
     ranks: Ranks = ALONE
+    structure_loss: StructureLoss = field(default_factory=StructureLoss)
 
     def __post_init__(self):
         self.model_parameters = trainable_parameters(self.model)
@@ -65,7 +67,8 @@ def build_networks(
     torch.manual_seed(learning.seed)
     model = build_model(learning.model, architecture, geometry).to(device)
     discriminator = PatchDiscriminator().to(device)
-    for network in (model, discriminator):
+    structure_loss = StructureLoss()
+    for network in (model, discriminator, structure_loss):
         channels_last_(network)
         if uses_cpu_kernels(machine.kernels, device, machine.compile):
             accelerate_(network)
@@ -75,7 +78,7 @@ def build_networks(
     if machine.compile:
         compile_for_training(model, discriminator)
     optimizers = make_optimizers(model, discriminator, learning.lr, learning.optimizer)
-    return Networks(model, discriminator, architecture, optimizers, average, ranks)
+    return Networks(model, discriminator, architecture, optimizers, average, ranks, structure_loss)
 
 
 def make_optimizers(

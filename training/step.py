@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data_util import crop_border
 from deep_voxels import Integration, Rendering
-from losses import LossWeights, adversarial_loss, discriminator_loss, known_mean, ssim_loss
+from losses import LossWeights, adversarial_loss, discriminator_loss, known_mean
 from machine.runtime import autocast
 from training.data import Batch
 from training.guard import check_finite, gradients_of
@@ -97,7 +97,7 @@ def train_step(
     model_loss = weights.l1 * l1 + generator
     ssim = None
     if weights.ssim:
-        ssim = ssim_loss(fake.float(), real, known)
+        ssim = networks.structure_loss(fake.float(), real, known)
         model_loss = model_loss + weights.ssim * ssim
     if integration is not None and weights.volume_limit:
         model_loss = model_loss + volume_penalty(integration.volume, weights.volume_limit)

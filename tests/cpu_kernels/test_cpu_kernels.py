@@ -109,6 +109,7 @@ CASES = {
         [nn.ReflectionPad2d],
         True,
     ),
+    "window means": (partial(nn.AvgPool2d, 7, 1), [(2, 3, 9, 11)], [nn.AvgPool2d], True),
     "occlusion": (partial(OcclusionNet, 3, 8, 8), [(2, 3, 8, 8, 8)], [], True),
     "GRU": (partial(IntegrationNet, 3, 8), [(1, 3, 8, 8, 8), (1, 3, 8, 8, 8)], [], True),
 }

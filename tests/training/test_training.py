@@ -18,9 +18,9 @@ from dataio import draw_triplets, load_scene
 from losses import (
     LossWeights,
     PatchDiscriminator,
+    StructureLoss,
     adversarial_loss,
     discriminator_loss,
-    ssim_loss,
 )
 from tests.helpers import (
     CPU,
@@ -210,6 +210,7 @@ def test_the_loss_of_structure_is_that_of_scikit_image():
         )[1][:, 3:-3, 3:-3]
         for pair in zip(images, truth, strict=True)
     ]
+    ssim_loss = StructureLoss()
     assert float(ssim_loss(images, truth)) == pytest.approx(np.mean(expected), abs=1e-5)
     known = torch.ones(2, 1, 20, 24)
     known[0, :, :, :10] = 0  # of the first image the windows on the other columns are left
