@@ -298,10 +298,9 @@ def main(arguments: list[str] | None = None) -> int:
                 options = on_rank(options, ranks)
             flags = options.flags.items()
             print(" ".join(f"{name}={value}" for name, value in flags if value is not None))
+            keep_freed_memory()
             if isinstance(options, TrainingOptions):
-                keep_freed_memory(everything=options.machine.precision == "bf16")
                 return train(options, checkpoint, ranks)
-            keep_freed_memory(everything=True)
             return test(options, checkpoint, ranks)
 
     return exit_code(PROG, command)

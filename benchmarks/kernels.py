@@ -28,7 +28,7 @@ from cpu_kernels import prepare_for_frames_, thresholds
 from cpu_kernels.accelerate import KERNELS
 from evaluation.render import VIEWS_AT_ONCE
 from machine.cli import Parser, number, run
-from machine.runtime import PRECISIONS, Machine, autocast, keep_freed_memory, set_arithmetic
+from machine.runtime import PRECISIONS, Machine, autocast, set_arithmetic
 from training.options import Learning
 from util import write_json
 
@@ -113,7 +113,6 @@ def time_kernels(opt: Namespace) -> dict[str, dict[str, list[float]]]:
         if kernel != PREPARED:
             compare("step", kernel, train, train, *parts)
     networks.model.zero_grad()
-    keep_freed_memory(everything=True)
     unprepared = networks.model.eval()
     prepared = prepare_for_frames_(copy.deepcopy(unprepared))
     with torch.inference_mode(), autocast(opt.precision, device):

@@ -107,7 +107,7 @@ def training_state(
     device."""
     device = torch.device(machine.device)
     side = architecture.img_sidelength
-    keep_freed_memory(everything=machine.precision == "bf16")
+    keep_freed_memory()
     torch.manual_seed(0)
     networks = fresh_networks(architecture, learning, machine)
     poses = camera_ring(8).to(device)
@@ -152,7 +152,6 @@ def time_frames(
     """Seconds and GFLOP of a frame, alone as a viewer renders it and in batches as
     evaluation/render.py does. GFLOP are counted uncompiled. The model cannot be trained
     afterwards."""
-    keep_freed_memory(everything=True)
     model.eval()
     if uses_cpu_kernels("auto", poses.device, machine.compile):
         prepare_for_frames_(model)

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with joined() as ranks:
         opt = ranks.from_first(lambda: parse_ranks_options(parser, argv, ranks))
         set_arithmetic("fp32", torch.device("cpu"))
-        keep_freed_memory(everything=False)
+        keep_freed_memory()
         figures = {size: step_times(size, opt, ranks) for size in opt.sizes}
         print(f"medians of {opt.turns} turns, {torch.get_num_threads()} threads a process; ms")
         print(medians_table(figures, ranks.count))

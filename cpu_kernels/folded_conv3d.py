@@ -1,8 +1,8 @@
 """3x3x3 convolutions with replication padding to few channels: 2x2 voxels of the output are
 computed as one, or 1x2 where they fill a vector register.
 
-Two rows are a stride, two voxels of a row lie side by side in memory, so that the input is moved
-for neither.
+Two rows are a stride. Two voxels of a row are a stride too, or one cell, since they lie side by
+side in memory (`thresholds.FOLDED_CELL`). The input is moved for neither.
 """
 
 import torch
@@ -38,14 +38,11 @@ def keeps_size(layers: list[nn.Module]) -> bool:
 
 def folds(layers: list[nn.Module], x: Tensor) -> bool:
     """Whether the first two layers `keeps_size`, and folding is the faster way for this input."""
-    max_channels = thresholds.FOLDED_MAX_CHANNELS
-    if torch.is_grad_enabled():
-        max_channels = min(max_channels, thresholds.FOLDED_MAX_CHANNELS_IN_TRAINING)
     # The gradient of a folded kernel from a batch of one would take the slow path.
     one_learns = len(x) == 1 and torch.is_grad_enabled()
     return (
         keeps_size(layers)
-        and layers[1].out_channels <= max_channels
+        and layers[1].out_channels <= thresholds.FOLDED_MAX_CHANNELS
         and x.shape[3] % 2 == x.shape[4] % 2 == 0
         and not one_learns
         and not takes_slow_path(x)
@@ -81,9 +78,12 @@ class FoldedConv3d(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         rows = num_rows(weight)
         grad = grad.contiguous(memory_format=torch.channels_last_3d)
-        cells = as_cells(x if ctx.kept_padded else replication_pad3d(x), 2)
+        cell = thresholds.FOLDED_CELL
         grad_kernel = conv3d_weight(
-            cells, fold_kernel(weight, rows, 2).shape, fold(grad, rows, 2), stride=(1, rows, 1)
+            as_cells(x if ctx.kept_padded else replication_pad3d(x), cell),
+            fold_kernel(weight, rows, 2, cell).shape,
+            fold(grad, rows, 2),
+            stride=(1, rows, 2 // cell),
         )
         grad_x = None
         if ctx.needs_input_grad[0]:
@@ -97,7 +97,7 @@ class FoldedConv3d(torch.autograd.Function):
             )
             grad_x = replication_pad3d_backward_(grad_padded)
         grad_bias = grad.sum(dim=(0, 2, 3, 4)) if ctx.needs_input_grad[2] else None
-        return grad_x, unfold_kernel(grad_kernel, rows, 2), grad_bias
+        return grad_x, unfold_kernel(grad_kernel, rows, 2, cell), grad_bias
 
 
 def num_rows(weight: Float[Tensor, "c_out c 3 3 3"]) -> int:
@@ -141,20 +141,21 @@ def folded_conv3d(
 ) -> Float[Tensor, "b c_out d-2 h-2 w-2"]:
     """`F.conv3d` of a channels-last volume, `rows` x `columns` voxels of whose output are the
     channels of one cell."""
+    cell = min(columns, thresholds.FOLDED_CELL)
     folded = F.conv3d(
-        as_cells(x, columns),
-        fold_kernel(weight, rows, columns),
+        as_cells(x, cell),
+        fold_kernel(weight, rows, columns, cell),
         None if bias is None else bias.repeat(rows * columns),
-        stride=(1, rows, 1),
+        stride=(1, rows, columns // cell),
     )
     return unfold(folded, rows, columns)
 
 
-def as_cells(x: Float[Tensor, "b c d h w"], columns: int) -> Float[Tensor, "b cell d h w_cells"]:
-    """A channels-last volume seen so that `columns` neighbouring voxels of a row are the channels
-    of one cell."""
+def as_cells(x: Float[Tensor, "b c d h w"], cell: int) -> Float[Tensor, "b cell d h w_cells"]:
+    """A channels-last volume seen so that `cell` neighbouring voxels of a row are the channels of
+    one cell."""
     b, c, d, h, w = x.shape
-    return x.permute(0, 2, 3, 4, 1).view(b, d, h, w // columns, columns * c).permute(0, 4, 1, 2, 3)
+    return x.permute(0, 2, 3, 4, 1).view(b, d, h, w // cell, cell * c).permute(0, 4, 1, 2, 3)
 
 
 def fold(
@@ -183,15 +184,17 @@ def fold_kernel(
     weight: Float[Tensor, "c_out c 3 3 3"],
     rows: int,
     columns: int,
+    cell: int,
 ) -> Float[Tensor, "cell_out cell 3 height width"]:
-    """The kernel that gives all voxels of a cell: a shifted copy of `weight` for each of them."""
+    """The kernel that gives `rows` x `columns` voxels: a shifted copy of `weight` for each of
+    them. It sees the input as cells of `cell` voxels."""
     c_out, c = weight.shape[:2]
     wide = weight.new_zeros(rows, columns, c_out, c, 3, rows + 2, columns + 2)
     for y in range(rows):
         for x in range(columns):
             wide[y, x, ..., y : y + 3, x : x + 3] = weight
-    taps = wide.unflatten(-1, (-1, columns)).movedim(-1, 3)
-    return taps.reshape(rows * columns * c_out, columns * c, *taps.shape[5:]).contiguous(
+    taps = wide.unflatten(-1, (-1, cell)).movedim(-1, 3)
+    return taps.reshape(rows * columns * c_out, cell * c, *taps.shape[5:]).contiguous(
         memory_format=torch.channels_last_3d
     )
 
@@ -200,10 +203,11 @@ def unfold_kernel(
     kernel: Float[Tensor, "cell_out cell 3 height width"],
     rows: int,
     columns: int,
+    cell: int,
 ) -> Float[Tensor, "c_out c 3 3 3"]:
     """The transpose of `fold_kernel`: the gradient of the kernel from that of the folded one."""
     c_out = kernel.shape[0] // (rows * columns)
-    c = kernel.shape[1] // columns
-    taps = kernel.reshape(rows, columns, c_out, columns, c, *kernel.shape[2:])
+    c = kernel.shape[1] // cell
+    taps = kernel.reshape(rows, columns, c_out, cell, c, *kernel.shape[2:])
     wide = taps.movedim(3, -1).flatten(-2)
     return sum(wide[y, x, ..., y : y + 3, x : x + 3] for y in range(rows) for x in range(columns))

@@ -35,7 +35,7 @@ WINOGRAD_MAX_WEIGHTS = 9 * 2**20  # in training: a transformed kernel takes four
 
 # folded_conv3d.py: 3x3x3 convolutions to few channels
 FOLDED_MAX_CHANNELS = 4  # of the output: with four pixels, or two, they fill the lanes
-FOLDED_MAX_CHANNELS_IN_TRAINING = choose(4, 0)
+FOLDED_CELL = choose(2, 1)  # neighbouring voxels of the input that are seen as one
 FOLDED_MAX_KEPT = (
     2**20
 )  # elements of the input; larger inputs are padded again in backward, to save memory

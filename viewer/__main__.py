@@ -71,7 +71,7 @@ def serve(args: Namespace, stopped: threading.Event) -> int:
     """Serves until `stopped` is set, and returns the exit code."""
     device = torch.device(choose_device(args.device))
     set_arithmetic(PRECISION, device)
-    keep_freed_memory(everything=True)
+    keep_freed_memory()
     watch = Watch(args.checkpoint, args.logging_root)
     path = watch.wait_for_first(stopped)
     if path is None:

@@ -77,7 +77,7 @@ class SteppedTraining:
             places = [f"--data_root={folder / 'train'}", f"--logging_root={folder}"]
             options, checkpoint = resolve_options(["--train_test=train", *places, *arguments])
             logging.info(write_dataset(dataset, folder))
-            keep_freed_memory(everything=options.machine.precision == "bf16")
+            keep_freed_memory()
             training, _ = set_up(options, checkpoint, ALONE)
             return cls(training, read_rotation(folder))
 

@@ -119,7 +119,6 @@ LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 @pytest.fixture(autouse=True)
 def kernels_apply_to_small_maps(monkeypatch):
     monkeypatch.setattr(thresholds, "LEAN_MIN_ELEMENTS", 1)
-    monkeypatch.setattr(thresholds, "FOLDED_MAX_CHANNELS_IN_TRAINING", 4)
 
 
 def twins(build) -> tuple[nn.Module, nn.Module]:
@@ -211,10 +210,11 @@ def test_gradients_of_8_channels_on_two_threads(
     assert_near(results(fast, inputs), expected, tolerance=2e-5)
 
 
-@pytest.mark.parametrize("lanes", [8, 16])
+@pytest.mark.parametrize(("lanes", "cell"), [(8, 1), (16, 2)])
 @pytest.mark.parametrize("case", ["folded", "folded, many channels in", "doubling", "occlusion"])
-def test_with_registers_of_either_width(case, lanes, monkeypatch):
+def test_with_registers_of_either_width(case, lanes, cell, monkeypatch):
     monkeypatch.setattr(thresholds, "LANES", lanes)
+    monkeypatch.setattr(thresholds, "FOLDED_CELL", cell)
     test_a_fast_layer_computes_what_its_parent_does(case, monkeypatch)
 
 
