@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from skimage.metrics import structural_similarity
+from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cpu_kernels.avg_pool import FastAvgPool2d
 from dataio import draw_triplets, load_scene
 from losses import (
     LossWeights,
@@ -221,6 +223,12 @@ def test_the_loss_of_structure_is_that_of_scikit_image():
     assert ssim_loss(truth, truth).abs() < 1e-6
     pixels, others = torch.rand(2, 1, 3, 8, 9, dtype=torch.float64)
     assert torch.autograd.gradcheck(ssim_loss, (pixels.requires_grad_(), others))
+
+
+@pytest.mark.parametrize(("kernels", "layer"), [("plain", nn.AvgPool2d), ("auto", FastAvgPool2d)])
+def test_the_loss_of_structure_is_plain_where_the_networks_are(kernels, layer, scene, tmp_path):
+    words = arguments(scene, tmp_path, "--ssim_weight", 20, "--kernels", kernels)
+    assert type(new_training(*words).networks.structure_loss.window_mean) is layer
 
 
 def test_the_loss_of_structure_counts_as_its_weight_says(step):
