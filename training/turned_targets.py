@@ -54,7 +54,7 @@ class TurnedTargets:
             f"(standard deviation); true images from {big} pixels"
         )
         if big == self.sidelength:
-            text += ", which blurs them: larger files are better"
+            text += ", which is what is trained: turned images are sharper from larger files"
         return text
 
     def turn(
