@@ -3,9 +3,9 @@ never about results.
 
 Where processors differ, the first number is for those with AVX-512, the second for those without,
 as PyTorch reports it. The first were tuned on 2 cores of an AMD EPYC (Zen 4) with PyTorch 2.15, at
-the presets of `benchmarks/speed.py`; the second with PyTorch 2.14 kept to AVX2 on a processor that
-has more. `python -m benchmarks.kernels` measures what each kernel gains (docs/performance.md has
-the tables).
+the presets of `benchmarks/speed.py`; the second with PyTorch 2.14, `FOLDED_CELL` on 2 cores of a
+Zen 3, the others kept to AVX2 on a processor that has more. `python -m benchmarks.kernels` measures
+what each kernel gains (docs/performance.md has the tables).
 """
 
 import torch
