@@ -84,7 +84,7 @@ def time_kernels(opt: Namespace) -> dict[str, dict[str, list[float]]]:
     set_arithmetic(opt.precision, device)
     networks, train, poses = prepared_step(
         PRESETS[opt.preset].architecture,
-        Learning(ssim_weight=20.0),  # so that its kernel is measured too
+        Learning(ssim_weight=20.0),  # for avg_pool
         Machine(device="cpu", precision=opt.precision),
     )
     parts = (networks.model, networks.discriminator, networks.structure_loss)

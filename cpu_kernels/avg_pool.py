@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 
 class FastAvgPool2d(nn.AvgPool2d):
-    """Average pooling of every window: columns first, then rows."""
+    """Average pooling with a stride of 1: means over columns, then over rows."""
 
     STANDS_FOR = ("torch.nn:AvgPool2d.forward",)
 
@@ -19,6 +19,8 @@ class FastAvgPool2d(nn.AvgPool2d):
         return square and others == (1, 0, False, None)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h_out w_out"]:
+        if x.dim() != 4:
+            return super().forward(x)
         return _WindowMean.apply(x, self.kernel_size)
 
 

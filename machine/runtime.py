@@ -200,7 +200,8 @@ def flushed_denormals() -> Iterator[None]:
 
 def keep_freed_memory() -> None:
     """Makes glibc keep all freed memory for the next step or frame; the system would clear it page
-    by page on reuse. Blocks of many sizes fragment it: a process takes up to a sixth more.
+    by page on reuse. In float32, training takes more memory for it: 12 % at `large`, 17 % at the
+    paper's size.
 
     Without glibc this does nothing.
     """

@@ -54,7 +54,7 @@ class TurnedTargets:
             f"(standard deviation); true images from {big} pixels"
         )
         if big == self.sidelength:
-            text += ", which is what is trained: turned images are sharper from larger files"
+            text += ", the size that is trained: larger files give sharper turned images"
         return text
 
     def turn(
