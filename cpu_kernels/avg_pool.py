@@ -18,9 +18,7 @@ class FastAvgPool2d(nn.AvgPool2d):
         others = (pool.stride, pool.padding, pool.ceil_mode, pool.divisor_override)
         return square and others == (1, 0, False, None)
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h_out w_out"]:
-        if x.dim() != 4:
-            return super().forward(x)
+    def forward(self, x: Float[Tensor, "*maps h w"]) -> Float[Tensor, "*maps h_out w_out"]:
         return _WindowMean.apply(x, self.kernel_size)
 
 
@@ -29,19 +27,21 @@ class _WindowMean(torch.autograd.Function):
     windows too."""
 
     @staticmethod
-    def forward(ctx, x: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b c h_out w_out"]:
+    def forward(
+        ctx, x: Float[Tensor, "*maps h w"], side: int
+    ) -> Float[Tensor, "*maps h_out w_out"]:
         ctx.side = side
         return window_mean(x, side)
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx, grad: Float[Tensor, "b c h_out w_out"]
-    ) -> tuple[Float[Tensor, "b c h w"], None]:
+        ctx, grad: Float[Tensor, "*maps h_out w_out"]
+    ) -> tuple[Float[Tensor, "*maps h w"], None]:
         outside = ctx.side - 1
         return window_mean(F.pad(grad, 4 * [outside]), ctx.side), None
 
 
-def window_mean(x: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b c h_out w_out"]:
+def window_mean(x: Float[Tensor, "*maps h w"], side: int) -> Float[Tensor, "*maps h_out w_out"]:
     """The means over windows of `side` x `side` pixels."""
-    return x.unfold(2, side, 1).mean(dim=-1).unfold(3, side, 1).mean(dim=-1)
+    return x.unfold(-2, side, 1).mean(dim=-1).unfold(-1, side, 1).mean(dim=-1)

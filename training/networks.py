@@ -27,8 +27,8 @@ class Networks:
 
     architecture: that of the model. optimizers: by their names in a checkpoint. average: the moving
     average of the model, with `--average`. ranks: the processes that train copies of these
-    networks, with one state. structure_loss: a module without parameters, so that its
-    layer can be a CPU kernel or plain. found_inf: 1 if the last step was skipped, else 0.
+    networks, with one state. structure_loss: a module without parameters, so that its layer can be
+    a CPU kernel or plain. found_inf: 1 if the last step was skipped, else 0.
     """
 
     model: nn.Module

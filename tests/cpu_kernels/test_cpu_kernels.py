@@ -310,6 +310,7 @@ def test_autocast_takes_the_parents_way_where_a_kernel_is_for_float32(case):
         (partial(nn.ConvTranspose3d, 4, 4, 4, 2), (2, 4, 4, 4, 4)),
         (partial(nn.BatchNorm3d, 4, affine=False), (2, 4, 4, 4, 4)),
         (partial(nn.ReflectionPad2d, 2), (1, 2, 4, 4)),
+        (partial(nn.AvgPool2d, 2), (1, 2, 4, 4)),
     ],
 )
 def test_layers_of_other_kinds_are_left_alone(conv, shape):
