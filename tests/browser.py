@@ -1,10 +1,7 @@
 """A browser's window on the viewer, as a user has it: what it shows, its controls, and how to judge
 a screenshot."""
 
-import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -15,7 +12,7 @@ import numpy as np
 
 from evaluation.metrics import image_metrics
 from geometry.coverage import world2pixels
-from tests.helpers import ENVIRONMENT, ROOT, finish
+from tests.helpers import running_viewer
 from viewer.camera import Canvas, fitting_fov, place_on_canvas
 from viewer.scene_objects import BOX_COLOR, box_edges
 
@@ -116,34 +113,11 @@ class Window:
 @contextmanager
 def window_on_run(chromium, logs):
     """A browser on a viewer of the newest run under `logs`."""
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "viewer",
-            "--checkpoint",
-            "latest",
-            "--logging_root",
-            str(logs),
-            "--port",
-            "0",
-            "--device",
-            "cpu",
-        ],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        window = Window(chromium, re.search(r"open (\S+)", process.stdout.readline())[1])
+    words = ["--checkpoint", "latest", "--logging_root", logs]
+    with running_viewer(*words, end=signal.SIGTERM) as address:
+        window = Window(chromium, address)
         yield window
         window.close()
-        process.send_signal(signal.SIGTERM)
-        assert finish(process)[0] == 0
-    finally:
-        process.kill()
 
 
 def psnr(shot, picture) -> float:

@@ -3,11 +3,14 @@ runs, golden weights."""
 
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -162,6 +165,24 @@ def finish(process) -> tuple[int, str, str]:
     output, error = process.communicate(timeout=120)
     assert "Traceback" not in error, error
     return process.returncode, output, error
+
+
+@contextmanager
+def running_viewer(*words, end=signal.SIGINT) -> Iterator[str]:
+    """Runs `python -m viewer` on a free port and yields the address that it prints. It must print
+    nothing else, and end with exit code 0 at the signal `end`."""
+    process = start_python("-m", "viewer", *words, "--port", 0, "--device", "cpu")
+    try:
+        line = process.stdout.readline()
+        address = re.search(r"open (http://127\.0\.0\.1:\d+)\n", line)
+        assert address, line + process.stderr.read()
+        yield address[1]
+        process.send_signal(end)
+        code, output, _ = finish(process)
+        assert code == 0
+        assert output == ""
+    finally:
+        process.kill()
 
 
 def wait_for(condition, process, seconds=120) -> None:

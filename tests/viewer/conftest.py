@@ -1,18 +1,14 @@
 """A viewer on a free port, and a trained scene with a viewer of it for a browser."""
 
 import contextlib
-import re
 import shutil
-import signal
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
 
 from evaluation.trained import read_checkpoint
 from scenes.render import main as render_scene
-from tests.helpers import ENVIRONMENT, ROOT, finish, render_arguments, run, start
+from tests.helpers import render_arguments, run, running_viewer, start
 from viewer.scene import load_scene_in_view
 from viewer.session import Address, Session
 
@@ -83,40 +79,9 @@ def trained_scene(tmp_path_factory):
 
 @pytest.fixture
 def viewer(trained_scene, tmp_path):
-    """A viewer process on a copy of the checkpoint, and the address that it prints. It must end
-    with exit code 0."""
+    """A viewer process on a copy of the checkpoint, and the address that it prints."""
     checkpoint = tmp_path / "model.pth"
     shutil.copy(trained_scene.late, checkpoint)
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "viewer",
-            "--checkpoint",
-            str(checkpoint),
-            "--logging_root",
-            str(tmp_path / "logs"),
-            "--port",
-            "0",
-            "--device",
-            "cpu",
-        ],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        line = process.stdout.readline()
-        address = re.search(r"open (http://127\.0\.0\.1:\d+)\n", line)
-        assert address, line + process.stderr.read()
-        yield SimpleNamespace(
-            process=process, address=address[1], checkpoint=checkpoint, logs=tmp_path / "logs"
-        )
-        process.send_signal(signal.SIGINT)
-        code, output, error = finish(process)
-        assert code == 0
-        assert output == ""  # one address is all that it prints
-    finally:
-        process.kill()
+    logs = tmp_path / "logs"
+    with running_viewer("--checkpoint", checkpoint, "--logging_root", logs) as address:
+        yield SimpleNamespace(address=address, checkpoint=checkpoint, logs=logs)
