@@ -13,21 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from files.runs import (  # noqa: F401  the names by which checkpoints are found are this module's too
-    BEST,
-    LATEST,
-    MAX_HISTORY_BYTES,
-    best_checkpoint,
-    checkpoints_by_step,
-    find_checkpoint,
-    follow,
-    latest_checkpoint,
-    named_in_text,
-    newest_checkpoint,
-    point_latest_at,
-    start_of,
-    sync_folder,
-)
+from files.runs import named_in_text, sync_folder
 from files.tensors import checksum, load_tensors
 from util import InputError, new_file, open_file
 

@@ -7,7 +7,7 @@ import re
 import stat
 from argparse import ArgumentTypeError
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -185,6 +185,8 @@ def make_run_folder(root: Path, *kinds: str, name: str) -> list[Path]:
                 ) from None
             continue
         except OSError as error:
+            with suppress(OSError):  # the first may not be there
+                folders[0].rmdir()
             raise InputError(
                 f"--logging_root {root}: cannot be written ({error.strerror})"
             ) from None

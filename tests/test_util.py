@@ -34,6 +34,13 @@ def test_no_name_leads_out_of_the_logging_root(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir()] == ["root"]
 
 
+def test_no_run_folder_is_left_where_another_cannot_be_made(tmp_path):
+    (tmp_path / "runs").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        make_run_folder(tmp_path, "logs", "runs", name="cube")
+    assert not list(tmp_path.glob("logs/*/*"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_ask_to_save_then_to_stop_then_end_the_process(number, monkeypatch):
     before = signal.getsignal(number)
