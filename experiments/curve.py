@@ -11,7 +11,6 @@ and curve.json; repeating the command measures what is new: checkpoints that wer
 changed, or all with other views or --precision.
 """
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
@@ -31,7 +30,7 @@ from machine.cli import Parser, run
 from machine.progress import Progress
 from machine.runtime import PRECISIONS, choose_device, set_arithmetic
 from training.validation import held_out_folder
-from util import InputError, new_file, one_line, read_text, write_json, write_text
+from util import InputError, new_file, one_line, read_json, write_json, write_text
 
 PROG = "experiments.curve"
 QUANTITIES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "depth_error": "depth error (world units)"}
@@ -160,7 +159,7 @@ def earlier_points(path: Path) -> dict[str, dict]:
     if not path.exists():
         return {}
     try:
-        return dict(json.loads(read_text(path, 1 << 26))["checkpoints"])
+        return dict(read_json(path, 1 << 26)["checkpoints"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is not a curve ({error})") from None
 

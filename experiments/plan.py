@@ -10,7 +10,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,8 @@ from data_util import list_images, list_poses
 from dataio import find_split
 from files.folders import Lock
 from run_deepvoxels import FREE_ON_RESUME, OF_A_TEST, build_parser
-from util import InputError, read_text, write_json
+from training.options import Learning
+from util import InputError, read_json, read_text, write_json
 
 RECORD = "experiment.json"
 OUT = "{out}"  # stands for the output folder in command lines, so that it may be moved
@@ -45,6 +46,9 @@ UNFIT = {
     "patience": "end after --steps, not before",
     "start_epoch": "begin with the first step",
 }
+
+
+LEARNED = {declared.name for declared in fields(Learning)}
 
 
 class SceneData(NamedTuple):
@@ -151,7 +155,9 @@ def split_flags(prog: str, flags: Sequence[str], reserved: Collection[str] = ())
         if name in RESERVED or name in reserved:
             raise InputError(f"--{name}: cannot be given, the experiment sets it for each run")
         words = [f"--{name}"] if given[name] is True else [f"--{name}", f"{given[name]}"]
-        kind = split.free if name in FREE_ON_RESUME else split.learned
+        # A resumed run may change some of what decides what is learned; a study's runs may not.
+        learned = name in LEARNED or name not in FREE_ON_RESUME
+        kind = split.learned if learned else split.free
         (split.test if name in OF_A_TEST else kind).extend(words)
     return split
 
@@ -191,8 +197,8 @@ def read_plan(out: Path) -> Plan:
     record = out / RECORD
     if not record.is_file():
         raise InputError(f"--out {out}: holds no experiment")
+    content = read_json(record, MAX_RECORD_BYTES)
     try:
-        content = json.loads(read_text(record, MAX_RECORD_BYTES))
         return Plan(
             out,
             content["experiment"],

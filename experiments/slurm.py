@@ -10,7 +10,6 @@ of the tasks; the other files there are submitit's: what a task is to do, and it
 
 import argparse
 import io
-import json
 import math
 import os
 import re
@@ -28,12 +27,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.execute import ROOT
-from experiments.plan import Plan, read_plan
+from experiments.plan import MAX_RECORD_BYTES, Plan, read_plan
 from experiments.status import read_state
 from experiments.work import StepBar, how_it_ended, say, work
 from files.folders import Lock
 from machine.cli import Parser, number
-from util import InputError, write_json
+from util import InputError, read_json, write_json
 
 POLL_SECONDS = 10
 SETTLE_SECONDS = 15  # until a shared file system shows what another machine wrote
@@ -312,7 +311,7 @@ def read_queue(out: Path) -> dict[str, Task]:
         if name not in submissions:
             continue
         if name not in runs:
-            runs[name] = json.loads(submissions[name].read_text(encoding="utf-8"))["runs"]
+            runs[name] = read_json(submissions[name], MAX_RECORD_BYTES)["runs"]
         run = runs[name][int(index) if index.isdecimal() else 0]  # a single task has no index
         tasks[run] = Task(
             id_,

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from experiments.plan import Plan
+from experiments.plan import MAX_RECORD_BYTES, Plan
 from files.folders import is_locked
+from util import InputError, read_json
 
 STOPPED = {
     0,
@@ -83,15 +84,28 @@ def find_result(folder: Path) -> Result | None:
     seconds = [command["seconds"] for command in read_commands(folder)]
     return Result(
         done[-1].parent,
-        json.loads(done[-1].read_text()),
+        read_metrics(done[-1]),
         None if None in seconds else sum(seconds, start=0.0),
     )
 
 
+def read_metrics(path: Path) -> dict:
+    """The content of a test's metrics.json. Raises `InputError` if it is damaged."""
+    metrics = read_json(path, MAX_RECORD_BYTES)
+    if not isinstance(metrics, dict) or "psnr" not in metrics:
+        raise InputError(f"{path}: is not the metrics of a test")
+    return metrics
+
+
 def read_commands(folder: Path) -> list[dict]:
-    """The commands of a run so far."""
+    """The commands of a run so far. Raises `InputError` if their record is damaged."""
     path = folder / "commands.json"
-    return json.loads(path.read_text())["commands"] if path.is_file() else []
+    if not path.is_file():
+        return []
+    try:
+        return list(read_json(path, MAX_RECORD_BYTES)["commands"])
+    except (KeyError, TypeError):
+        raise InputError(f"{path}: is not the record of a run's commands") from None
 
 
 def count_failures(folder: Path) -> int:

@@ -68,6 +68,8 @@ def test_the_folder_of_another_experiment_is_refused(scene, tmp_path, fake_comma
     capfd.readouterr()
     refused(capfd, [occlusion, *arguments(scene, out)], str(out), "table1", "another folder")
     refused(capfd, [table1, *arguments(scene, out, "--nf0", 8)], str(out), "flags")
+    for flag in ("--lr", "--volume_limit"):  # which a resumed run may change
+        refused(capfd, [table1, *arguments(scene, out, flag, 1)], str(out), "flags", f"{flag} 1.0")
     refused(capfd, [table1, *arguments(scene, out, "--steps", 4)], str(out), "steps 3, not 4")
     scene.rename(tmp_path / "moved")
     (tmp_path / "elsewhere").mkdir()

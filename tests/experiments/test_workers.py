@@ -168,6 +168,20 @@ Progress(total=1000, initial=400, unit='step', mininterval=0).update(50)
     assert "exit code -9" in table
 
 
+@pytest.mark.parametrize("content", ['{"psnr": 20', "[]", "{}", "[" * 100_000])
+@pytest.mark.parametrize("name", ["metrics.json", "commands.json"])
+def test_a_damaged_file_of_a_run_is_named(tmp_path, capfd, name, content):
+    plan = make_plan(tmp_path / "out", {"run": "finish()"})
+    work.work(plan, ["run"], [], [{}])
+    (damaged,) = plan.folder("run").rglob(name)
+    damaged.write_text(content)
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as end:
+        run_command(table1.Table1.name, table1.main, ["--out", str(plan.out), "--status"])
+    assert end.value.code == 2
+    assert_one_line(capfd.readouterr().err, f"{damaged}: is not")
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -244,6 +258,7 @@ def test_every_slot_has_its_share(monkeypatch):
         (["--out", "OUT", "--jobs", "0"], "0 is not a whole number of at least 1"),
         (["--out", "OUT", "--jobs", "2", "--gpus", "0"], "not allowed with"),
         (["--out", "OUT", "--nf0", "8"], "--nf0: cannot be given to a worker"),
+        (["--out", "OUT", "--lr", "1"], "--lr: cannot be given to a worker"),
         (["--out", "OUT", "--log_evry", "8"], "--log_evry"),
         *(
             (
