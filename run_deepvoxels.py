@@ -163,7 +163,7 @@ def inherit(checkpoint: dict, given: dict[str, Any], source: str) -> dict[str, A
         refuse_changes(given, trained_with, source)
     elif given["train_test"] == "test":
         names = inherited(OPTIONS.values(), "in_test", "changeable")
-        recorded = parse_recorded(checkpoint, names)
+        recorded = parse_recorded(checkpoint, names, source)
     return recorded | model
 
 
@@ -182,18 +182,25 @@ def recorded_options(checkpoint: dict, path: Path) -> dict[str, Any]:
     names = inherited(OPTIONS.values(), "resume", "fixed", "changeable")
     if options.get("lr_decay"):
         names.add("max_steps")
-    return parse_recorded(checkpoint, names)
+    return parse_recorded(checkpoint, names, f"--resume {path}")
 
 
-def parse_recorded(checkpoint: dict, names: Iterable[str]) -> dict[str, Any]:
+def parse_recorded(checkpoint: dict, names: Iterable[str], source: str) -> dict[str, Any]:
     """Those of the named flags that a checkpoint records, checked like typed ones. The original's
-    records none."""
+    records none. Raises `InputError`, with the checkpoint's name `source`, if one is wrong."""
     options = checkpoint.get("options")
     arguments = []
     for name, value in options.items() if isinstance(options, dict) else []:
         if name in names and value is not None and value is not False:
             arguments += [f"--{name}"] if value is True else [f"--{name}={value}"]
-    return vars(build_parser().parse_args(arguments))
+    parser = build_parser()
+    parser.exit_on_error = False
+    try:
+        return vars(parser.parse_args(arguments))
+    except argparse.ArgumentError as error:
+        raise InputError(
+            f"{source}: records an option that this version does not take ({error})"
+        ) from None
 
 
 def check_combination(given: dict[str, Any]) -> None:
@@ -212,6 +219,8 @@ def check_combination(given: dict[str, Any]) -> None:
         and given.get("model") not in UNTRAINED
     ):
         raise InputError("--checkpoint is required to test")
+    if given.get("resume") not in (None, "auto") and "start_epoch" in given:
+        raise InputError("--start_epoch is for a new run; --resume goes on where the run stopped")
     for name in OF_A_TEST:
         if given["train_test"] == "train" and name in given:
             raise InputError(f"--{name} is for a test; training does not take it")

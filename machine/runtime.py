@@ -58,7 +58,7 @@ class Machine:
         resume="changeable",
         choices=["auto", "plain"],
     )
-    compile: bool = option(False, "compile the networks with torch.compile", resume="changeable")
+    compile: bool = option(False, "compile the networks with torch.compile", resume="not inherited")
     deterministic: bool = option(
         False, "on CUDA, use deterministic algorithms where PyTorch has them"
     )

@@ -128,6 +128,40 @@ def test_a_resumed_run_may_change_its_learning_rate(scene, logs):
     assert moved[1] > 1.5 * moved[0] > moved[2] == 0
 
 
+def test_a_resumed_run_need_not_compile(scene, logs, monkeypatch):
+    """On a machine without a compiler, say, as that of a run which was begun on another."""
+    assert run(*arguments(scene, logs, "--max_steps", 1)) == 0
+    path, content = final_checkpoint(logs, 1)
+    save_checkpoint(path, {**content, "options": {**content["options"], "compile": True}})
+    monkeypatch.setenv("CXX", "no-compiler")
+    assert run(*resume(logs, "--max_steps", 2)) == 0
+
+
+def test_a_recorded_option_that_is_not_known_is_the_checkpoints_fault(
+    scene, logs, trained, tmp_path, assert_refused
+):
+    """As one that a reader's edit of a recipe added."""
+    path = tmp_path / "other.pth"
+    for option in ("recipe", "background"):
+        options = {**trained[2]["options"], option: "turbo"}
+        save_checkpoint(path, {**trained[2], "options": options})
+        assert_refused(resume(logs, "--resume", path), f"{path}: records an option", "turbo")
+    assert_refused(render_arguments(scene / "test", logs, path), f"{path}: records an", "turbo")
+
+
+@pytest.mark.parametrize(
+    "flags", [["--max_epoch", 0], ["--max_epoch", 3, "--start_epoch", 5]], ids=str
+)
+def test_a_new_run_without_steps_is_refused(scene, logs, assert_refused, flags):
+    assert_refused(arguments(scene, logs, *flags), f"--max_epoch {flags[1]}: leaves no step")
+    assert not logs.exists()
+
+
+def test_a_resumed_run_begins_where_it_stopped(scene, logs, trained, assert_refused):
+    more = ["--resume", trained[1], "--start_epoch", 3]
+    assert_refused(resume(logs, *more), "--start_epoch is for a new run")
+
+
 def test_the_run_that_latest_and_auto_find(scene, logs, tmp_path):
     def begin(name):
         assert run(*arguments(scene, logs, "--max_steps", 1, "--experiment_name", name)) == 0

@@ -35,6 +35,7 @@ from training.state import MAX_SETBACKS, RunProgress, Start, Training, begin, go
 from training.step import Step, train_step
 from training.turned_targets import load_turned_targets
 from training.validation import Validation, load_validation
+from util import InputError
 
 
 def train(options: TrainingOptions, checkpoint: dict | None, ranks: Ranks = ALONE) -> int:
@@ -99,7 +100,13 @@ def set_up(
     require_same_scene(scene, ranks)
     if checkpoint:
         checkpoint.clear()  # it would take as much memory as the networks until training ends
-    return Training(options, start, networks, progress, turning), validation
+    training = Training(options, start, networks, progress, turning)
+    if not run.resume and not training.steps:
+        raise InputError(
+            f"--max_epoch {learning.max_epoch}: leaves no step after --start_epoch "
+            f"{learning.start_epoch}"
+        )
+    return training, validation
 
 
 def require_same_scene(scene: Scene, ranks: Ranks) -> None:

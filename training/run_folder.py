@@ -3,7 +3,6 @@
 One process holds the folders (`RunLock`). `options.json` records each start.
 """
 
-import json
 import os
 import signal
 import time
@@ -20,7 +19,7 @@ from machine.options import Run
 from machine.ranks import Ranks
 from machine.runtime import describe_machine
 from machine.signals import ENDING, handling
-from util import InputError, make_run_folder, read_text, write_json
+from util import InputError, make_run_folder, read_json, write_json
 
 # Windows has neither signal.
 SIGHUP = getattr(signal, "SIGHUP", None)
@@ -69,8 +68,8 @@ def open_run_folders(run: Run) -> tuple[Path, Path, list[dict]]:
     runs = root / "runs" / logs.relative_to((root / "logs").resolve())
     runs.mkdir(parents=True, exist_ok=True)
     try:
-        history = list(json.loads(read_text(logs / "options.json", MAX_HISTORY_BYTES))["history"])
-    except (KeyError, TypeError, ValueError):
+        history = list(read_json(logs / "options.json", MAX_HISTORY_BYTES)["history"])
+    except (KeyError, TypeError, InputError):
         raise InputError(
             f"{logs / 'options.json'}: is damaged; to resume {run.resume} without it, choose "
             "another --logging_root"

@@ -154,13 +154,12 @@ def l1_and_psnr(
     known: Float[Tensor, "v 1 h w"] | None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """The l1 loss and the PSNR (dB, of images whose values span 1), over the known pixels of each
-    image, then averaged over the images. No gradient flows from the PSNR."""
+    image, then averaged over the images: the PSNR over those that have such pixels, 0 if none has.
+    No gradient flows from the PSNR."""
     error = images - truth
     squared = error.detach().square()
     if known is None:
-        l1 = error.abs().mean()
-        mse = squared.mean(dim=(1, 2, 3))
-    else:
-        l1 = known_mean(error.abs(), known).mean()
-        mse = known_mean(squared, known)
-    return l1, -10 * mse.log10().mean()
+        return error.abs().mean(), -10 * squared.mean(dim=(1, 2, 3)).log10().mean()
+    shown = known.amax(dim=(1, 2, 3))  # 1 for an image of which anything is known
+    psnr = torch.where(shown > 0, -10 * known_mean(squared, known).log10(), 0)
+    return known_mean(error.abs(), known).mean(), psnr.sum() / shown.sum().clamp_min(1)

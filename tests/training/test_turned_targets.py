@@ -24,7 +24,7 @@ from tests.helpers import (
     run,
 )
 from training.data import load_batch
-from training.step import train_step
+from training.step import l1_and_psnr, train_step
 from training.turned_targets import (
     TurnedTargets,
     draw_turns,
@@ -197,6 +197,17 @@ def test_losses_and_gradients_see_nothing_of_what_is_unknown(ssim_weight, scene,
     for value, expected in zip(everything, unmasked, strict=True):
         if expected is not None:
             torch.testing.assert_close(value, expected)
+
+
+def test_a_target_of_which_nothing_is_known_has_no_psnr():
+    images = torch.zeros(2, 3, 4, 4)
+    truth = torch.full_like(images, 0.1)
+    known = torch.ones(2, 1, 4, 4)
+    known[1] = 0
+    l1, psnr = l1_and_psnr(images, truth, known)
+    assert l1.item() == pytest.approx(0.05)
+    assert psnr.item() == pytest.approx(20)
+    assert l1_and_psnr(images, truth, torch.zeros_like(known))[1].item() == 0
 
 
 def test_known_mean():
