@@ -17,6 +17,16 @@ MAX_BYTES = 1 << 32
 MAX_ROUNDING = 1e-5  # share of a cloud's size by which float32 may move its points
 
 
+def find_points(folder: Path) -> Path | None:
+    """The sparse points of a scene, `points.ply`: in the folder or, if it is one of a scene's
+    folders, such as train/, in the one above it. None if there are none."""
+    folders = [folder]
+    if (folder / "pose").is_dir():
+        folders.append(folder.absolute().parent)
+    paths = (root / "points.ply" for root in folders)
+    return next((path for path in paths if path.is_file()), None)
+
+
 def load_points(path: Path) -> tuple[Float[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"]]:
     """The usable points of a PLY file and their RGB colors; gray if the file has no colors."""
     with reading(path, "a readable point cloud", MAX_BYTES) as limits:

@@ -7,7 +7,7 @@ In the original the user chose them by eye. Photographers walk around their obje
 that the cameras look at, and their distance from it, tell which of the points belong to the object.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import cv2
@@ -41,11 +41,16 @@ FRUSTUM_SHARE = 0.9
 
 @dataclass(frozen=True)
 class GivenGrid:
-    """What of the grid is given, in world units; None is to be chosen."""
+    """What of the grid is given, in world units; None is to be chosen.
+
+    why: a line for a value that comes from the source, by the field's name; the others are the
+    user's.
+    """
 
     origin: Float[np.ndarray, "3"] | None = None
     scale: float | None = None
     near_plane: float | None = None
+    why: dict[str, str] = field(default_factory=dict)
 
 
 def choose_grid(
@@ -60,7 +65,10 @@ def choose_grid(
 
     `kind`: what the points are; but for sparse points they are the object's alone.
     """
-    why = {name: "given" for name, value in vars(given).items() if value is not None}
+    values = {"origin": given.origin, "scale": given.scale, "near_plane": given.near_plane}
+    why = {
+        name: given.why.get(name, "given") for name, value in values.items() if value is not None
+    }
     focus = focus_point(cam2world) if given.origin is None else given.origin
     reach = REACH * np.percentile(np.linalg.norm(cam2world[:, :3, 3] - focus, axis=1), 10)
     center, own = _points_within(points, focus, reach, move=given.origin is None)

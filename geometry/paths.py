@@ -68,15 +68,13 @@ def interpolate(
     """Poses linear between two, both included, with rotations made orthonormal again (paper,
     section 4).
 
-    Raises InputError if the two look in opposite directions: no linear path joins them.
+    Raises ValueError if the two look in opposite directions: no linear path joins them.
     """
     share = np.linspace(0, 1, frames)[:, None, None]
     path = first * (1 - share) + second * share
     left, sizes, right = np.linalg.svd(path[:, :3, :3])
     if sizes.min() < 0.05:
-        raise InputError(
-            "--between: the two poses look in opposite directions; no linear path joins them"
-        )
+        raise ValueError("the two look in opposite directions; no linear path joins them")
     # The nearest rotation; the determinant stays 1 as no singular value reaches 0
     path[:, :3, :3] = left @ right
     return path

@@ -33,7 +33,7 @@ from data_util import (
     write_image,
 )
 from files.images import may_be_transparent, orientation
-from files.points import load_points
+from files.points import find_points, load_points
 from geometry.coverage import covered_share, judge, seen_share
 from machine.cli import Parser, number, run
 from machine.pasted import REPOSITORY, command, shown_path
@@ -49,25 +49,27 @@ READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 @dataclass
 class Findings:
-    """The contents of one scene folder, and what is wrong with it. Poses that cannot be read are
-    left out."""
+    """The contents of one scene folder, and what is wrong with it. names, cam2world: of the poses
+    that can be read. readable: the images that can be loaded."""
 
     folder: Path
     intrinsics: SceneIntrinsics
     names: list[str] = field(default_factory=list)
     cam2world: Float[np.ndarray, "views 4 4"] = field(default_factory=lambda: np.zeros((0, 4, 4)))
     images: list[Path] = field(default_factory=list)
+    readable: list[Path] = field(default_factory=list)
     facts: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    @contextmanager
-    def errors_noted(self) -> Iterator[None]:
-        """An `InputError` in the block is noted, and the examination goes on."""
-        try:
-            yield
-        except InputError as error:
-            self.errors.append(str(error))
+
+@contextmanager
+def noted(lines: list[str]) -> Iterator[None]:
+    """An `InputError` in the block is added to the lines, and the examination goes on."""
+    try:
+        yield
+    except InputError as error:
+        lines.append(str(error))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -85,7 +87,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         examine(part, args.near_plane, to_train_on=index == 0 and part.name != "test")
         for index, part in enumerate(scene_parts(args.folder))
     ]
-    _find_leaks(all_findings)
+    train, *others = all_findings
+    if train.folder.name == "train":
+        _find_leaks(train, others)
+    points = np.zeros((0, 3))
+    with noted(train.warnings):  # training does not read them
+        points = sparse_points(args.folder)
     for findings in all_findings:
         print(findings.folder)
         for kind, lines in [
@@ -100,9 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         # here, because matplotlib takes long to import
         from scenes.capture.check_picture import draw_check
 
-        picture = draw_check(
-            drawn.cam2world, drawn.intrinsics, drawn.names, drawn.images, sparse_points(args.folder)
-        )
+        picture = draw_check(drawn.cam2world, drawn.intrinsics, drawn.names, drawn.images, points)
         path = args.folder / "check.png"
         try:
             write_image(path, picture)
@@ -140,27 +145,24 @@ def _verdict(all_findings: list[Findings]) -> str:
     return "verdict: nothing is wrong"
 
 
-def _find_leaks(all_findings: list[Findings]) -> None:
-    """Warns in each folder but the training one of images that are training images too."""
-    train, *others = all_findings
+def _find_leaks(train: Findings, others: list[Findings]) -> None:
+    """Warns in the other folders of images that are training images too."""
+    seen = train.readable
     for findings in others:
-        images = train.images + findings.images
-        leaks = [pair for pair in same_pictures(images) if pair[0] < len(train.images) <= pair[1]]
+        images = seen + findings.readable
+        leaks = [pair for pair in same_pictures(images) if pair[0] < len(seen) <= pair[1]]
         if leaks:
-            seen, held_out = (images[index].name for index in leaks[0])
+            trained_on, held_out = (images[index].name for index in leaks[0])
             findings.warnings.append(
                 f"{len(leaks)} of {len(findings.images)} images are trained on too: {held_out} is "
-                f"the same picture as {seen}"
+                f"the same picture as {trained_on}"
             )
 
 
 def sparse_points(folder: Path) -> Float[np.ndarray, "points 3"]:
-    """The points in points.ply, in the folder or the one above it; none if there is no such
-    file."""
-    for path in (folder / "points.ply", folder.absolute().parent / "points.ply"):
-        if path.is_file():
-            return load_points(path)[0]
-    return np.zeros((0, 3))
+    """The scene's sparse points, perhaps none."""
+    path = find_points(folder)
+    return np.zeros((0, 3)) if path is None else load_points(path)[0]
 
 
 def examine(
@@ -175,7 +177,7 @@ def examine(
     paths = list_poses(folder / "pose")
     poses = []
     for path in paths:
-        with findings.errors_noted():
+        with noted(findings.errors):
             poses.append(load_pose(path))
             findings.names.append(path.stem)
     if len(poses) == len(paths) and (line := rounded_poses(paths)):
@@ -202,7 +204,7 @@ def _examine_images(findings: Findings, poses: list[Path]) -> None:
         )
         return
     findings.images = list_images(folder / "rgb")
-    with findings.errors_noted():
+    with noted(findings.errors):
         findings.images = pair_views(folder, findings.images, poses)
     sizes = {}
     turned = []
@@ -210,8 +212,9 @@ def _examine_images(findings: Findings, poses: list[Path]) -> None:
     for path in Progress(
         findings.images, desc=f"{folder.name} images", unit="image", leave=False, delay=2
     ):
-        with findings.errors_noted():
+        with noted(findings.errors):
             sizes.setdefault(load_image(path).shape[:2], path)
+            findings.readable.append(path)
             if orientation(path) != 1:
                 turned.append(path.name)
             if not may_be_transparent(path):
@@ -235,7 +238,7 @@ def _examine_images(findings: Findings, poses: list[Path]) -> None:
         )
     elif sizes:
         (((height, width), path),) = sizes.items()
-        with findings.errors_noted():
+        with noted(findings.errors):
             intrinsics.require_fits(path, height, width)
 
 

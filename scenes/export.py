@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from scipy.spatial.transform import Rotation
 
 from data_util import SceneIntrinsics, read_views, scene_parts
 from files.folders import new_folder, refuse_existing
 from files.images import picture_size
-from files.points import load_points
+from files.points import find_points, load_points, save_points
 from geometry.cameras import opengl2opencv
 from machine.cli import Parser, number, run
 from scenes.capture.camera_path import camera_path_content, read_dataparser
@@ -63,47 +63,59 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--fps",
         type=number(int, 1),
-        default=FPS,
-        help="camera_path: frames a second (default: %(default)s)",
+        help=f"camera_path: frames a second (default: {FPS})",
     )
     args = parser.parse_args(argv)
-    if args.dataparser and args.to != "camera_path":
-        parser.error("--dataparser: is for --to camera_path")
+    for flag in ("dataparser", "fps"):
+        if getattr(args, flag) is not None and args.to != "camera_path":
+            parser.error(f"--{flag}: is for --to camera_path")
     refuse_existing(args.target)
     if args.to == "camera_path":
         path = read_views(scene_parts(args.scene)[0], with_images=False)
         to_nerfstudio = read_dataparser(args.dataparser)
-        content = camera_path_content(path.cam2world, path.intrinsics, to_nerfstudio, args.fps)
+        fps = args.fps or FPS
+        content = camera_path_content(path.cam2world, path.intrinsics, to_nerfstudio, fps)
         with new_folder(args.target) as folder:
             write_text(folder / "camera_path.json", json.dumps(content, indent=1) + "\n")
         print(f"{args.target / 'camera_path.json'}: {len(path.names)} poses")
         return
     views = _list_views(args.scene)
+    positions, colors = _read_points(args.scene)
     with new_folder(args.target) as folder:
         (folder / "images").mkdir()
         for view in views:
             shutil.copyfile(view.image, folder / "images" / view.name)
-        points = args.scene / "points.ply"
         if args.to == "transforms":
-            _write_transforms(folder, views, points)
+            if len(positions):
+                save_points(folder / POINTS, positions, colors)
+            _write_transforms(folder, views)
         else:
-            _write_colmap(folder / "sparse" / "0", views, points)
+            _write_colmap(folder / "sparse" / "0", views)
+            _write_colmap_points(folder / "sparse" / "0" / "points3D.txt", positions, colors)
     splits = {view.split for view in views}
     counts = " and ".join(
         f"{sum(view.split == split for view in views)} {split}"
         for split in SPLIT_FIELDS
         if split in splits
     )
-    print(f"{args.target}: {counts} views for {args.to}; the voxel grid has no place there")
+    print(
+        f"{args.target}: {counts} views and {len(positions)} sparse points for {args.to}; "
+        "the voxel grid has no place there"
+    )
 
 
 def _list_views(scene: Path) -> list[_View]:
-    """The views with images of all the scene's folders, with the intrinsics of their images."""
+    """The views with images of all the scene's folders, with the intrinsics of their images. Of
+    several folders each must be a split; a single one may have any name."""
     views = []
-    for part in scene_parts(scene):
+    parts = [part for part in scene_parts(scene) if (part / "rgb").is_dir()]
+    for part in parts:
         split = part.name if part.name in SPLIT_FIELDS else "train"
-        if not (part / "rgb").is_dir():
-            continue
+        if len(parts) > 1 and part.name != split:
+            raise InputError(
+                f"{part}: is none of {', '.join(SPLIT_FIELDS)}, the folders of a scene; export it "
+                "by itself"
+            )
         folder = read_views(part)
         for index, (image, pose) in enumerate(zip(folder.images, folder.cam2world, strict=True)):
             width, height = picture_size(image)
@@ -116,12 +128,19 @@ def _list_views(scene: Path) -> list[_View]:
     return views
 
 
-def _write_transforms(folder: Path, views: list[_View], points: Path) -> None:
+def _read_points(
+    scene: Path,
+) -> tuple[Float[np.ndarray, "points 3"], UInt8[np.ndarray, "points 3"]]:
+    """The scene's sparse points and their colors, perhaps none."""
+    path = find_points(scene)
+    return (np.zeros((0, 3)), np.zeros((0, 3), np.uint8)) if path is None else load_points(path)
+
+
+def _write_transforms(folder: Path, views: list[_View]) -> None:
     """nerfstudio's format (https://docs.nerf.studio/quickstart/data_conventions.html): OpenGL axes,
-    intrinsics for each frame."""
+    intrinsics for each frame. Names the points if they lie in the folder."""
     content = {"camera_model": "OPENCV"}
-    if points.is_file():
-        shutil.copyfile(points, folder / POINTS)
+    if (folder / POINTS).is_file():
         content["ply_file_path"] = POINTS
     frames = []
     for view in views:
@@ -148,7 +167,7 @@ def _write_transforms(folder: Path, views: list[_View], points: Path) -> None:
     write_text(folder / "transforms.json", text + "\n")
 
 
-def _write_colmap(folder: Path, views: list[_View], points: Path) -> None:
+def _write_colmap(folder: Path, views: list[_View]) -> None:
     """A text model (https://colmap.github.io/format.html): world-to-camera poses."""
     folder.mkdir(parents=True)
     cameras = {}
@@ -165,15 +184,18 @@ def _write_colmap(folder: Path, views: list[_View], points: Path) -> None:
         folder / "cameras.txt",
         "".join(f"{camera_id} PINHOLE {text}\n" for text, camera_id in cameras.items()),
     )
+
+
+def _write_colmap_points(
+    path: Path, positions: Float[np.ndarray, "points 3"], colors: UInt8[np.ndarray, "points 3"]
+) -> None:
     lines = []
-    if points.is_file():
-        positions, colors = load_points(points)
-        for number_, (position, color) in enumerate(
-            zip(positions.tolist(), colors.tolist(), strict=True), start=1
-        ):
-            words = [number_, *position, *color, 0]
-            lines.append(" ".join(map(repr, words)) + "\n")
-    write_text(folder / "points3D.txt", "".join(lines))
+    for number_, (position, color) in enumerate(
+        zip(positions.tolist(), colors.tolist(), strict=True), start=1
+    ):
+        words = [number_, *position, *color, 0]
+        lines.append(" ".join(map(repr, words)) + "\n")
+    write_text(path, "".join(lines))
 
 
 def _pinhole(intrinsics: SceneIntrinsics) -> str:

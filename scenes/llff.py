@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         path = args.source / "poses_bounds.npy"
         capture, near_plane = read_llff(path, args.images or find_llff_images(args.source))
         if options.grid.near_plane is None:
-            options = replace(options, grid=replace(options.grid, near_plane=near_plane))
+            why = {"near_plane": f"nine tenths of the nearest bound in {path.name}"}
+            grid = replace(options.grid, near_plane=near_plane, why=why)
+            options = replace(options, grid=grid)
         report = import_capture(capture, args.masks, args.target, options, f"LLFF {args.source}")
     print(f"{args.target}: {report}")
 

@@ -43,7 +43,13 @@ def _import(args: Namespace) -> str:
     """Makes the scene; returns what it holds."""
     content = _read(args.source)
     distance = args.radius or _nearest_camera(content)
-    grid = GivenGrid(np.zeros(3), args.extent, near_plane(distance, args.extent))
+    measured = "--radius" if args.radius else "the nearest camera's distance"
+    why = {
+        "origin": "the world's, as in the dataset",
+        "scale": "--extent",
+        "near_plane": f"{measured}, {distance:.4g}, less half the grid's diagonal",
+    }
+    grid = GivenGrid(np.zeros(3), args.extent, near_plane(distance, args.extent), why)
     splits = {
         split: [content.frames[view] for view in views] for split, views in content.splits.items()
     }

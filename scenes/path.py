@@ -13,27 +13,52 @@ object from one side only. `walk` goes smoothly through some of the training pos
 close-ups and turns included. `interpolate` is the paper's path for real captures: linear between
 two training poses, given by name or drawn with the seed. `file` takes the poses of nerfstudio's
 camera_path.json; with --dataparser, the run's dataparser_transforms.json, from its coordinates.
+
+An importer may have turned the source's world upright. --coordinates says whether the poses of a
+file are in the scene's world (nerfstudio trained on what scenes.export wrote) or in the source's
+(it trained on what was imported).
 """
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from data_util import read_views, scene_parts, write_scene_folder
+from data_util import SceneFolder, read_views, scene_parts, write_scene_folder
 from files.folders import new_folder, refuse_existing
 from geometry.paths import around, interpolate, smooth_path
 from machine.cli import Parser, number, run
-from scenes.capture.camera_path import read_camera_path, read_dataparser, scene_rotation
+from scenes.capture.camera_path import read_camera_path, read_dataparser, read_turn
 from scenes.capture.listing import warn
 from util import InputError
 
 PROG = "scenes.path"
+FRAMES = 200
 MAX_WALK_KEYFRAMES = 12  # more would show how a hand shakes
+# The kinds of path that use a flag, for flags that not all kinds use
+USED_BY = {
+    "frames": ("spiral", "orbit", "walk", "interpolate"),
+    "between": ("interpolate",),
+    "seed": ("interpolate",),
+    "camera_path": ("file",),
+    "dataparser": ("file",),
+    "coordinates": ("file",),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    args = _parse(argv)
+    refuse_existing(args.out)
+    scene = read_views(scene_parts(args.scene)[0], with_images=False)
+    path, described = _make_path(args, scene)
+    with new_folder(args.out) as folder:
+        write_scene_folder(folder, scene.intrinsics, path)
+    print(f"{args.out}: {len(path)} poses, {args.kind} {described}")
+
+
+def _parse(argv: Sequence[str] | None) -> Namespace:
     parser = Parser(PROG, __doc__)
     parser.add_argument("kind", choices=["spiral", "orbit", "walk", "interpolate", "file"])
     parser.add_argument(
@@ -45,65 +70,84 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--frames",
         type=number(int, 1),
-        default=200,
-        help="number of poses (default: 200, or those of the file)",
+        help=f"number of poses, but for file, which has its own (default: {FRAMES})",
     )
-    parser.add_argument(
+    pair = parser.add_mutually_exclusive_group()
+    pair.add_argument(
         "--between",
         nargs=2,
         metavar=("POSE", "POSE"),
         help="interpolate: names of two training poses, such as 000003 "
         "(default: drawn with --seed)",
     )
-    parser.add_argument(
-        "--seed", type=number(int, 0), default=0, help="interpolate: draws the poses (default: 0)"
+    pair.add_argument(
+        "--seed", type=number(int, 0), help="interpolate: draws the poses (default: 0)"
     )
     parser.add_argument("--camera_path", type=Path, metavar="FILE", help="file: the path")
     parser.add_argument(
         "--dataparser",
         type=Path,
         metavar="FILE",
-        help="file: nerfstudio's dataparser_transforms.json (default: the source's coordinates)",
+        help="file: dataparser_transforms.json of the run whose coordinates the path is in",
+    )
+    parser.add_argument(
+        "--coordinates",
+        choices=["scene", "source"],
+        help="file: whose world the path is in, with --dataparser the run's data (default: scene "
+        "if it was made from photos or a video, else source)",
     )
     args = parser.parse_args(argv)
-    if (args.kind == "file") != (args.camera_path is not None):
-        parser.error("--camera_path: is for `file`, which needs it")
-    refuse_existing(args.out)
-    scene = read_views(scene_parts(args.scene)[0], with_images=False)
+    for flag, kinds in USED_BY.items():
+        if getattr(args, flag) is not None and args.kind not in kinds:
+            parser.error(f"--{flag}: is for {', '.join(kinds)}; {args.kind} does not use it")
+    if args.kind == "file" and args.camera_path is None:
+        parser.error("--camera_path: file needs it")
+    return args
+
+
+def _make_path(args: Namespace, scene: SceneFolder) -> tuple[Float[np.ndarray, "frames 4 4"], str]:
+    """The poses, and words for what they follow."""
+    frames = args.frames or FRAMES
     if args.kind == "file":
-        path = _path_of_file(args.camera_path, args.dataparser, args.scene)
-        described = f"{args.camera_path}"
-    elif args.kind == "interpolate":
-        first, second = _choose_pair(scene.names, args.between, args.seed, args.scene)
-        path = interpolate(scene.cam2world[first], scene.cam2world[second], args.frames)
+        return _path_of_file(args)
+    if args.kind == "interpolate":
+        first, second = _choose_pair(scene.names, args.between, args.seed or 0, args.scene)
         described = f"from {scene.names[first]} to {scene.names[second]}"
-    elif args.kind == "walk":
+        try:
+            return interpolate(scene.cam2world[first], scene.cam2world[second], frames), described
+        except ValueError as error:
+            raise InputError(
+                f"{args.scene}: {described}: {error}; name others with --between, or draw others "
+                "with another --seed"
+            ) from None
+    if args.kind == "walk":
         count = min(len(scene.names), MAX_WALK_KEYFRAMES)
         chosen = np.linspace(0, len(scene.names) - 1, count).round().astype(int)
         keyframes = scene.cam2world[chosen]
-        path = smooth_path(keyframes, args.frames, closed=False, scale=scene.intrinsics.scale)
-        described = f"through {len(keyframes)} of the training poses"
-    else:
-        origin = np.array(scene.intrinsics.grid_origin)
-        path = around(scene.cam2world, origin, args.frames, climb=args.kind == "spiral")
-        described = "around the grid's origin"
-    with new_folder(args.out) as folder:
-        write_scene_folder(folder, scene.intrinsics, path)
-    print(f"{args.out}: {len(path)} poses, {args.kind} {described}")
+        path = smooth_path(keyframes, frames, closed=False, scale=scene.intrinsics.scale)
+        return path, f"through {len(keyframes)} of the training poses"
+    origin = np.array(scene.intrinsics.grid_origin)
+    path = around(scene.cam2world, origin, frames, climb=args.kind == "spiral")
+    return path, "around the grid's origin"
 
 
-def _path_of_file(
-    file: Path, dataparser: Path | None, scene: Path
-) -> Float[np.ndarray, "frames 4 4"]:
-    """The poses of a camera_path.json, turned as the importer turned the scene."""
-    path, unused = read_camera_path(file, read_dataparser(dataparser))
+def _path_of_file(args: Namespace) -> tuple[Float[np.ndarray, "frames 4 4"], str]:
+    """The poses of a camera_path.json in the scene's world, and words for them."""
+    path, unused = read_camera_path(args.camera_path, read_dataparser(args.dataparser))
     if unused:
-        warn(f"{file}: not used: {', '.join(unused)}")
-    for record in (scene / "scene.json", scene.absolute().parent / "scene.json"):
-        if record.is_file():
-            path = scene_rotation(record) @ path
-            break
-    return path
+        warn(f"{args.camera_path}: not used: {', '.join(unused)}")
+    turn = read_turn(args.scene)
+    if turn is None:
+        return path, f"{args.camera_path}"
+    # No other program has seen the world in which COLMAP placed photos
+    of_photos = turn.source.startswith(("photos", "video"))
+    coordinates = args.coordinates or ("scene" if of_photos else "source")
+    if coordinates == "source":
+        path = turn.rotation @ path
+    return path, (
+        f"{args.camera_path}, taken in the {coordinates}'s coordinates (--coordinates "
+        f"{coordinates})"
+    )
 
 
 def _choose_pair(

@@ -6,6 +6,7 @@ video (`from_photos`, which needs `photos`, `masks`, `video`, `sfm`), a COLMAP m
 `transforms_camera`) or a poses_bounds.npy (`llff`).
 
 camera_path: nerfstudio's file of a camera path.
-cameras: plausibility and undistortion. listing: the images that a source lists. options: the flags
-that importers share. check_picture: the picture of `scenes.check`.
+cameras: COLMAP's, plausible and undistorted. plausible: sizes and focal lengths that can be meant.
+listing: the images that a source lists. options: the flags that importers share. check_picture: the
+picture of `scenes.check`.
 """

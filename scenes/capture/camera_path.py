@@ -39,6 +39,15 @@ class Similarity:
         return np.linalg.inv(self.transform) @ moved
 
 
+@dataclass(frozen=True)
+class Turn:
+    """How an importer turned the world. rotation: from the source's world to the scene's. source:
+    in scene.json's words."""
+
+    rotation: Float[np.ndarray, "4 4"]
+    source: str
+
+
 def read_dataparser(path: Path | None) -> Similarity:
     """What dataparser_transforms.json says; nothing changes without one. Raises InputError."""
     if path is None:
@@ -75,16 +84,21 @@ def read_camera_path(
     return to_nerfstudio.undo(opengl2opencv(np.stack(poses))), sorted(names - USED)
 
 
-def scene_rotation(record: Path) -> Float[np.ndarray, "4 4"]:
-    """The rotation by which an importer turned the world, as scene.json records it."""
-    content = read_json(record, MAX_BYTES)
+def read_turn(scene: Path) -> Turn | None:
+    """What scene.json, in the scene's folder or in the one above it, says of the turn; None if it
+    says nothing. Raises InputError."""
+    records = (folder / "scene.json" for folder in (scene, scene.absolute().parent))
+    record = next((path for path in records if path.is_file()), None)
+    content = None if record is None else read_json(record, MAX_BYTES)
+    if not isinstance(content, dict) or "rotation" not in content:
+        return None
     rotation = np.eye(4)
-    if isinstance(content, dict) and "rotation" in content:
-        try:
-            rotation[:3, :3] = np.array(content["rotation"], dtype=np.float64)
-        except (TypeError, ValueError):
-            raise InputError(f"{record}: its rotation is not 3x3 numbers") from None
-    return nearest_rigid(rotation, f"{record}: the rotation")
+    try:
+        rotation[:3, :3] = np.array(content["rotation"], dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{record}: its rotation is not 3x3 numbers") from None
+    source = str(content.get("source", ""))
+    return Turn(nearest_rigid(rotation, f"{record}: the rotation"), source)
 
 
 def camera_path_content(

@@ -16,13 +16,10 @@ import numpy as np
 import pycolmap
 from jaxtyping import Float, Float32, UInt8
 
-from files.images import MAX_PIXELS
 from scenes.capture.listing import warn
+from scenes.capture.plausible import require_focal_lengths, require_size
 from util import InputError
 
-# Focal length as a multiple of the image's longer side: fisheye to telescope
-FOCAL_RANGE = (0.01, 1e4)
-MAX_STRETCH = 10  # one focal length over the other
 # Principal point's distance from the image's middle, as a multiple of its size: crops of larger
 # photos
 MAX_OFFSET = 10
@@ -48,8 +45,7 @@ def plausible_camera(
     """COLMAP's camera with these parameters, in pixels. Raises InputError, which opens with
     `subject`, for a panorama, and for a size, a focal length, a principal point or a distortion
     that cannot be meant."""
-    if min(width, height) < 1 or width * height > MAX_PIXELS:
-        raise InputError(f"{subject} is for images of {width}x{height} pixels")
+    require_size(subject, width, height)
     if len(params) != parameter_count(model):
         raise InputError(
             f"{subject} has {len(params)} parameters; {model} has {parameter_count(model)}"
@@ -59,7 +55,8 @@ def plausible_camera(
     camera = pycolmap.Camera(model=model, width=width, height=height, params=params)
     if not camera.is_perspective():
         raise InputError(f"{subject} is of model {model}, which cannot be undistorted here")
-    _require_focal_lengths(subject, camera)
+    focals = [params[index] for index in camera.focal_length_idxs()]
+    require_focal_lengths(subject, width, height, focals)
     for index, size in zip(camera.principal_point_idxs(), (width, height), strict=True):
         if abs(params[index] - size / 2) > MAX_OFFSET * size:
             raise InputError(
@@ -70,22 +67,6 @@ def plausible_camera(
     if not math.isfinite(largest) or largest > MAX_DISTORTION:
         raise InputError(f"{subject} has a distortion coefficient of {largest:g}")
     return camera
-
-
-def _require_focal_lengths(subject: str, camera: pycolmap.Camera) -> None:
-    focals = [camera.params[index] for index in camera.focal_length_idxs()]
-    low, high = (share * max(camera.width, camera.height) for share in FOCAL_RANGE)
-    for focal in focals:
-        if not low <= focal <= high:
-            raise InputError(
-                f"{subject} has a focal length of {focal:g} pixels, in images of "
-                f"{camera.width}x{camera.height}"
-            )
-    if focals and max(focals) > MAX_STRETCH * min(focals):
-        raise InputError(
-            f"{subject} has focal lengths of {focals[0]:g} and {focals[1]:g} pixels; pixels are "
-            "nearly square"
-        )
 
 
 def is_pinhole(camera: pycolmap.Camera) -> bool:

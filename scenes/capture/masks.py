@@ -55,7 +55,7 @@ def import_mask(
     mask: Path, photo: Path, size: tuple[int, int], kept: tuple[int, int], target: Path
 ) -> None:
     """Writes the mask as 8 bit gray PNG, shrunk from `size`, its photo's, to `kept`. Raises
-    InputError."""
+    InputError, also if shrinking leaves no white pixel."""
     pixels = read_mask(mask)
     shown = pixels.shape[1], pixels.shape[0]
     if shown != size:
@@ -63,17 +63,17 @@ def import_mask(
             f"{mask}: is {shown[0]}x{shown[1]} pixels, {photo.name} is shown as {size[0]}x{size[1]}"
             + ("; turn the masks as the photos are shown" if shown == size[::-1] else "")
         )
-    if pixels.max() < HALF:
-        raise InputError(f"{mask}: has no white pixel, but white marks the object")
+    shrunk = Image.fromarray(pixels).resize(kept, Image.Resampling.BOX)
+    _require_object(np.asarray(shrunk), f"{mask}: shrunk to {kept[0]}x{kept[1]} pixels,")
     target.parent.mkdir(exist_ok=True)
-    Image.fromarray(pixels).resize(kept, Image.Resampling.BOX).save(target, compress_level=1)
+    shrunk.save(target, compress_level=1)
 
 
 def read_mask(path: Path) -> UInt8[np.ndarray, "h w"]:
     """An image's alpha if it is transparent anywhere, else its brightness, turned upright as its
     EXIF tag says.
 
-    Of levels 0 and 1 alone, 1 is white.
+    Of levels 0 and 1 alone, 1 is white. Raises InputError if no pixel is.
     """
     pixels = load_rgba(path)
     mask = Image.fromarray(pixels[..., 3])
@@ -85,8 +85,14 @@ def read_mask(path: Path) -> UInt8[np.ndarray, "h w"]:
     ):
         levels = np.array(turn_upright(mask, orientation_of(image)))
     if levels.max() == 1:
-        return 255 * levels
+        levels = 255 * levels
+    _require_object(levels, f"{path}:")
     return levels
+
+
+def _require_object(mask: UInt8[np.ndarray, "h w"], subject: str) -> None:
+    if mask.max() < HALF:
+        raise InputError(f"{subject} has no white pixel, but white marks the object")
 
 
 def cut_out(

@@ -4,6 +4,7 @@ use, plainly named, and evenly exposed: a surface of several brightnesses cannot
 import math
 import shutil
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -49,10 +50,7 @@ def list_photos(folder: Path) -> list[Path]:
         raise InputError(f"{folder}: is not a folder of photos; a video is given as --video FILE")
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    photos = _one_per_shot([path for path in folder.iterdir() if _is_photo(path)], folder)
-    if not photos:
-        below = [path for path in folder.rglob("*") if _is_photo(path.relative_to(folder))]
-        photos = _one_per_shot(below, folder)
+    photos = _photos_among(folder.iterdir(), folder) or _photos_among(folder.rglob("*"), folder)
     if not photos:
         suffixes = ", ".join(sorted(PHOTO_SUFFIXES))
         raise InputError(
@@ -64,6 +62,12 @@ def list_photos(folder: Path) -> list[Path]:
             "places"
         )
     return sorted(photos, key=lambda path: natural_order(str(path.relative_to(folder))))
+
+
+def _photos_among(paths: Iterable[Path], folder: Path) -> list[Path]:
+    """Those of the paths that are photos and, seen from the folder, not hidden."""
+    photos = [path for path in paths if _is_photo(path.relative_to(folder))]
+    return _one_per_shot(photos, folder)
 
 
 def _is_photo(path: Path) -> bool:

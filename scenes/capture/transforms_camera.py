@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from files.images import picture_size
+from scenes.capture.plausible import require_focal_lengths, require_size
 from util import InputError
 
 # The distortion coefficients of COLMAP's camera models, in the order of their parameters
@@ -76,19 +77,24 @@ class Fields(Mapping):
 
 def frame_camera(fields: Fields, image: Path, path: Path) -> FrameCamera:
     """The intrinsics of a frame, its own before the file's. Raises InputError if they are not
-    numbers."""
+    numbers, or if size or focal length is implausible."""
     name = fields["file_path"]
+    subject = f"{path}: the camera of {name}"
     for lens in NO_PINHOLE:
         if fields.get(lens):
             raise InputError(f"{path}: {lens} of {name} is not a lens that can be undistorted here")
     try:
         width, height = _size(fields, image)
+        require_size(subject, width, height)
         focal_x = _focal_length(fields, "x", width)
         focal_y = _focal_length(fields, "y", height)
         if focal_x is None and focal_y is None:
             raise InputError(
                 f"{path}: gives no focal length for {name} (fl_x, fx, K, x_fov or camera_angle_x)"
             )
+        focal_x = focal_y if focal_x is None else focal_x
+        focal_y = focal_x if focal_y is None else focal_y
+        require_focal_lengths(subject, width, height, [focal_x, focal_y])
         center_x = _first(fields, "cx", lambda k: k[0][2], default=width / 2)
         center_y = _first(fields, "cy", lambda k: k[1][2], default=height / 2)
         model = _camera_model(fields, path)
@@ -99,8 +105,8 @@ def frame_camera(fields: Fields, image: Path, path: Path) -> FrameCamera:
     return FrameCamera(
         width,
         height,
-        focal_y if focal_x is None else focal_x,
-        focal_x if focal_y is None else focal_y,
+        focal_x,
+        focal_y,
         center_x,
         center_y,
         model,

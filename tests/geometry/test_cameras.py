@@ -86,7 +86,7 @@ def test_interpolation_joins_the_two_poses_with_rotations():
     np.testing.assert_allclose(path[[0, -1]], [first, second], atol=1e-12)
     np.testing.assert_allclose(path[5, :3, 3], (first[:3, 3] + second[:3, 3]) / 2)
     turned = second @ np.diag([-1.0, 1, -1, 1])
-    with pytest.raises(InputError, match="opposite"):
+    with pytest.raises(ValueError, match="opposite"):
         interpolate(second, turned, 11)
 
 

@@ -81,13 +81,20 @@ def test_files_of_splits_are_taken_as_they_are(tmp_path, module):
 
 def test_nerf_synthetic_uses_masks(tmp_path):
     content = write_capture(tmp_path, 6, size=(64, 64), h=64, w=64)
-    Image.new("L", (64, 64), 0).save(tmp_path / "mask.png")
+    mask = np.zeros((64, 64), np.uint8)
+    mask[:9, :9] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
     content["frames"][0]["mask_path"] = "mask"
     for split in ("train", "val", "test"):
         (tmp_path / f"transforms_{split}.json").write_text(json.dumps(content))
     nerf_synthetic.main([str(tmp_path), str(tmp_path / "scene")])
     first = list_images(tmp_path / "scene" / "train" / "rgb")[0]
-    assert load_rgba(first)[..., 3].max() == 0
+    np.testing.assert_array_equal(load_rgba(first)[..., 3], mask)
+    why = json.loads((tmp_path / "scene" / "scene.json").read_text())["why"]
+    distance = np.linalg.norm(poses(1)[0][:3, 3])
+    assert why["scale"] == "--extent" and why["near_plane"] == (
+        f"the nearest camera's distance, {distance:.4g}, less half the grid's diagonal"
+    )
     assert not (tmp_path / "scene" / "validation").exists()  # they are the test views
 
 
@@ -211,6 +218,22 @@ def test_masks_become_alpha_and_choose_the_grid(tmp_path, by):
     assert 1.0 <= intrinsics.scale < 1.8
 
 
+@pytest.mark.parametrize("by", ["mask_path", "--masks"])
+def test_masks_without_a_white_pixel_are_refused(tmp_path, by):
+    """Of labels 0, 1 and 2, say, or with white meant for the background."""
+    content = write_capture(tmp_path)
+    (tmp_path / "masks").mkdir()
+    for number, frame in enumerate(content["frames"]):
+        level = 255 if number else 2
+        Image.new("L", (WIDTH, HEIGHT), level).save(tmp_path / "masks" / f"{number:04d}.png")
+        if by == "mask_path":
+            frame["mask_path"] = f"masks/{number:04d}.png"
+    flags = ["--masks", str(tmp_path / "masks")] if by == "--masks" else []
+    with pytest.raises(InputError, match="0000.png: has no white pixel, but white marks the"):
+        imported(tmp_path, content, *flags)
+    assert not (tmp_path / "scene").exists()
+
+
 # Poses
 
 
@@ -287,6 +310,22 @@ def write_llff(folder, count=4, shape=17):
         matrix = np.stack([-up, right, backward, center, size], axis=1)
         rows.append([*matrix.reshape(-1), 2.0 + number, 9.0])
     np.save(folder / "poses_bounds.npy", np.array(rows)[:, :shape])
+
+
+@pytest.mark.parametrize(
+    ("flags", "near_plane", "why"),
+    [
+        ([], 1.8, "nine tenths of the nearest bound in poses_bounds.npy"),
+        (["--near_plane", "1.5"], 1.5, "given"),
+    ],
+)
+def test_a_near_plane_of_llff_says_where_it_is_from(tmp_path, capsys, flags, near_plane, why):
+    write_llff(tmp_path)
+    llff.main([str(tmp_path), str(tmp_path / "scene"), "--origin", "0", "0", "0", *flags])
+    record = json.loads((tmp_path / "scene" / "scene.json").read_text())
+    assert record["near_plane"] == pytest.approx(near_plane)
+    assert record["why"]["near_plane"] == why and record["why"]["origin"] == "given"
+    assert f"near plane {near_plane:g}: {why}\n" in capsys.readouterr().out
 
 
 def test_poses_and_bounds_of_llff(tmp_path, capsys):

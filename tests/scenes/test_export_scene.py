@@ -1,6 +1,7 @@
 """Scenes for other programs: read back by an independent reader, and by our own importers."""
 
 import json
+import shutil
 
 import numpy as np
 import pycolmap
@@ -16,7 +17,7 @@ from data_util import (
     write_intrinsics,
 )
 from dataio import load_scene
-from files.points import load_points
+from files.points import find_points, load_points
 from scenes import colmap, export, path, transforms_json
 from util import InputError, write_json
 
@@ -167,3 +168,59 @@ def test_a_scene_without_images_is_not_exported(scene):
     with pytest.raises(InputError, match="has no images to export"):
         exported(scene, "transforms")
     assert not (scene.parent / "as_transforms").exists()
+
+
+@pytest.mark.parametrize("names", [("train", "val", "test"), ("lego", "chair")])
+def test_folders_that_are_no_splits_are_not_mixed(scene, capsys, names):
+    """Their images would get the names of the training views."""
+    shutil.rmtree(scene / "test")
+    source = (scene / "train").rename(scene / "source")
+    for name in names:
+        shutil.copytree(source, scene / name)
+    shutil.rmtree(source)
+    stranger = "val" if "val" in names else "chair"
+    words = f"{stranger}: is none of train, validation, test, .*; export it by itself"
+    with pytest.raises(InputError, match=words):
+        exported(scene, "transforms")
+    assert not (scene.parent / "as_transforms").exists()
+    out = scene.parent / "alone"
+    export.main([str(scene / stranger), str(out), "--to", "transforms"])
+    assert len(list_images(out / "images")) == 8
+
+
+def test_a_path_inside_the_scene_is_passed_over(scene):
+    shutil.copytree(scene / "test", scene / "orbit")
+    shutil.rmtree(scene / "orbit" / "rgb")
+    assert len(list_images(exported(scene, "colmap") / "images")) == 11
+
+
+@pytest.mark.parametrize("kind", ["transforms", "colmap"])
+@pytest.mark.parametrize("part", [".", "train"])
+def test_the_points_of_a_scene_are_those_of_its_folders(whole, capsys, monkeypatch, kind, part):
+    monkeypatch.chdir(whole / part)
+    export.main([".", str(whole.parent / "out"), "--to", kind])
+    name = {"transforms": "sparse_pc.ply", "colmap": "sparse/0/points3D.txt"}[kind]
+    file = whole.parent / "out" / name
+    if kind == "transforms":
+        np.testing.assert_allclose(load_points(file)[0], POINTS, atol=1e-7)
+    else:
+        np.testing.assert_allclose(np.loadtxt(file)[:, 1:4], POINTS, atol=1e-7)
+    assert f" views and 2 sparse points for {kind}" in capsys.readouterr().out
+
+
+def test_points_beside_a_scene_are_not_its_own(whole):
+    """Such as a surface that evaluation.export wrote there."""
+    (whole / "points.ply").rename(whole.parent / "points.ply")
+    assert find_points(whole) is None
+    assert find_points(whole / "train") is None
+
+
+@pytest.mark.parametrize("kind", ["transforms", "colmap"])
+def test_frames_a_second_are_for_a_path(whole, capsys, kind):
+    with pytest.raises(SystemExit) as ended:
+        exported(whole, kind, "--fps", "3")
+    assert ended.value.code == 2
+    assert "--fps: is for --to camera_path" in capsys.readouterr().err
+    file = exported(whole, "camera_path", "--fps", "4") / "camera_path.json"
+    content = json.loads(file.read_text())
+    assert (content["fps"], content["seconds"]) == (4, 2)

@@ -92,3 +92,15 @@ def test_points_of_the_object_are_those_in_nearly_all_masks():
     points = np.array([[0, 0, 0], [0, -2, 0], [0, 0, 0.2], [0, 0, -100], [1e6, 0, 0]])
     found = object_points(points, silhouettes)
     assert found.tolist() == [True, False, True, False, False]
+
+
+def test_a_mask_that_shrinking_makes_black_is_refused(tmp_path):
+    """At once, by its own name: what is kept of it is read after structure from motion."""
+    pixels = np.zeros((40, 60), np.uint8)
+    pixels[20, 30] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    kept = tmp_path / "placed" / "0.png"
+    with pytest.raises(InputError, match="a.png: shrunk to 30x20 pixels, has no white pixel"):
+        import_mask(tmp_path / "a.png", tmp_path / "a.jpg", (60, 40), (30, 20), kept)
+    import_mask(tmp_path / "a.png", tmp_path / "a.jpg", (60, 40), (60, 40), kept)
+    assert load_image(kept).max() == 255

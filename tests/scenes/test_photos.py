@@ -238,6 +238,15 @@ def test_photos_in_subfolders_and_one_of_each_shot(photos, colors, capsys):
     )
 
 
+@pytest.mark.parametrize("name", ["below/..", ".photos", "@photos"])
+def test_a_folder_is_not_hidden_by_its_own_name(photos, colors, name):
+    folder = photos / name
+    (folder / "sub").mkdir(parents=True)
+    for shot in ("a.png", "b.png", ".c.png", "sub/d.png"):
+        colors.save(folder / shot)
+    assert list_photos(folder) == [folder / "a.png", folder / "b.png"]
+
+
 # Videos
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from scenes import nerf_synthetic, transforms_json
 from scenes.capture.transforms import read_transforms_file
 from scenes.capture.transforms_camera import SPECIAL_CASES
 from tests.scenes.captures import HEIGHT, WIDTH, imported, warnings, write_capture
@@ -171,3 +172,28 @@ def test_no_warning_stands_beside_an_error(tmp_path, capsys):
     with pytest.raises(InputError, match="focal length of 1e-09"):
         imported(tmp_path, write_capture(tmp_path, aabb_scale=1, fl_y=1e-9))
     assert not warnings(capsys)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"w": 0, "h": 0}, "is for images of 0x0 pixels"),
+        ({"w": -64}, "is for images of -64x64 pixels"),
+        ({"fl_x": 0}, "has a focal length of 0 pixels, in images of 64x64"),
+        ({"fl_x": -60}, "has a focal length of -60 pixels"),
+        ({"fl_x": 1e300}, r"has a focal length of 1e\+300 pixels"),
+        ({"fl_x": float("nan")}, "has a focal length of nan pixels"),
+        ({"fl_y": 1e-9}, "has a focal length of 1e-09 pixels"),
+        ({"fl_y": 601}, "has focal lengths of 60 and 601 pixels"),
+    ],
+)
+@pytest.mark.parametrize("layout", ["transforms.json", "NeRF-synthetic"])
+def test_cameras_that_cannot_be_meant_are_named(tmp_path, layout, fields, said):
+    """Square and centered, so that NeRF-synthetic's are taken without COLMAP's library."""
+    content = write_capture(tmp_path, size=(64, 64), w=64, h=64) | fields
+    name = "transforms.json" if layout == "transforms.json" else "transforms_train.json"
+    importer = transforms_json if layout == "transforms.json" else nerf_synthetic
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=f"{name}: the camera of images/0000.png {said}"):
+        importer.main([str(tmp_path), str(tmp_path / "scene")])
+    assert not (tmp_path / "scene").exists()
