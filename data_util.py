@@ -71,38 +71,41 @@ def read_views(root: Path, sampling_pattern: str = "all", with_images: bool = Tr
     return SceneFolder([poses[view].stem for view in selected], cam2world, images, intrinsics)
 
 
-def pair_views(root: Path, images: list[Path], poses: list[Path]) -> list[Path]:
-    """The image of each pose of the scene folder `root`: of the same name, else of the same last
-    number, else of the same numbers, else in the order of their numbers or, where a name has none,
-    of their names.
+def pair_views(
+    root: Path, files: list[Path], poses: list[Path], folder: str = "rgb", noun: str = "image"
+) -> list[Path]:
+    """The file of each pose of the scene folder `root`, such as its image: of the same name, else
+    of the same last number, else of the same numbers, else in the order of their numbers or, where
+    a name has none, of their names.
 
-    Raises `InputError` if the counts differ, or if some names or numbers agree but not all: then an
-    image is not that of its pose.
+    folder, noun: where the files are and what one is called after "an", for messages. Raises
+    `InputError` if the counts differ, or if some names or numbers agree but not all: then a file is
+    not that of its pose.
     """
-    if len(images) != len(poses):
+    if len(files) != len(poses):
         raise InputError(
-            f"{root}: rgb holds {len(images)} images, pose holds {len(poses)} poses; "
+            f"{root}: {folder} holds {len(files)} {noun}s, pose holds {len(poses)} poses; "
             "they pair by name or by sorted order, so the numbers must agree"
         )
     keys = (lambda path: path.stem, _last_number, _numbers)
-    by_key = [(_unique(images, key), _unique(poses, key)) for key in keys]
-    for image_of, pose_of in by_key:  # all agree
-        if image_of and image_of.keys() == pose_of.keys():
-            image_of_pose = {pose: image_of[key] for key, pose in pose_of.items()}
-            return [image_of_pose[pose] for pose in poses]
-    for image_of, pose_of in by_key:  # some agree
-        shared = image_of.keys() & pose_of.keys()
+    by_key = [(_unique(files, key), _unique(poses, key)) for key in keys]
+    for file_of, pose_of in by_key:  # all agree
+        if file_of and file_of.keys() == pose_of.keys():
+            file_of_pose = {pose: file_of[key] for key, pose in pose_of.items()}
+            return [file_of_pose[pose] for pose in poses]
+    for file_of, pose_of in by_key:  # some agree
+        shared = file_of.keys() & pose_of.keys()
         if shared:
-            lonely = next(pose for key, pose in pose_of.items() if key not in image_of)
+            lonely = next(pose for key, pose in pose_of.items() if key not in file_of)
             raise InputError(
-                f"{root}: {len(shared)} of {len(poses)} poses have an image of their name or "
-                f"number, {lonely.name} has none; give an image and its pose the same name"
+                f"{root}: {len(shared)} of {len(poses)} poses have an {noun} of their name or "
+                f"number, {lonely.name} has none; give an {noun} and its pose the same name"
             )
-    if all(_numbers(path) for path in (*images, *poses)):  # none agrees
+    if all(_numbers(path) for path in (*files, *poses)):  # none agrees
         in_order = sorted(poses, key=_numbers)
-        image_of = dict(zip(in_order, sorted(images, key=_numbers), strict=True))
-        return [image_of[pose] for pose in poses]
-    return images
+        file_of = dict(zip(in_order, sorted(files, key=_numbers), strict=True))
+        return [file_of[pose] for pose in poses]
+    return files
 
 
 def _unique(paths: list[Path], key: Callable[[Path], object]) -> dict:
@@ -283,6 +286,14 @@ def nearest_views(
 def list_images(folder: Path) -> list[Path]:
     """The images of a folder, sorted by name: the order in which they pair with poses."""
     return sorted(path for path in _visible_files(folder) if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def list_depth_maps(folder: Path) -> list[Path]:
+    """The files of true depth (*.npz) of a folder, sorted by name; none where there is no such
+    folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in _visible_files(folder) if path.suffix.lower() == ".npz")
 
 
 def load_image(path: Path, background: str = "white") -> UInt8[np.ndarray, "h w 3"]:

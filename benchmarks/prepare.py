@@ -29,6 +29,7 @@ from machine.runtime import (
     require_compiler,
     set_arithmetic,
     uses_cpu_kernels,
+    wait_for_device,
 )
 from training.data import Batch
 from training.networks import Networks, build_networks
@@ -181,8 +182,7 @@ class Stopwatch:
             start = time.perf_counter()
             for _ in range(self.calls):
                 call()
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
+            wait_for_device(self.device)
             times.append((time.perf_counter() - start) / self.calls)
         return median(times[2:])
 

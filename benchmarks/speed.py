@@ -30,11 +30,13 @@ from benchmarks.prepare import (
     time_frames,
 )
 from machine.cli import Parser, run
+from machine.runtime import wait_for_device
 from training.networks import Networks
 from training.options import Learning
 from util import write_json
 
-MATRIX = {"cpu": 2048, "cuda": 8192}  # large enough that launching the product takes no time
+MATRIX = 2048  # large enough that launching the product takes no time
+MATRIX_ON_CUDA = 8192
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -68,7 +70,7 @@ def measure_preset(opt: Namespace) -> dict:
 
     def peak_gflops(precision: str) -> float:
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-        size = MATRIX[device.type]
+        size = MATRIX_ON_CUDA if device.type == "cuda" else MATRIX
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         peak = 2 * size**3 / seconds(matrix_product(size, dtype, device)) / 1e9
         torch.backends.cuda.matmul.allow_tf32 = False
@@ -118,8 +120,7 @@ def time_parts(
 
     def end_of(part: str) -> Callable:
         def lap(*_) -> None:
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            wait_for_device(device)
             laps.append((part, time.perf_counter()))
 
         return lap

@@ -272,17 +272,16 @@ def load_neighbors(
     if scene.images is None and not renders_from_views:
         return None
     root = train_root or find_split(scene.root, "train")
+    if root is None and renders_from_views:
+        raise InputError(
+            f"--train_root is required to test --model {model}, which renders from training views"
+        )
     if root is None:
         print(
             f"warning: {scene.root}: no training folder belongs to it and --train_root is not "
             "given; nearest neighbours are not measured",
             file=sys.stderr,
         )
-        if renders_from_views:
-            raise InputError(
-                f"--train_root is required to test --model {model}, which renders from training "
-                "views"
-            )
         return None
     sidelength = architecture.img_sidelength
     views = load_scene(root, sidelength, options.sampling_pattern, options.background)

@@ -78,10 +78,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _require_known_format(out: Path, mesh: bool) -> None:
-    if mesh and out.suffix.lower() not in MESH_FORMATS:
+    suffix = out.suffix.lower()
+    if mesh and suffix not in MESH_FORMATS:
         raise InputError(f"--out {out}: a mesh is written as {' or '.join(MESH_FORMATS)}")
-    if not mesh and out.suffix.lower() == ".glb":
-        raise InputError(f"--out {out}: a point cloud is written as PLY; --mesh makes a GLB file")
+    if not mesh and suffix != ".ply":
+        hint = "; --mesh makes a GLB file" if suffix == ".glb" else ""
+        raise InputError(f"--out {out}: a point cloud is written as .ply{hint}")
 
 
 def _require_any(elements: np.ndarray, path: Path, num_views: int) -> None:

@@ -10,7 +10,15 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
-from data_util import BACKGROUNDS, center_square, crop_border, list_images
+from data_util import (
+    BACKGROUNDS,
+    center_square,
+    crop_border,
+    list_depth_maps,
+    list_images,
+    list_poses,
+    pair_views,
+)
 from dataio import Scene, load_scene
 from evaluation.perceptual import Image, PerceptualDistance
 from evaluation.render import Frame, Neighbors
@@ -147,17 +155,20 @@ def measure_depth(
 def load_true_depth(
     folder: Path, count: int, sidelength: int
 ) -> Float[np.ndarray, "views m m"] | None:
-    """Reads `folder/*.npz`, `count` maps of z-depth in world units, and averages them to feature
-    maps of this sidelength. None if there are none.
+    """Reads the true depth of a scene folder's `count` poses from its folder `depth`, maps of
+    z-depth in world units, and averages them to feature maps of this sidelength. None if there are
+    none. Maps pair with poses as images do (`data_util.pair_views`).
 
     A map pixel is infinite unless the object covers all of it: at a silhouette, the mean depth
     means nothing.
     """
-    paths = sorted(folder.glob("*.npz"))
+    paths = list_depth_maps(folder)
     if not paths:
         return None
     if len(paths) != count:
         raise InputError(f"{folder}: holds {len(paths)} depth maps for {count} poses")
+    root = folder.parent
+    paths = pair_views(root, paths, list_poses(root / "pose"), folder.name, "npz file")
     return np.stack([_on_feature_map(_load_depth(path), sidelength) for path in paths])
 
 

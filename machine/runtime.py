@@ -122,14 +122,15 @@ def fastest_precision(device_name: str) -> str:
 def _seconds_of_product(dtype: torch.dtype, device: torch.device) -> float:
     side = 4096 if device.type == "cuda" else 512
     matrix = torch.ones(side, side, dtype=dtype, device=device)
-    _wait_for(device)
+    wait_for_device(device)
     start = time.perf_counter()
     matrix @ matrix
-    _wait_for(device)
+    wait_for_device(device)
     return time.perf_counter() - start
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for_device(device: torch.device) -> None:
+    """Returns once the device has done all that was launched on it; a CPU always has."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

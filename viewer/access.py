@@ -24,7 +24,8 @@ from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-ANY_ADDRESS = ("", "0.0.0.0", "::")
+# Hosts that stand for all addresses of this machine, and one at which it reaches itself
+ANY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 STRANGER = "https://stranger.invalid"
 # scheme, host and port, as a browser sends them
 ORIGIN = re.compile(r"(https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?/?")
@@ -125,14 +126,13 @@ def guarding(access: Access) -> Iterator[None]:
 
 def refuses_strangers(host: str, port: int) -> bool:
     """Whether the server refuses the handshake of a page that is not its own."""
-    if host in ANY_ADDRESS:
-        host = LOOPBACK[0]
     handshake = (
         f"GET / HTTP/1.1\r\nHost: localhost:{port}\r\nOrigin: {STRANGER}\r\n"
         "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
         "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
     )
-    with socket.create_connection((host, port), SECONDS) as connection:
+    address = ANY_ADDRESS.get(host, host), port
+    with socket.create_connection(address, SECONDS) as connection:
         connection.sendall(handshake.encode())
         return connection.makefile("rb").readline().startswith(b"HTTP/1.1 403 ")
 

@@ -111,8 +111,8 @@ class PathTab:
         least, most = self.zoom.limits
         self._degrees = gui.add_slider(
             "View angle",
-            min=float(np.ceil(least)),
-            max=float(np.floor(most)),
+            min=least,
+            max=most,
             step=0.1,
             initial_value=round(self.zoom.training, 1),
             visible=self.zoom.can_change,
@@ -164,13 +164,18 @@ class PathTab:
     # Keyframes
 
     def _path(self) -> CameraPath:
+        """The path through the keyframes, however long it takes."""
         if not self.keyframes:
             raise InputError("add a view first")
         seconds = float(
             np.clip(self._seconds.value, MIN_SECONDS, MAX_SECONDS)
         )  # a browser can send anything
         poses, legs = zip(*self.keyframes, strict=True)
-        path = CameraPath(np.stack(poses), seconds, bool(self._loop.value), legs)
+        return CameraPath(np.stack(poses), seconds, bool(self._loop.value), legs)
+
+    def _allowed_path(self) -> CameraPath:
+        """The same path. Raises `InputError` if it takes too long to be flown or saved."""
+        path = self._path()
         duration = path.duration(self.shared.scene.intrinsics.scale)
         if duration > MAX_SECONDS:
             raise InputError(
@@ -212,7 +217,8 @@ class PathTab:
         self._duration.visible = len(self.keyframes) > 1
         if self.keyframes:
             duration = self._path().duration(self.shared.scene.intrinsics.scale)
-            self._duration.content = f"{duration:.1f} s in all"
+            limit = f"; at most {MAX_SECONDS:g} are allowed" if duration > MAX_SECONDS else ""
+            self._duration.content = f"{duration:.1f} s in all{limit}"
 
     def _choose_degrees(self) -> None:
         self.zoom.choose(self._degrees.value)
@@ -259,7 +265,7 @@ class PathTab:
             for i, keyframe in enumerate(self.keyframes)
         ]
         if len(self.keyframes) > 1:
-            centers = self._path().poses(scene.intrinsics.scale)[:, :3, 3]
+            centers = self._path().line(scene.intrinsics.scale)
             if self._loop.value:
                 centers = np.concatenate([centers, centers[:1]])
             self._drawn.append(
@@ -288,7 +294,7 @@ class PathTab:
         if self._playing:
             self._playing = False
             return
-        poses = self._path().poses(self.shared.scene.intrinsics.scale)
+        poses = self._allowed_path().poses(self.shared.scene.intrinsics.scale)
         self._playing = True
         self._preview.label = "Stop"
         frame = 0
@@ -316,7 +322,7 @@ class PathTab:
         name = file_name(self._name.value)
         if not name:
             raise InputError("give the path a name")
-        path = self._path()
+        path = self._allowed_path()
         degrees = self.zoom.degrees
         save_path(self.folder / name, path, *self.zoom.seen())
         self._saved = name, path, degrees
@@ -342,11 +348,13 @@ class PathTab:
         self._redraw(select=0)
 
     def _is_saved(self) -> bool:
+        """Whether the path, as it is now, was saved or loaded under the name that is shown."""
         if self._saved is None:
             return False
-        _, saved, degrees = self._saved
-        path = self._path()
-        same = saved[1:] == path[1:] and degrees == self.zoom.degrees
+        name, saved, degrees = self._saved
+        path = self._allowed_path()
+        same_name = file_name(name) == file_name(self._name.value)
+        same = same_name and saved[1:] == path[1:] and degrees == self.zoom.degrees
         return same and np.array_equal(saved.keyframes, path.keyframes)
 
     def _render(self) -> None:

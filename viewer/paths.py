@@ -1,7 +1,6 @@
 """Camera paths through keyframes: smooth poses, saved as test folders, and rendered as
 `--train_test test` does."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from files.folders import new_folder
 from geometry.cameras import move
 from geometry.paths import leg_lengths, smooth_path
 from machine.runtime import describe_machine
-from util import InputError, make_run_folder, read_text, write_json
+from util import InputError, make_run_folder, read_json, write_json
 from viewer.scene import SceneInView, sees_grid
 from viewer.shared import Shared
 
@@ -59,7 +58,15 @@ class CameraPath(NamedTuple):
 
     def poses(self, scale: float) -> Float[np.ndarray, "frames 4 4"]:
         """The pose of each frame of the video. See `smooth_path`."""
-        frames = max(1, round(self.duration(scale) * FRAMES_PER_SECOND))
+        return self._poses_in(self.duration(scale), scale)
+
+    def line(self, scale: float) -> Float[np.ndarray, "points 3"]:
+        """Points to draw the path by: the frames' centers; fewer of them on a path that takes
+        longer than is allowed."""
+        return self._poses_in(min(self.duration(scale), MAX_SECONDS), scale)[:, :3, 3]
+
+    def _poses_in(self, seconds: float, scale: float) -> Float[np.ndarray, "frames 4 4"]:
+        frames = max(1, round(seconds * FRAMES_PER_SECOND))
         return smooth_path(self.keyframes, frames, self.closed, scale, self.leg_seconds(scale))
 
 
@@ -97,8 +104,8 @@ def load_path(folder: Path) -> CameraPath:
     """The path that `save_path` wrote, in the world of the scene's files. Raises `InputError` if it
     is damaged."""
     file = folder / KEYFRAMES
+    content = read_json(file)
     try:
-        content = json.loads(read_text(file))
         keyframes = np.array(content["keyframes"], dtype=np.float64)
         seconds = float(content["seconds"])
         closed = bool(content["closed"])

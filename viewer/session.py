@@ -124,8 +124,10 @@ def drop_late_messages(client: viser.ClientHandle) -> None:
 
 def start_server(host: str, port: int, access: Access) -> Server:
     """A server that lets in whom `access` does. Raises `InputError` if the port cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.create_server((host, port)):  # viser would take the next free port, wordless
+        # viser would take the next free port, wordless
+        with socket.create_server((host, port), family=family):
             pass
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -19,7 +19,6 @@ from viewer.shared import Shared
 NARROWEST = 0.4  # times the training cameras' field of view
 WIDEST = 2.0
 MAX_DEGREES = 120.0
-SAME_DEGREES = 0.05  # the slider shows tenths
 
 
 def field_of_view(lens: Lens) -> float:
@@ -28,7 +27,9 @@ def field_of_view(lens: Lens) -> float:
 
 
 class Zoom:
-    """The field of view that one browser has chosen; at first that of the training cameras."""
+    """The field of view that one browser has chosen; at first that of the training cameras. Any
+    other is a whole number of tenths of a degree, as the slider shows it and a saved path keeps
+    it."""
 
     def __init__(self, shared: Shared):
         self._shared = shared
@@ -44,13 +45,13 @@ class Zoom:
     @property
     def limits(self) -> tuple[float, float]:
         """The least and the most degrees."""
-        widest = min(WIDEST * self.training, MAX_DEGREES)
-        return NARROWEST * self.training, max(widest, self.training)
+        widest = max(min(WIDEST * self.training, MAX_DEGREES), self.training)
+        return round(NARROWEST * self.training, 1), round(widest, 1)
 
     def choose(self, degrees: float) -> None:
-        """Takes a field of view, within the limits."""
-        degrees = float(np.clip(degrees, *self.limits))
-        self.degrees = self.training if abs(degrees - self.training) <= SAME_DEGREES else degrees
+        """Takes the nearest field of view within the limits."""
+        degrees = float(np.clip(round(degrees, 1), *self.limits))
+        self.degrees = self.training if degrees == round(self.training, 1) else degrees
 
     def seen(self) -> tuple[SceneInView, TrainedModel]:
         """The scene and the model that is shown now, with this field of view."""

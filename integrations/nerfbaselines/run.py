@@ -1,6 +1,5 @@
 """A run whose steps somebody else asks for, on a data set of NerfBaselines."""
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from training.guard import MAX_SKIPPED_STEPS, NotFinite, SkippedSteps
 from training.loop import learning_rate, set_up, take_step
 from training.options import PROGRESS_EVERY, Learning
 from training.state import Training, snapshot
-from util import InputError, read_text, write_json
+from util import InputError, read_json, write_json
 
 MODEL = "model.pth"
 SCENE = "scene.json"
@@ -173,8 +172,9 @@ def read_rotation(folder: Path) -> Float[np.ndarray, "3 3"]:
     """The rotation from the data set's world to the scene's. Raises `InputError` if there is
     none."""
     path = folder / SCENE
+    content = read_json(path)
     try:
-        rotation = np.array(json.loads(read_text(path))["rotation"], dtype=np.float64)
+        rotation = np.array(content["rotation"], dtype=np.float64)
     except (KeyError, TypeError, ValueError):
         rotation = np.zeros(0)
     if rotation.shape != (3, 3) or not np.allclose(rotation @ rotation.T, np.eye(3)):

@@ -13,12 +13,14 @@ import torch
 
 from baselines.nearest_neighbor import NearestNeighbor
 from checkpoints import save_checkpoint
+from data_util import write_poses
 from dataio import load_scene
 from deep_voxels import Architecture, DeepVoxels
 from evaluation import output
 from evaluation.metrics import image_metrics, load_true_depth, measure_depth, true_image
 from evaluation.render import Frame, nearest_neighbors, render_path, view_renderer
 from run_deepvoxels import main
+from tests.conftest import SMALL
 from tests.helpers import (
     GEOMETRY,
     GOLDEN,
@@ -26,6 +28,7 @@ from tests.helpers import (
     original_checkpoint,
     render_arguments,
 )
+from util import InputError
 
 
 def random_model() -> DeepVoxels:
@@ -252,6 +255,15 @@ def test_the_border_is_cropped(scene):
     assert true_image(load_scene(scene / "test", 64), 0).shape == (54, 54, 3)
 
 
+def test_a_baseline_without_training_views_is_refused_in_one_line(scene, tmp_path, capfd):
+    (scene / "test").rename(tmp_path / "alone")
+    words = ["--train_test", "test", "--data_root", tmp_path / "alone", "--logging_root"]
+    words += [tmp_path / "logs", "--model", "nearest_neighbor", *SMALL]
+    assert main([str(word) for word in words]) == 2
+    assert_one_line(capfd.readouterr().err, "--train_root")
+    assert not (tmp_path / "logs").exists()
+
+
 def write_depths(scene, depths):
     (scene / "test" / "depth").mkdir()
     for i, depth in enumerate(depths):
@@ -276,6 +288,21 @@ def test_true_depth_is_averaged_over_map_pixels_that_lie_wholly_on_the_object(sc
     np.testing.assert_allclose(maps[0][finite], 2.5)
 
 
+def test_true_depth_is_paired_with_poses_as_images_are(tmp_path):
+    """By name, else by number; hidden files, such as macOS's, are passed over."""
+    write_poses(tmp_path, np.tile(np.eye(4), (11, 1, 1)))
+    folder = tmp_path / "depth"
+    folder.mkdir()
+    for view in range(11):
+        np.savez(folder / f"{view}.npz", depth=np.full((8, 8), view + 1.0))
+    (folder / "._0.npz").write_bytes(b"of macOS")
+    maps = load_true_depth(folder, 11, 4)
+    np.testing.assert_allclose(maps[:, 2, 2], np.arange(11) + 1)
+    (folder / "10.npz").rename(folder / "11.npz")
+    with pytest.raises(InputError, match="10 of 11 poses have an npz file of their name or number"):
+        load_true_depth(folder, 11, 4)
+
+
 @pytest.mark.parametrize("side, map_side", [(64, 16), (100, 16), (32, 16), (16, 16)])
 def test_true_depth_is_that_of_the_rays_through_integer_coordinates_of_the_map(
     tmp_path, side, map_side
@@ -288,8 +315,10 @@ def test_true_depth_is_that_of_the_rays_through_integer_coordinates_of_the_map(
 
     middles = (np.arange(side) + 0.5) / side
     rays = np.arange(map_side) / map_side
-    np.savez(tmp_path / "0.npz", depth=plane(middles, middles[:, None]))
-    (depth,) = load_true_depth(tmp_path, 1, map_side)
+    write_poses(tmp_path, np.eye(4)[None])
+    (tmp_path / "depth").mkdir()
+    np.savez(tmp_path / "depth" / "0.npz", depth=plane(middles, middles[:, None]))
+    (depth,) = load_true_depth(tmp_path / "depth", 1, map_side)
     assert np.isinf(depth[0]).all() and np.isinf(depth[:, 0]).all()  # these reach beyond the image
     np.testing.assert_allclose(depth[1:, 1:], plane(rays, rays[:, None])[1:, 1:], rtol=1e-3)
 

@@ -276,6 +276,11 @@ def points_as_glb(given):
     return [f"--out {given.out}: ", "--mesh"]
 
 
+def points_of_another_format(given):
+    given.out = given.out.with_suffix(".obj")
+    return [f"--out {given.out}: a point cloud is written as .ply"]
+
+
 @pytest.mark.parametrize(
     "spoil",
     [
@@ -294,6 +299,7 @@ def points_as_glb(given):
         mesh_that_is_nowhere,
         mesh_of_another_format,
         points_as_glb,
+        points_of_another_format,
     ],
 )
 def test_bad_input_is_one_line_and_leaves_no_file(spoil, given, tmp_path, capfd):

@@ -22,6 +22,7 @@ from data_util import list_images, load_rgba, write_image
 from evaluation.render import with_moved_principal_point
 from evaluation.trained import read_checkpoint
 from geometry.cameras import opengl2opencv
+from integrations.nerfbaselines.run import read_rotation
 from machine.installed import is_installed
 from tests.conftest import SMALL, hemisphere_poses
 from tests.helpers import (
@@ -61,6 +62,13 @@ for words in json.loads(sys.argv[1]):
 needs_package = pytest.mark.skipif(
     not is_installed("nerfbaselines"), reason="NerfBaselines is not installed"
 )
+
+
+@pytest.mark.parametrize("content", ["{", "[" * 100_000, "{}", '{"rotation": [1]}'])
+def test_a_damaged_rotation_is_refused_by_name(content, tmp_path):
+    (tmp_path / "scene.json").write_text(content)
+    with pytest.raises(InputError, match="scene.json: (is not JSON|holds no rotation)"):
+        read_rotation(tmp_path)
 
 
 def write_data(folder: Path) -> Path:

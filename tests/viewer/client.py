@@ -15,9 +15,9 @@ PROTOCOL = f"viser-v{viser.__version__}"
 SECONDS = 120  # of patience, on a busy machine
 
 
-def get(port: int, path: str = "/", **headers) -> http.client.HTTPResponse:
+def get(port: int, path: str = "/", at: str = "127.0.0.1", **headers) -> http.client.HTTPResponse:
     """The answer to a plain request, read. Header names are given with _ for -."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
+    connection = http.client.HTTPConnection(at, port, timeout=SECONDS)
     try:
         connection.putrequest("GET", path, skip_host="Host" in headers)
         for name, value in headers.items():

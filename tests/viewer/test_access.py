@@ -5,6 +5,7 @@ import re
 import socket
 import threading
 import time
+from urllib.parse import urlsplit
 
 import pytest
 import viser
@@ -97,6 +98,23 @@ def test_other_machines_need_the_token_of_the_printed_address(serve):
     assert handshake(port, Origin="https://evil.example", **kept) == 403
     assert handshake(port, Host="evil.example", **kept) == 403
     assert session.address != serve("0.0.0.0").address
+
+
+def test_ipv6_addresses_are_served_too(serve):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"this machine has no IPv6 ({error})")
+    session = serve("::1")
+    port = session.server.get_port()
+    assert session.address == f"http://[::1]:{port}"
+    assert handshake(port, at="::1", Origin=session.address) == 101
+    assert handshake(port, at="::1", Origin="https://evil.example") == 403
+    session = serve("::")
+    port = session.server.get_port()
+    query = urlsplit(session.address).query
+    assert get(port, "/", at="::1").status == 403
+    assert get(port, f"/?{query}", at="::1").status == 200
 
 
 def test_this_machine_alone_needs_no_token(serve):

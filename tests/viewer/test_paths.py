@@ -141,3 +141,11 @@ def test_damaged_path_is_refused_by_name(viewed, tmp_path, change):
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     with pytest.raises(InputError, match="keyframes.json"):
         load_path(tmp_path / "around")
+
+
+def test_a_path_that_is_no_json_is_refused_by_name(viewed, tmp_path):
+    viewed.save(tmp_path / "around", CameraPath(hemisphere_poses(4), 2.0, True))
+    for content in ("{", "[" * 100_000):
+        (tmp_path / "around" / "keyframes.json").write_text(content)
+        with pytest.raises(InputError, match="keyframes.json: is not JSON"):
+            load_path(tmp_path / "around")

@@ -2,12 +2,14 @@
 
 import itertools
 import json
+import re
 
 import numpy as np
 
 from tests.viewer.client import connected
 from viewer import browser as browsers
 from viewer.browser import COMPUTING, HINT
+from viewer.paths import saved_paths
 
 
 def test_back_to_the_start_leads_to_the_first_view(serve, viewed):
@@ -79,6 +81,40 @@ def test_a_keyframes_own_time_stays_with_it(serve, tmp_path):
         client.wait_for(lambda client: "at most 120" in client.text())
     saved = json.loads((tmp_path / "logs" / "paths" / "path" / "keyframes.json").read_text())
     assert saved["legs"] == [0, 5, 0, 0, 0, 0, 0, 0]
+
+
+def test_a_path_that_takes_too_long_is_shown_and_not_saved(serve, tmp_path):
+    with connected(serve().server.get_port()) as client:
+        client.click("Orbit")
+        client.wait_for(lambda client: "8.0 s in all" in client.text())
+        client.click("To the next", value=119.0)
+        client.wait_for(lambda client: "126.0 s in all; at most 120 are allowed" in client.text())
+        lines = len(client.received("LineSegmentsMessage"))
+        client.click("Add this view")
+        client.wait_for(lambda client: len(client.received("LineSegmentsMessage")) > lines)
+        client.wait_for(lambda client: "126.4 s in all; at most 120 are allowed" in client.text())
+        assert "Not done" not in client.text()
+        for action in ("Save", "Preview", "Render video"):
+            client.click("Name", value=action)
+            client.click(action)
+            client.wait_for(lambda client: "Not done:** the path takes" in client.text())
+            client.click("Closed", value=action == "Preview")  # draws again, and says nothing
+            client.wait_for(lambda client: "Not done" not in client.text())
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_video_is_named_as_its_path_is_now(serve, tmp_path):
+    with connected(serve().server.get_port()) as client:
+        client.click("Add this view")
+        client.wait_for(lambda client: "'1'" in client.text())
+        client.click("Seconds", value=0.1)
+        for name in ("first", "second"):
+            client.click("Name", value=name)
+            client.click("Render video")
+            client.wait_for(
+                lambda client, name=name: re.search(f"Rendered .*_{name}", client.text())
+            )
+    assert saved_paths(tmp_path / "logs" / "paths") == ["first", "second"]
 
 
 def test_the_render_size_can_be_smaller_than_the_models(serve):

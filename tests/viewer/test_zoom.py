@@ -9,6 +9,7 @@ from evaluation.trained import Checkpoint
 from tests.conftest import hemisphere_poses
 from tests.helpers import CPU
 from tests.viewer.client import connected
+from viewer.camera import lens_of
 from viewer.paths import CameraPath, save_path
 from viewer.zoom import Zoom, field_of_view, through_lens
 
@@ -68,9 +69,39 @@ def test_the_field_of_view_reaches_the_browser_and_comes_back_with_a_path(serve,
     assert session.shared.model.geometry.focal == zoom.seen()[1].geometry.focal  # others' stays
 
 
+def test_a_loaded_path_of_any_view_angle_is_rendered_as_it_was_saved(serve):
+    session = serve()
+    with connected(session.server.get_port()) as client:
+        client.click("View angle", value=30.0)
+        client.click("Add this view")
+        client.wait_for(lambda client: "'1'" in client.text())
+        client.click("Seconds", value=0.1)
+        client.click("Save")
+        client.wait_for(lambda client: "Saved paths/path" in client.text())
+        client.click("Back to the start")
+        slider = client.control("View angle")
+        client.wait_for(lambda client: client.controls[slider]["value"] != 30.0)
+        client.click("Load")
+        client.wait_for(lambda client: client.controls[slider]["value"] == 30.0)
+        client.wait_for(lambda client: "Saved paths/path" not in client.text())
+        client.click("Render video")
+        client.wait_for(lambda client: "Rendered" in client.text())
+
+
+def test_a_field_of_view_survives_its_intrinsics(viewed, serve):
+    """Any that the slider can show."""
+    zoom = Zoom(serve().shared)
+    least, most = zoom.limits
+    for tenths in range(round(10 * least), round(10 * most) + 1):
+        zoom.choose(tenths / 10)
+        chosen = zoom.degrees
+        zoom.choose(field_of_view(lens_of(zoom.seen()[0].intrinsics, viewed.scene.lens.sidelength)))
+        assert zoom.degrees == chosen
+
+
 def test_the_field_of_view_has_limits(viewed, serve):
     zoom = Zoom(serve().shared)
     zoom.choose(1e9)
     assert zoom.degrees == zoom.limits[1]
-    zoom.choose(zoom.training + 0.04)
+    zoom.choose(round(zoom.training, 1))
     assert zoom.seen()[0] is viewed.scene
