@@ -1,7 +1,6 @@
 """What the browser draws over the picture: the grid's box, the training cameras with their photos,
 sparse points."""
 
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -101,18 +100,6 @@ def thumbnail(picture: UInt8[np.ndarray, "s s 3"]) -> UInt8[np.ndarray, "t t 3"]
     if picture.shape[0] <= PHOTO_PIXELS:
         return picture
     return cv2.resize(picture, (PHOTO_PIXELS, PHOTO_PIXELS), interpolation=cv2.INTER_AREA)
-
-
-def points_file(root: Path) -> Path | None:
-    """The sparse points of a scene folder: `points.ply` in it or beside it."""
-    return next(
-        (
-            path
-            for path in (root / "points.ply", root.absolute().parent / "points.ply")
-            if path.is_file()
-        ),
-        None,
-    )
 
 
 def add_points(

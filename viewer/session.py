@@ -10,13 +10,12 @@ from typing import NamedTuple
 import viser
 
 from evaluation.trained import TrainedModel
-from files.points import load_points
+from files.points import find_points, load_points
 from util import InputError
 from viewer.access import Access, guarding, refuses_strangers
 from viewer.browser import Browser
 from viewer.renderer import Renderer
 from viewer.scene import SceneInView, orbit_center
-from viewer.scene_objects import points_file
 from viewer.shared import Shared
 from viewer.training_tab import Curves
 
@@ -48,7 +47,7 @@ class Session:
         at: Address,
     ):
         points = None
-        if file := points_file(scene.root):
+        if file := find_points(scene.root):
             positions, colors = load_points(file)
             points = positions - scene.offset, colors
         access = Access(at.host, at.origins)

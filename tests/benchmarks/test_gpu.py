@@ -36,7 +36,7 @@ def in_this_process(monkeypatch):
     tiny = Architecture(64, 16, 8, 4, 4)
     monkeypatch.setitem(SIZES, "small", tiny)
     monkeypatch.setitem(prepare.PRESETS, "small", prepare.Preset(tiny, 1, 1))
-    monkeypatch.setitem(speed.MATRIX, "cpu", 64)
+    monkeypatch.setattr(speed, "MATRIX", 64)
     monkeypatch.setattr(operations, "STEPS", 1)
 
 
