@@ -1,7 +1,6 @@
 """What the browser draws over the picture: the grid's box, the training cameras with their photos,
 sparse points."""
 
-
 import cv2
 import numpy as np
 import viser
