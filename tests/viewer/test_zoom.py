@@ -78,11 +78,18 @@ def test_a_loaded_path_of_any_view_angle_is_rendered_as_it_was_saved(serve):
         client.click("Seconds", value=0.1)
         client.click("Save")
         client.wait_for(lambda client: "Saved paths/path" in client.text())
-        client.click("Back to the start")
         slider = client.control("View angle")
-        client.wait_for(lambda client: client.controls[slider]["value"] != 30.0)
+
+        def told(degrees):
+            updates = client.received("GuiUpdateMessage")
+            return (slider, {"value": degrees}) in [
+                (update["uuid"], update["updates"]) for update in updates
+            ]
+
+        client.click("Back to the start")
+        client.wait_for(lambda _: told(round(Zoom(session.shared).training, 1)))
         client.click("Load")
-        client.wait_for(lambda client: client.controls[slider]["value"] == 30.0)
+        client.wait_for(lambda _: told(30.0))
         client.wait_for(lambda client: "Saved paths/path" not in client.text())
         client.click("Render video")
         client.wait_for(lambda client: "Rendered" in client.text())
