@@ -289,7 +289,7 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def list_depth_maps(folder: Path) -> list[Path]:
-    """The files of true depth (*.npz) of a folder, sorted by name; none where there is no such
+    """The files of true depth, `.npz`, of a folder, sorted by name; none where there is no such
     folder."""
     if not folder.is_dir():
         return []
