@@ -39,6 +39,8 @@ RESERVED = {
     "max_epoch",
     "seed",
 }
+# Those that decide what is learned, also where a resumed run may change them.
+LEARNED = {declared.name for declared in fields(Learning)}
 # Those that its runs cannot take, and why.
 UNFIT = {
     "cycle_spin": "render each view once",
@@ -46,9 +48,6 @@ UNFIT = {
     "patience": "end after --steps, not before",
     "start_epoch": "begin with the first step",
 }
-
-
-LEARNED = {declared.name for declared in fields(Learning)}
 
 
 class SceneData(NamedTuple):
@@ -155,7 +154,6 @@ def split_flags(prog: str, flags: Sequence[str], reserved: Collection[str] = ())
         if name in RESERVED or name in reserved:
             raise InputError(f"--{name}: cannot be given, the experiment sets it for each run")
         words = [f"--{name}"] if given[name] is True else [f"--{name}", f"{given[name]}"]
-        # A resumed run may change some of what decides what is learned; a study's runs may not.
         learned = name in LEARNED or name not in FREE_ON_RESUME
         kind = split.learned if learned else split.free
         (split.test if name in OF_A_TEST else kind).extend(words)
