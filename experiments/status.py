@@ -102,10 +102,11 @@ def read_commands(folder: Path) -> list[dict]:
     path = folder / "commands.json"
     if not path.is_file():
         return []
-    try:
-        return list(read_json(path, MAX_RECORD_BYTES)["commands"])
-    except (KeyError, TypeError):
-        raise InputError(f"{path}: is not the record of a run's commands") from None
+    record = read_json(path, MAX_RECORD_BYTES)
+    commands = record.get("commands") if isinstance(record, dict) else None
+    if not isinstance(commands, list) or not all(isinstance(entry, dict) for entry in commands):
+        raise InputError(f"{path}: is not the record of a run's commands")
+    return commands
 
 
 def count_failures(folder: Path) -> int:

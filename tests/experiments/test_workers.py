@@ -168,7 +168,7 @@ Progress(total=1000, initial=400, unit='step', mininterval=0).update(50)
     assert "exit code -9" in table
 
 
-@pytest.mark.parametrize("content", ['{"psnr": 20', "[]", "{}", "[" * 100_000])
+@pytest.mark.parametrize("content", ['{"psnr": 20', "[]", "{}", '{"commands": [1]}', "[" * 100_000])
 @pytest.mark.parametrize("name", ["metrics.json", "commands.json"])
 def test_a_damaged_file_of_a_run_is_named(tmp_path, capfd, name, content):
     plan = make_plan(tmp_path / "out", {"run": "finish()"})
